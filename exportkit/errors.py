@@ -1,0 +1,95 @@
+"""Every way in which an export can be refused, and the one form in which it is said.
+
+A problem reads ``where: what is wrong; what to do``. An error carries all the problems that one stage found, survives
+pickling (a worker hands it to its parent), and knows the exit code of the command that it ends.
+"""
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong, at one place, with one thing to do.
+
+    Attributes:
+        where: config path (``bindings.images.tensor``), file or stage.
+        what: what is wrong there, on one line.
+        do: what the user can do; may be empty where `what` already says it.
+    """
+
+    where: str
+    what: str
+    do: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}" + (f"; {self.do}" if self.do else "")
+
+    def under(self, prefix: str) -> "Problem":
+        """The same problem seen from one level further out: ``checkpoint`` under ``source`` is ``source.checkpoint``."""
+        return replace(self, where=f"{prefix}.{self.where}" if self.where else prefix)
+
+
+class ExportKitError(Exception):
+    """The root of all errors that exportkit raises on purpose; `problems` is never empty."""
+
+    exit_code = 1
+
+    def __init__(self, *problems: Problem):
+        super().__init__(*problems)
+        self.problems = problems
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.problems))
+
+
+class ConfigError(ExportKitError):
+    """The configuration is wrong, and that was told without building anything."""
+
+    exit_code = 2
+
+
+class BindingError(ExportKitError):
+    """The configuration does not fit the graph: a name, dtype, shape, op or signature rule."""
+
+    exit_code = 2
+
+
+class WeightsError(ExportKitError):
+    """The checkpoint does not give every variable its value, or cannot be read."""
+
+    exit_code = 2
+
+
+class PluginError(ExportKitError):
+    """A plugin cannot be loaded, clashes with another one, or broke its contract."""
+
+
+class StepFailed(ExportKitError):
+    """A post-export step refused the export."""
+
+
+class EnvironmentFailed(ExportKitError):
+    """The machine refused: a directory that cannot be written, a full disk, a process that died."""
+
+
+def did_you_mean(name: str, known: Iterable[str], most: int = 3) -> str:
+    """What to do about an unknown name: its nearest neighbours among `known`, or all of a few, or nothing."""
+    known = sorted(set(known))
+    near = difflib.get_close_matches(name, known, n=most, cutoff=0.6) or _same_leaf(name, known)[:most]
+    if near:
+        return f"did you mean {_either(near)}?"
+    if 0 < len(known) <= 8:
+        return f"known: {', '.join(known)}"
+    return ""
+
+
+def _same_leaf(name: str, known: Iterable[str]) -> list[str]:
+    """Names whose last path component is that of `name`: ``kernel`` finds ``dense/kernel``."""
+    leaf = name.rsplit("/", 1)[-1].split(":")[0].lower()
+    return [k for k in known if leaf and k.rsplit("/", 1)[-1].split(":")[0].lower() == leaf]
+
+
+def _either(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " or " + names[-1]
