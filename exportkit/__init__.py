@@ -1,0 +1,1 @@
+"""exportkit: TensorFlow graphs to SavedModel versions, from configuration alone. Importing it imports no TensorFlow."""

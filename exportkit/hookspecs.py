@@ -1,0 +1,96 @@
+"""The hooks that a plugin may implement. None is firstresult, none is ordered; each example below is run by a test."""
+
+from collections.abc import Iterable
+
+import pluggy
+
+from exportkit.errors import Problem
+from exportkit.plugin import ModelSource, PostStep
+from exportkit.report import ExportReport
+from exportkit.spec import ExportPlan
+
+hookspec = pluggy.HookspecMarker("exportkit")
+
+
+@hookspec
+def exportkit_model_sources() -> Iterable[type[ModelSource]]:
+    """Contribute model sources: classes, each selected in a config by its `kind`.
+
+    Example:
+        from exportkit.plugin import hookimpl
+        from exportkit.sources.meta_graph import MetaGraphSource
+
+        @hookimpl
+        def exportkit_model_sources():
+            return [MetaGraphSource]
+    """
+
+
+@hookspec
+def exportkit_post_steps() -> Iterable[type[PostStep]]:
+    """Contribute post-export steps: classes, each selected in a config by its `kind`, run in the order of their phases.
+
+    Example:
+        from dataclasses import dataclass
+
+        from exportkit.plugin import Phase, PostStep, hookimpl
+
+        @dataclass(kw_only=True)
+        class Licence(PostStep):
+            '''Puts a licence beside the model.'''
+
+            kind: str = "licence"
+            phase = Phase.AUGMENT
+            text: str = "Apache-2.0"
+
+            def run(self, export):
+                (export.directory / "assets.extra").mkdir(exist_ok=True)
+                (export.directory / "assets.extra" / "LICENSE").write_text(self.text)
+
+        @hookimpl
+        def exportkit_post_steps():
+            return [Licence]
+    """
+
+
+@hookspec
+def exportkit_conf_packages() -> Iterable[str]:
+    """Contribute packages of config files to Hydra's search path, behind the user's own.
+
+    Example:
+        from exportkit.plugin import hookimpl
+
+        @hookimpl
+        def exportkit_conf_packages():
+            return ["exportkit.conf"]
+    """
+
+
+@hookspec
+def exportkit_check_plan(plan: ExportPlan) -> Iterable[Problem]:
+    """Say what a policy has against a plan, before anything is built; each problem refuses the export.
+
+    Example:
+        from exportkit.errors import Problem
+        from exportkit.plugin import hookimpl
+
+        @hookimpl
+        def exportkit_check_plan(plan):
+            if "owner" not in plan.config.get("vars", {}):
+                yield Problem("vars.owner", "every model needs an owner", "set vars.owner to a team")
+    """
+
+
+@hookspec
+def exportkit_export_finished(report: ExportReport) -> None:
+    """Observe the end of an export, successful or not. What is raised here is logged and changes nothing.
+
+    Example:
+        import logging
+
+        from exportkit.plugin import hookimpl
+
+        @hookimpl
+        def exportkit_export_finished(report):
+            logging.getLogger("audit").info("%s %s %s", report.name, report.version, report.status)
+    """

@@ -1,0 +1,160 @@
+"""Discovery of plugins, each attributed to the distribution that it came from.
+
+pluggy calls implementations in an order that depends on what is installed, and raises without naming the plugin; so the
+implementations are called here one by one, sorted, and whatever goes wrong names plugin, distribution and cause.
+"""
+
+import importlib.metadata
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pluggy
+
+from exportkit import hookspecs
+from exportkit.errors import PluginError, Problem
+from exportkit.plugin import ModelSource, PostStep
+
+GROUP = "exportkit"
+DISABLE = "EXPORTKIT_DISABLE_PLUGINS"
+
+
+@dataclass(frozen=True)
+class Provider:
+    """Where a plugin came from."""
+
+    plugin: str
+    distribution: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"plugin {self.plugin} of {self.distribution} {self.version}"
+
+
+@dataclass(kw_only=True)
+class Plugins:
+    """All loaded plugins.
+
+    Attributes:
+        sources: kind → source class.
+        steps: kind → step class.
+        conf_packages: packages of config files, for Hydra's search path.
+        providers: kind's class → where it came from.
+    """
+
+    sources: Mapping[str, type[ModelSource]]
+    steps: Mapping[str, type[PostStep]]
+    conf_packages: list[str]
+    providers: Mapping[type, Provider]
+    hooks: dict[str, list[tuple[Provider, Any]]] = field(repr=False)
+
+    def call(self, hook: str, **arguments: Any) -> Iterator[tuple[Provider, Any]]:
+        """Call the implementations of `hook` one by one; each answer comes with who gave it."""
+        for provider, function in self.hooks.get(hook, ()):
+            yield provider, _guard(provider, hook, function, arguments)
+
+
+def load_plugins(extra: Mapping[str, Any] | None = None) -> Plugins:
+    """Load the plugins of all installed distributions, and those in `extra` (name → module or object).
+
+    Raises:
+        PluginError: a plugin cannot be imported, its hook does not fit, or two claim one kind.
+    """
+    manager = pluggy.PluginManager(GROUP)
+    manager.add_hookspecs(hookspecs)
+    found = sorted([*_installed(), *((Provider(n, "this process", "-"), o) for n, o in (extra or {}).items())], key=_order)
+    for provider, plugin in found:
+        _register(manager, provider, plugin)
+    hooks = {name: _implementations(manager, name, dict((p.plugin, p) for p, _ in found)) for name in _hook_names()}
+    return _collect(hooks)
+
+
+def _order(pair: tuple[Provider, Any]) -> tuple[bool, str, str]:
+    """Built-ins first, then by distribution and name: nothing depends on the order of installation."""
+    provider = pair[0]
+    return provider.distribution != "exportkit", provider.distribution, provider.plugin
+
+
+def _installed() -> Iterator[tuple[Provider, Any]]:
+    disabled = set(filter(None, os.environ.get(DISABLE, "").split(",")))
+    seen = set()
+    for entry in sorted(importlib.metadata.entry_points(group=GROUP), key=lambda e: (e.name, e.value)):
+        if disabled & {entry.name, entry.dist.name} or (entry.name, entry.value) in seen:
+            continue
+        seen.add((entry.name, entry.value))
+        provider = Provider(entry.name, entry.dist.name, entry.dist.version)
+        yield provider, _import(provider, entry)
+
+
+def _import(provider: Provider, entry: importlib.metadata.EntryPoint) -> Any:
+    try:
+        return entry.load()
+    except Exception as cause:
+        raise _failure(provider, f"cannot be imported: {_brief(cause)}") from cause
+
+
+def _register(manager: pluggy.PluginManager, provider: Provider, plugin: Any) -> None:
+    try:
+        manager.register(plugin, name=provider.plugin)
+        manager.check_pending()
+    except (pluggy.PluginValidationError, ValueError) as cause:
+        raise _failure(provider, _brief(cause)) from cause
+
+
+def _hook_names() -> list[str]:
+    return [name for name in vars(hookspecs) if name.startswith("exportkit_")]
+
+
+def _implementations(manager: pluggy.PluginManager, hook: str, providers: Mapping[str, Provider]) -> list[tuple[Provider, Any]]:
+    found = {impl.plugin_name: impl for impl in getattr(manager.hook, hook).get_hookimpls()}
+    return [(provider, found[name]) for name, provider in providers.items() if name in found]
+
+
+def _guard(provider: Provider, hook: str, impl: pluggy.HookImpl, arguments: Mapping[str, Any]) -> Any:
+    try:
+        answer = impl.function(*(arguments[name] for name in impl.argnames))
+        return list(answer) if isinstance(answer, Iterable) else answer
+    except Exception as cause:
+        raise _failure(provider, f"{hook} raised {_brief(cause)}") from cause
+
+
+def _collect(hooks: dict[str, list[tuple[Provider, Any]]]) -> Plugins:
+    plugins = Plugins(sources={}, steps={}, conf_packages=[], providers={}, hooks=hooks)
+    plugins.sources = _classes(plugins, "exportkit_model_sources", ModelSource)
+    plugins.steps = _classes(plugins, "exportkit_post_steps", PostStep)
+    for provider, packages in plugins.call("exportkit_conf_packages"):
+        plugins.conf_packages += _checked(provider, "exportkit_conf_packages", packages, lambda p: isinstance(p, str), "package names")
+    return plugins
+
+
+def _classes(plugins: Plugins, hook: str, base: type) -> dict[str, type]:
+    found: dict[str, type] = {}
+    for provider, classes in plugins.call(hook):
+        fits = lambda c: isinstance(c, type) and issubclass(c, base) and isinstance(getattr(c, "kind", None), str)  # noqa: E731
+        for cls in _checked(provider, hook, classes, fits, f"{base.__name__} classes, each with a kind"):
+            if cls.kind in found and found[cls.kind] is not cls:
+                other = plugins.providers[found[cls.kind]]
+                raise _failure(provider, f"offers {hook.split('_', 1)[1]} '{cls.kind}', and so does {other}", also=other)
+            found[cls.kind] = cls
+            plugins.providers[cls] = provider
+    return found
+
+
+def _checked(provider: Provider, hook: str, answer: Any, fits: Any, wanted: str) -> list[Any]:
+    if not isinstance(answer, list) or not all(map(fits, answer)):
+        raise _failure(provider, f"{hook} returned {_shortened(repr(answer))}, not a list of {wanted}")
+    return answer
+
+
+def _failure(provider: Provider, what: str, also: Provider | None = None) -> PluginError:
+    names = provider.plugin if also is None else f"{provider.plugin} (or {also.plugin})"
+    return PluginError(Problem(str(provider), what, f"upgrade or uninstall it, or switch it off with {DISABLE}={names}"))
+
+
+def _brief(cause: BaseException) -> str:
+    return _shortened(f"{type(cause).__name__}: {' '.join(str(cause).split())}")
+
+
+def _shortened(text: str, most: int = 300) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"

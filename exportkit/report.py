@@ -1,0 +1,111 @@
+"""What came of an export: plain data, to JSON and to tables."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+
+@dataclass(kw_only=True)
+class StepReport:
+    """One step: `status` is ``passed``, ``failed`` or ``not run``; `details` is what it returned."""
+
+    kind: str
+    phase: str
+    status: str = "not run"
+    seconds: float = 0.0
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(kw_only=True)
+class TensorReport:
+    """A signature's tensor: its alias, binding, name in the exported graph, dtype and shape."""
+
+    alias: str
+    binding: str
+    tensor: str
+    dtype: str
+    shape: list[int | None] | None
+
+
+@dataclass(kw_only=True)
+class SignatureReport:
+    key: str
+    method: str
+    inputs: list[TensorReport]
+    outputs: list[TensorReport]
+
+
+@dataclass(kw_only=True)
+class MetaGraphReport:
+    """One meta graph: nodes of the source's graph and of what was left of it."""
+
+    key: str
+    tags: list[str]
+    nodes_before: int
+    nodes_after: int
+    signatures: list[SignatureReport]
+
+
+@dataclass(kw_only=True)
+class WeightsReport:
+    """The variables that were written: how many, their bytes, and where their values came from."""
+
+    variables: int = 0
+    bytes: int = 0
+    proof: str = ""
+    how: str = ""
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(kw_only=True)
+class ExportReport:
+    """What came of an export.
+
+    Attributes:
+        status: ``exported`` or ``failed``.
+        error: the failure's text, one line per problem.
+        stages: seconds per stage, in the order in which they ran.
+    """
+
+    name: str
+    status: str = "failed"
+    version: int | None = None
+    directory: str | None = None
+    base_path: str | None = None
+    error: str | None = None
+    meta_graphs: list[MetaGraphReport] = field(default_factory=list)
+    weights: WeightsReport = field(default_factory=WeightsReport)
+    assets: list[str] = field(default_factory=list)
+    bytes: int = 0
+    warnings: list[str] = field(default_factory=list)
+    stages: dict[str, float] = field(default_factory=dict)
+    steps: list[StepReport] = field(default_factory=list)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time what happens inside as stage `name`."""
+        started = perf_counter()
+        try:
+            yield
+        finally:
+            self.stages[name] = self.stages.get(name, 0.0) + perf_counter() - started
+
+    @property
+    def seconds(self) -> float:
+        return sum(self.stages.values())
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=2) + "\n"
+
+    def write(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(self.to_json())
+
+    @property
+    def server_command(self) -> str:
+        """The command line that serves this export."""
+        return f"tensorflow_model_server --rest_api_port=8501 --model_name={self.name} --model_base_path={self.base_path}"
