@@ -1,0 +1,166 @@
+"""Tables on a terminal; plain text where there is none. rich is imported when the first one is shown."""
+
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from exportkit.cli.requests import request
+from exportkit.report import ExportReport, MetaGraphReport
+from exportkit.spec import ExportPlan
+
+if TYPE_CHECKING:
+    from exportkit.cli.sweep import Job
+
+WIDE = 160  # where the output is a file or a pipe
+
+
+def show_report(report: ExportReport, plan: ExportPlan) -> None:
+    """What was exported, how to serve it, and a request for each of its signatures."""
+    show_line(f"{one_line(report)}\n")
+    for meta_graph in report.meta_graphs:
+        _signatures(meta_graph, several=len(report.meta_graphs) > 1)
+    _facts(report)
+    show_line(f"\nServe it\n{report.server_command}\n\nAsk it")
+    for signature in report.meta_graphs[0].signatures if report.meta_graphs else ():
+        show_line(request(report.name, signature, plan.bindings))
+
+
+def one_line(report: ExportReport) -> str:
+    return f"{report.name}: {report.status} version {report.version} to {_near(report.directory)} in {report.seconds:.1f} s"
+
+
+def show_built(report: ExportReport) -> None:
+    """What ``plan --build`` came to know."""
+    for meta_graph in report.meta_graphs:
+        _signatures(meta_graph, several=len(report.meta_graphs) > 1)
+    _facts(report)
+
+
+def show_plan(plan: ExportPlan) -> None:
+    """The stages in the order of their execution, each line checked or not."""
+    rows = [("checked" if c.checked else "when built", "green" if c.checked else "yellow", c) for c in plan.checks]
+    _table(
+        f"Plan of {plan.name}",
+        ["stage", "what", ""],
+        [(c.stage, c.what, _styled(text, style)) for text, style, c in rows],
+        once=True,
+    )
+    _warnings(plan.warnings)
+
+
+def show_jobs(jobs: Sequence["Job"]) -> None:
+    """What became of each job of a sweep."""
+    rows = [(j.number, j.name, _text(j.version), j.status, f"{j.seconds:.1f}", " ".join(j.overrides)) for j in jobs]
+    _table("Sweep", ["job", "model", "version", "status", "seconds", "overrides"], rows)
+
+
+def show_line(text: str = "") -> None:
+    """Text as it is: a line that someone will copy is never broken."""
+    print(text, flush=True)
+
+
+def _signatures(meta_graph: MetaGraphReport, several: bool) -> None:
+    title = f"Signatures of {meta_graph.key}, tags {', '.join(meta_graph.tags)}" if several else "Signatures"
+    rows = []
+    for s in meta_graph.signatures:
+        sides = [("in", t) for t in s.inputs] + [("out", t) for t in s.outputs]
+        rows += [(s.key, s.method, side, t.alias, t.dtype, shape_text(t.shape), t.tensor) for side, t in sides]
+    _table(title, ["signature", "method", "", "alias", "dtype", "shape", "tensor"], rows, once=True)
+
+
+def _facts(report: ExportReport) -> None:
+    weights = report.weights
+    facts = [("variables", f"{weights.variables}, {size_text(weights.bytes)}{_because(weights.how)}{_because(weights.proof)}")]
+    facts += [("", note) for note in weights.notes]
+    facts += [(f"nodes ({m.key})", f"{m.nodes_before} before, {m.nodes_after} after") for m in report.meta_graphs]
+    facts += [("assets", ", ".join(report.assets))] if report.assets else []
+    facts += [("stages", ", ".join(f"{name} {seconds:.2f} s" for name, seconds in report.stages.items()))]
+    facts += [(f"step {s.kind}", f"{s.status}, {s.seconds:.2f} s") for s in report.steps]
+    _grid(facts)
+    _warnings(report.warnings)
+
+
+def _because(text: str) -> str:
+    return f", {text}" if text else ""
+
+
+def _warnings(warnings: Iterable[str]) -> None:
+    for warning in warnings:
+        _print(_styled(f"warning: {warning}", "yellow"))
+
+
+def shape_text(shape: Sequence[int | None] | None) -> str:
+    """``[?, 64]``; a shape of unknown rank is ``?``."""
+    return "?" if shape is None else f"[{', '.join('?' if size is None else str(size) for size in shape)}]"
+
+
+def size_text(size: float) -> str:
+    """Bytes as a person says them."""
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"
+
+
+def _text(value: Any) -> str:
+    return "-" if value is None else str(value)
+
+
+def _near(path: str | None) -> str:
+    """`path` from here, where it is below."""
+    if path is None:
+        return "nowhere"
+    near = os.path.relpath(path)
+    return path if near.startswith("..") else near
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDE
+    return Console(highlight=False, markup=False, emoji=False, width=width)
+
+
+def _print(renderable: Any) -> None:
+    _console().print(renderable)
+
+
+def _styled(text: str, style: str) -> Any:
+    from rich.text import Text
+
+    return Text(text, style)
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], once: bool = False) -> None:
+    """A table under its title; with `once` a first column (and what goes with it) is said only where it changes."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False, show_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    previous: Sequence[Any] = ()
+    for row in rows:
+        table.add_row(*(_unrepeated(row, previous) if once else row))
+        previous = row
+    _print(table)
+
+
+def _unrepeated(row: Sequence[Any], previous: Sequence[Any]) -> list[Any]:
+    same = 0
+    while same < min(2, len(previous)) and row[same] == previous[same] and (same == 0 or len(row) > 3):
+        same += 1
+    return [""] * same + list(row[same:])
+
+
+def _grid(facts: Iterable[tuple[str, str]]) -> None:
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for fact in facts:
+        table.add_row(*fact)
+    _print(table)
