@@ -51,8 +51,16 @@ class Plugins:
 
     def call(self, hook: str, **arguments: Any) -> Iterator[tuple[Provider, Any]]:
         """Call the implementations of `hook` one by one; each answer comes with who gave it."""
-        for provider, function in self.hooks.get(hook, ()):
-            yield provider, _guard(provider, hook, function, arguments)
+        for provider, implementation in self.hooks.get(hook, ()):
+            yield provider, _guard(provider, hook, implementation, arguments)
+
+    def notify(self, hook: str, **arguments: Any) -> Iterator[PluginError]:
+        """Call the implementations of `hook`, all of them; yields what went wrong with each."""
+        for provider, implementation in self.hooks.get(hook, ()):
+            try:
+                _guard(provider, hook, implementation, arguments)
+            except PluginError as error:
+                yield error
 
 
 def load_plugins(extra: Mapping[str, Any] | None = None) -> Plugins:

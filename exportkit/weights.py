@@ -61,7 +61,6 @@ def check(weights: Weights, where: str = "weights") -> Iterator[Problem]:
             yield problem
             continue
         try:
-            re.template(rule.key, problem) if hasattr(re, "template") else None
             re.compile(f"(?:{rule.variable})|").sub(rule.key, "")
         except (re.error, IndexError) as cause:
             yield Problem(f"{place}.key", f"'{rule.key}' does not fit the expression: {cause}", r"write \1 for its first group")
@@ -190,11 +189,6 @@ def _average_notes(coverage: Coverage, bundle: Bundle, weights: Weights, without
 
 def _some(names: list[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def total_bytes(coverage: Coverage, bundle: Bundle) -> int:
-    """Bytes of the values that come from the checkpoint."""
-    return sum(bundle.entries[key].size for key in coverage.keys.values())
 
 
 def by_name(rows: Iterable[Mapping[str, Variable]]) -> list[Variable]:
