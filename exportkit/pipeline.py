@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exportkit import plan as planning
+
 from exportkit.bundle import Bundle
 from exportkit.errors import EnvironmentFailed, ExportKitError, PluginError, Problem, StepFailed
 from exportkit.metagraph import Graph
+from exportkit.plan import wanted
 from exportkit.plugin import Export, ModelSource, Phase, SourceModel
 from exportkit.registry import Plugins, load_plugins
 from exportkit.report import ExportReport, MetaGraphReport, SignatureReport, StepReport, TensorReport, WeightsReport
@@ -141,7 +142,7 @@ def _sources(plan: ExportPlan, plugins: Plugins, scratch: Path) -> dict[str, Sou
         if id(source) not in built:
             room = scratch / f"source-{len(built)}"
             room.mkdir()
-            built[id(source)] = _build_source(source, plugins, room, planning.wanted(plan))
+            built[id(source)] = _build_source(source, plugins, room, wanted(plan))
         found[key] = built[id(source)]
     return found
 
