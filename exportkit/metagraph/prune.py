@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from exportkit.metagraph.graph import VARIABLE_COLLECTIONS, VARIABLE_OPS, Graph, Variable, canonical, shared_name, split
-from exportkit.metagraph.kinds import TABLES, kind
+from exportkit.metagraph.kinds import TABLES, assets, node_list, obstacle, path_constant
 from exportkit.protos import DTYPE_NAMES, MetaGraphDef, NodeDef, variable_pb2
 
 # Every variable that is kept stands in `variables` and takes its value from the checkpoint. Left in these, too, it would be
@@ -70,19 +70,19 @@ def serving_subgraph(
         kept |= graph.reach(holder.snapshots())
     for holder in holders:
         kept |= holder.initializer_nodes(kept, cuts)
-    assets = _assets(graph, kept)
+    paths = _assets(graph, kept)
     meta = MetaGraphDef()
     _write_info(graph, kept, meta)
     _write_nodes(graph, kept, holders, meta.graph_def, clear_devices)
     _write_functions(graph, kept, meta.graph_def.library, clear_devices)
-    _write_collections(graph, holders, tables, assets, kept, meta)
+    _write_collections(graph, holders, tables, paths, kept, meta)
     return Pruned(
         meta=meta,
         cuts=_consumed(graph, kept, cuts),
         variables={variable.name: variable for variable in variables},
         no_initializer={holder.variable.name: holder.lacks for holder in holders if holder.lacks},
         tables=tables,
-        assets=assets,
+        assets=paths,
         nodes_before=len(graph.nodes),
         nodes_after=len(meta.graph_def.node),
     )
@@ -114,33 +114,21 @@ def table_initializers(graph: Graph, table: str) -> list[str]:
     for handle in [table, *same]:
         if found := [name for name in graph.consumers.get(handle, ()) if graph.nodes[name].op.startswith("InitializeTable")]:
             return found
-    listed = (split(name)[0] for name in _node_list(graph, "table_initializer"))
+    listed = (split(name)[0] for name in node_list(graph, "table_initializer"))
     return [op for op in listed if op in graph.nodes and table in graph.reach([op])]
 
 
 def blocker(graph: Graph, op: str, cuts: Iterable[str] = ()) -> str | None:
     """The first node that `op` needs and a server cannot run: a queue, an iterator, a placeholder …"""
-    reached = graph.walk([op], cuts, lambda node: kind(node.op) is not None)
-    return next((name for name in reached if kind(graph.nodes[name].op)), None)
-
-
-def _node_list(graph: Graph, collection: str) -> list[str]:
-    collections = graph.meta.collection_def
-    return list(collections[collection].node_list.value) if collection in collections else []
+    reached = graph.walk([op], cuts, lambda node: obstacle(graph, node) is not None)
+    return next((name for name in reached if obstacle(graph, graph.nodes[name])), None)
 
 
 def _assets(graph: Graph, kept: set[str]) -> dict[str, str]:
     """Const op with a file's path → the path, of those in asset_filepaths and those from which tables are filled."""
     fillers = (graph.nodes[n] for n in graph.nodes if n in kept and graph.nodes[n].op.startswith("InitializeTableFromText"))
-    tensors = [*_node_list(graph, "asset_filepaths"), *(node.input[1] for node in fillers)]
-    origins = (path_constant(graph, tensor) for tensor in tensors if split(tensor)[0] in graph.nodes)
+    origins = [*assets(graph), *(path_constant(graph, node.input[1]) for node in fillers)]
     return {op: graph.strings(op)[0] for op in origins if op in kept and graph.strings(op)}
-
-
-def path_constant(graph: Graph, tensor: str) -> str:
-    """The op that holds the path which `tensor` carries."""
-    op = graph.origin(tensor)
-    return path_constant(graph, graph.nodes[op].input[0]) if graph.nodes[op].op == "PlaceholderWithDefault" else op
 
 
 # Variables
@@ -175,7 +163,7 @@ class _Holder:
             return set()
 
         def foreign(node: NodeDef) -> bool:
-            return node.name not in kept and (kind(node.op) is not None or node.op in VARIABLE_OPS)
+            return node.name not in kept and (obstacle(self.graph, node) is not None or node.op in VARIABLE_OPS)
 
         reached = self.graph.walk([initializer], cuts, lambda node: node.name in kept or foreign(node))
         nodes = [self.graph.nodes[name] for name in reached]
