@@ -128,7 +128,9 @@ def check(bindings: Bindings, signatures: Mapping[str, Signature | None]) -> Ite
 def _check_ref(where: str, ref: str, offered: Mapping[str, str]) -> Iterator[Problem]:
     if ref not in offered:
         parts = [name for name in offered if name.startswith(f"{ref}.")]
-        yield Problem(where, f"there is no binding '{ref}'", f"write {' or '.join(parts)}" if parts else did_you_mean(ref, offered))
+        yield Problem(
+            where, f"there is no binding '{ref}'", f"write {' or '.join(parts)}" if parts else did_you_mean(ref, offered)
+        )
 
 
 def _check_parse(where: str, binding: ParseExample, bindings: Bindings) -> Iterator[Problem]:
@@ -228,7 +230,12 @@ def _one_each(shape: tuple[int | None, ...]) -> bool:
 
 
 def wire(
-    key: str, meta_graph: MetaGraph, bindings: Bindings, signatures: Mapping[str, Signature | None], graph: Any, offered: Mapping[str, str]
+    key: str,
+    meta_graph: MetaGraph,
+    bindings: Bindings,
+    signatures: Mapping[str, Signature | None],
+    graph: Any,
+    offered: Mapping[str, str],
 ) -> tuple[Wiring, list[Problem]]:
     """Find the tensors that a meta graph's part of the config names.
 
@@ -323,7 +330,9 @@ def _flat(value: Any) -> Iterator[Any]:
         yield value
 
 
-def _cut(wiring: Wiring, bindings: Bindings, signatures: Mapping[str, Signature | None], graph: Any, problems: list[Problem]) -> None:
+def _cut(
+    wiring: Wiring, bindings: Bindings, signatures: Mapping[str, Signature | None], graph: Any, problems: list[Problem]
+) -> None:
     """Decide which tensors are replaced by fresh placeholders: those that some signature feeds."""
     for key in wiring.signatures:
         for name in fed(signatures[key], bindings):
@@ -338,7 +347,9 @@ def _cut(wiring: Wiring, bindings: Bindings, signatures: Mapping[str, Signature 
             op = graph.nodes[tensor.split(":")[0]].op
             if isinstance(bindings[name], Tensor) and not op.startswith("Placeholder"):
                 what = f"'{tensor}' is the output of a {op}, not a placeholder, and is fed by signatures.{key}"
-                problems.append(Problem(f"bindings.{name}.tensor", what, f"to cut the graph there write {{placeholder: {tensor}}}"))
+                problems.append(
+                    Problem(f"bindings.{name}.tensor", what, f"to cut the graph there write {{placeholder: {tensor}}}")
+                )
             wiring.inputs[name] = tensor
 
 
@@ -350,17 +361,18 @@ def facts(bindings: Bindings, wiring: Wiring, graph: Any) -> dict[str, Facts]:
             known[name] = Facts("string", (None,))
         elif isinstance(binding, Tensor | Placeholder) and name in wiring.names:
             tensor = wiring.names[name]
-            shape = graph.shape(tensor)
-            known[name] = Facts(graph.dtype(tensor), _merged(shape, binding.shape))
+            known[name] = Facts(graph.dtype(tensor) or binding.dtype, _shape(binding, graph.shape(tensor)))
     for _ in bindings:
         _derive(bindings, known)
     return known
 
 
-def _merged(shape: Shape, asserted: list[int | None] | None) -> Shape:
-    if asserted is None or (shape is not None and len(shape) != len(asserted)):
-        return shape
-    return tuple(asserted) if shape is None else tuple(a if s is None else s for s, a in zip(shape, asserted, strict=True))
+def _shape(binding: Tensor | Placeholder, known: Shape) -> Shape:
+    """A bound tensor's shape: a fresh placeholder may loosen what the graph says, any other binding only adds to it."""
+    said = None if binding.shape is None else tuple(binding.shape)
+    if said is None or known is None or isinstance(binding, Placeholder):
+        return known if said is None else said
+    return tuple(a if k is None else k for k, a in zip(known, said, strict=False)) if len(known) == len(said) else known
 
 
 def _derive(bindings: Bindings, known: dict[str, Facts]) -> None:

@@ -68,7 +68,11 @@ def _sound(binding: Binding | None, reader: Reader, where: str) -> Binding | Non
 
 def _dtype(name: str, known: Any, reader: Reader, where: str) -> None:
     if name not in known:
-        reader.problem(where, f"there is no dtype '{name}'" + (" in a tf.Example" if name in DTYPE_NAMES else ""), did_you_mean(name, known))
+        reader.problem(
+            where,
+            f"there is no dtype '{name}'" + (" in a tf.Example" if name in DTYPE_NAMES else ""),
+            did_you_mean(name, known),
+        )
 
 
 def _near_file(path: Path) -> str:
@@ -84,7 +88,9 @@ def signatures(data: Any, reader: Reader) -> dict[str, Signature | None]:
 def _signature(value: Any, reader: Reader, where: str) -> Signature | None:
     signature = reader.read(Signature, value, where)
     if signature is not None and signature.method not in METHODS:
-        return reader.problem(f"{where}.method", f"there is no method '{signature.method}'", did_you_mean(signature.method, METHODS))
+        return reader.problem(
+            f"{where}.method", f"there is no method '{signature.method}'", did_you_mean(signature.method, METHODS)
+        )
     return signature
 
 
@@ -105,7 +111,9 @@ def meta_graphs(data: Any, reader: Reader, signature_keys: Mapping[str, Any], co
                 reader.problem(f"{where}.constants.{key}", "there is no such constant binding", did_you_mean(key, constants))
         twin = tags.setdefault(frozenset(meta_graph.tags), name)
         if twin != name:
-            reader.problem(f"{where}.tags", f"are those of meta graph '{twin}'", "a loader finds a meta graph by its tags alone")
+            reader.problem(
+                f"{where}.tags", f"are those of meta graph '{twin}'", "a loader finds a meta graph by its tags alone"
+            )
         if not meta_graph.tags:
             reader.problem(f"{where}.tags", "are empty", "write [serve]")
         found[name] = meta_graph

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-
 from exportkit.bundle import Bundle
 from exportkit.errors import EnvironmentFailed, ExportKitError, PluginError, Problem, StepFailed
 from exportkit.metagraph import Graph
@@ -164,9 +163,7 @@ def _model(source: SourceModel) -> Model:
     return Model(Graph(source.meta_graph), source.tensors, Bundle(source.checkpoint))
 
 
-def _write(
-    plan: ExportPlan, built: Built, claim: Claim, scratch: Path, report: ExportReport, progress: Progress
-) -> Export:
+def _write(plan: ExportPlan, built: Built, claim: Claim, scratch: Path, report: ExportReport, progress: Progress) -> Export:
     from exportkit import savedmodel
 
     progress("write")
@@ -301,4 +298,3 @@ def _descriptor(number: int, replacement: int) -> Iterator[int]:
     finally:
         os.dup2(saved, number)
         os.close(saved)
-

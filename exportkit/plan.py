@@ -72,7 +72,9 @@ def _targets(value: Any, where: str) -> Iterator[Problem]:
     for key, inner in items:
         place = f"{where}.{key}".lstrip(".")
         if key == "_target_":
-            yield Problem(place, "configs do not import anything by _target_", "name code where a source asks for it: package.module:name")
+            yield Problem(
+                place, "configs do not import anything by _target_", "name code where a source asks for it: package.module:name"
+            )
         yield from _targets(inner, place)
 
 
@@ -249,7 +251,9 @@ def _checks(drafted: ExportPlan, previews: Mapping[str, Preview]) -> Iterator[Ch
         yield Check("source", line, False)
     if first.checkpoint:
         yield Check("weights", f"checkpoint {first.checkpoint}", True)
-    yield Check("weights", "every variable has one value in the checkpoint, or an initialize rule", static and bool(first.checkpoint))
+    yield Check(
+        "weights", "every variable has one value in the checkpoint, or an initialize rule", static and bool(first.checkpoint)
+    )
     yield Check("bind", f"{len(drafted.bindings)} bindings: {', '.join(drafted.bindings)}", static)
     yield Check("bind", "ops and CPU kernels", False)
     for key, signature in drafted.signatures.items():

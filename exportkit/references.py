@@ -162,7 +162,12 @@ def _top(body: list[ast.stmt]):
     for node in body:
         yield node
         if isinstance(node, ast.If | ast.Try):
-            for part in (node.body, node.orelse, getattr(node, "finalbody", []), *(h.body for h in getattr(node, "handlers", []))):
+            for part in (
+                node.body,
+                node.orelse,
+                getattr(node, "finalbody", []),
+                *(h.body for h in getattr(node, "handlers", [])),
+            ):
                 yield from _top(part)
 
 

@@ -132,7 +132,9 @@ def _collect(hooks: dict[str, list[tuple[Provider, Any]]]) -> Plugins:
     plugins.sources = _classes(plugins, "exportkit_model_sources", ModelSource)
     plugins.steps = _classes(plugins, "exportkit_post_steps", PostStep)
     for provider, packages in plugins.call("exportkit_conf_packages"):
-        plugins.conf_packages += _checked(provider, "exportkit_conf_packages", packages, lambda p: isinstance(p, str), "package names")
+        plugins.conf_packages += _checked(
+            provider, "exportkit_conf_packages", packages, lambda p: isinstance(p, str), "package names"
+        )
     return plugins
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from exportkit import binding
+from exportkit import binding, weights
 from exportkit.binding import Facts
 from exportkit.bundle import BundleWriter
 from exportkit.errors import BindingError, Problem
@@ -84,7 +84,7 @@ def _bind_one(plan: ExportPlan, part: Part, device: str | None) -> BoundGraph:
             _feed(plan, bound)
             constants = {tensor: _constant(plan, part, tensor) for tensor in part.wiring.constants}
         replaced = {part.wiring.inputs[name]: tensor for name, tensor in bound.checked.items()} | constants
-        _import(part, replaced, device)
+        _import(part, {cut: replaced[cut] for cut in part.pruned.cuts}, device)
         with v1.name_scope(_free_scope(part, "outputs") + "/"):
             _compute(plan, bound, replaced)
         bound.init_op = _init_op(graph, part)
@@ -116,7 +116,8 @@ def _feed(plan: ExportPlan, bound: BoundGraph) -> None:
 
 def _parse(name: str, example: ParseExample, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
     features = {
-        key: tf.io.FixedLenFeature(feature.shape, feature.dtype, _default(feature)) for key, feature in example.parse_example.items()
+        key: tf.io.FixedLenFeature(feature.shape, feature.dtype, _default(feature))
+        for key, feature in example.parse_example.items()
     }
     values = tf.io.parse_example(serialized, features, name=f"{name}_parsed")
     return {target: values[key] for key, target in binding.targets(example).items()}
@@ -138,7 +139,9 @@ def _placeholder(name: str, known: Facts, parsed: tf.Tensor | None) -> tf.Tensor
     except (ValueError, TypeError, tf.errors.OpError):
         shape = Facts(parsed.dtype.name, _dims(parsed))
         raise BindingError(
-            Problem(f"bindings.{name}", f"is {known}, which the parsed feature {shape} does not fit", "mend the feature's shape")
+            Problem(
+                f"bindings.{name}", f"is {known}, which the parsed feature {shape} does not fit", "mend the feature's shape"
+            )
         ) from None
 
 
@@ -155,7 +158,9 @@ def _constant(plan: ExportPlan, part: Part, tensor: str) -> tf.Tensor:
         return tf.constant(value, dtype, shape, name="baked")
     except (ValueError, TypeError) as cause:
         name = next(n for n, t in part.wiring.names.items() if t == tensor and isinstance(plan.bindings[n], Constant))
-        raise BindingError(Problem(f"bindings.{name}.constant", f"{value!r} cannot be a {dtype} of shape {shape}: {cause}")) from None
+        raise BindingError(
+            Problem(f"bindings.{name}.constant", f"{value!r} cannot be a {dtype} of shape {shape}: {cause}")
+        ) from None
 
 
 def _import(part: Part, replaced: Mapping[str, tf.Tensor], device: str | None) -> None:
@@ -164,7 +169,9 @@ def _import(part: Part, replaced: Mapping[str, tf.Tensor], device: str | None) -
             v1.train.import_meta_graph(part.pruned.meta, input_map=dict(replaced))
         except (ValueError, TypeError, KeyError, tf.errors.OpError) as cause:
             text = " ".join(str(cause).split())
-            raise BindingError(Problem(f"meta_graphs.{part.key}", f"TensorFlow cannot import the serving graph: {text}")) from cause
+            raise BindingError(
+                Problem(f"meta_graphs.{part.key}", f"TensorFlow cannot import the serving graph: {text}")
+            ) from cause
 
 
 def _pinning(device: str):
@@ -202,7 +209,9 @@ def _unserved_ops(part: Part) -> Iterable[Problem]:
             do = "bind an input behind it, or an output before it"
             yield Problem(where, f"op {op} (node '{name}') is not known to TensorFlow {tf.__version__}, nor to its server", do)
         elif op not in _NO_KERNEL_NEEDED and not {"CPU", "DEFAULT"} & (_kernel_devices(op) or {"CPU"}):
-            yield Problem(where, f"op {op} (node '{name}') has no CPU kernel", "bind an input behind it, or an output before it")
+            yield Problem(
+                where, f"op {op} (node '{name}') has no CPU kernel", "bind an input behind it, or an output before it"
+            )
 
 
 def _compute(plan: ExportPlan, bound: BoundGraph, replaced: Mapping[str, tf.Tensor]) -> None:
@@ -233,7 +242,9 @@ def _top_k(name: str, spec: TopK, scores: tf.Tensor) -> tuple[tf.Tensor, tf.Tens
     size = None if scores.shape.rank is None or scores.shape.rank == 0 else scores.shape[-1]
     if scores.shape.rank == 0 or (size is not None and spec.k > size):
         what = "is a scalar" if scores.shape.rank == 0 else f"has {size} entries in its last axis"
-        raise BindingError(Problem(f"bindings.{name}.k", f"is {spec.k}, but '{spec.top_k}' {what}", f"write {size or 1} or less"))
+        raise BindingError(
+            Problem(f"bindings.{name}.k", f"is {spec.k}, but '{spec.top_k}' {what}", f"write {size or 1} or less")
+        )
     return tf.math.top_k(scores, spec.k, name=name)
 
 
@@ -260,7 +271,9 @@ def _asset_clashes(graphs: Iterable[BoundGraph]) -> Iterable[Problem]:
     for bound in graphs:
         for path in asset_paths(bound.graph):
             if not os.path.isfile(path):
-                yield Problem(path, "the graph reads this file as an asset, and it is not there", "put it back, or bake its content")
+                yield Problem(
+                    path, "the graph reads this file as an asset, and it is not there", "put it back, or bake its content"
+                )
             twin = paths.setdefault(os.path.basename(path), path)
             if twin != path and Path(twin).read_bytes() != Path(path).read_bytes():
                 yield Problem(path, f"and {twin} are different assets of one name", "rename one of them")
@@ -302,25 +315,23 @@ def _read_back(directory: Path) -> Any:
     return read_saved_model(directory)
 
 
-def _add(
-    builder: Any, key: str, bound: BoundGraph, plan: ExportPlan, prepared: Prepared, *, first: bool, new: bool
-) -> None:
-    options = {
-        "signature_def_map": {name: _signature_def(plan, bound, name) for name in bound.part.wiring.signatures},
-        "assets_collection": bound.graph.get_collection(v1.GraphKeys.ASSET_FILEPATHS) if new else None,
-        "main_op": bound.init_op if new else None,
-        "strip_default_attrs": plan.strip_default_attrs,
-    }
-    tags = plan.meta_graphs[key].tags
+def _add(builder: Any, key: str, bound: BoundGraph, plan: ExportPlan, prepared: Prepared, *, first: bool, new: bool) -> None:
+    tags, wiring = plan.meta_graphs[key].tags, bound.part.wiring
     with bound.graph.as_default():
-        if new and bound.part.wiring.train_op:
-            v1.add_to_collection("saved_model_train_op", bound.graph.get_operation_by_name(bound.part.wiring.train_op))
-        saver = _CopyingSaver(bound.graph, prepared)
+        options = {
+            "signature_def_map": {name: _signature_def(plan, bound, name) for name in wiring.signatures},
+            "assets_collection": v1.get_collection(v1.GraphKeys.ASSET_FILEPATHS) if new else None,
+            "main_op": bound.init_op if new else None,
+            "strip_default_attrs": plan.strip_default_attrs,
+            "saver": _CopyingSaver(bound, prepared),
+        }
+        if new and wiring.train_op:
+            v1.add_to_collection("saved_model_train_op", bound.graph.get_operation_by_name(wiring.train_op))
         if first:
             with v1.Session(graph=bound.graph) as session:
-                builder.add_meta_graph_and_variables(session, tags, saver=saver, **options)
+                builder.add_meta_graph_and_variables(session, tags, **options)
         else:
-            builder.add_meta_graph(tags, saver=saver, **options)
+            builder.add_meta_graph(tags, **options)
 
 
 def _signature_def(plan: ExportPlan, bound: BoundGraph, key: str) -> Any:
@@ -343,10 +354,9 @@ class _CopyingSaver(v1.train.Saver):
     Its restore ops are TensorFlow's own; only `save` is different: it writes the union of all meta graphs' variables.
     """
 
-    def __init__(self, graph: tf.Graph, prepared: Prepared):
-        self._prepared = prepared
-        variables = sorted(graph.get_collection(v1.GraphKeys.GLOBAL_VARIABLES), key=lambda v: v.name)
-        super().__init__(variables, allow_empty=True)
+    def __init__(self, bound: BoundGraph, prepared: Prepared):
+        self._bound, self._prepared = bound, prepared
+        super().__init__(variables_by_name(bound), allow_empty=True)
 
     def save(self, sess: tf.compat.v1.Session, save_path: str, **_: Any) -> str:
         coverage = self._prepared.coverage
@@ -354,27 +364,38 @@ class _CopyingSaver(v1.train.Saver):
             with BundleWriter(save_path) as writer:
                 for name, (bundle, key) in self._prepared.sources.items():
                     writer.copy(name, bundle, key)
-                for name, value in _initial_values(sess, coverage.initialized).items():
+                for name, value in _initial_values(sess, self._bound, coverage.initialized).items():
                     writer.add(name, value)
         return save_path
 
 
-def _initial_values(session: tf.compat.v1.Session, names: Sequence[str]) -> dict[str, np.ndarray]:
+def variables_by_name(bound: BoundGraph) -> dict[str, tf.Variable | list[tf.Variable]]:
+    """The graph's variables by the names that they are saved under; the parts of a partitioned one as a list."""
+    by_op = {variable.op.name: variable for variable in bound.graph.get_collection(v1.GraphKeys.GLOBAL_VARIABLES)}
+    named = weights.saved(bound.part.pruned.variables.values())
+    return {name: _one_or_parts([by_op[p.op_name] for p in v.parts], v.parts[0].slice) for name, v in sorted(named.items())}
+
+
+def _one_or_parts(variables: list[tf.Variable], part: Any) -> tf.Variable | list[tf.Variable]:
+    return variables[0] if part is None else variables
+
+
+def _initial_values(session: tf.compat.v1.Session, bound: BoundGraph, names: Sequence[str]) -> dict[str, np.ndarray]:
     """What the initialisers of the named variables give; the parts of a partitioned one put together."""
-    values: dict[str, np.ndarray] = {}
-    for variable in session.graph.get_collection(v1.GraphKeys.GLOBAL_VARIABLES):
-        part = variable._save_slice_info  # the only way to a partition's place in its variable
-        name = part.full_name if part else variable.op.name
-        if name not in names:
-            continue
+    variables = variables_by_name(bound)
+    return {name: _initial_value(session, variables[name]) for name in names if name in variables}
+
+
+def _initial_value(session: tf.compat.v1.Session, variable: tf.Variable | list[tf.Variable]) -> np.ndarray:
+    if not isinstance(variable, list):
         session.run(variable.initializer)
-        value = session.run(variable)
-        if part is None:
-            values[name] = value
-        else:
-            whole = values.setdefault(name, np.zeros(part.full_shape, value.dtype))
-            whole[tuple(slice(o, o + s) for o, s in zip(part.var_offset, part.var_shape, strict=True))] = value
-    return values
+        return session.run(variable)
+    places = [part._save_slice_info for part in variable]  # the only way to a part's place in its variable
+    whole = np.zeros(places[0].full_shape, variable[0].dtype.base_dtype.as_numpy_dtype)
+    for part, place in zip(variable, places, strict=True):
+        box = tuple(slice(o, o + n) for o, n in zip(place.var_offset, place.var_shape, strict=True))
+        whole[box] = _initial_value(session, part)
+    return whole
 
 
 def bound_tensors(bound: Mapping[str, BoundGraph]) -> dict[str, dict[str, BoundTensor]]:

@@ -118,15 +118,23 @@ def _signature_problems(
 def _signature_warnings(key: str, plan: ExportPlan, wiring: Wiring, graph: Graph, facts: Mapping[str, Facts]) -> Iterator[str]:
     signature = plan.signatures[key]
     fetches, stops = wiring.fetches(plan.signatures, plan.bindings, [key]), _stops(plan, wiring, signature)
-    yield from metagraph.warnings(graph, fetches, stops)
+    yield from map(str, metagraph.warnings(graph, fetches, wiring.feeds(signature, plan.bindings), f"signatures.{key}"))
     reached = graph.reach(fetches, stops)
     for name in binding.fed(signature, plan.bindings):
         tensor = wiring.inputs[name]
+        if shape := facts[name].shape:
+            yield from _fixed_batch(key, name, shape[0])
         if tensor not in fetches and not _consumed(tensor, reached, graph):
             yield f"signatures.{key}: input '{name}' changes none of the outputs"
     for alias, ref in signature.outputs.items():
         if facts.get(ref, Facts()).shape == ():
             yield f"signatures.{key}.outputs.{alias}: is a scalar, which REST 'instances' and server-side batching cannot carry"
+
+
+def _fixed_batch(key: str, name: str, size: int | None) -> Iterator[str]:
+    if size is not None:
+        do = f"requests of another size are refused; bindings.{name}: {{placeholder: …, shape: [null, …]}} tries to free it"
+        yield f"signatures.{key}: the first dimension of '{name}' is fixed at {size}; {do}"
 
 
 def _consumed(tensor: str, reached: set[str], graph: Graph) -> bool:

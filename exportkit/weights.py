@@ -160,9 +160,17 @@ def _mismatch(variable: Saved, bundle: Bundle, key: str) -> Iterator[Problem]:
     do = "the graph and the checkpoint are not of one run: take the .meta that was saved with it"
     if variable.shape is not None and not _same_shape(variable.shape, entry.shape):
         in_graph = ["?" if d is None else d for d in variable.shape]
-        yield Problem(bundle.prefix, f"variable '{variable.name}' is {in_graph} in the graph and {list(entry.shape)} in the checkpoint", do)
+        yield Problem(
+            bundle.prefix,
+            f"variable '{variable.name}' is {in_graph} in the graph and {list(entry.shape)} in the checkpoint",
+            do,
+        )
     if variable.dtype != entry.dtype:
-        yield Problem(bundle.prefix, f"variable '{variable.name}' is {variable.dtype} in the graph and {entry.dtype} in the checkpoint", do)
+        yield Problem(
+            bundle.prefix,
+            f"variable '{variable.name}' is {variable.dtype} in the graph and {entry.dtype} in the checkpoint",
+            do,
+        )
 
 
 def _same_shape(graph: tuple[int | None, ...], saved_shape: tuple[int, ...]) -> bool:

@@ -104,7 +104,7 @@ def _unfilled(graph: Graph, table: str, stops: Iterable[str]) -> tuple[str, str]
 
 
 def warnings(graph: Graph, fetches: Iterable[str], cuts: Iterable[str], where: str = "") -> list[Problem]:
-    """What is allowed and may surprise: a batch size baked in, randomness, device pins.
+    """What is allowed and may surprise: randomness, device pins.
 
     Args:
         graph: the whole graph.
@@ -112,23 +112,10 @@ def warnings(graph: Graph, fetches: Iterable[str], cuts: Iterable[str], where: s
         cuts: the tensors that are fed.
         where: the place that each Problem names.
     """
-    fetches, cuts = list(fetches), list(map(canonical, cuts))
-    nodes = [graph.nodes[name] for name in graph.reach(fetches, cuts)]
+    nodes = [graph.nodes[name] for name in graph.reach(fetches, list(map(canonical, cuts)))]
     nodes.sort(key=lambda node: node.name)
     bodies = [node for name in graph.called(nodes) for node in graph.functions[name].node_def]
-    bound = dict.fromkeys(map(canonical, [*cuts, *(fetch for fetch in fetches if graph.dtype(fetch))]))
-    found = [*_fixed_batches(graph, bound), *_random([*nodes, *bodies]), *_pinned([*nodes, *bodies])]
-    return [Problem(where, *said) for said in found]
-
-
-def _fixed_batches(graph: Graph, tensors: Iterable[str]) -> Iterator[tuple[str, str]]:
-    sizes: dict[int, list[str]] = {}
-    for tensor in tensors:
-        if (shape := graph.shape(tensor)) and shape[0] is not None:
-            sizes.setdefault(shape[0], []).append(tensor)
-    for size, fixed in sizes.items():
-        do = "only requests of that size may work: feed it by {placeholder: …, shape: [null, …]} or rebuild the graph"
-        yield f"the first dimension of {_few(fixed)} is fixed: {size}", do
+    return [Problem(where, *said) for said in (*_random([*nodes, *bodies]), *_pinned([*nodes, *bodies]))]
 
 
 def _random(nodes: Iterable[NodeDef]) -> Iterator[tuple[str, str]]:
