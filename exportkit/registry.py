@@ -51,8 +51,16 @@ class Plugins:
 
     def call(self, hook: str, **arguments: Any) -> Iterator[tuple[Provider, Any]]:
         """Call the implementations of `hook` one by one; each answer comes with who gave it."""
-        for provider, function in self.hooks.get(hook, ()):
-            yield provider, _guard(provider, hook, function, arguments)
+        for provider, implementation in self.hooks.get(hook, ()):
+            yield provider, _guard(provider, hook, implementation, arguments)
+
+    def notify(self, hook: str, **arguments: Any) -> Iterator[PluginError]:
+        """Call the implementations of `hook`, all of them; yields what went wrong with each."""
+        for provider, implementation in self.hooks.get(hook, ()):
+            try:
+                _guard(provider, hook, implementation, arguments)
+            except PluginError as error:
+                yield error
 
 
 def load_plugins(extra: Mapping[str, Any] | None = None) -> Plugins:
@@ -124,7 +132,9 @@ def _collect(hooks: dict[str, list[tuple[Provider, Any]]]) -> Plugins:
     plugins.sources = _classes(plugins, "exportkit_model_sources", ModelSource)
     plugins.steps = _classes(plugins, "exportkit_post_steps", PostStep)
     for provider, packages in plugins.call("exportkit_conf_packages"):
-        plugins.conf_packages += _checked(provider, "exportkit_conf_packages", packages, lambda p: isinstance(p, str), "package names")
+        plugins.conf_packages += _checked(
+            provider, "exportkit_conf_packages", packages, lambda p: isinstance(p, str), "package names"
+        )
     return plugins
 
 

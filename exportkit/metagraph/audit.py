@@ -1,0 +1,136 @@
+"""What stands in the way of serving a subgraph, and what may surprise whoever serves it."""
+
+from collections.abc import Callable, Iterable, Iterator
+
+from exportkit.errors import Problem
+from exportkit.metagraph.graph import VARIABLE_OPS, Graph, canonical, shared_name
+from exportkit.metagraph.kinds import RANDOM, TABLES, kind, obstacle
+from exportkit.metagraph.prune import blocker, table_initializers
+from exportkit.metagraph.suggest import constant_for
+from exportkit.protos import NodeDef
+
+_WHY = {
+    "queue": "belongs to the training input queue",
+    "iterator": "belongs to the training input pipeline",
+    "reader": "reads files of the training machine",
+    "python": "runs Python of the training program, which no server has",
+    "mutable table": "is a mutable table, whose content no variable holds",
+    "TPU": "runs on TPUs only",
+    "restore": "reads a checkpoint of the training machine at every request",
+    "tf.contrib": "was an op of tf.contrib, which TensorFlow 2 does not have",
+}
+
+
+def problems(graph: Graph, fetches: Iterable[str], stops: Iterable[str], where: str) -> list[Problem]:
+    """Everything that `fetches` reach and a model server cannot run, the nearest to the fetches first.
+
+    What stands behind a node that is reported is not followed: it goes with that node.
+
+    Args:
+        graph: the whole graph.
+        fetches: tensors (``op:0``) or operations (``op``).
+        stops: the tensors that are fed or baked.
+        where: the place that each Problem names, such as ``signatures.serving_default``.
+    """
+    stops = tuple(map(canonical, stops))
+    via = graph.walk(fetches, stops, lambda node: obstacle(graph, node) is not None)
+    used = _used(graph, via)
+    found = [_judged(graph, graph.nodes[name], via[name], used) for name in via]
+    found += _in_functions(graph, via)
+    found += [_unfilled(graph, name, stops) for name in via if graph.nodes[name].op in TABLES]
+    return [Problem(where, *said) for said in found if said]
+
+
+def _used(graph: Graph, reached: Iterable[str]) -> dict[str, list[str]]:
+    """Node → its tensors that a reached node takes."""
+    used: dict[str, set[int]] = {}
+    for name in reached:
+        for op, index in graph.inputs(name):
+            if index >= 0:
+                used.setdefault(op, set()).add(index)
+    return {op: [f"{op}:{index}" for index in sorted(indices)] for op, indices in used.items()}
+
+
+def _judged(graph: Graph, node: NodeDef, user: str | None, used: dict[str, list[str]]) -> tuple[str, str] | None:
+    found = obstacle(graph, node)
+    needed = f"{node.name} ({node.op})" + (f", which {user} needs," if user else "")
+    if found == "placeholder":
+        return _unfed(graph, node, user)
+    if found:
+        return f"{needed} {_WHY[found]}", _cut(used.get(node.name, [f"{node.name}:0"]))
+    if graph.ops and node.op not in graph.ops and node.op not in graph.functions:
+        return f"{needed} is of an op that the meta graph does not describe", _cut(used.get(node.name, [f"{node.name}:0"]))
+    return None
+
+
+def _unfed(graph: Graph, node: NodeDef, user: str | None) -> tuple[str, str]:
+    tensor = f"{node.name}:0"
+    value = constant_for(graph, tensor)
+    baked = "…" if value is None else str(value).lower()
+    return (
+        f"nothing feeds the placeholder {tensor} ({graph.dtype(tensor)})" + (f", which {user} needs" if user else ""),
+        f"put it among the inputs, or bake it: {{constant: {baked}, replaces: {tensor}}}",
+    )
+
+
+def _cut(tensors: list[str]) -> str:
+    if len(tensors) == 1:
+        return f"write {{placeholder: {tensors[0]}}} in bindings"
+    return f"write {{placeholder: TENSOR}} in bindings for each of {', '.join(tensors)}"
+
+
+def _in_functions(graph: Graph, reached: Iterable[str]) -> Iterator[tuple[str, str]]:
+    nodes = [graph.nodes[name] for name in reached if not obstacle(graph, graph.nodes[name])]
+    outer = {shared_name(node) for node in graph.nodes.values() if node.op in VARIABLE_OPS}
+    for function, caller in graph.called(nodes).items():
+        for node in graph.functions[function].node_def:
+            inside = f"{node.name} ({node.op}) in the function {function}, which {caller} calls,"
+            if why := _WHY.get(kind(node.op) or ""):
+                yield f"{inside} {why}", f"bind a tensor behind {caller} with {{placeholder: TENSOR}}"
+            elif node.op == "VarHandleOp" and shared_name(node) not in outer:
+                yield f"{inside} is a variable that the graph itself does not have", "build it outside the function"
+
+
+def _unfilled(graph: Graph, table: str, stops: Iterable[str]) -> tuple[str, str] | None:
+    """What is wrong with a table that nothing fills, or nothing that a server can run."""
+    ops = table_initializers(graph, table)
+    if not ops:
+        return f"nothing fills the table {table}", "build the graph with the table's initializer, or bind the tensor behind it"
+    blocked = [(op, found) for op in ops if (found := blocker(graph, op, stops))]
+    if len(blocked) < len(ops):
+        return None
+    op, found = blocked[0]
+    return f"the table {table} is filled by {op}, which needs {found} ({graph.nodes[found].op})", _cut([f"{found}:0"])
+
+
+def warnings(graph: Graph, fetches: Iterable[str], cuts: Iterable[str], where: str = "") -> list[Problem]:
+    """What is allowed and may surprise: randomness, device pins.
+
+    Args:
+        graph: the whole graph.
+        fetches: tensors (``op:0``) or operations (``op``).
+        cuts: the tensors that are fed.
+        where: the place that each Problem names.
+    """
+    nodes = [graph.nodes[name] for name in graph.reach(fetches, list(map(canonical, cuts)))]
+    nodes.sort(key=lambda node: node.name)
+    bodies = [node for name in graph.called(nodes) for node in graph.functions[name].node_def]
+    return [Problem(where, *said) for said in (*_random([*nodes, *bodies]), *_pinned([*nodes, *bodies]))]
+
+
+def _random(nodes: Iterable[NodeDef]) -> Iterator[tuple[str, str]]:
+    if found := [f"{node.name} ({node.op})" for node in nodes if RANDOM.fullmatch(node.op)]:
+        yield f"may be random: {_few(found)}", "is dropout left on? bake its rate or is_training"
+
+
+def _pinned(nodes: Iterable[NodeDef]) -> Iterator[tuple[str, str]]:
+    special: Callable[[str], bool] = lambda device: any(kind in device.upper() for kind in ("GPU", "TPU"))  # noqa: E731
+    devices = [node.device for node in nodes if special(node.device)]
+    if devices:
+        named = _few(sorted(set(devices)))
+        yield f"{len(devices)} nodes are pinned to {named}; the pins are cleared", ""
+
+
+def _few(names: list[str], most: int = 3) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

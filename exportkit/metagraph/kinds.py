@@ -1,0 +1,65 @@
+"""What an op is to a model server: nothing special, or one of the kinds that cannot be served as they are."""
+
+import re
+from functools import cache
+
+from exportkit.metagraph.graph import RESTORE_OPS, Graph, split
+from exportkit.protos import NodeDef
+
+TABLES = frozenset({"HashTable", "HashTableV2"})
+RANDOM = re.compile(
+    r"Random(Crop|Gamma|Poisson|Shuffle|StandardNormal|Uniform)\w*|Multinomial|(Parameterized)?TruncatedNormal|"
+    r"Stateful(Random|Standard|Truncated|Uniform)\w*"
+)
+
+_KINDS = {
+    "placeholder": r"Placeholder(V2)?",
+    "queue": r"Queue\w+|\w+Queue(V2)?|\w*Unstage\w*|\w*StagePeek|MapPeek|OrderedMapPeek|Stage|Barrier\w*",
+    "iterator": r"\w*Iterator\w*|\w*FunctionBufferingResource\w*|DatasetToSingleElement",
+    "reader": r"\w+Reader(V2)?|ReaderRead\w*|ReadFile|MatchingFiles|(TextLine|TFRecord|FixedLengthRecord|\w*CSV)Dataset(V\d)?",
+    "python": r"(Eager)?PyFunc(Stateless)?",
+    "mutable table": r"(Anonymous)?Mutable\w*HashTable\w*",
+    "TPU": r"_?TPU\w+|(Configure|Shutdown)DistributedTPU|\w*(In|Out)feed\w+|CrossReplicaSum",
+    "restore": "|".join(sorted(RESTORE_OPS)),
+}
+
+# Custom ops of tf.contrib (TensorFlow 1.15) that came with shared libraries of their own: no TensorFlow 2 has them.
+_CONTRIB = (
+    "AdjustHsvInYiq|BipartiteMatch|BytesInUse|BytesLimit|CenterTreeEnsemble\\w*|DecodeAudio|DecodeVideo|EncodeAudio|"
+    "GatherTree|GradientTrees\\w*|HyperplaneLSHProbes|ImageConnectedComponents|ImageProjectiveTransform|"
+    "MaxBytesInUse|ObtainNext|PeriodicResample\\w*|RangeDecode|RangeEncode|ReduceSlice\\w+|Resampler\\w*|"
+    "SkipGramGenerateCandidates|SingleImageRandomDotStereograms|SparseFeatureCross(V2)?|TreeEnsemble\\w+|"
+    "TreePredictions\\w*|TRTEngineOp"
+)
+_PATTERNS = {kind: re.compile(pattern) for kind, pattern in {**_KINDS, "tf.contrib": _CONTRIB}.items()}
+
+
+@cache
+def kind(op: str) -> str | None:
+    """The kind of an op that a server cannot run as it stands: a key of the table above, or None."""
+    return next((kind for kind, pattern in _PATTERNS.items() if pattern.fullmatch(op)), None)
+
+
+def obstacle(graph: Graph, node: NodeDef) -> str | None:
+    """The kind of a node that a server cannot run as it stands. Reading a file that is exported as an asset is none."""
+    found = kind(node.op)
+    return (
+        None if found == "reader" and node.op == "ReadFile" and path_constant(graph, node.input[0]) in assets(graph) else found
+    )
+
+
+def assets(graph: Graph) -> list[str]:
+    """The Const ops that hold the paths in the collection asset_filepaths."""
+    return [path_constant(graph, tensor) for tensor in node_list(graph, "asset_filepaths") if split(tensor)[0] in graph.nodes]
+
+
+def path_constant(graph: Graph, tensor: str) -> str:
+    """The op that holds the path which `tensor` carries."""
+    op = graph.origin(tensor)
+    return path_constant(graph, graph.nodes[op].input[0]) if graph.nodes[op].op == "PlaceholderWithDefault" else op
+
+
+def node_list(graph: Graph, collection: str) -> list[str]:
+    """The names in a collection of tensors or operations; empty where there is none."""
+    collections = graph.meta.collection_def
+    return list(collections[collection].node_list.value) if collection in collections else []

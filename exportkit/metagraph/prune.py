@@ -1,0 +1,309 @@
+"""The serving subgraph: what the fetches need, cut at the inputs, with what restores variables and fills tables."""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from exportkit.metagraph.graph import VARIABLE_COLLECTIONS, VARIABLE_OPS, Graph, Variable, canonical, shared_name, split
+from exportkit.metagraph.kinds import TABLES, assets, node_list, obstacle, path_constant
+from exportkit.protos import DTYPE_NAMES, MetaGraphDef, NodeDef, variable_pb2
+
+# Every variable that is kept stands in `variables` and takes its value from the checkpoint. Left in these, too, it would be
+# set back by an init op that is built from them.
+_LOCAL = ("local_variables", "metric_variables")
+_LARGE = 1 << 20  # bytes; an initial value that is a larger constant does not travel with the export
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """A serving subgraph.
+
+    Attributes:
+        meta: MetaGraphDef; inputs of its nodes name the cut tensors although their ops may be gone, so import it with
+            ``input_map={cut: tensor for cut in cuts}``.
+        cuts: the cut tensors (``op:0``) that a kept node consumes. The others must not be in the input_map.
+        variables: the kept ones by name, each in the collection `variables` of `meta`.
+        no_initializer: name of a kept variable whose initial value does not travel with the graph → why. Its initialiser
+            assigns the variable to itself: it fails before a restore and changes nothing after it.
+        tables: op of a kept table → the ops that fill it, each in the collection `table_initializer` of `meta`.
+        assets: Const op with the path of a file that the graph reads → that path, as the training run wrote it.
+        nodes_before: how many nodes the graph had.
+        nodes_after: how many are kept.
+    """
+
+    meta: MetaGraphDef
+    cuts: tuple[str, ...]
+    variables: Mapping[str, Variable]
+    no_initializer: Mapping[str, str]
+    tables: Mapping[str, tuple[str, ...]]
+    assets: Mapping[str, str]
+    nodes_before: int
+    nodes_after: int
+
+
+def serving_subgraph(
+    graph: Graph, fetches: Iterable[str], cuts: Iterable[str], ops: Iterable[str] = (), *, clear_devices: bool = True
+) -> Pruned:
+    """Keeps what `fetches` need and nothing else: the same bytes for the same arguments.
+
+    Kept beside what they reach: for each variable its initialiser and its snapshot, for each table the ops that fill it.
+    Dropped: attributes ``_output_shapes`` (what TF 1 wrote for FusedBatchNorm gradients stops import_meta_graph), colocation
+    with and control edges to nodes that are gone, the Saver, the signatures, and all collections but those of variables,
+    `table_initializer` and `asset_filepaths`.
+
+    Args:
+        graph: the whole graph; it is not changed.
+        fetches: tensors (``op:0``) or operations (``op``).
+        cuts: tensors whose consumers will be fed by something else.
+        ops: more operations to keep, such as a train op.
+        clear_devices: whether to drop device pins, which fail on a server without that device.
+
+    Raises:
+        BindingError: a fetch or op that the graph does not have.
+    """
+    cuts = tuple(dict.fromkeys(map(canonical, cuts)))
+    kept = graph.reach([*fetches, *ops], cuts)
+    tables = _keep_tables(graph, kept, cuts)
+    variables = [variable for variable in graph.variables.values() if variable.op_name in kept]
+    holders = [_Holder(graph, variable) for variable in variables]
+    for holder in holders:
+        kept |= graph.reach(holder.snapshots())
+    for holder in holders:
+        kept |= holder.initializer_nodes(kept, cuts)
+    paths = _assets(graph, kept)
+    meta = MetaGraphDef()
+    _write_info(graph, kept, meta)
+    _write_nodes(graph, kept, holders, meta.graph_def, clear_devices)
+    _write_functions(graph, kept, meta.graph_def.library, clear_devices)
+    _write_collections(graph, holders, tables, paths, kept, meta)
+    return Pruned(
+        meta=meta,
+        cuts=_consumed(graph, kept, cuts),
+        variables={variable.name: variable for variable in variables},
+        no_initializer={holder.variable.name: holder.lacks for holder in holders if holder.lacks},
+        tables=tables,
+        assets=paths,
+        nodes_before=len(graph.nodes),
+        nodes_after=len(meta.graph_def.node),
+    )
+
+
+def _consumed(graph: Graph, kept: set[str], cuts: tuple[str, ...]) -> tuple[str, ...]:
+    used = {edge for name in kept for edge in graph.inputs(name)}
+    return tuple(cut for cut in cuts if split(cut) in used)
+
+
+# Tables
+
+
+def _keep_tables(graph: Graph, kept: set[str], cuts: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Adds to `kept` what fills its tables; tables → the ops that do it."""
+    found: dict[str, tuple[str, ...]] = {}
+    while new := [name for name, node in graph.nodes.items() if node.op in TABLES and name in kept and name not in found]:
+        for table in new:
+            usable = [op for op in table_initializers(graph, table) if not blocker(graph, op, cuts)]
+            found[table] = tuple(usable)
+            kept |= graph.reach(usable, cuts)
+    return {table: ops for table, ops in found.items() if ops}
+
+
+def table_initializers(graph: Graph, table: str) -> list[str]:
+    """The ops that fill a table: they take it, or one that shares its name; or they stand in table_initializer and reach it."""
+    shared = shared_name(graph.nodes[table])
+    same = [name for name, node in graph.nodes.items() if node.op in TABLES and shared_name(node) == shared]
+    for handle in [table, *same]:
+        if found := [name for name in graph.consumers.get(handle, ()) if graph.nodes[name].op.startswith("InitializeTable")]:
+            return found
+    listed = (split(name)[0] for name in node_list(graph, "table_initializer"))
+    return [op for op in listed if op in graph.nodes and table in graph.reach([op])]
+
+
+def blocker(graph: Graph, op: str, cuts: Iterable[str] = ()) -> str | None:
+    """The first node that `op` needs and a server cannot run: a queue, an iterator, a placeholder …"""
+    reached = graph.walk([op], cuts, lambda node: obstacle(graph, node) is not None)
+    return next((name for name in reached if obstacle(graph, graph.nodes[name])), None)
+
+
+def _assets(graph: Graph, kept: set[str]) -> dict[str, str]:
+    """Const op with a file's path → the path, of those in asset_filepaths and those from which tables are filled."""
+    fillers = (graph.nodes[n] for n in graph.nodes if n in kept and graph.nodes[n].op.startswith("InitializeTableFromText"))
+    origins = [*assets(graph), *(path_constant(graph, node.input[1]) for node in fillers)]
+    return {op: graph.strings(op)[0] for op in origins if op in kept and graph.strings(op)}
+
+
+# Variables
+
+
+class _Holder:
+    """A kept variable with the nodes that its VariableDef must name: the snapshot, and the op that initialises it.
+
+    Attributes:
+        variable: the variable.
+        lacks: why its initial value does not travel with the graph; empty where it does.
+    """
+
+    def __init__(self, graph: Graph, variable: Variable):
+        self.graph, self.variable, self.lacks = graph, variable, ""
+        self.snapshot = variable.definition.snapshot_name if variable.definition else ""
+        self.snapshot = self.snapshot or self._found_snapshot() or ""
+
+    def _found_snapshot(self) -> str | None:
+        read, op = "ReadVariableOp" if self.variable.resource else "Identity", self.variable.op_name
+        readers = [n for n in self.graph.consumers.get(op, ()) if self.graph.nodes[n].op == read and not _pinned(self.graph, n)]
+        return f"{readers[0]}:0" if readers else None
+
+    def snapshots(self) -> list[str]:
+        return [self.snapshot] if self.snapshot else []
+
+    def initializer_nodes(self, kept: set[str], cuts: Iterable[str]) -> set[str]:
+        """The nodes of the initialiser, where it needs nothing foreign; otherwise sets `lacks`."""
+        initializer = self.variable.initializer
+        if initializer is None or initializer not in self.graph.nodes:
+            self.lacks = "the graph has no op that initialises it"
+            return set()
+
+        def foreign(node: NodeDef) -> bool:
+            return node.name not in kept and (obstacle(self.graph, node) is not None or node.op in VARIABLE_OPS)
+
+        reached = self.graph.walk([initializer], cuts, lambda node: node.name in kept or foreign(node))
+        nodes = [self.graph.nodes[name] for name in reached]
+        self.lacks = _foreign(filter(foreign, nodes)) or _too_large(nodes)
+        return {initializer} & set(self._assign()) if self.lacks else set(reached)
+
+    def _assign(self) -> list[str]:
+        """The initialiser, where it is a plain assignment to the variable."""
+        node = self.graph.nodes.get(self.variable.initializer or "")
+        plain = node is not None and node.op in ("Assign", "AssignVariableOp")
+        return [node.name] if plain and split(node.input[0])[0] == self.variable.op_name else []
+
+    def rewired(self) -> dict[str, str]:
+        """The plain assignment that is to assign the variable to itself → what it assigns."""
+        return dict.fromkeys(self._assign(), self.snapshot) if self.lacks and self.snapshot else {}
+
+    def added(self) -> Iterator[NodeDef]:
+        """The nodes that the graph does not have and a VariableDef must name."""
+        name, dtype, resource = self.variable.op_name, DTYPE_NAMES[self.variable.dtype], self.variable.resource
+        if not self.snapshot:
+            yield _node(f"{name}/exportkit_read", "ReadVariableOp" if resource else "Identity", [name], dtype)
+        if self.lacks and not self.rewired():
+            yield _node(f"{name}/exportkit_assign", "AssignVariableOp" if resource else "Assign", [name, self._read()], dtype)
+
+    def _read(self) -> str:
+        return self.snapshot or f"{self.variable.op_name}/exportkit_read:0"
+
+    def definition(self, kept: set[str]) -> variable_pb2.VariableDef:
+        """Its VariableDef: the graph's own, or a new one, that names kept nodes only."""
+        definition, name = variable_pb2.VariableDef(), self.variable.op_name
+        if self.variable.definition:
+            definition.CopyFrom(self.variable.definition)
+        own = not self.lacks or self.rewired()
+        definition.variable_name = f"{name}:0"
+        definition.initializer_name = self.variable.initializer if own else f"{name}/exportkit_assign"
+        definition.snapshot_name = self._read()
+        definition.is_resource = self.variable.resource
+        definition.trainable = self.variable.trainable
+        if split(definition.initial_value_name)[0] not in kept or self.lacks:
+            definition.ClearField("initial_value_name")
+        return definition
+
+
+def _pinned(graph: Graph, name: str) -> bool:
+    """Whether a node runs in a branch or a loop: it has a control edge."""
+    return any(index < 0 for _, index in graph.inputs(name))
+
+
+def _foreign(nodes: Iterator[NodeDef]) -> str:
+    node = next(nodes, None)
+    return "" if node is None else f"its initial value needs {node.name} ({node.op})"
+
+
+def _too_large(nodes: Iterable[NodeDef]) -> str:
+    tensors = (node.attr["value"].tensor for node in nodes if node.op == "Const")
+    size = sum(t.ByteSize() for t in tensors if math.prod(dim.size for dim in t.tensor_shape.dim) > _LARGE >> 4)
+    return f"its initial value is a constant of {size / 1e6:.0f} MB" if size > _LARGE else ""
+
+
+def _node(name: str, op: str, inputs: list[str], dtype: int) -> NodeDef:
+    node = NodeDef(name=name, op=op, input=inputs)
+    node.attr["dtype" if op in ("ReadVariableOp", "AssignVariableOp") else "T"].type = dtype
+    return node
+
+
+# The new MetaGraphDef
+
+
+def _write_info(graph: Graph, kept: set[str], meta: MetaGraphDef) -> None:
+    source = graph.meta.meta_info_def
+    nodes = [node for name, node in graph.nodes.items() if name in kept]
+    bodies = (graph.functions[name].node_def for name in graph.called(nodes))
+    used = {node.op for node in nodes} | {node.op for body in bodies for node in body}
+    meta.meta_info_def.meta_graph_version = source.meta_graph_version
+    meta.meta_info_def.tensorflow_version = source.tensorflow_version
+    meta.meta_info_def.tensorflow_git_version = source.tensorflow_git_version
+    meta.meta_info_def.stripped_op_list.op.extend(op for op in source.stripped_op_list.op if op.name in used)
+
+
+def _write_nodes(graph: Graph, kept: set[str], holders: list[_Holder], out, clear_devices: bool) -> None:
+    out.versions.CopyFrom(graph.meta.graph_def.versions)
+    rewired = {op: value for holder in holders for op, value in holder.rewired().items()}
+    for name, node in graph.nodes.items():
+        if name in kept:
+            new = out.node.add()
+            new.CopyFrom(node)
+            _clean(new, kept, clear_devices)
+            _drop_edges(graph, new, kept)
+            if name in rewired:
+                new.input[1:] = [rewired[name]]
+    out.node.extend(node for holder in holders for node in holder.added())
+
+
+def _clean(node: NodeDef, kept: set[str], clear_devices: bool) -> None:
+    node.attr.pop("_output_shapes", None)
+    if "_class" in node.attr:
+        held = [value for value in node.attr["_class"].list.s if value.removeprefix(b"loc:@").decode() in kept]
+        del node.attr["_class"]
+        if held:
+            node.attr["_class"].list.s.extend(held)
+    if clear_devices:
+        node.device = ""
+
+
+def _drop_edges(graph: Graph, node: NodeDef, kept: set[str]) -> None:
+    edges = graph.inputs(node.name)
+    if any(index < 0 and op not in kept for op, index in edges):
+        node.input[:] = [name for name, (op, index) in zip(node.input, edges, strict=True) if index >= 0 or op in kept]
+
+
+def _write_functions(graph: Graph, kept: set[str], library, clear_devices: bool) -> None:
+    called = graph.called(node for name, node in graph.nodes.items() if name in kept)
+    for name, function in graph.functions.items():
+        if name in called:
+            library.function.add().CopyFrom(function)
+            if clear_devices:
+                for node in library.function[-1].node_def:
+                    node.device = ""
+    library.gradient.extend(g for g in graph.meta.graph_def.library.gradient if g.function_name in called)
+
+
+def _write_collections(graph: Graph, holders: list[_Holder], tables: Mapping, assets: Mapping, kept: set[str], meta) -> None:
+    definitions = {h.variable.op_name: h.definition(kept).SerializeToString(deterministic=True) for h in holders}
+    for collection in VARIABLE_COLLECTIONS:
+        if collection in graph.meta.collection_def and collection not in _LOCAL:
+            held = [op for op in _members(graph, collection) if op in definitions]
+            if held:
+                meta.collection_def[collection].bytes_list.value.extend(definitions[op] for op in held)
+    present = {op for op in _members(graph, "variables") if op in definitions}
+    promoted = [data for op, data in definitions.items() if op not in present]
+    if promoted:
+        meta.collection_def["variables"].bytes_list.value.extend(promoted)
+    if tables:
+        meta.collection_def["table_initializer"].node_list.value.extend(dict.fromkeys(op for t in tables.values() for op in t))
+    if assets:
+        meta.collection_def["asset_filepaths"].node_list.value.extend(f"{op}:0" for op in assets)
+
+
+def _members(graph: Graph, collection: str) -> dict[str, None]:
+    """Ops of the variables in a collection, each once, in its order."""
+    collections = graph.meta.collection_def
+    values = collections[collection].bytes_list.value if collection in collections else ()
+    return dict.fromkeys(split(variable_pb2.VariableDef.FromString(value).variable_name)[0] for value in values)

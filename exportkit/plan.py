@@ -1,0 +1,290 @@
+"""From a config to an `ExportPlan`, or to ONE ConfigError that lists every problem. No TensorFlow is imported.
+
+A `.meta` is read and prepared here as far as protos go, so that a wrong name, an unfed placeholder or a variable without a
+checkpoint key is told before anything is built. Of code, what `ast` and the checkpoint's index tell.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from exportkit import binding, leaves, versions, weights
+from exportkit.bundle import Bundle
+from exportkit.errors import ConfigError, ExportKitError, Problem, did_you_mean
+from exportkit.fields import UNSET, Reader
+from exportkit.metagraph import Graph
+from exportkit.plugin import ModelSource, PostStep, Preview
+from exportkit.registry import Plugins, load_plugins
+from exportkit.serving import Model, prepare
+from exportkit.spec import Check, Config, Constant, ExportPlan, ParseExample, ReportTo, Weights
+
+
+def plan(config: Mapping[str, Any] | DictConfig, plugins: Plugins | None = None) -> ExportPlan:
+    """Read and check a config.
+
+    Args:
+        config: what Hydra composed, or a plain mapping of the same shape.
+        plugins: the plugins to choose from; default: the installed ones.
+
+    Raises:
+        ConfigError: everything that is wrong and can be told without TensorFlow.
+        PluginError: a plugin broke its contract.
+    """
+    plugins = plugins or load_plugins()
+    data = _plain(config)
+    reader = Reader(Path.cwd())
+    drafted = _draft(data, reader, plugins)
+    previews = _previews(drafted, reader)
+    if drafted.source is not None:
+        _check_models(drafted, previews, reader)
+    if not reader.problems:
+        reader.problems += _policies(drafted, plugins)
+    if reader.problems:
+        raise ConfigError(*reader.problems)
+    drafted.checks = list(_checks(drafted, previews))
+    return drafted
+
+
+def _plain(config: Mapping[str, Any] | DictConfig) -> dict[str, Any]:
+    """The config as plain data, interpolations resolved.
+
+    Raises:
+        ConfigError: an interpolation cannot be resolved, or there is a ``_target_``: configs do not import anything.
+    """
+    try:
+        data = OmegaConf.to_container(OmegaConf.create(config) if not isinstance(config, DictConfig) else config, resolve=True)
+    except OmegaConfBaseException as cause:
+        raise ConfigError(Problem(cause.full_key or "config", str(cause).splitlines()[0], "mend the interpolation")) from None
+    defaults = OmegaConf.to_container(OmegaConf.structured(Config()), resolve=False)
+    defaults["export_dir"] = f"exports/{data.get('name')}"
+    targets = list(_targets(data, ""))
+    if targets:
+        raise ConfigError(*targets)
+    return {**defaults, **data}
+
+
+def _targets(value: Any, where: str) -> Iterator[Problem]:
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        place = f"{where}.{key}".lstrip(".")
+        if key == "_target_":
+            yield Problem(
+                place, "configs do not import anything by _target_", "name code where a source asks for it: package.module:name"
+            )
+        yield from _targets(inner, place)
+
+
+def _draft(data: dict[str, Any], reader: Reader, plugins: Plugins) -> ExportPlan:
+    """Everything that can be read; what is broken is None and told in the reader's problems."""
+    known = {field.name for field in fields(Config)}
+    for key in data:
+        if key not in known:
+            reader.problem(key, "no such key", did_you_mean(key, known) or "free keys go under vars")
+    bound = leaves.bindings(data["bindings"], reader)
+    signatures = leaves.signatures(data["signatures"], reader)
+    if not signatures:
+        reader.problem("signatures", "there are none", "write signatures: {serving_default: {inputs: …, outputs: …}}")
+    reader.problems += binding.check(bound, signatures)
+    constants = [name for name, b in bound.items() if isinstance(b, Constant)]
+    meta_graphs = leaves.meta_graphs(data["meta_graphs"], reader, signatures, constants)
+    source = _source(data["source"], reader, plugins, "source")
+    drafted = ExportPlan(
+        name=_name(data["name"], reader),
+        source=source,
+        sources=_sources(data["source"], meta_graphs, reader, plugins) if source else {},
+        bindings=bound,
+        signatures=signatures,
+        meta_graphs=meta_graphs,
+        samples=leaves.samples(data["samples"], reader, signatures),
+        weights=_weights(data["weights"], reader),
+        post=_steps(data["post"], reader, plugins),
+        export_dir=_export_dir(data["export_dir"], reader),
+        version=_version(data["version"], reader),
+        report=getattr(reader.read(ReportTo, data["report"] or {}, "report"), "path", None),
+        config=data,
+        **{key: reader.convert(bool, data[key], key) for key in ("ensure_shape", "clear_devices", "strip_default_attrs")},
+    )
+    drafted.warnings = list(_warnings(drafted))
+    return drafted
+
+
+def _name(value: Any, reader: Reader) -> str:
+    if value in (None, UNSET):
+        reader.problem("name", "is not set", "choose a model (model=NAME) or set name")
+        return ""
+    name = reader.convert(str, value, "name") or ""
+    if "/" in name or name.startswith("."):
+        reader.problem("name", f"'{name}' cannot be a model's name", "write a name without / and without a leading dot")
+    return name
+
+
+def _source(value: Any, reader: Reader, plugins: Plugins, where: str) -> ModelSource | None:
+    if value in (None, UNSET):
+        return reader.problem(where, "not chosen", f"choose one: source={'|'.join(sorted(plugins.sources))}")
+    if not isinstance(value, Mapping) or value.get("kind") not in plugins.sources:
+        kind = str(value.get("kind")) if isinstance(value, Mapping) else str(value)
+        return reader.problem(f"{where}.kind", f"there is no source '{kind}'", did_you_mean(kind, plugins.sources))
+    return reader.read(plugins.sources[value["kind"]], value, where)
+
+
+def _sources(value: Any, meta_graphs: Mapping[str, Any], reader: Reader, plugins: Plugins) -> dict[str, ModelSource]:
+    """Sources of the meta graphs that override fields for a build of their own."""
+    own = {key: meta_graph.source for key, meta_graph in meta_graphs.items() if meta_graph.source}
+    merged = {key: OmegaConf.to_container(OmegaConf.merge(value, over)) for key, over in own.items()}
+    found = {key: _source(v, reader, plugins, f"meta_graphs.{key}.source") for key, v in merged.items()}
+    return {key: source for key, source in found.items() if source}
+
+
+def _weights(value: Any, reader: Reader) -> Weights:
+    read = reader.read(Weights, value or {}, "weights")
+    if read is not None:
+        reader.problems += weights.check(read)
+    return read or Weights()
+
+
+def _steps(value: Any, reader: Reader, plugins: Plugins) -> dict[str, PostStep]:
+    """The chosen steps by phase, then by the config's order."""
+    steps: dict[str, PostStep] = {}
+    for name, step in (value or {}).items():
+        kind = step.get("kind") if isinstance(step, Mapping) else None
+        if kind in plugins.steps:
+            steps[name] = reader.read(plugins.steps[kind], step, f"post.{name}")
+        elif kind not in (None, UNSET):
+            reader.problem(f"post.{name}.kind", f"there is no step '{kind}'", did_you_mean(kind, plugins.steps))
+    return dict(sorted(((n, s) for n, s in steps.items() if s), key=lambda pair: pair[1].phase))
+
+
+def _export_dir(value: Any, reader: Reader) -> Path:
+    path = reader.convert(Path, value, "export_dir") or reader.base
+    if path.name.isdigit():
+        reader.problem("export_dir", f"ends in the number {path.name}", "versions are made below it: leave the number out")
+    above = next((p for p in [path, *path.parents] if p.exists()), None)
+    if above is not None and not above.is_dir():
+        reader.problem("export_dir", f"{above} is a file", "choose another directory")
+    return path
+
+
+def _version(value: Any, reader: Reader) -> str | int:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    if value not in ("auto", "timestamp"):
+        shown = f"'{value}'" if isinstance(value, str) else str(value).lower()
+        reader.problem("version", f"is {shown}", "write auto, timestamp or an integer from 0, without leading zeros")
+    return value
+
+
+def _warnings(drafted: ExportPlan) -> Iterator[str]:
+    if drafted.signatures and "serving_default" not in drafted.signatures:
+        only = ", ".join(drafted.signatures)
+        yield f"signatures: there is no serving_default, so every request has to name its signature ({only})"
+    sound = [s for s in drafted.signatures.values() if s is not None]
+    used = binding.used(sound, drafted.bindings)
+    for name, bound in drafted.bindings.items():
+        if name not in used and bound is not None and not isinstance(bound, Constant):
+            yield f"bindings.{name}: is used by no signature"
+    for name, step in drafted.config["post"].items():
+        if name not in drafted.post and not (isinstance(step, Mapping) and "kind" in step):
+            yield f"post.{name}: ignored, as the step was not chosen (post=[…,{name}])"
+
+
+def _previews(drafted: ExportPlan, reader: Reader) -> dict[str, Preview]:
+    """Meta graph key → what its source tells unbuilt; sources that several meta graphs share are asked once."""
+    asked: dict[int, Preview] = {}
+    previews: dict[str, Preview] = {}
+    for key in drafted.meta_graphs:
+        source = drafted.sources.get(key, drafted.source)
+        if source is None:
+            continue
+        where = f"meta_graphs.{key}.source" if key in drafted.sources else "source"
+        if id(source) not in asked:
+            asked[id(source)] = source.preview()
+            reader.problems += [problem.under(where) for problem in asked[id(source)].problems]
+        previews[key] = asked[id(source)]
+    return previews
+
+
+def _check_models(drafted: ExportPlan, previews: Mapping[str, Preview], reader: Reader) -> None:
+    """Prepare what can be prepared unbuilt, for what is wrong with it; say which version there is already."""
+    models: dict[int, Model] = {}
+    known: dict[str, Model] = {}
+    for key, preview in previews.items():
+        if preview.meta_graph is None:
+            _open(preview, reader)
+            continue
+        if id(preview) not in models:
+            models[id(preview)] = Model(Graph(preview.meta_graph), {}, _open(preview, reader))
+        known[key] = models[id(preview)]
+    sound = {key: s for key, s in drafted.signatures.items() if s is not None}
+    prepared, problems, lacking = prepare(replace(drafted, signatures=sound), known)
+    drafted.warnings += prepared.warnings
+    reader.problems += [*problems, *lacking]
+    version = drafted.version
+    if isinstance(version, int) and version in versions.numbers(drafted.export_dir):
+        reader.problems += versions.exists(drafted.export_dir, version).problems
+
+
+def _open(preview: Preview, reader: Reader) -> Bundle | None:
+    try:
+        return Bundle(preview.checkpoint) if preview.checkpoint else None
+    except ExportKitError as error:
+        reader.problems += [p for p in error.problems if p not in reader.problems]
+        return None
+
+
+def _policies(drafted: ExportPlan, plugins: Plugins) -> Iterator[Problem]:
+    for provider, problems in plugins.call("exportkit_check_plan", plan=drafted):
+        for problem in problems or ():
+            yield replace(problem, what=f"{problem.what} ({provider})")
+
+
+def _checks(drafted: ExportPlan, previews: Mapping[str, Preview]) -> Iterator[Check]:
+    """The plan's lines, in the order in which things will happen."""
+    first = next(iter(previews.values()))
+    static = first.meta_graph is not None
+    for line in first.checked:
+        yield Check("source", line, True)
+    for line in first.when_built:
+        yield Check("source", line, False)
+    if first.checkpoint:
+        yield Check("weights", f"checkpoint {first.checkpoint}", True)
+    yield Check(
+        "weights", "every variable has one value in the checkpoint, or an initialize rule", static and bool(first.checkpoint)
+    )
+    yield Check("bind", f"{len(drafted.bindings)} bindings: {', '.join(drafted.bindings)}", static)
+    yield Check("bind", "ops and CPU kernels", False)
+    for key, signature in drafted.signatures.items():
+        yield Check("sign", f"{key}: {signature.method} ({_said(signature.inputs)}) → ({_said(signature.outputs)})", static)
+    for meta_graph in drafted.meta_graphs.values():
+        yield Check("write", f"meta graph tagged {', '.join(meta_graph.tags)}", True)
+    for name, step in drafted.post.items():
+        yield Check(step.phase.name.lower(), name, False)
+    number = next_version(drafted)
+    yield Check("commit", f"{drafted.export_dir}/{number}", isinstance(drafted.version, int))
+
+
+def _said(aliases: Sequence[str]) -> str:
+    return ", ".join(aliases)
+
+
+def next_version(drafted: ExportPlan) -> str:
+    """The version that would be written now, in words."""
+    if drafted.version == "auto":
+        return str(max(versions.numbers(drafted.export_dir), default=0) + 1)
+    return "<timestamp>" if drafted.version == "timestamp" else str(drafted.version)
+
+
+def wanted(drafted: ExportPlan) -> list[str]:
+    """The tensors that bindings and train ops name, as written: what a source has to provide."""
+    keys = ("tensor", "placeholder", "replaces")
+    named = [getattr(b, key) for b in drafted.bindings.values() for key in keys if hasattr(b, key)]
+    ops = [m.train_op for m in drafted.meta_graphs.values() if m.train_op]
+    return list(dict.fromkeys([*named, *ops]))
+
+
+def parsers(drafted: ExportPlan) -> dict[str, ParseExample]:
+    """The bindings that parse tf.Example, for those who write requests."""
+    return {name: b for name, b in drafted.bindings.items() if isinstance(b, ParseExample)}

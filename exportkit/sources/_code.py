@@ -1,0 +1,90 @@
+"""What the sources that run the user's code have in common: previews, calls with clear errors, values from either side."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from exportkit import bundle
+from exportkit.capturing import compare, export_meta_graph
+from exportkit.errors import ConfigError, ExportKitError, Problem
+from exportkit.plugin import Preview, SourceModel, capture
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+
+def preview(checkpoint: Path | None, problems: Sequence[Problem], checked: Sequence[str]) -> Preview:
+    """The preview of a source that builds its graph: its code and its checkpoint, as far as they can be told unbuilt."""
+    problems, prefix = list(problems), None
+    try:
+        prefix = bundle.resolve(checkpoint) if checkpoint else None
+    except ExportKitError as error:
+        problems += [Problem("checkpoint", f"{p.where}: {p.what}", p.do) for p in error.problems]
+    return Preview(checkpoint=prefix, problems=problems, checked=checked, when_built=["the graph's tensors and variables"])
+
+
+def call(function: Callable, where: str, *args: Any, **kwargs: Any) -> Any:
+    """Call the user's function.
+
+    Raises:
+        ConfigError: it cannot be called, or raises.
+    """
+    if not callable(function):
+        raise ConfigError(Problem(where, f"is a {type(function).__name__} and cannot be called", "name a function or class"))
+    try:
+        return function(*args, **kwargs)
+    except ExportKitError:
+        raise
+    except Exception as cause:
+        raise ConfigError(Problem(where, f"raised {type(cause).__name__}: {_one_line(cause)}{_place(cause)}")) from cause
+
+
+def _one_line(cause: BaseException) -> str:
+    return " ".join(str(cause).split())[:300]
+
+
+def _place(cause: BaseException) -> str:
+    """The user's line that raised: the innermost one outside installed packages."""
+    frames, trace = [], cause.__traceback__
+    while trace is not None:
+        frames.append((trace.tb_frame.f_code.co_filename, trace.tb_lineno))
+        trace = trace.tb_next
+    own = [f for f in frames[1:] if "site-packages" not in f[0] and not f[0].startswith("<")]
+    return f" ({own[-1][0]}:{own[-1][1]})" if own else ""
+
+
+def model(
+    graph: "tf.Graph",
+    restore_fn: Callable | None,
+    checkpoint: Path | None,
+    scratch: Path,
+    wanted: Sequence[str],
+    tensors: Mapping[str, str],
+    where: str,
+) -> SourceModel:
+    """The built graph with its values: from what `restore_fn` leaves in a session, or else from the checkpoint."""
+    if restore_fn is None:
+        if checkpoint is None:
+            raise ConfigError(Problem("source.checkpoint", f"is not set, and {where} returned no restore function", "set it"))
+        return SourceModel(export_meta_graph(graph), bundle.resolve(checkpoint), tensors)
+    captured = _captured(graph, restore_fn, scratch, wanted, tensors, where)
+    if checkpoint is None:
+        return replace(captured, notes=["values as restore_fn left them"])
+    return replace(captured, notes=[compare(captured.checkpoint, bundle.resolve(checkpoint))])
+
+
+def _captured(
+    graph: "tf.Graph", restore_fn: Callable, scratch: Path, wanted: Sequence[str], tensors: Mapping[str, str], where: str
+) -> SourceModel:
+    import tensorflow as tf
+
+    config = tf.compat.v1.ConfigProto(device_count={"GPU": 0}, allow_soft_placement=True)
+    with tf.compat.v1.Session(graph=graph, config=config) as session:
+        call(restore_fn, f"{where}: restore function", session)
+        return capture(graph, session, scratch, tensors=tensors, wanted=wanted)
+
+
+def tensor_names(offered: Mapping[str, Any] | None) -> dict[str, str]:
+    """Names that the user's code offers → tensor names; values may be tensors or names."""
+    return {str(name): getattr(tensor, "name", tensor) for name, tensor in (offered or {}).items()}

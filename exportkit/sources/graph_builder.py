@@ -1,0 +1,65 @@
+"""The source `graph_builder`: a Python function that builds the graph."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from exportkit.errors import ConfigError, ExportKitError, Problem
+from exportkit.plugin import ModelSource, Preview, SourceModel, hookimpl
+from exportkit.references import examine, resolve
+from exportkit.sources import _code
+
+
+@dataclass(kw_only=True)
+class GraphBuilder(ModelSource):
+    """A function that builds the graph, with values from a checkpoint or from the restore function that it returns.
+
+    The function is called in a fresh graph. It may return a mapping of names to tensors, which bindings can then use, a restore
+    function that is given a session, both as a pair, or nothing.
+    """
+
+    kind: str = "graph_builder"
+
+    builder: str
+    """The function, as ``package.module:function``."""
+
+    params: dict[str, Any] = field(default_factory=dict)
+    """Its keyword arguments."""
+
+    checkpoint: Path | None = None
+    """Prefix of the checkpoint, or its directory: the latest in there. Needed unless a restore function is returned."""
+
+    def preview(self) -> Preview:
+        try:
+            problems = examine(self.builder, "builder").problems(self.params, "params")
+        except ExportKitError as error:
+            return _code.preview(self.checkpoint, error.problems, [])
+        return _code.preview(self.checkpoint, problems, [f"builder {self.builder}"])
+
+    def build(self, scratch: Path, wanted: Sequence[str]) -> SourceModel:
+        import tensorflow as tf
+
+        builder = resolve(self.builder, "source.builder")
+        graph = tf.Graph()
+        with graph.as_default():
+            returned = _code.call(builder, "source.builder", **self.params)
+            tensors, restore_fn = _parts(returned)
+            names = _code.tensor_names(tensors)
+            return _code.model(graph, restore_fn, self.checkpoint, scratch, wanted, names, "the builder")
+
+
+def _parts(returned: Any) -> tuple[Mapping[str, Any] | None, Callable | None]:
+    """What a builder returned: tensors by name, a restore function, or both."""
+    pair = returned if isinstance(returned, tuple) and len(returned) == 2 else (returned, None)
+    if pair[1] is None and callable(pair[0]):
+        pair = (None, pair[0])
+    if isinstance(pair[0], Mapping | None) and (pair[1] is None or callable(pair[1])):
+        return pair
+    do = "return a mapping of names to tensors, a restore function, both as a pair, or nothing"
+    raise ConfigError(Problem("source.builder", f"returned a {type(returned).__name__}", do))
+
+
+@hookimpl
+def exportkit_model_sources():
+    return [GraphBuilder]

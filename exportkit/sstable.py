@@ -1,0 +1,267 @@
+"""The LevelDB table format that checkpoints are kept in: sorted keys and values in checksummed blocks.
+
+A table is data blocks, an empty metaindex block, an index block and a footer of 48 bytes. A block is entries that share
+prefixes with their predecessor, the restart points, a type byte (0: plain, 1: Snappy) and a masked CRC-32C of all that.
+Layout: LevelDB's ``doc/table_format.md``; block size, restart interval and separators: TensorFlow's
+``core/lib/io/table_builder.cc``, so that the same entries give the bytes that TensorFlow would write.
+
+What is malformed raises ValueError or IndexError; who knows the file's name turns that into a WeightsError.
+"""
+
+import bisect
+import mmap
+import struct
+from collections.abc import Iterable, Iterator
+
+import google_crc32c
+
+MAGIC = bytes.fromhex("57fb808b247547db")
+_FOOTER = 48
+_TRAILER = 5
+_BLOCK_SIZE = 256 * 1024
+_RESTART_INTERVAL = 16
+
+Items = list[tuple[bytes, bytes]]
+
+
+def mask(crc: int) -> int:
+    """A CRC-32C as it is stored beside its data (LevelDB's ``util/crc32c.h``)."""
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def read_varint(data: bytes | mmap.mmap, at: int) -> tuple[int, int]:
+    """The number at byte `at` of `data`, and the position behind it.
+
+    Raises:
+        IndexError: the data ends within the number.
+        ValueError: the number has more than 64 bits.
+    """
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = data[at]
+        at += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, at
+    raise ValueError("a number has more than 64 bits")
+
+
+def varint(value: int) -> bytes:
+    """`value` in groups of seven bits, the lowest first."""
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+class Table:
+    """An opened table; its index is in memory, its blocks are read and checked when they are asked for."""
+
+    def __init__(self, data: bytes | mmap.mmap):
+        """Reads footer and index block.
+
+        Args:
+            data: all bytes of the file.
+
+        Raises:
+            ValueError: this is no table, or its index block is damaged.
+        """
+        self.data = data
+        if len(data) < _FOOTER or data[-len(MAGIC) :] != MAGIC:
+            raise ValueError("it does not end like a checkpoint file")
+        footer = data[-_FOOTER:]
+        _, offset, size = _handle(footer, skip=1)
+        self._index = [(key, *_handle(value)[1:]) for key, value in _entries(self._block(offset, size))]
+
+    def items(self) -> Iterator[tuple[bytes, bytes]]:
+        """All keys and values in the order of the file."""
+        for _, offset, size in self._index:
+            yield from _entries(self._block(offset, size))
+
+    def get(self, key: bytes) -> bytes:
+        """The value of one key, reading only its block; KeyError where there is none."""
+        at = bisect.bisect_left(self._index, key, key=lambda block: block[0])
+        for _, offset, size in self._index[at : at + 1]:
+            for found, value in _entries(self._block(offset, size)):
+                if found == key:
+                    return value
+        raise KeyError(key)
+
+    def _block(self, offset: int, size: int) -> bytes:
+        end = offset + size
+        if end + _TRAILER > len(self.data) - _FOOTER:
+            raise ValueError(f"the block at byte {offset} goes beyond its end")
+        block, trailer = self.data[offset:end], self.data[end : end + _TRAILER]
+        if mask(google_crc32c.extend(google_crc32c.value(block), trailer[:1])) != int.from_bytes(trailer[1:], "little"):
+            raise ValueError(f"the block at byte {offset} does not have its checksum")
+        if trailer[0] > 1:
+            raise ValueError(f"the block at byte {offset} is compressed in an unknown way ({trailer[0]})")
+        return _uncompress(block) if trailer[0] else block
+
+
+def _uncompress(data: bytes) -> bytes:
+    """What Snappy compressed (``format_description.txt`` of Snappy); some releases of TensorFlow 2 wrote indexes so.
+
+    Raises:
+        ValueError, IndexError: malformed data; there is no input for which it makes much more than it is given.
+    """
+    size, at = read_varint(data, 0)
+    out = bytearray()
+    while at < len(data):
+        kind, number, at = data[at] & 3, data[at] >> 2, at + 1
+        if kind == 0:
+            extra = max(0, number - 59)
+            length, at = 1 + (int.from_bytes(data[at : at + extra], "little") if extra else number), at + extra
+            out += data[at : at + length]
+            at += length
+        else:
+            width = (0, 1, 2, 4)[kind]
+            length, high = ((number & 7) + 4, number >> 3 << 8) if kind == 1 else (number + 1, 0)
+            _repeat(out, high | int.from_bytes(data[at : at + width], "little"), length)
+            at += width
+    if len(out) != size or at != len(data):
+        raise ValueError("a compressed block does not have its size")
+    return bytes(out)
+
+
+def _repeat(out: bytearray, back: int, length: int) -> None:
+    """Appends `length` bytes that begin `back` bytes before the end and may run into what is being appended."""
+    if not 0 < back <= len(out):
+        raise ValueError("a compressed block refers to bytes before its beginning")
+    pattern = out[-back:][:length]
+    out += (pattern * (length // len(pattern) + 1))[:length]
+
+
+def _handle(data: bytes, skip: int = 0) -> tuple[int, int, int]:
+    """The BlockHandle in `data` behind `skip` others: (position behind it, offset, size)."""
+    at = 0
+    for _ in range(skip + 1):
+        offset, at = read_varint(data, at)
+        size, at = read_varint(data, at)
+    return at, offset, size
+
+
+def _entries(block: bytes) -> Items:
+    """Keys and values of one block, with the prefixes that they share put back."""
+    end = len(block) - 4 - 4 * int.from_bytes(block[-4:], "little")
+    if end < 0:
+        raise ValueError("a block has more restart points than bytes")
+    items, key, at = [], b"", 0
+    while at < end:
+        shared, unshared, length = block[at : at + 3]
+        at += 3
+        if (shared | unshared | length) > 127:
+            shared, at = read_varint(block, at - 3)
+            unshared, at = read_varint(block, at)
+            length, at = read_varint(block, at)
+        value = at + unshared
+        if shared > len(key) or value + length > end:
+            raise ValueError("an entry goes beyond its block")
+        key = key[:shared] + block[at:value]
+        at = value + length
+        items.append((key, block[value:at]))
+    return items
+
+
+def table(items: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The bytes of the table that holds `items`.
+
+    Args:
+        items: keys and values, the keys strictly increasing.
+    """
+    out, index, block = bytearray(), _Block(1), _Block(_RESTART_INTERVAL)
+    last = handle = b""
+    for key, value in items:
+        if handle:
+            index.add(_separator(last, key), handle)
+            handle = b""
+        block.add(key, value)
+        last = key
+        if len(block) >= _BLOCK_SIZE:
+            handle, block = _append(out, block), _Block(_RESTART_INTERVAL)
+    handle = handle or _append(out, block)
+    metaindex = _append(out, _Block(_RESTART_INTERVAL))
+    index.add(_successor(last), handle)
+    footer = metaindex + _append(out, index)
+    return bytes(out) + footer.ljust(_FOOTER - len(MAGIC), b"\0") + MAGIC
+
+
+class _Block:
+    """A block that is being filled; every `interval`-th key is written whole."""
+
+    def __init__(self, interval: int):
+        self._interval, self._count, self._last = interval, 0, b""
+        self._entries, self._restarts = bytearray(), [0]
+
+    def __len__(self) -> int:
+        return len(self._entries) + 4 * len(self._restarts) + 4
+
+    def add(self, key: bytes, value: bytes) -> None:
+        shared = 0
+        if self._count % self._interval:
+            shared = _common(self._last, key)
+        elif self._count:
+            self._restarts.append(len(self._entries))
+        self._entries += varint(shared) + varint(len(key) - shared) + varint(len(value)) + key[shared:] + value
+        self._count += 1
+        self._last = key
+
+    def __bytes__(self) -> bytes:
+        return bytes(self._entries) + struct.pack(f"<{len(self._restarts) + 1}I", *self._restarts, len(self._restarts))
+
+
+def _append(out: bytearray, block: _Block) -> bytes:
+    """Writes a block with its trailer; its BlockHandle."""
+    body = bytes(block) + b"\0"
+    handle = varint(len(out)) + varint(len(body) - 1)
+    out += body + struct.pack("<I", mask(google_crc32c.value(body)))
+    return handle
+
+
+def _common(one: bytes, other: bytes) -> int:
+    """How many first bytes are the same."""
+    shortest = min(len(one), len(other))
+    return next((i for i in range(shortest) if one[i] != other[i]), shortest)
+
+
+def _separator(last: bytes, following: bytes) -> bytes:
+    """A short key that is not below `last` and is below `following`."""
+    at = _common(last, following)
+    if at < min(len(last), len(following)) and last[at] + 1 < following[at]:
+        return last[:at] + bytes([last[at] + 1])
+    return last
+
+
+def _successor(last: bytes) -> bytes:
+    """A short key that is not below `last`."""
+    for at, byte in enumerate(last):
+        if byte < 255:
+            return last[:at] + bytes([byte + 1])
+    return last
+
+
+def slice_key(name: str, extents: Iterable[tuple[int, int]]) -> bytes:
+    """The key that a slice of a partitioned variable has (``EncodeTensorNameSlice`` in TensorFlow's saved_tensor_slice_util).
+
+    Args:
+        name: the whole variable's name.
+        extents: (start, length) of each dimension; length -1 for all of it.
+    """
+    extents = list(extents)
+    escaped = name.encode().replace(b"\0", b"\0\xff")
+    key = _ordered_unsigned(0) + escaped + b"\0\1" + _ordered_unsigned(len(extents))
+    return key + b"".join(_ordered_signed(number) for extent in extents for number in extent)
+
+
+def _ordered_unsigned(value: int) -> bytes:
+    digits = value.to_bytes((value.bit_length() + 7) // 8, "big")
+    return bytes([len(digits)]) + digits
+
+
+def _ordered_signed(value: int) -> bytes:
+    """A number as OrderedCode writes it: the leading ones (zeros, if negative) count the bytes, seven bits in each."""
+    length = (value if value >= 0 else ~value).bit_length() // 7 + 1
+    header = ((1 << length) - 1) << 7 * length
+    return (value & ((1 << 8 * length) - 1) ^ header).to_bytes(length, "big")

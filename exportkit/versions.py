@@ -1,0 +1,192 @@
+"""Versions of a model under its base path: claimed in a staging directory, committed by one rename.
+
+TensorFlow Serving takes every child of the base path whose name is an integer for a whole version, at any moment. So a version
+is written under ``.<number>.staging/version`` and renamed when it is complete and on disk. A lock file beside it, held
+(flock) by the process that writes, tells a version in the making from what a killed run left behind.
+"""
+
+import ctypes
+import errno
+import fcntl
+import os
+import shutil
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from exportkit.errors import ConfigError, EnvironmentFailed, Problem
+
+_RENAME_NOREPLACE = 1
+_AT_FDCWD = -100
+
+
+class Claim:
+    """The right to write version `number` below `base`; `directory` is where to write it.
+
+    Raises:
+        ConfigError: the explicit version exists, or another process is writing it.
+        EnvironmentFailed: the base path cannot be written.
+    """
+
+    def __init__(self, base: Path, version: str | int):
+        self.base = base
+        self.explicit = isinstance(version, int)
+        try:
+            base.mkdir(parents=True, exist_ok=True)
+            sweep(base)
+            self.number = self._take(version)
+            self.directory = self._staging / "version"
+            shutil.rmtree(self.directory, ignore_errors=True)
+            self.directory.mkdir()
+        except OSError as cause:
+            raise failed(cause, base) from cause
+
+    @property
+    def _staging(self) -> Path:
+        return staging(self.base, self.number)
+
+    def _take(self, version: str | int) -> int:
+        number = version if isinstance(version, int) else _first(self.base, version)
+        while True:
+            if number not in numbers(self.base):
+                lock = _lock(staging(self.base, number))
+                if lock is not None and number not in numbers(self.base):
+                    self._descriptor = lock
+                    return number
+                if lock is not None:
+                    os.close(lock)
+            if self.explicit:
+                raise exists(self.base, number)
+            number += 1
+
+    def commit(self) -> Path:
+        """Make the version visible: everything on disk first, then one rename that never replaces anything."""
+        try:
+            sync(self.directory)
+            self._rename()
+            _sync_one(self.base)
+        except OSError as cause:
+            raise failed(cause, self.base / str(self.number)) from cause
+        self._release()
+        return self.base / str(self.number)
+
+    def _rename(self) -> None:
+        old = self._staging
+        while True:
+            try:
+                rename_exclusively(old / "version", self.base / str(self.number))
+                self._old = old
+                return
+            except FileExistsError:
+                if self.explicit:
+                    raise exists(self.base, self.number) from None
+                self.number += 1
+
+    def _release(self) -> None:
+        shutil.rmtree(self._old, ignore_errors=True)
+        os.close(self._descriptor)
+
+    def abandon(self) -> None:
+        """Leave nothing behind."""
+        self._old = self._staging
+        self._release()
+
+
+def exists(base: Path, number: int) -> ConfigError:
+    """The refusal of an explicit version that is there, or in the making, already."""
+    state = "exists" if number in numbers(base) else "is being written by another process"
+    return ConfigError(Problem("version", f"{number} {state} in {base}", "a version is never overwritten: write version=auto"))
+
+
+def numbers(base: Path) -> set[int]:
+    """The versions that TensorFlow Serving sees below `base`: every name that is an integer, a plain file's too."""
+    try:
+        return {int(name) for name in os.listdir(base) if name.isascii() and name.isdigit()}
+    except FileNotFoundError:
+        return set()
+
+
+def staging(base: Path, number: int) -> Path:
+    """Where version `number` is written: a name that TensorFlow Serving ignores, in the same file system."""
+    return base / f".{number}.staging"
+
+
+def sweep(base: Path) -> list[Path]:
+    """Remove what runs that died left below `base`; the lock of a live one keeps its own."""
+    removed = []
+    for path in base.glob(".*.staging"):
+        lock = _lock(path, create=False)
+        if lock is not None:
+            shutil.rmtree(path, ignore_errors=True)
+            os.close(lock)
+            removed.append(path)
+    return removed
+
+
+def sync(directory: Path) -> None:
+    """Bring all files below `directory`, and the directories themselves, onto the disk."""
+    for path, _, files in os.walk(directory, topdown=False):
+        for name in files:
+            _sync_one(Path(path, name))
+        _sync_one(Path(path))
+
+
+def rename_exclusively(old: Path, new: Path) -> None:
+    """Rename a directory, and raise FileExistsError where `new` is there, even as an empty directory."""
+    if _renameat2(old, new):
+        return
+    if os.path.lexists(new):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(new))
+    os.rename(old, new)
+
+
+def failed(cause: OSError, path: Path) -> EnvironmentFailed:
+    """What the operating system refused, as one line."""
+    advice = {
+        errno.ENOSPC: "free some space",
+        errno.EDQUOT: "free some space",
+        errno.EACCES: "make it writable, or choose another export_dir",
+        errno.EROFS: "choose another export_dir",
+    }
+    where = cause.filename or path
+    return EnvironmentFailed(Problem(str(where), (cause.strerror or str(cause)).lower(), advice.get(cause.errno or 0, "")))
+
+
+def _first(base: Path, version: str) -> int:
+    return int(time.time()) if version == "timestamp" else max(numbers(base), default=0) + 1
+
+
+def _lock(path: Path, create: bool = True) -> int | None:
+    """The held lock of a staging directory, or None where a live process holds it or the directory went away."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        if create:
+            path.mkdir(exist_ok=True)
+        descriptor = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        with suppress(BlockingIOError, FileNotFoundError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(descriptor), os.stat(path / "lock")):
+                return descriptor
+        os.close(descriptor)
+    return None
+
+
+def _renameat2(old: Path, new: Path) -> bool:
+    """Try Linux's renameat2 with RENAME_NOREPLACE; False where the system or file system has no such call."""
+    try:
+        call = ctypes.CDLL(None, use_errno=True).renameat2
+    except AttributeError:
+        return False
+    if call(_AT_FDCWD, os.fsencode(old), _AT_FDCWD, os.fsencode(new), _RENAME_NOREPLACE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+        return False
+    raise OSError(number, os.strerror(number), str(new))
+
+
+def _sync_one(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
