@@ -127,12 +127,8 @@ def _wrong_type(where: str, error: OmegaConfBaseException) -> Problem | None:
 
 
 def _wanted(error: OmegaConfBaseException) -> str | None:
-    for mark, wanted in {
-        "is not a ListConfig": "a list",
-        "is not a DictConfig": "a mapping",
-        "is not a subclass of dict": "a mapping",
-    }.items():
-        if mark in str(error):
+    for mark, wanted in {r"is not a ListConfig|to List\[": "a list", r"is not a DictConfig|to Dict\[": "a mapping"}.items():
+        if re.search(mark, str(error)):
             return wanted
     node = error.child_node if error.child_node is not None else error.parent_node
     kind = getattr(getattr(node, "_metadata", None), "ref_type", None)

@@ -4,7 +4,6 @@ import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -14,6 +13,7 @@ from exportkit.cli.hydra_app import JobFailed
 from exportkit.cli.progress import progress
 from exportkit.errors import ConfigError, ExportKitError
 from exportkit.report import ExportReport
+from exportkit.spec import ExportPlan
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -55,48 +55,45 @@ def _swept(directory: Path | None) -> int:
 
 @hydra_app.reporting
 def job(config: DictConfig) -> None:
-    """Export `config`: a job of Hydra's. What came of it is written where `report.path` says, also of a failure."""
+    """Export `config`: a job of Hydra's."""
+    from exportkit import pipeline
+
     hydra_app.unmute_tensorflow()
     report = ExportReport(name=str(OmegaConf.select(config, "name")))
     try:
-        plan, report = _export(config)
+        plan = _plan(config, report)
+        with progress(plan.name) as stage:
+            report = pipeline.run(plan, hydra_app.plugins(), progress=stage)
     except Exception as error:
         report = _failed(error, report)
         raise
-    else:
-        _said(report, plan)
     finally:
-        _keep(report, config)
+        if sweep.is_sweep():
+            sweep.record(report)
+    _said(report, plan)
 
 
-def _export(config: DictConfig) -> tuple[Any, ExportReport]:
-    from exportkit import pipeline
-    from exportkit.plan import plan as make_plan
+def _plan(config: DictConfig, report: ExportReport) -> ExportPlan:
+    """The plan; without one, the report that is asked for is written here, for the pipeline never starts."""
+    from exportkit.plan import plan
 
-    plugins = hydra_app.plugins()
-    plan = make_plan(config, plugins)
-    with progress(plan.name) as stage:
-        return plan, pipeline.run(plan, plugins, progress=stage)
+    try:
+        return plan(config, hydra_app.plugins())
+    except ExportKitError as error:
+        if path := OmegaConf.select(config, "report.path", throw_on_resolution_failure=False):
+            _failed(error, report).write(Path(path))
+        raise
 
 
 def _failed(error: Exception, report: ExportReport) -> ExportReport:
     """The report that the pipeline had come to, or the bare one, with `error`."""
     report = getattr(error, "report", None) or report
-    report.status = "failed"
-    report.error = report.error or str(error if isinstance(error, ExportKitError) else hydra_app.unexpected(error))
+    report.error = str(error if isinstance(error, ExportKitError) else hydra_app.unexpected(error))
     return report
 
 
-def _said(report: ExportReport, plan: Any) -> None:
+def _said(report: ExportReport, plan: ExportPlan) -> None:
     if sweep.is_sweep():
-        print(tables.one_line(report), flush=True)
+        tables.line(tables.summary(report))
     else:
         tables.show_report(report, plan)
-
-
-def _keep(report: ExportReport, config: DictConfig) -> None:
-    """Write the report where the user asked for it, and into a sweep's record."""
-    if sweep.is_sweep():
-        sweep.record(report)
-    if path := OmegaConf.select(config, "report.path"):
-        report.write(Path(path))

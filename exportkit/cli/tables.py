@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from exportkit.cli.requests import request
@@ -17,16 +17,16 @@ WIDE = 160  # where the output is a file or a pipe
 
 def show_report(report: ExportReport, plan: ExportPlan) -> None:
     """What was exported, how to serve it, and a request for each of its signatures."""
-    show_line(f"{one_line(report)}\n")
+    line(f"{summary(report)}\n")
     for meta_graph in report.meta_graphs:
         _signatures(meta_graph, several=len(report.meta_graphs) > 1)
     _facts(report)
-    show_line(f"\nServe it\n{report.server_command}\n\nAsk it")
+    line(f"\nServe it\n{report.server_command}\n\nAsk it")
     for signature in report.meta_graphs[0].signatures if report.meta_graphs else ():
-        show_line(request(report.name, signature, plan.bindings))
+        line(request(report.name, signature, plan.bindings))
 
 
-def one_line(report: ExportReport) -> str:
+def summary(report: ExportReport) -> str:
     return f"{report.name}: {report.status} version {report.version} to {_near(report.directory)} in {report.seconds:.1f} s"
 
 
@@ -40,7 +40,7 @@ def show_built(report: ExportReport) -> None:
 def show_plan(plan: ExportPlan) -> None:
     """The stages in the order of their execution, each line checked or not."""
     rows = [("checked" if c.checked else "when built", "green" if c.checked else "yellow", c) for c in plan.checks]
-    _table(
+    table(
         f"Plan of {plan.name}",
         ["stage", "what", ""],
         [(c.stage, c.what, _styled(text, style)) for text, style, c in rows],
@@ -51,13 +51,18 @@ def show_plan(plan: ExportPlan) -> None:
 
 def show_jobs(jobs: Sequence["Job"]) -> None:
     """What became of each job of a sweep."""
-    rows = [(j.number, j.name, _text(j.version), j.status, f"{j.seconds:.1f}", " ".join(j.overrides)) for j in jobs]
-    _table("Sweep", ["job", "model", "version", "status", "seconds", "overrides"], rows)
+    rows = [(j.number, j.name, _or_dash(j.version), j.status, f"{j.seconds:.1f}", " ".join(j.overrides)) for j in jobs]
+    table("Sweep", ["job", "model", "version", "status", "seconds", "overrides"], rows)
 
 
-def show_line(text: str = "") -> None:
-    """Text as it is: a line that someone will copy is never broken."""
+def line(text: str = "") -> None:
+    """Text as it is: what someone will copy is never broken."""
     print(text, flush=True)
+
+
+def text(words: str, style: str = "") -> None:
+    """Words, in lines of the terminal's width."""
+    _console().print(_styled(words, style))
 
 
 def _signatures(meta_graph: MetaGraphReport, several: bool) -> None:
@@ -66,7 +71,7 @@ def _signatures(meta_graph: MetaGraphReport, several: bool) -> None:
     for s in meta_graph.signatures:
         sides = [("in", t) for t in s.inputs] + [("out", t) for t in s.outputs]
         rows += [(s.key, s.method, side, t.alias, t.dtype, shape_text(t.shape), t.tensor) for side, t in sides]
-    _table(title, ["signature", "method", "", "alias", "dtype", "shape", "tensor"], rows, once=True)
+    table(title, ["signature", "method", "", "alias", "dtype", "shape", "tensor"], rows, once=1)
 
 
 def _facts(report: ExportReport) -> None:
@@ -87,7 +92,7 @@ def _because(text: str) -> str:
 
 def _warnings(warnings: Iterable[str]) -> None:
     for warning in warnings:
-        _print(_styled(f"warning: {warning}", "yellow"))
+        text(f"warning: {warning}", "yellow")
 
 
 def shape_text(shape: Sequence[int | None] | None) -> str:
@@ -104,7 +109,7 @@ def size_text(size: float) -> str:
     return f"{size:.1f} GB"
 
 
-def _text(value: Any) -> str:
+def _or_dash(value: Any) -> str:
     return "-" if value is None else str(value)
 
 
@@ -123,36 +128,48 @@ def _console() -> Any:
     return Console(highlight=False, markup=False, emoji=False, width=width)
 
 
-def _print(renderable: Any) -> None:
-    _console().print(renderable)
-
-
 def _styled(text: str, style: str) -> Any:
     from rich.text import Text
 
     return Text(text, style)
 
 
-def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], once: bool = False) -> None:
-    """A table under its title; with `once` a first column (and what goes with it) is said only where it changes."""
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], once: int = 0) -> None:
+    """A table under its title.
+
+    Args:
+        title: what it shows.
+        columns: their heads.
+        rows: a text per column.
+        once: how many columns, from the left, are said only where they change.
+    """
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False, show_edge=False)
+    shown = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False, show_edge=False)
     for column in columns:
-        table.add_column(column, overflow="fold")
+        shown.add_column(column, overflow="fold")
     previous: Sequence[Any] = ()
     for row in rows:
-        table.add_row(*(_unrepeated(row, previous) if once else row))
+        shown.add_row(*_changed(row, previous, once))
         previous = row
-    _print(table)
+    _print(shown)
 
 
-def _unrepeated(row: Sequence[Any], previous: Sequence[Any]) -> list[Any]:
-    same = 0
-    while same < min(2, len(previous)) and row[same] == previous[same] and (same == 0 or len(row) > 3):
-        same += 1
-    return [""] * same + list(row[same:])
+def _changed(row: Sequence[Any], previous: Sequence[Any], most: int) -> Iterator[Any]:
+    """`row`, without those of its first `most` cells that are as in the row above."""
+    same = bool(previous)
+    for at, cell in enumerate(row):
+        same = same and at < most and cell == previous[at]
+        yield "" if same else cell
+
+
+def list_of(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], most: int | None) -> None:
+    """A table of the first `most` rows, and how many there are more."""
+    if rows:
+        table(title, columns, rows[:most])
+        more = len(rows) - len(rows[:most])
+        line(f"(+ {more} more)\n" if more else "")
 
 
 def _grid(facts: Iterable[tuple[str, str]]) -> None:
@@ -164,3 +181,11 @@ def _grid(facts: Iterable[tuple[str, str]]) -> None:
     for fact in facts:
         table.add_row(*fact)
     _print(table)
+
+
+def _print(renderable: Any) -> None:
+    """What rich renders, without the blanks that it fills lines with."""
+    console = _console()
+    with console.capture() as captured:
+        console.print(renderable)
+    print("\n".join(line.rstrip() for line in captured.get().splitlines()), flush=True)
