@@ -5,6 +5,7 @@ import inspect
 import textwrap
 from collections.abc import Iterator
 from dataclasses import MISSING, Field, dataclass, fields
+from itertools import pairwise
 from typing import Any, get_type_hints
 
 
@@ -31,7 +32,7 @@ def _documented(cls: type) -> Iterator[tuple[str, str]]:
         body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0].body
     except (OSError, TypeError, SyntaxError):
         return
-    for field, below in zip(body, body[1:], strict=False):
+    for field, below in pairwise(body):
         if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
             yield field.target.id, inspect.cleandoc(str(below.value.value))
 

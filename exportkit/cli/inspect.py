@@ -150,9 +150,8 @@ def role(name: str, shapes: Mapping[str, Any]) -> str:
 
 def _show_graph(name: str, graph: Graph, found: Found, most: int | None) -> None:
     info = graph.meta.meta_info_def
-    line(
-        f"graph{f' tagged {name}' if name else ''}: {len(graph.nodes)} nodes, written by TensorFlow {info.tensorflow_version or '?'}\n"
-    )
+    tagged = f" tagged {name}" if name else ""
+    line(f"graph{tagged}: {len(graph.nodes)} nodes, written by TensorFlow {info.tensorflow_version or '?'}\n")
     _show_signatures(graph)
     if found.meta:
         _show_candidates("Likely inputs", metagraph.rank_inputs(graph), most)
@@ -161,8 +160,8 @@ def _show_graph(name: str, graph: Graph, found: Found, most: int | None) -> None
 
 
 def _show_candidates(title: str, candidates: Sequence[Any], most: int | None) -> None:
-    rows = [(c.tensor, c.dtype or "?", shape_text(c.shape), c.op, c.why) for c in candidates]
-    list_of(title, ["tensor", "dtype", "shape", "op", "why"], rows, most)
+    rows = [(c.tensor, c.dtype or "?", shape_text(c.shape), c.why) for c in candidates]
+    list_of(title, ["tensor", "dtype", "shape", "why"], rows, most)
 
 
 def _show_signatures(graph: Graph) -> None:
