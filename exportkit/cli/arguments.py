@@ -92,9 +92,15 @@ def completion(environment: Mapping[str, str]) -> dict[str, str]:
     return {"COMP_LINE": " ".join([program, *flags, *overrides, *last])}
 
 
-def commands_completing(line: str) -> list[str]:
-    """The commands that the first word of `line` may become."""
-    words = line.split()[1:]
-    if len(words) > 1 or (words and line[-1].isspace()):
-        return []
-    return [name for name in COMPLETED if name.startswith(words[0] if words else "")]
+def completions(line: str, kinds: Sequence[str]) -> tuple[list[str], bool]:
+    """What the words of a command line may become beside overrides, and whether that is all.
+
+    The first word may become a command; after ``plugins`` comes one of `kinds`, after ``inspect`` a path, which the shell
+    completes where it gets no answer.
+    """
+    words = line.split()[1:] + [""] * line[-1:].isspace()
+    if len(words) < 2:
+        return [name for name in COMPLETED if name.startswith("".join(words))], False
+    if words[0] in COMPOSING or words[0] not in COMPLETED:
+        return [], False
+    return [kind for kind in kinds if kind.startswith(words[-1])] if words[0] == "plugins" else [], True

@@ -24,7 +24,8 @@ def main(arguments: Sequence[str]) -> int:
         hydra_app.show_overview("", arguments)
         return 0
     if cli_arguments.has(arguments, "-sc", "--shell-completion"):
-        return hydra_app.complete(arguments)
+        hydra_app.complete(arguments)
+        return 0
     sweep.RememberDirectory.directory = None
     try:
         hydra_app.run(arguments, job)

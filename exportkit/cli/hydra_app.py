@@ -14,7 +14,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, redirect_stderr, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -103,14 +103,16 @@ def show_overview(form: str = "", arguments: Sequence[str] = ()) -> None:
     print(overview(plugins(), groups, form))
 
 
-def complete(arguments: Sequence[str]) -> int:
-    """Answer the shell that asks for completions; whatever is wrong there, the user is in the middle of typing."""
-    print(*cli_arguments.commands_completing(os.environ.get("COMP_LINE", "")))
-    try:
-        run(arguments, _nothing)
-    except ExportKitError:
-        return 1
-    return 0
+def complete(arguments: Sequence[str]) -> None:
+    """Install tab completion, or answer the shell that asks: whatever is wrong then, the user is in the middle of typing."""
+    if not any(word.startswith("query=") for word in arguments):
+        return run(arguments, _nothing)
+    line = os.environ.get("COMP_LINE", "")
+    own, complete = cli_arguments.completions(line, [*plugins().sources, *plugins().steps])
+    print(*own)
+    if line and not complete:
+        with suppress(ExportKitError):
+            run(arguments, _nothing)
 
 
 def _nothing(config: DictConfig) -> None:

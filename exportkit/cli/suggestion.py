@@ -94,10 +94,9 @@ def model_name(prefix: str | None) -> str:
 
 def config(name: str, path: str, meta: str, graph: Graph, guessed: Guess) -> str:
     """The text of ``conf/model/NAME.yaml``."""
-    inputs = dict(zip(_names(c.tensor for c in guessed.inputs), guessed.inputs, strict=True))
+    inputs = dict(zip(_names(map(_said, guessed.inputs)), guessed.inputs, strict=True))
     constants = dict(zip(_names(guessed.constants, taken=inputs), guessed.constants.items(), strict=True))
     (output,) = _names([guessed.output.tensor], taken=[*inputs, *constants])
-    aliases = ", ".join(f"{alias}: {alias}" for alias in inputs)
     return "\n".join(
         [
             "# @package _global_",
@@ -109,7 +108,7 @@ def config(name: str, path: str, meta: str, graph: Graph, guessed: Guess) -> str
             *(f"  {alias}: {_flow({'constant': v, 'replaces': t})}" for alias, (t, v) in constants.items()),
             f"  {output}: {_flow(guessed.output.tensor)}",
             "signatures:",
-            f"  serving_default: {{inputs: {{{aliases}}}, outputs: {{{output}: {output}}}}}",
+            *_signature(list(inputs), output),
             *_averages(graph),
         ]
     )
@@ -128,6 +127,22 @@ def _input(candidate: Candidate) -> dict[str, Any]:
         return {key: value for key, value in said.items() if value}
     shape = {"shape": [None, *candidate.shape[1:]]} if candidate.shape else {}
     return {"placeholder": candidate.tensor, **shape}
+
+
+def _signature(inputs: Sequence[str], output: str) -> list[str]:
+    if len(inputs) <= 4:
+        aliases = ", ".join(f"{alias}: {alias}" for alias in inputs)
+        return [f"  serving_default: {{inputs: {{{aliases}}}, outputs: {{{output}: {output}}}}}"]
+    lines = [f"      {alias}: {alias}" for alias in inputs]
+    return ["  serving_default:", "    inputs:", *lines, f"    outputs: {{{output}: {output}}}"]
+
+
+def _said(candidate: Candidate) -> str:
+    """What an input is called: after its placeholder, but nobody wants the name of a queue."""
+    op, index = split(candidate.tensor)
+    if not candidate.op.startswith("Placeholder"):
+        return f"feature:{index}"
+    return candidate.tensor if not re.fullmatch(r"Placeholder(_\d+)?", op) else op.replace("Placeholder", "input") + ":0"
 
 
 def _averages(graph: Graph) -> list[str]:
