@@ -20,12 +20,17 @@ from exportkit.bundle import BundleWriter
 from exportkit.errors import BindingError, Problem
 from exportkit.metagraph import read_saved_model
 from exportkit.plugin import BoundTensor
-from exportkit.protos import MetaGraphDef, meta_graph_pb2
+from exportkit.protos import MetaGraphDef, meta_graph_pb2, saver_pb2
 from exportkit.runtime import quiet
 from exportkit.serving import Part, Prepared
 from exportkit.spec import METHODS, Constant, ExportPlan, Lookup, ParseExample, Placeholder, Tensor, TopK
 
 v1 = tf.compat.v1
+
+# import_meta_graph adds a Saver of its own to a graph that comes without one
+_INERT_SAVER = saver_pb2.SaverDef(
+    version=saver_pb2.SaverDef.V2, filename_tensor_name="none", save_tensor_name="none", restore_op_name="none"
+)
 
 
 @dataclass
@@ -166,14 +171,16 @@ def _constant(plan: ExportPlan, part: Part, tensor: str) -> tf.Tensor:
 
 
 def _import(part: Part, replaced: Mapping[str, tf.Tensor], device: str | None) -> None:
+    meta = part.pruned.meta
+    meta.saver_def.CopyFrom(_INERT_SAVER)
     with v1.device(_pinning(device) if device else None):
         try:
-            v1.train.import_meta_graph(part.pruned.meta, input_map=dict(replaced))
+            v1.train.import_meta_graph(meta, input_map=dict(replaced))
         except (ValueError, TypeError, KeyError, tf.errors.OpError) as cause:
             text = " ".join(str(cause).split())
-            raise BindingError(
-                Problem(f"meta_graphs.{part.key}", f"TensorFlow cannot import the serving graph: {text}")
-            ) from cause
+            raise BindingError(Problem(f"meta_graphs.{part.key}", f"TensorFlow cannot import the serving graph: {text}")) from cause
+        finally:
+            meta.ClearField("saver_def")
 
 
 def _pinning(device: str):
