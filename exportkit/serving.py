@@ -74,7 +74,7 @@ def prepare(plan: ExportPlan, models: Mapping[str, Model]) -> tuple[Prepared, li
             prepared.warnings += _signature_warnings(name, plan, wiring, model.graph, facts)
         prepared.parts[key] = Part(key, model, wiring, _pruned(plan, prepared, model, wiring), facts)
     lacking = [] if found else _cover(plan, prepared)
-    prepared.warnings = list(dict.fromkeys(prepared.warnings))
+    prepared.warnings = list({w.partition(": ")[2]: w for w in reversed(prepared.warnings)}.values())[::-1]
     return prepared, _distinct(found), _distinct(lacking)
 
 
