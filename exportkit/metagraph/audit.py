@@ -1,11 +1,12 @@
 """What stands in the way of serving a subgraph, and what may surprise whoever serves it."""
 
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator
 
 from exportkit.errors import Problem
 from exportkit.metagraph.graph import VARIABLE_OPS, Graph, canonical, shared_name
-from exportkit.metagraph.kinds import RANDOM, TABLES, kind, obstacle
-from exportkit.metagraph.prune import blocker, table_initializers
+from exportkit.metagraph.kinds import RANDOM, kind, obstacle
+from exportkit.metagraph.prune import blocker, holds_table, table_initializers
 from exportkit.metagraph.suggest import constant_for
 from exportkit.protos import NodeDef
 
@@ -37,7 +38,7 @@ def problems(graph: Graph, fetches: Iterable[str], stops: Iterable[str], where: 
     used = _used(graph, via)
     found = [_judged(graph, graph.nodes[name], via[name], used) for name in via]
     found += _in_functions(graph, via)
-    found += [_unfilled(graph, name, stops) for name in via if graph.nodes[name].op in TABLES]
+    found += [_unfilled(graph, name, stops) for name in via if holds_table(graph, name)]
     return [Problem(where, *said) for said in found if said]
 
 
@@ -116,7 +117,7 @@ def warnings(graph: Graph, fetches: Iterable[str], cuts: Iterable[str], where: s
     nodes = [graph.nodes[name] for name in graph.reach(fetches, cuts)]
     nodes.sort(key=lambda node: node.name)
     bodies = [node for name in graph.called(nodes) for node in graph.functions[name].node_def]
-    bound = dict.fromkeys(map(canonical, [*cuts, *(fetch for fetch in fetches if graph.dtype(fetch))]))
+    bound = dict.fromkeys(map(canonical, [*cuts, *(fetch for fetch in fetches if ":" in fetch)]))
     found = [*_fixed_batches(graph, bound), *_random([*nodes, *bodies]), *_pinned([*nodes, *bodies])]
     return [Problem(where, *said) for said in found]
 
@@ -137,8 +138,7 @@ def _random(nodes: Iterable[NodeDef]) -> Iterator[tuple[str, str]]:
 
 
 def _pinned(nodes: Iterable[NodeDef]) -> Iterator[tuple[str, str]]:
-    special: Callable[[str], bool] = lambda device: any(kind in device.upper() for kind in ("GPU", "TPU"))  # noqa: E731
-    devices = [node.device for node in nodes if special(node.device)]
+    devices = [node.device for node in nodes if re.search("[GT]PU", node.device, re.I)]
     if devices:
         named = _few(sorted(set(devices)))
         yield f"{len(devices)} nodes are pinned to {named}; the pins are cleared", ""

@@ -368,7 +368,7 @@ class Graph:
             return []
         shared = self._shared_names
         bodies = (self.functions[function] for function in self.called([self.nodes[name]]))
-        keys = ((node.op, shared_name(node)) for body in bodies for node in body.node_def if "shared_name" in node.attr)
+        keys = ((node.op, shared_name(node)) for body in bodies for node in body.node_def if node.attr.get("shared_name"))
         return [shared[key] for key in keys if key in shared]
 
     @cached_property

@@ -99,7 +99,7 @@ def _consumed(graph: Graph, kept: set[str], cuts: tuple[str, ...]) -> tuple[str,
 def _keep_tables(graph: Graph, kept: set[str], cuts: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """Adds to `kept` what fills its tables; tables → the ops that do it."""
     found: dict[str, tuple[str, ...]] = {}
-    while new := [name for name, node in graph.nodes.items() if node.op in TABLES and name in kept and name not in found]:
+    while new := [name for name in graph.nodes if name in kept and name not in found and holds_table(graph, name)]:
         for table in new:
             usable = [op for op in table_initializers(graph, table) if not blocker(graph, op, cuts)]
             found[table] = tuple(usable)
@@ -107,15 +107,31 @@ def _keep_tables(graph: Graph, kept: set[str], cuts: Iterable[str]) -> dict[str,
     return {table: ops for table, ops in found.items() if ops}
 
 
+def holds_table(graph: Graph, name: str) -> bool:
+    """Whether a node is a table, or calls a function that makes one and leaves it to others to fill it."""
+    ops = _ops_within(graph, name)
+    return not ops.isdisjoint(TABLES) and not any(map(_fills, ops))
+
+
 def table_initializers(graph: Graph, table: str) -> list[str]:
     """The ops that fill a table: they take it, or one that shares its name; or they stand in table_initializer and reach it."""
     shared = shared_name(graph.nodes[table])
-    same = [name for name, node in graph.nodes.items() if node.op in TABLES and shared_name(node) == shared]
+    same = (name for name, node in graph.nodes.items() if node.op in TABLES and shared_name(node) == shared)
     for handle in [table, *same]:
-        if found := [name for name in graph.consumers.get(handle, ()) if graph.nodes[name].op.startswith("InitializeTable")]:
+        if found := [name for name in graph.consumers.get(handle, ()) if any(map(_fills, _ops_within(graph, name)))]:
             return found
     listed = (split(name)[0] for name in node_list(graph, "table_initializer"))
     return [op for op in listed if op in graph.nodes and table in graph.reach([op])]
+
+
+def _fills(op: str) -> bool:
+    return op.startswith("InitializeTable")
+
+
+def _ops_within(graph: Graph, name: str) -> set[str]:
+    """The op of a node and those of the functions that it calls."""
+    node = graph.nodes[name]
+    return {node.op}.union(*((inner.op for inner in graph.functions[f].node_def) for f in graph.called([node])))
 
 
 def blocker(graph: Graph, op: str, cuts: Iterable[str] = ()) -> str | None:
