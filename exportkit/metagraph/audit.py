@@ -140,8 +140,7 @@ def _random(nodes: Iterable[NodeDef]) -> Iterator[tuple[str, str]]:
 def _pinned(nodes: Iterable[NodeDef]) -> Iterator[tuple[str, str]]:
     devices = [node.device for node in nodes if re.search("[GT]PU", node.device, re.I)]
     if devices:
-        named = _few(sorted(set(devices)))
-        yield f"{len(devices)} nodes are pinned to {named}; the pins are cleared", ""
+        yield f"pins of {len(devices)} nodes to {_few(sorted(set(devices)))} are cleared", ""
 
 
 def _few(names: list[str], most: int = 3) -> str:
