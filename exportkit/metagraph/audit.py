@@ -4,10 +4,11 @@ import re
 from collections.abc import Iterable, Iterator
 
 from exportkit.errors import Problem
-from exportkit.metagraph.graph import VARIABLE_OPS, Graph, canonical, shared_name
+from exportkit.metagraph.graph import Graph
 from exportkit.metagraph.kinds import RANDOM, kind, obstacle
-from exportkit.metagraph.prune import blocker, holds_table, table_initializers
 from exportkit.metagraph.suggest import constant_for
+from exportkit.metagraph.tables import blocker, holds_table, table_initializers
+from exportkit.metagraph.tensors import VARIABLE_OPS, canonical, shared_name
 from exportkit.protos import NodeDef
 
 _WHY = {

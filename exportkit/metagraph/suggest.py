@@ -9,8 +9,9 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from exportkit.metagraph.graph import Graph, Shape, canonical, split
+from exportkit.metagraph.graph import Graph
 from exportkit.metagraph.kinds import kind
+from exportkit.metagraph.tensors import Shape, canonical, split
 
 _LOSS_OPS = re.compile(r"(Sparse)?SoftmaxCrossEntropyWithLogits|CTCLoss(V2)?")
 _DIFFERENCES = frozenset({"Sub", "SquaredDifference"})
