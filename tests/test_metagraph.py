@@ -9,6 +9,8 @@ import time
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
 from tensorflow.python.client import pywrap_tf_session
 
 from exportkit.errors import BindingError, Problem
@@ -21,6 +23,7 @@ from exportkit.metagraph import (
     read,
     read_saved_model,
     serving_subgraph,
+    split,
     warnings,
 )
 from exportkit.metagraph.kinds import kind
@@ -188,6 +191,7 @@ def test_dtypes_and_counts_come_from_the_op_definitions(graph):
     index = indexed()
     assert [index.dtype(f"batch:{i}") for i in range(4)] == ["string", "float16", "bool", None]
     assert [index.num_outputs(op) for op in ("split", "unstack", "batch", "nothing", "top")] == [3, 4, 3, 0, 2]
+    assert index.num_outputs("none") is None
     assert [index.dtype(t) for t in ("x", "split:2", "unstack:3", "top:1", "ref:0", "none:0")] == [
         "float32", "float32", "int64", "int32", "float64", None,
     ]  # fmt: skip
@@ -636,6 +640,51 @@ def test_a_variable_that_only_a_restore_sets_gets_an_initialiser(graph):
     assigns_itself(pruned, "raw")
 
 
+@st.composite
+def dags(draw):
+    """A GraphDef of nodes with three outputs each that take tensors and control edges from those before them."""
+    meta = MetaGraphDef()
+    for i in range(draw(st.integers(1, 12))):
+        edge = st.tuples(st.integers(0, max(i - 1, 0)), st.integers(-1, 2))
+        node = meta.graph_def.node.add(name=f"n{i}", op="Op")
+        edges = sorted(draw(st.lists(edge, max_size=4 if i else 0)), key=lambda e: e[1] < 0)
+        node.input.extend(f"^n{op}" if k < 0 else f"n{op}:{k}" if k else f"n{op}" for op, k in edges)
+    tensors = st.sampled_from([f"n{i}:{k}" for i in range(len(meta.graph_def.node)) for k in range(3)])
+    return meta, draw(st.lists(tensors, min_size=1, max_size=3)), draw(st.lists(tensors, max_size=4))
+
+
+def needed(meta, fetches, cuts):
+    """The oracle: what the fetches need, by plain recursion."""
+    nodes, found = {node.name: node for node in meta.graph_def.node}, set()
+
+    def visit(name):
+        if name not in found:
+            found.add(name)
+            for tensor in nodes[name].input:
+                op, _, index = tensor.lstrip("^").partition(":")
+                control = tensor.startswith("^") and any(cut.startswith(f"{op}:") for cut in cuts)
+                if not control and (tensor.startswith("^") or f"{op}:{index or 0}" not in cuts):
+                    visit(op)
+
+    for fetch in fetches:
+        if fetch not in cuts:
+            visit(fetch.split(":")[0])
+    return found
+
+
+@given(dags())
+def test_keeps_exactly_what_is_needed_and_leaves_no_loose_ends(dag):
+    meta, fetches, cuts = dag
+    pruned = serving_subgraph(Graph(meta), fetches, cuts)
+    kept = set(names_of(pruned))
+    assert kept == needed(meta, fetches, cuts)
+    for node in pruned.meta.graph_def.node:
+        for op, index in map(split, node.input):
+            assert op in kept or f"{op}:{index}" in pruned.cuts
+    assert set(pruned.cuts) <= set(cuts)
+    assert serving_subgraph(Graph(pruned.meta), fetches, cuts).meta == pruned.meta
+
+
 # Tables and assets
 
 
@@ -694,7 +743,7 @@ def test_tables_that_cannot_be_filled_are_problems(graph):
         "signatures.s: nothing fills the table bare; build the graph with the table's initializer, "
         "or bind the tensor behind it",
         "signatures.s: the table fed is filled by fill, which needs keys (Placeholder); "
-        "write {placeholder: keys:0} in bindings",
+        "bake it: {constant: …, replaces: keys:0}",
     ]
     pruned = serving_subgraph(index, ["ids", "fed_ids"], ["text"])
     assert dict(pruned.tables) == {} and "fill" not in names_of(pruned)
@@ -842,6 +891,34 @@ def test_warns_of_fixed_batches_and_randomness(graph):
     ]
 
 
+def test_baked_switches_silence_what_they_leave_out(graph):
+    tf1.disable_control_flow_v2()
+    x = tf1.placeholder(tf.float32, [None, 4], "x")
+    training = tf1.placeholder(tf.bool, [], "is_training")
+    mean = tf1.get_variable("mean", [4], use_resource=False)
+    moved = tf1.cond(training, lambda: tf.identity(tf1.assign(mean, mean + 1)), lambda: tf.identity(mean))
+    tf.identity(tf1.cond(training, lambda: tf1.nn.dropout(x - moved, rate=0.5), lambda: x - moved), name="y")
+    index, cuts = indexed(), ["x", "is_training"]
+    for baked, wanted in (({}, 2), ({"is_training:0": True}, 2), ({"is_training:0": False}, 0), ({"x": 1.0}, 2)):
+        assert len(warnings(index, ["y"], cuts, "s", baked)) == wanted
+
+
+def test_warns_of_updates_and_of_what_only_control_edges_reach(graph):
+    x = tf1.placeholder(tf.float32, [None, 4], "x")
+    mean = tf1.get_variable("mean", [4], use_resource=False)
+    queue = tf1.FIFOQueue(9, [tf.float32], name="queue")
+    with tf.control_dependencies([tf1.assign_sub(mean, mean * 0.1, name="moved"), queue.enqueue(1.0, name="put")]):
+        tf.identity(x - mean, name="y")
+    index = indexed()
+    assert texts(warnings(index, ["y"], ["x"], "s")) == [
+        "s: requests may change variables: moved (AssignSub); is training mode left on? bake is_training"
+    ]
+    assert texts(problems(index, ["y"], ["x"], "s")) == [
+        "s: put (QueueEnqueueV2), which sub needs, belongs to the training input queue; "
+        "only control edges lead there: cut before them, as with {placeholder: sub:0}"
+    ]
+
+
 # Suggestions
 
 
@@ -874,10 +951,11 @@ def test_suggests_switches_by_who_takes_them(graph):
     assert constants_suggested(indexed()) == {"Placeholder:0": False, "Placeholder_1:0": 0.0, "is_eval:0": True}
 
 
-def test_suggests_nothing_for_a_graph_without_variables(graph):
+def test_suggests_for_a_graph_without_variables_or_without_anything(graph):
+    assert (rank_inputs(indexed()), rank_outputs(indexed()), constants_suggested(indexed())) == ([], [], {})
     tf.identity(tf1.placeholder(tf.float32, [2], "x"), name="y")
-    assert rank_outputs(indexed()) == []
-    assert rank_inputs(indexed()) == []
+    assert [c.tensor for c in rank_outputs(indexed())] == ["y:0"]
+    assert [c.tensor for c in rank_inputs(indexed())] == ["x:0"]
 
 
 # The room
@@ -924,18 +1002,90 @@ def corpus():
     return yaml.safe_load((pathlib.Path(CORPUS) / "corpus.yaml").read_text())
 
 
-@pytest.mark.skipif(not CORPUS, reason="EXPORTKIT_CORPUS names no folder of real training artefacts")
-@pytest.mark.parametrize("entry", corpus(), ids=lambda entry: entry["name"])
-def test_real_graphs_prune_import_and_are_recognised(entry):
+real = pytest.mark.skipif(not CORPUS, reason="EXPORTKIT_CORPUS names no folder of real training artefacts")
+each = pytest.mark.parametrize("entry", corpus(), ids=lambda entry: entry["name"])
+
+
+def pruned_entry(entry):
     index = Graph(read(f"{CORPUS}/{entry['prefix']}.meta"))
     cuts, fetches = [*entry["inputs"].values(), *entry["constants"]], [*entry["outputs"].values()]
+    return index, cuts, fetches, serving_subgraph(index, fetches, cuts)
+
+
+def imported(index, entry, pruned):
+    fed = {cut: _stand_in(index, cut, entry["constants"], entry["constants"]) for cut in pruned.cuts}
+    tf1.train.import_meta_graph(pruned.meta, input_map=fed)
+    return fed
+
+
+@real
+@each
+def test_real_graphs_prune_and_import(entry):
+    index, cuts, fetches, pruned = pruned_entry(entry)
     assert problems(index, fetches, cuts, "s") == []
-    pruned = serving_subgraph(index, fetches, cuts)
     assert pruned.nodes_after == NODES_AFTER.get(entry["name"], pruned.nodes_after)
-    with tf.Graph().as_default() as imported:
-        fed = {cut: _stand_in(index, cut, entry["constants"], entry["constants"]) for cut in pruned.cuts}
-        tf1.train.import_meta_graph(pruned.meta, input_map=fed)
+    with tf.Graph().as_default() as graph:
+        imported(index, entry, pruned)
         assert len(tf1.global_variables()) == len(pruned.variables)
-        assert [imported.get_tensor_by_name(f).dtype.name for f in fetches] == [index.dtype(f) for f in fetches]
-    assert set(fetches) <= {c.tensor for c in rank_outputs(index)[:3]}
+        assert [graph.get_tensor_by_name(f).dtype.name for f in fetches] == [index.dtype(f) for f in fetches]
+
+
+@real
+@each
+def test_real_inputs_and_outputs_are_among_the_first_three(entry):
+    index = Graph(read(f"{CORPUS}/{entry['prefix']}.meta"))
+    assert set(entry["outputs"].values()) <= {c.tensor for c in rank_outputs(index)[:3]}
     assert set(entry["inputs"].values()) <= {c.tensor for c in rank_inputs(index)[: len(entry["inputs"]) + 2]}
+
+
+@real
+@each
+def test_real_graphs_answer_as_the_whole_graph_does(entry):
+    index, _, fetches, pruned = pruned_entry(entry)
+    if entry["expect"].startswith("refuse") or "random" in entry["expect"]:
+        assert entry["name"] in ("threaded-training", "sea-dog", "tidigits")
+        return
+    feeds = {tensor: example(index, tensor) for tensor in entry["inputs"].values()}
+    with tf.Graph().as_default(), tf1.Session() as session:
+        fed = imported(index, entry, pruned)
+        restored(session, entry, pruned)
+        got = session.run(fetches, {fed[cut]: feeds[cut] for cut in pruned.cuts if cut in feeds})
+    whole = read(f"{CORPUS}/{entry['prefix']}.meta")
+    for node in whole.graph_def.node:
+        node.attr.pop("_output_shapes", None)
+    with tf.Graph().as_default(), tf1.Session() as session:
+        tf1.train.import_meta_graph(whole, clear_devices=True)
+        restored(session, entry, pruned)
+        expected = session.run(fetches, {**feeds, **entry["constants"]})
+    for one, other in zip(got, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def example(index, tensor):
+    rng, shape = np.random.default_rng(0), [3 if size is None else size for size in index.shape(tensor) or (3, 1)]
+    if index.dtype(tensor) == "string":
+        return rng.choice(np.array([b"a", b"b", b"3"], object), shape)
+    return rng.integers(0, 3, shape).astype(index.dtype(tensor))
+
+
+def restored(session, entry, pruned):
+    session.run(tf1.get_collection(tf1.GraphKeys.TABLE_INITIALIZERS))
+    wanted = {variable.op_name for variable in pruned.variables.values()}
+    saver = tf1.train.Saver([variable for variable in tf1.global_variables() if variable.op.name in wanted])
+    saver.restore(session, f"{CORPUS}/{entry['prefix']}")
+
+
+@real
+def test_a_real_dropout_is_said_to_be_random():
+    entry = next(entry for entry in corpus() if entry["name"] == "tidigits")
+    index, cuts, fetches, _ = pruned_entry(entry)
+    (said,) = texts(warnings(index, fetches, cuts, "s"))
+    assert said.startswith("s: may be random: rnn/while/") and said.endswith("bake its rate or is_training")
+
+
+@real
+def test_a_real_dropout_behind_a_baked_switch_is_not():
+    entry = next(entry for entry in corpus() if entry["name"] == "halite3")
+    index, cuts, fetches, _ = pruned_entry(entry)
+    assert len(warnings(index, fetches, cuts, "s")) == 1
+    assert warnings(index, fetches, cuts, "s", entry["constants"]) == []

@@ -43,15 +43,18 @@ class Graph:
     def dtype(self, tensor: str) -> str | None:
         """The dtype of a tensor, ``float32`` …, reference or not; None where it cannot be told."""
         op, index = split(tensor)
-        outputs = self._dtypes(op) if op in self.nodes else None
+        outputs = self._dtypes(op)
         return outputs[index] if outputs and 0 <= index < len(outputs) else None
 
     def _dtypes(self, op: str) -> tuple[str, ...] | None:
         if op not in self._outputs:
-            node = self.nodes[op]
-            signature = self.functions[node.op].signature if node.op in self.functions else self.ops.get(node.op)
+            node = self.nodes.get(op)
+            signature = None if node is None else self._signature(node.op)
             self._outputs[op] = None if signature is None else tuple(map(dtype_name, output_types(node, signature)))
         return self._outputs[op]
+
+    def _signature(self, op: str):
+        return self.functions[op].signature if op in self.functions else self.ops.get(op)
 
     def shape(self, tensor: str) -> Shape:
         """The static shape of a tensor as the graph's writer inferred it, with None for each unknown dimension.

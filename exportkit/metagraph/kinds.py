@@ -12,6 +12,9 @@ RANDOM = re.compile(
     r"Random(Crop|Gamma|Poisson|Shuffle|StandardNormal|Uniform)\w*|Multinomial|(Parameterized)?TruncatedNormal|"
     r"Stateful(Random|Standard|Truncated|Uniform)\w*"
 )
+UPDATES = re.compile(
+    r"Assign\w*|(Resource)?(Sparse)?Apply\w+|ResourceSparseApply\w+|(Resource)?Scatter(Nd)?(Add|Div|Max|Min|Mul|Sub|Update)"
+)
 
 _KINDS = {
     "placeholder": r"Placeholder(V2)?",

@@ -71,7 +71,7 @@ class Candidate:
 
 
 def rank_outputs(graph: Graph, most: int = 20) -> list[Candidate]:
-    """The likeliest outputs, best first: forward tensors that depend on both the weights and what is fed."""
+    """The likeliest outputs, best first: forward tensors that depend on the weights, if there are any, and on what is fed."""
     forward = _forward(graph)
     compared = _compared(graph, forward)
     ranked = sorted((_output(graph, name, forward, compared) for name in forward), key=lambda c: (-c.score, c.tensor))
@@ -82,7 +82,7 @@ def _forward(graph: Graph) -> dict[str, int]:
     """Nodes of the forward pass that depend on the weights and on a source → their place in the graph's order."""
     weights = [v.op_name for v in graph.variables.values() if v.trainable] or [v.op_name for v in graph.variables.values()]
     weighted, fed = _downstream(graph, weights), _downstream(graph, sources(graph))
-    both = (name for name in graph.nodes if name in weighted and name in fed)
+    both = (name for name in graph.nodes if name in fed and (name in weighted or not weights))
     return {name: place for place, name in enumerate(both)}
 
 
