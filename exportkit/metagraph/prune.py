@@ -142,7 +142,7 @@ class _Holder:
             return node.name not in kept and (obstacle(self.graph, node) is not None or node.op in VARIABLE_OPS)
 
         reached = self.graph.walk([initializer], cuts, lambda node: node.name in kept or foreign(node))
-        nodes = [self.graph.nodes[name] for name in reached]
+        nodes = [self.graph.nodes[name] for name in reached if name not in kept]
         self.lacks = _foreign(filter(foreign, nodes)) or _too_large(nodes)
         return {initializer} & set(self._assign()) if self.lacks else set(reached)
 
