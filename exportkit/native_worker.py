@@ -10,19 +10,22 @@ import os
 import pickle
 import resource
 import sys
-from collections.abc import Mapping, Sequence
-from ctypes import POINTER, byref, c_char_p, c_int, c_int64, c_size_t, c_void_p
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from ctypes import POINTER, c_char_p, c_int, c_int64, c_size_t, c_void_p
 from functools import cache
 from pathlib import Path
 from time import perf_counter
+from typing import IO, Any
 
 import ml_dtypes
 import numpy as np
 
 CODES = (
-    "OK CANCELLED UNKNOWN INVALID_ARGUMENT DEADLINE_EXCEEDED NOT_FOUND ALREADY_EXISTS PERMISSION_DENIED RESOURCE_EXHAUSTED "
-    "FAILED_PRECONDITION ABORTED OUT_OF_RANGE UNIMPLEMENTED INTERNAL UNAVAILABLE DATA_LOSS UNAUTHENTICATED"
-).split()
+    *("OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS"),
+    *("PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED"),
+    *("INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED"),
+)
 
 STRING = 7
 NUMERIC = {
@@ -56,7 +59,6 @@ class StatusError(Exception):
 
     def __init__(self, code: str, message: str):
         super().__init__(code, message)
-        self.code, self.message = code, message
 
 
 class Output(ctypes.Structure):
@@ -208,10 +210,16 @@ def _string_tensor(array: np.ndarray) -> int:
     tensor = _allocated(STRING, array.shape, array.size * TSTRING_BYTES)
     start = _tf().TF_TensorData(tensor)
     for i, text in enumerate(array.flat):
-        raw = text.encode() if isinstance(text, str) else bytes(text)
+        raw = _raw(text)
         _tf().TF_StringInit(start + i * TSTRING_BYTES)
         _tf().TF_StringCopy(start + i * TSTRING_BYTES, raw, len(raw))
     return tensor
+
+
+def _raw(text: bytes | str) -> bytes:
+    if not isinstance(text, bytes | str):
+        raise StatusError("INVALID_ARGUMENT", f"{text!r} is neither bytes nor str")
+    return text.encode() if isinstance(text, str) else text
 
 
 def _allocated(number: int, shape: tuple[int, ...], size: int) -> int:
@@ -242,7 +250,7 @@ def _string_array(data: int, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def main() -> None:
-    """Read one request from stdin; write ``(seconds, value, error)`` for the load and for each run.
+    """Read one request from stdin; write ``(value, seconds, error)`` for the load and for each run.
 
     Both ends are of one program and the files between them have no name, so they speak pickle.
     """
@@ -250,21 +258,27 @@ def main() -> None:
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # the graph's own printing
     directory, tags, config, runs = pickle.load(sys.stdin.buffer)
-    if session := _reply(replies, lambda: Session(directory, tags, config), keep=True):
-        for feeds, fetches in runs:
-            _reply(replies, lambda feeds=feeds, fetches=fetches: session.run(feeds, fetches))
+    _tf()
+    session, *loaded = _timed(Session, directory, tags, config)
+    _reply(replies, None, *loaded)
+    with session or nullcontext():
+        for feeds, fetches in runs if session else ():
+            _reply(replies, *_timed(session.run, feeds, fetches))
+    os._exit(0)  # all is said; the library's own end would take 60 ms
 
 
-def _reply(replies, call, keep: bool = False):
+def _timed(call: Callable, *arguments: Any) -> tuple[Any, float, tuple[str, str] | None]:
+    """The call's value, its seconds, and the status that it failed with."""
     started = perf_counter()
-    value = error = None
     try:
-        value = call()
-    except StatusError as cause:
-        error = cause.code, cause.message
-    pickle.dump((perf_counter() - started, None if keep else value, error), replies, protocol=5)
+        return call(*arguments), perf_counter() - started, None
+    except StatusError as error:
+        return None, perf_counter() - started, error.args
+
+
+def _reply(replies: IO[bytes], *reply: Any) -> None:
+    pickle.dump(reply, replies, protocol=5)
     replies.flush()
-    return value
 
 
 if __name__ == "__main__":
