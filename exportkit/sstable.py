@@ -240,28 +240,3 @@ def _successor(last: bytes) -> bytes:
         if byte < 255:
             return last[:at] + bytes([byte + 1])
     return last
-
-
-def slice_key(name: str, extents: Iterable[tuple[int, int]]) -> bytes:
-    """The key that a slice of a partitioned variable has (``EncodeTensorNameSlice`` in TensorFlow's saved_tensor_slice_util).
-
-    Args:
-        name: the whole variable's name.
-        extents: (start, length) of each dimension; length -1 for all of it.
-    """
-    extents = list(extents)
-    escaped = name.encode().replace(b"\0", b"\0\xff")
-    key = _ordered_unsigned(0) + escaped + b"\0\1" + _ordered_unsigned(len(extents))
-    return key + b"".join(_ordered_signed(number) for extent in extents for number in extent)
-
-
-def _ordered_unsigned(value: int) -> bytes:
-    digits = value.to_bytes((value.bit_length() + 7) // 8, "big")
-    return bytes([len(digits)]) + digits
-
-
-def _ordered_signed(value: int) -> bytes:
-    """A number as OrderedCode writes it: the leading ones (zeros, if negative) count the bytes, seven bits in each."""
-    length = (value if value >= 0 else ~value).bit_length() // 7 + 1
-    header = ((1 << length) - 1) << 7 * length
-    return (value & ((1 << 8 * length) - 1) ^ header).to_bytes(length, "big")
