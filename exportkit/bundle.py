@@ -21,7 +21,7 @@ from exportkit.errors import EnvironmentFailed, Problem, WeightsError
 
 __all__ = ["Bundle", "BundleWriter", "Entry", "Part", "Proof", "latest", "prove", "resolve"]
 
-_NOT_IN_KERNEL = (errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF)
+_NOT_IN_KERNEL = (errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM)
 
 
 class BundleWriter:
@@ -51,7 +51,7 @@ class BundleWriter:
         if os.path.exists(self._path) or os.path.exists(self.prefix + ".index"):
             raise WeightsError(Problem(self.prefix, "a checkpoint is there already", "choose another prefix"))
         with _writable(self._path):
-            self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+            self._file = open(self._path, "xb", buffering=0)  # noqa: SIM115 (it stays open until close)
 
     def __enter__(self) -> "BundleWriter":
         return self
@@ -59,7 +59,7 @@ class BundleWriter:
     def __exit__(self, kind, error, trace) -> None:
         if kind is None:
             self.close()
-        else:
+        elif not self._file.closed:
             self._discard()
 
     def copy(self, name: str, bundle: Bundle, key: str) -> None:
@@ -95,28 +95,27 @@ class BundleWriter:
 
     def close(self) -> None:
         """Writes what is left of the data and, once that is on disk, the index."""
+        if self._file.closed:
+            return
         try:
             self._flush()
-            with _writable(self._path):
-                os.fsync(self._file)
-                os.close(self._file)
+            with _writable(self._path), self._file:
+                os.fsync(self._file.fileno())
             self._write_index()
         except BaseException:
             self._discard()
             raise
 
     def _discard(self) -> None:
+        """Removes what was written."""
+        self._file.close()
         for path in (self._path, self.prefix + ".index.tmp"):
             with suppress(OSError):
                 os.unlink(path)
-        with suppress(OSError):
-            os.close(self._file)
 
     def _record(self, entry: Entry) -> None:
         if not entry.key or entry.key in self._entries:
-            raise WeightsError(
-                Problem(self.prefix, f"a second tensor {entry.key!r}" if entry.key else "a tensor without a name")
-            )
+            raise WeightsError(Problem(self.prefix, f"would get a second tensor {entry.key!r}", "give each a name of its own"))
         self._entries[entry.key] = entry
 
     def _copy(self, bundle: Bundle, part: Part) -> Part:
@@ -136,7 +135,7 @@ class BundleWriter:
         with readable(pending.path):
             source = open(pending.path, "rb", buffering=0)  # noqa: SIM115 (a failure to read it is another error)
         with source, _writable(self._path):
-            done = _copy(source.fileno(), self._file, pending.size, pending.offset, self._end)
+            done = _copy(source.fileno(), self._file.fileno(), pending.size, pending.offset, self._end)
         if done < pending.size:
             raise WeightsError(Problem(pending.path, "became shorter while it was copied", "wait until training has saved it"))
         self._end += done
@@ -145,7 +144,7 @@ class BundleWriter:
         self._flush()
         data, offset = tensorbytes.payload(name, array), self._end
         with _writable(self._path):
-            self._end = _write(self._file, data, offset)
+            self._end = _write(self._file.fileno(), data, offset)
         part = Part(0, offset, len(data), tensorbytes.payload_checksum(dtype, array.size, data))
         self._record(Entry(name, dtype, array.shape, part.size, part.crc32c, (part,)))
 
@@ -177,7 +176,7 @@ def _copy(source: int, target: int, size: int, offset: int, at: int) -> int:
 
 
 def _copy_in_kernel(source: int, target: int, size: int, offset: int, at: int) -> int:
-    """How many bytes the kernel copied; it shares the blocks where the file system can do that (btrfs, xfs)."""
+    """How many bytes the kernel copied; where file system and alignment allow (btrfs, xfs), it shares the blocks."""
     done = 0
     while done < size and hasattr(os, "copy_file_range"):
         try:
@@ -283,7 +282,7 @@ def prove(written: Bundle | str, names: Mapping[str, tuple[Bundle, str]]) -> Pro
     pieces = [(part.shard, part.offset, entry, part) for entry in written.entries.values() for part in entry.parts]
     for _, _, entry, part in sorted(pieces, key=lambda piece: piece[:2]):
         try:
-            written._verify(entry, part)
+            written.verify_part(entry, part)
         except WeightsError as error:
             problems += error.problems
     if problems:

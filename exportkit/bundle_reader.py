@@ -33,6 +33,7 @@ _V1_FIELDS = {
     "bool": ("bool_val", np.bool_),
     "string": ("string_val", np.object_),
 }
+_dtype_name = functools.cache(protos.dtype_name)
 _V1_BITS = ("float16", "complex64", "complex128")  # stored as their bits, or as pairs
 
 
@@ -142,9 +143,10 @@ class Bundle:
         if self.format == "V1":
             self.read(key)
         for part in entry.parts:
-            self._verify(entry, part)
+            self.verify_part(entry, part)
 
-    def _verify(self, entry: Entry, part: Part) -> None:
+    def verify_part(self, entry: Entry, part: Part) -> None:
+        """As `verify`, of one of the entry's parts."""
         path = self.data_path(part)
         with checkpoints.readable(path), open(path, "rb", buffering=0) as file:
             read = functools.partial(_pread, file.fileno(), part)
@@ -187,11 +189,13 @@ class Bundle:
 
 def _index_v2(table: Table) -> tuple[int, dict[str, Entry], None]:
     """Number of shards and entries of a V2 index."""
-    keys, values = zip(*table.items(), strict=True)
-    if keys[0] != b"" or list(keys) != sorted(set(keys)):
+    (first, header), *items = list(table.items()) or [(None, b"")]
+    if first != b"":
+        raise ValueError("it does not begin with a header")
+    shards = _shards(protos.tensor_bundle_pb2.BundleHeaderProto.FromString(header))
+    saved = {key: protos.tensor_bundle_pb2.BundleEntryProto.FromString(value) for key, value in items}
+    if [key for key, _ in items] != sorted(saved):
         raise ValueError("its keys are not in order")
-    shards = _shards(protos.tensor_bundle_pb2.BundleHeaderProto.FromString(values[0]))
-    saved = dict(zip(keys[1:], map(protos.tensor_bundle_pb2.BundleEntryProto.FromString, values[1:]), strict=True))
     sliced = {key: _slices(key.decode(), proto, saved) for key, proto in saved.items() if proto.slices}
     inner = {slice_key(key.decode(), part.extents) for key, parts in sliced.items() for part in parts}
     entries = [_entry(key.decode(), proto, sliced.get(key)) for key, proto in saved.items() if key not in inner]
@@ -214,7 +218,7 @@ def _slices(name: str, proto, saved: Mapping[bytes, object]) -> tuple[Part, ...]
     parts = []
     for extents in map(_extents, proto.slices):
         one = saved.get(slice_key(name, extents))
-        if one is None:
+        if one is None or one.dtype != proto.dtype:
             raise ValueError(f"a slice of {name!r} is missing")
         parts.append(Part(one.shard_id, one.offset, one.size, one.crc32c, extents))
     return tuple(parts)
@@ -230,7 +234,7 @@ def _entry(name: str, proto, parts: tuple[Part, ...] | None) -> Entry:
     shape = tuple(dim.size for dim in proto.shape.dim)
     if parts is None:
         parts = (Part(proto.shard_id, proto.offset, proto.size, proto.crc32c),)
-    return Entry(name, protos.dtype_name(proto.dtype), shape, sum(part.size for part in parts), proto.crc32c, parts)
+    return Entry(name, _dtype_name(proto.dtype), shape, sum(part.size for part in parts), proto.crc32c, parts)
 
 
 def _check(entry: Entry, shards: int) -> None:
@@ -241,8 +245,13 @@ def _check(entry: Entry, shards: int) -> None:
             raise ValueError(f"{entry.key!r} lies outside of its {shards} data files")
         if not tensorbytes.fits(entry.dtype, count, part.size):
             raise ValueError(f"{entry.key!r} is {entry.dtype} {list(entry.shape)} and has {part.size} bytes")
-    if sum(counts) < math.prod(entry.shape):
-        raise ValueError(f"the slices of {entry.key!r} do not cover it")
+    _check_cover(entry, counts)
+
+
+def _check_cover(entry: Entry, counts: list[int]) -> None:
+    """Refuses slices that leave gaps or overlap; `counts` are their numbers of elements."""
+    if sum(counts) != _count(entry, None):
+        raise ValueError(f"the slices of {entry.key!r} do not make up the whole")
 
 
 def _count(entry: Entry, extents: Extents | None) -> int:
@@ -254,11 +263,14 @@ def _count(entry: Entry, extents: Extents | None) -> int:
 
 
 def slice_shape(entry: Entry, extents: Extents) -> tuple[int, ...]:
+    """The shape of a slice; ValueError where it is not within the tensor."""
+    shape = tuple(size if length == -1 else length for (_, length), size in zip(extents, entry.shape, strict=False))
+    ends = [start + size for (start, _), size in zip(extents, shape, strict=False)]
     if len(extents) != len(entry.shape) or any(
-        start < 0 or start + length > size for (start, length), size in zip(extents, entry.shape, strict=True)
+        not 0 <= one[0] <= end <= size for one, end, size in zip(extents, ends, entry.shape, strict=True)
     ):
         raise ValueError(f"a slice of {entry.key!r} goes beyond its shape {list(entry.shape)}")
-    return tuple(size if length == -1 else length for (_, length), size in zip(extents, entry.shape, strict=True))
+    return shape
 
 
 def _index_v1(table: Table) -> tuple[int, dict[str, Entry], dict[str, list[Extents]]]:
@@ -266,10 +278,19 @@ def _index_v1(table: Table) -> tuple[int, dict[str, Entry], dict[str, list[Exten
     saved = protos.saved_tensor_slice_pb2.SavedTensorSlices.FromString(table.get(b"")).meta.tensor
     entries, slices = {}, {}
     for one in sorted(saved, key=lambda one: one.name.encode()):
-        entry = Entry(one.name, protos.dtype_name(one.type), tuple(dim.size for dim in one.shape.dim), 0, 0, ())
-        size = 0 if entry.dtype == "string" else _count(entry, None) * tensorbytes.numpy_dtype(entry.dtype).itemsize
-        entries[one.name], slices[one.name] = replace(entry, size=size), [_extents(extents) for extents in one.slice]
+        entries[one.name] = _entry_v1(one, len(table.data))
+        slices[one.name] = [_extents(extents) for extents in one.slice]
+        _check_cover(entries[one.name], [_count(entries[one.name], extents) for extents in slices[one.name]])
     return 0, entries, slices
+
+
+def _entry_v1(saved, most: int) -> Entry:
+    """The entry of a SavedSliceMeta in a file of `most` bytes, of which an element takes one at least."""
+    entry = Entry(saved.name, protos.dtype_name(saved.type), tuple(dim.size for dim in saved.shape.dim), 0, 0, ())
+    count = _count(entry, None)
+    if count > most:
+        raise ValueError(f"{entry.key!r} has the shape {list(entry.shape)}")
+    return replace(entry, size=0 if entry.dtype == "string" else count * tensorbytes.numpy_dtype(entry.dtype).itemsize)
 
 
 def _check_shards(bundle: Bundle) -> None:

@@ -52,14 +52,7 @@ def format_of(prefix: str) -> str:
         return "V2"
     if os.path.isfile(prefix):
         return "V1"
-    directory, name = os.path.split(prefix)
-    if not os.path.isdir(directory or "."):
-        raise WeightsError(Problem(prefix, "no checkpoint is there", f"there is no directory {directory} either"))
-    raise WeightsError(
-        Problem(
-            prefix, "no checkpoint is there", did_you_mean(name, _checkpoints(directory or ".")) or _holds(directory or ".")
-        )
-    )
+    raise WeightsError(Problem(prefix, "no checkpoint is there", _instead(*os.path.split(prefix))))
 
 
 def content(path: str) -> bytes | mmap.mmap:
@@ -74,6 +67,7 @@ def content(path: str) -> bytes | mmap.mmap:
 
 
 def shard_problem(path: str, needed: int) -> Problem | None:
+    """Why a data file cannot be the one of which an index needs `needed` bytes."""
     try:
         with open(path, "rb") as file:
             pointer, size = file.read(len(_LFS)) == _LFS, os.fstat(file.fileno()).st_size
@@ -92,7 +86,9 @@ def readable(path: str) -> Iterator[None]:
     """Whatever malformed bytes make of a parser becomes one WeightsError that names the file."""
     try:
         yield
-    except (ValueError, IndexError, KeyError, OverflowError, DecodeError) as error:
+    except IndexError as error:
+        raise WeightsError(Problem(path, "is damaged: a number is cut off", _DAMAGED)) from error
+    except (ValueError, OverflowError, DecodeError) as error:
         raise WeightsError(Problem(path, f"is damaged: {error}", _DAMAGED)) from error
     except OSError as error:
         raise WeightsError(Problem(path, f"cannot be read: {error.strerror}")) from error
@@ -102,10 +98,10 @@ def _recorded(state: str) -> str:
     """``model_checkpoint_path`` of a ``checkpoint`` file, which is a CheckpointState in protobuf's text format."""
     with readable(state):
         with open(state, "rb") as file:
-            found = re.search(rb"""^\s*model_checkpoint_path\s*:\s*(["'])(.+?)(?<!\\)\1""", file.read(), re.MULTILINE)
+            found = re.search(rb'^\s*model_checkpoint_path\s*:\s*"((?:[^"\\]|\\.)+)"', file.read(), re.MULTILINE)
         if not found:
             raise ValueError('it has no line `model_checkpoint_path: "..."`')
-        return re.sub(rb"\\([0-7]{1,3}|.)", _unescape, found[2]).decode()
+        return re.sub(rb"\\([0-7]{1,3}|.)", _unescape, found[1]).decode()
 
 
 def _unescape(escape: re.Match[bytes]) -> bytes:
@@ -114,7 +110,7 @@ def _unescape(escape: re.Match[bytes]) -> bytes:
 
 def _newest(directory: str, known: list[str]) -> str:
     """The one of names that differ in their last number only in which that is highest."""
-    parts = [re.fullmatch(r"(.*?)(\d*)(\D*)", name).groups() for name in known]
+    parts = [re.fullmatch(r"(?s)(.*?)(\d*)(\D*)", name).groups() for name in known]
     if len({(stem, end) for stem, _, end in parts}) > 1:
         raise WeightsError(Problem(directory, f"has several checkpoints: {', '.join(known)}", "name one of them"))
     return max(zip(parts, known, strict=True), key=lambda pair: int(pair[0][1] or -1))[1]
@@ -129,7 +125,9 @@ def _checkpoints(directory: str) -> list[str]:
 
 
 def _is_table(path: str) -> bool:
-    """Whether a file ends as a V1 checkpoint does."""
+    """Whether it is a file that ends as a V1 checkpoint does."""
+    if not os.path.isfile(path):
+        return False
     with suppress(OSError), open(path, "rb") as file:
         file.seek(-len(MAGIC), os.SEEK_END)
         return file.read() == MAGIC
@@ -138,6 +136,13 @@ def _is_table(path: str) -> bool:
 
 def _is_checkpoint(prefix: str) -> bool:
     return os.path.isfile(prefix + ".index") or os.path.isfile(prefix)
+
+
+def _instead(directory: str, name: str) -> str:
+    """What is near a checkpoint that is not there."""
+    if not os.path.isdir(directory or "."):
+        return f"there is no directory {directory} either"
+    return did_you_mean(name, _checkpoints(directory or ".")) or _holds(directory or ".")
 
 
 def _holds(directory: str) -> str:

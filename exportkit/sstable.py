@@ -70,7 +70,7 @@ class Table:
         """
         self.data = data
         if len(data) < _FOOTER or data[-len(MAGIC) :] != MAGIC:
-            raise ValueError("it does not end like a checkpoint file")
+            raise ValueError("it does not end like a checkpoint: it was cut short or is something else")
         footer = data[-_FOOTER:]
         _, offset, size = _handle(footer, skip=1)
         self._index = [(key, *_handle(value)[1:]) for key, value in _entries(self._block(offset, size))]
@@ -81,13 +81,13 @@ class Table:
             yield from _entries(self._block(offset, size))
 
     def get(self, key: bytes) -> bytes:
-        """The value of one key, reading only its block; KeyError where there is none."""
+        """The value of one key, reading only its block; ValueError where there is none."""
         at = bisect.bisect_left(self._index, key, key=lambda block: block[0])
         for _, offset, size in self._index[at : at + 1]:
             for found, value in _entries(self._block(offset, size)):
                 if found == key:
                     return value
-        raise KeyError(key)
+        raise ValueError(f"it has no entry {key!r}")
 
     def _block(self, offset: int, size: int) -> bytes:
         end = offset + size

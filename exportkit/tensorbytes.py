@@ -30,7 +30,7 @@ def numpy_dtype(name: str) -> np.dtype:
         import ml_dtypes  # TensorFlow's own dtypes: it depends on this package
 
         if not hasattr(ml_dtypes, name):
-            raise ValueError(f"a tensor of dtype {name} has no bytes") from None
+            raise ValueError(f"NumPy has no dtype {name}") from None
         return np.dtype(getattr(ml_dtypes, name))
 
 
