@@ -80,14 +80,14 @@ class BundleWriter:
         parts = tuple(self._copy(bundle, part) for part in entry.parts)
         self._record(replace(entry, key=name, parts=parts))
 
-    def add(self, name: str, array: np.ndarray) -> None:
+    def add(self, name: str, array: np.ndarray | np.generic | bytes | str) -> None:
         """Writes a tensor from memory; the elements of a string tensor are bytes, or str for UTF-8.
 
         Raises:
             WeightsError: the array's dtype is none that TensorFlow has.
             EnvironmentFailed: the bytes cannot be written.
         """
-        array = np.asarray(array)
+        array = np.asarray(array, object if isinstance(array, bytes | str) else None)  # NumPy drops zero bytes at the end
         dtype = "string" if array.dtype.kind in "OSU" else array.dtype.name
         if dtype not in protos.DTYPE_NAMES:
             raise WeightsError(Problem(name, f"TensorFlow has no dtype {dtype}", "convert the array"))
