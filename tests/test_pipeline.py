@@ -70,7 +70,8 @@ class Junk(ModelSource):
 
 
 class Plugin:
-    finished = []
+    def __init__(self):
+        self.finished = []
 
     @hookimpl
     def exportkit_post_steps(self):
@@ -86,11 +87,14 @@ class Plugin:
         raise RuntimeError("an observer's own trouble")
 
 
+OBSERVER = Plugin()
+
+
 @pytest.fixture
 def plugins():
+    OBSERVER.finished.clear()
     LOG.clear()
-    Plugin.finished.clear()
-    return load_plugins({"test": Plugin()})
+    return load_plugins({"test": OBSERVER})
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +161,7 @@ def test_a_step_that_fails_leaves_no_version(kind, text, dense, tmp_path, plugin
         run(toys.config(dense, tmp_path, post=post, report={"path": str(tmp_path / "report.json")}), plugins)
     assert str(refused.value) == text
     assert versions(tmp_path) == [] and LOG == []
-    assert Plugin.finished == [("failed", None, text)]
+    assert OBSERVER.finished == [("failed", None, text)]
     assert '"status": "failed"' in (tmp_path / "report.json").read_text()
     assert run(toys.config(dense, tmp_path), plugins).version == 1
 
@@ -177,7 +181,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(call, dense, tmp_path, plugi
         monkeypatch.setattr(savedmodel, "write", full)
     else:
         monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(EnvironmentFailed, match="(?i)no space left on device; free some space"):
+    with pytest.raises(EnvironmentFailed, match=r"(?i)no space left on device; free some space"):
         run(toys.config(dense, tmp_path), plugins)
     assert versions(tmp_path) == []
 
@@ -190,7 +194,7 @@ def test_an_interrupt_leaves_nothing_and_is_reported(dense, tmp_path, plugins, m
     with pytest.raises(KeyboardInterrupt):
         run(toys.config(dense, tmp_path), plugins)
     assert versions(tmp_path) == []
-    assert Plugin.finished == [("failed", None, "KeyboardInterrupt")]
+    assert OBSERVER.finished == [("failed", None, "KeyboardInterrupt")]
 
 
 def test_build_binds_and_writes_nothing(dense, tmp_path, plugins):
