@@ -6,7 +6,7 @@ what Hydra itself words (groups and the override grammar) has to be read from it
 
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,89 @@ def _omegaconf(error: Exception) -> OmegaConfBaseException | None:
 def _of_omegaconf(error: OmegaConfBaseException) -> Problem:
     where = error.full_key or str(error.key or "config")
     for kind, tell in _TELLERS.items():
+        if isinstance(error, kind) and (told := tell(where, error)):
+            return told
+    return Problem(where, _first_line(error))
+
+
+def _unknown_key(where: str, error: OmegaConfBaseException) -> Problem:
+    parent, _, name = where.rpartition(".")
+    if where in GROUPS:
+        return Problem(
+            where, "is a choice of files and has no keys", f"write {where}=NAME; begin its files with # @package _global_"
+        )
+    if parent == "source" and not is_dataclass(error.object_type):
+        return Problem(where, "no source is chosen", "choose a model=NAME, or a source=KIND")
+    near = _with_parent(did_you_mean(name, _known(error), most=2), parent)
+    if error.object_type is dict and parent and parent != "post":
+        return Problem(where, NO_KEY, f"{near} " * near.startswith("did") + f"to add it, write +{where}=VALUE")
+    return Problem(where, NO_KEY, near)
+
+
+def _no_group(text: str) -> Problem | None:
+    """``experiment=x`` where there are no experiments: to Hydra, a key that is not there."""
+    found = re.search(r"To append to your config use \+(\w+)=(.*)", text)
+    if not found or found[1] not in GROUPS:
+        return None
+    return Problem(
+        found[1], f"there is no '{found[2]}'", f"write conf/{found[1]}/{found[2]}.yaml, or name its directory with --config-dir"
+    )
+
+
+def _known(error: OmegaConfBaseException) -> set[str]:
+    """The keys beside the one that is not there."""
+    known = {f.name for f in fields(error.object_type)} if is_dataclass(error.object_type) else set()
+    if isinstance(error.parent_node, DictConfig) and not error.parent_node._is_none():
+        known |= {str(key) for key in error.parent_node}
+    return known | set(GROUPS) if error.object_type is Config else known
+
+
+def _with_parent(advice: str, parent: str) -> str:
+    """``did you mean builder?`` as ``did you mean source.builder?``"""
+    if not parent or not advice.startswith("did you mean "):
+        return advice
+    names = re.split(r"(, | or )", advice.removeprefix("did you mean ").removesuffix("?"))
+    return "did you mean " + "".join(n if n in (", ", " or ") else f"{parent}.{n}" for n in names) + "?"
+
+
+def _wrong_type(where: str, error: OmegaConfBaseException) -> Problem | None:
+    wanted = _wanted(error)
+    return Problem(where, f"is {error.value!r}, not {wanted}") if wanted else None
+
+
+def _wanted(error: OmegaConfBaseException) -> str | None:
+    for mark, wanted in {r"is not a ListConfig|to List\[": "a list", r"is not a DictConfig|to Dict\[": "a mapping"}.items():
+        if re.search(mark, str(error)):
+            return wanted
+    node = error.child_node if error.child_node is not None else error.parent_node
+    kind = getattr(getattr(node, "_metadata", None), "ref_type", None)
+    return WANTED.get(kind)
+
+
+def _no_interpolation(where: str, error: OmegaConfBaseException) -> Problem | None:
+    found = re.search(r"Interpolation key '([^']*)' not found", str(error))
+    if not found:
+        return None
+    near = did_you_mean(found[1], _flat(_root(error.parent_node)))
+    return Problem(where, f"${{{found[1]}}} is not in the config", near)
+
+
+def _root(node: Any) -> Any:
+    while node is not None and node._get_parent() is not None:
+        node = node._get_parent()
+    return node
+
+
+def _flat(node: Any, prefix: str = "") -> Iterator[str]:
+    """The full keys of all values below `node`."""
+    if isinstance(node, DictConfig) and not (node._is_none() or node._is_missing() or node._is_interpolation()):
+        for key in node:
+            yield from _flat(node._get_node(key), f"{prefix}.{key}")
+    else:
+        yield prefix[1:]
+
+
+_TELLERS.items():
         if isinstance(error, kind) and (told := tell(where, error)):
             return told
     return Problem(where, _first_line(error))
@@ -224,6 +307,9 @@ _COMPOSITION: dict[str, Callable[..., Problem]] = {
         key, f"{value} is several values", f"add -m for a job with each, or write {key}=[{value}] for a list"
     ),
     r"Sweep parameters '([^=]*)=(.*)' requires --multirun": lambda key, value: Problem(key, f"{value} is a sweep", "add -m"),
+    r"Could not override '(\w+)@\w+\.\w+'": lambda group: Problem(
+        f"override /{group}", "finds no such group here", "make # @package _global_ the first line of the file"
+    ),
     r"Could not override '([^']*)'\. No match in the defaults list": lambda key: Problem(
         key, "no such group", did_you_mean(key, CHOSEN)
     ),

@@ -270,5 +270,8 @@ class _WithoutHydrasLine:
     def write(self, text: str) -> int:
         return len(text) if text.startswith("Error executing job with overrides:") else self._stream.write(text)
 
+    def close(self) -> None:
+        """absl's log handler closes a stream that is not ``sys.stderr`` any more; this one is not its own to close."""
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

@@ -100,6 +100,7 @@ def config(name: str, path: str, meta: str, graph: Graph, guessed: Guess) -> str
     return "\n".join(
         [
             "# @package _global_",
+            f"# Save as conf/model/{name}.yaml, then: exportkit plan model={name}",
             "defaults: [override /source: meta_graph]",
             f"name: {_flow(name)}",
             f"source: {_flow(_source(path, meta))}",
