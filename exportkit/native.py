@@ -224,7 +224,7 @@ def _replies(file: IO[bytes]) -> Iterator[Reply]:
 
 
 def _last_words(log: IO[bytes]) -> str:
-    """The line of a log that says why its process ended: a fatal one, or else the last that is neither noise nor a stack frame."""
+    """The line that says why a process ended: a fatal one, or else the last that is neither noise nor a stack frame."""
     log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_BYTES))
     lines = [line.strip() for line in log.read().decode(errors="replace").splitlines()]
     fatal = [line for line in lines if re.match(r"F\d{4} ", line)]
