@@ -108,7 +108,7 @@ _PROTOTYPES = {
 @cache
 def _tf() -> ctypes.CDLL:
     """The C API of the installed wheel."""
-    (folder,) = importlib.util.find_spec("tensorflow").submodule_search_locations
+    folder, *_ = importlib.util.find_spec("tensorflow").submodule_search_locations
     library = ctypes.CDLL(str(Path(folder, "libtensorflow_cc.so.2")))
     for name, (result, *arguments) in _PROTOTYPES.items():
         function = getattr(library, name)
