@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import ml_dtypes
@@ -375,7 +376,7 @@ def test_a_failed_check_kills_only_the_worker(traps):
     wrong_rank = Request("convolve", {"image": np.zeros((4, 4), np.float32)})
     (problem,) = problems(StepFailed, native.run_signatures, traps, SERVE, [good, wrong_rank, good])
     assert problem.where == str(traps)
-    assert problem.what.startswith("request 1 (convolve): the process that served it died: Check failed: index >= 0")
+    assert problem.what.startswith("request 1 (convolve): the process that served it died of SIGABRT: Check failed: index >= 0")
     assert problem.do == "a model server would die as well: let the graph check what it is fed"
 
 
@@ -383,7 +384,7 @@ def test_a_refusal_before_the_death_is_said_too(traps):
     runs = [({}, ["nothing"]), ({"image:0": np.zeros((4, 4), np.float32)}, ["Conv2D:0"])]
     refused, died = problems(StepFailed, native.run, traps, SERVE, runs)
     assert refused.what == "run 0: NOT_FOUND: nothing is not in the graph"
-    assert died.what.startswith("run 1: the process that served it died: Check failed:")
+    assert died.what.startswith("run 1: the process that served it died of SIGABRT: Check failed:")
 
 
 def test_a_run_that_never_ends_is_ended(traps):
@@ -395,6 +396,34 @@ def test_a_run_that_never_ends_is_ended(traps):
             "raise the timeout, or look for a loop or a queue that waits for ever",
         )
     ]
+
+
+def test_a_run_does_not_outlive_its_parent(traps):
+    code = (
+        f"from exportkit import native; native.run({str(traps)!r}, ['serve'], [({{'x:0': native.np.float32(1)}}, ['while:0'])])"
+    )
+    with subprocess.Popen([sys.executable, "-c", code]) as parent:
+        worker = eventually(lambda: Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split())[0]
+        eventually(lambda: "libtensorflow_cc" in Path(f"/proc/{worker}/maps").read_text())
+        parent.kill()
+    assert eventually(lambda: state(worker) in "XZ")
+
+
+def eventually(condition, seconds=20):
+    """What `condition` gives as soon as it is true."""
+    for _ in range(seconds * 20):
+        if found := condition():
+            return found
+        time.sleep(0.05)
+    raise AssertionError("in vain")
+
+
+def state(process):
+    """The state of a process: R, S, Z …; X where it is gone."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return "X"
 
 
 @pytest.mark.slow
@@ -426,7 +455,7 @@ def test_killed_from_outside(line, worker_that):
 def test_dead_without_a_word(line, worker_that):
     worker_that("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
     (problem,) = problems(StepFailed, native.run, line, SERVE, [])
-    assert problem.what == "loading: the process that served it died: SIGSEGV"
+    assert problem.what == "loading: the process that served it died of SIGSEGV"
 
 
 def test_a_worker_that_cannot_start(line, worker_that):
