@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -527,7 +528,6 @@ def test_field_docs_are_read_from_the_class_body():
 
 SUGGESTED = """\
 # @package _global_
-# Save as conf/model/toy.yaml, then: exportkit plan model=toy
 defaults: [override /source: meta_graph]
 name: toy
 source: {checkpoint: toy}
@@ -543,7 +543,7 @@ signatures:
 def test_inspect_suggests_a_config_that_exports(run, here):
     told = run("inspect", "toy")
     assert told.code == 0
-    assert told.out.endswith(SUGGESTED)
+    assert told.out.endswith(f"A config to start from, for conf/model/toy.yaml:\n\n{SUGGESTED}")
     assert re.search(r"^x:0 +float32 +\[\?, 3\] ", told.out, re.MULTILINE)
     assert re.search(r"^kernel/Adam +float32 +\[3, 2\] +24 B +optimizer slot$", told.out, re.MULTILINE)
     assert "5 variables, 80 B; weights 1, 24 B; optimizer slots 2, 48 B; bookkeeping 2, 8 B\n" in told.out
@@ -640,6 +640,14 @@ def test_a_table_in_a_file_is_plain_text(capsys):
 )
 def test_bytes_are_said_as_a_person_would(size, said):
     assert tables.size_text(size) == said
+
+
+def test_every_directory_of_configs_is_packaged_but_the_examples_models():
+    root = Path(__file__).parents[1]
+    packages = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    directories = {path.parent.relative_to(root / "conf") for path in (root / "conf").rglob("*.yaml")}
+    wanted = {".".join(["exportkit.conf", *directory.parts]) for directory in directories if directory.parts[:1] != ("model",)}
+    assert {name for name in packages if name.startswith("exportkit.conf")} == wanted | {"exportkit.conf.hydra"}
 
 
 # Without TensorFlow

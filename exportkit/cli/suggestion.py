@@ -67,7 +67,7 @@ def size(variable: Variable) -> int:
 def obstacles(graph: Graph, guessed: Guess, bundle: Bundle | None) -> Iterator[Problem]:
     """What stands in the way of serving the guess."""
     yield from metagraph.problems(graph, [guessed.output.tensor], guessed.stops, guessed.output.tensor)
-    yield from metagraph.warnings(graph, [guessed.output.tensor], guessed.stops, guessed.output.tensor)
+    yield from metagraph.warnings(graph, [guessed.output.tensor], guessed.stops, guessed.output.tensor, guessed.constants)
     if bundle is not None:
         yield from _unsaved(graph, guessed, bundle)
 
@@ -100,7 +100,6 @@ def config(name: str, path: str, meta: str, graph: Graph, guessed: Guess) -> str
     return "\n".join(
         [
             "# @package _global_",
-            f"# Save as conf/model/{name}.yaml, then: exportkit plan model={name}",
             "defaults: [override /source: meta_graph]",
             f"name: {_flow(name)}",
             f"source: {_flow(_source(path, meta))}",
