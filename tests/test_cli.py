@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from exportkit import registry
-from exportkit.cli import arguments, hydra_app, main, requests, tables
+from exportkit.cli import arguments, export, hydra_app, main, requests, tables
 from exportkit.cli.fielddocs import field_docs
 from exportkit.errors import ConfigError
 from exportkit.plugin import Phase, PostStep, hookimpl
@@ -270,10 +270,17 @@ def test_tracebacks_are_for_those_who_ask(run, here, monkeypatch):
         run("model=mnist_mpl")
 
 
+def test_a_jobs_traceback_goes_back_to_its_cause(run, here, monkeypatch):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(hydra_app.JobFailed) as raised:
+        run("plan", "model=other", "version=x")
+    assert isinstance(raised.value.__cause__, ConfigError)
+
+
 def test_an_interrupted_run_says_so(run, here, monkeypatch):
     monkeypatch.setattr(PLAN, "plan", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     told = run("plan", "model=other")
-    assert (told.code, told.err) == (130, "exportkit: interrupted; nothing was published\n")
+    assert (told.code, told.err) == (130, "exportkit: interrupted\n")
 
 
 def test_a_fault_of_ours_is_one_line_too(run, here, monkeypatch):
@@ -289,6 +296,32 @@ def test_a_fault_of_ours_is_one_line_too(run, here, monkeypatch):
 def test_what_leaves_a_job_can_be_pickled():
     failed = pickle.loads(pickle.dumps(hydra_app.JobFailed("a: b; c", 2)))
     assert (str(failed), failed.exit_code) == ("a: b; c", 2)
+
+
+def test_a_job_can_be_handed_to_a_worker():
+    assert pickle.loads(pickle.dumps(export.job)) is export.job
+
+
+def test_a_directory_that_cannot_be_made_is_the_machines_fault(run, here):
+    write(here / ".exportkit", "a file")
+    told = run("-m", "model=other", "hydra.sweep.dir=.exportkit/here")
+    assert (told.code, told.err.splitlines()[-1]) == (1, ".exportkit/here: Not a directory")
+
+
+def test_a_launcher_that_gives_up_leaves_the_records_of_its_jobs(run, here, monkeypatch):
+    from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+
+    launch = BasicLauncher.launch
+
+    def dying(self, overrides, initial_job_idx):
+        launch(self, overrides[:1], initial_job_idx)
+        raise RuntimeError("no more workers")
+
+    monkeypatch.setattr(BasicLauncher, "launch", dying)
+    told = run("-m", "model=mnist_mlp,other")
+    assert told.code == 1
+    assert "exportkit: RuntimeError: no more workers; " in told.err
+    assert re.search(r"^0 +mnist_mlp +1 +exported ", told.out, re.MULTILINE)
 
 
 # Whose configs and whose code
