@@ -24,7 +24,8 @@ class Problem:
     do: str = ""
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.what}" + (f"; {self.do}" if self.do else "")
+        text = f"{self.where}: {self.what}" + (f"; {self.do}" if self.do else "")
+        return " ".join(text.splitlines())
 
     def under(self, prefix: str) -> "Problem":
         """The same problem seen from one level further out: ``checkpoint`` under ``source`` is ``source.checkpoint``."""
@@ -77,12 +78,18 @@ class EnvironmentFailed(ExportKitError):
 def did_you_mean(name: str, known: Iterable[str], most: int = 3) -> str:
     """What to do about an unknown name: its nearest neighbours among `known`, or all of a few, or nothing."""
     known = sorted(set(known))
-    near = difflib.get_close_matches(name, known, n=most, cutoff=0.6) or _same_leaf(name, known)[:most]
+    near = (_close(name, known) or _same_leaf(name, known))[:most]
     if near:
         return f"did you mean {_either(near)}?"
     if 0 < len(known) <= 8:
         return f"known: {', '.join(known)}"
     return ""
+
+
+def _close(name: str, known: list[str]) -> list[str]:
+    """Names that are spelt nearly the same, the nearest first, equals in alphabetical order."""
+    found = difflib.get_close_matches(name, known, n=len(known) or 1, cutoff=0.6)
+    return sorted(found, key=lambda k: (-difflib.SequenceMatcher(None, k, name).ratio(), k))
 
 
 def _same_leaf(name: str, known: Iterable[str]) -> list[str]:

@@ -74,7 +74,7 @@ def load_plugins(extra: Mapping[str, Any] | None = None) -> Plugins:
     found = sorted([*_installed(), *((Provider(n, "this process", "-"), o) for n, o in (extra or {}).items())], key=_order)
     for provider, plugin in found:
         _register(manager, provider, plugin)
-    hooks = {name: _implementations(manager, name, dict((p.plugin, p) for p, _ in found)) for name in _hook_names()}
+    hooks = {name: _implementations(manager, name, {p.plugin: p for p, _ in found}) for name in _hook_names()}
     return _collect(hooks)
 
 
