@@ -78,18 +78,17 @@ class EnvironmentFailed(ExportKitError):
 def did_you_mean(name: str, known: Iterable[str], most: int = 3) -> str:
     """What to do about an unknown name: its nearest neighbours among `known`, or all of a few, or nothing."""
     known = sorted(set(known))
-    near = (_close(name, known) or _same_leaf(name, known))[:most]
-    if near:
+    if near := nearest(name, known, most):
         return f"did you mean {_either(near)}?"
-    if 0 < len(known) <= 8:
-        return f"known: {', '.join(known)}"
-    return ""
+    return f"known: {', '.join(known)}" if 0 < len(known) <= 8 else ""
 
 
-def _close(name: str, known: list[str]) -> list[str]:
-    """Names that are spelt nearly the same, the nearest first, equals in alphabetical order."""
-    found = difflib.get_close_matches(name, known, n=len(known) or 1, cutoff=0.6)
-    return sorted(found, key=lambda k: (-difflib.SequenceMatcher(None, k, name).ratio(), k))
+def nearest(name: str, known: Iterable[str], most: int = 3) -> list[str]:
+    """The names that are spelt nearly the same, the nearest first, equals in alphabetical order; or else end the same."""
+    known = sorted(set(known))
+    close = difflib.get_close_matches(name, known, n=len(known) or 1, cutoff=0.6)
+    close.sort(key=lambda k: (-difflib.SequenceMatcher(None, k, name).ratio(), k))
+    return (close or _same_leaf(name, known))[:most]
 
 
 def _same_leaf(name: str, known: Iterable[str]) -> list[str]:

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from exportkit.errors import Problem, did_you_mean
+from exportkit.errors import Problem, did_you_mean, nearest
 
 UNSET = "???"
 _SCALARS = {str: "a text", int: "an integer", float: "a number", bool: "true or false", Path: "a path"}
@@ -33,10 +33,10 @@ class Reader:
         if not isinstance(value, Mapping):
             return self.problem(where, f"is {_said(value)}, not a mapping", f"write {{{', '.join(_keys(cls))}}}")
         hints = _hints(cls)
-        unknown = {str(key): did_you_mean(str(key), hints) for key in value if key not in hints}
-        for key, near in unknown.items():
-            self.problem(f"{where}.{key}", "no such key", near)
-        meant = {word.strip(",?") for near in unknown.values() if near.startswith("did") for word in near.split()}
+        unknown = [str(key) for key in value if key not in hints]
+        for key in unknown:
+            self.problem(f"{where}.{key}", "no such key", did_you_mean(key, hints))
+        meant = {near for key in unknown for near in nearest(key, hints)}
         arguments = {}
         for field in fields(cls):
             given = value.get(field.name, UNSET)
