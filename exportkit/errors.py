@@ -84,10 +84,14 @@ def did_you_mean(name: str, known: Iterable[str], most: int = 3) -> str:
 
 
 def nearest(name: str, known: Iterable[str], most: int = 3) -> list[str]:
-    """The names that are spelt nearly the same, the nearest first, equals in alphabetical order; or else end the same."""
+    """The names that are spelt nearly the same, the nearest first, equals in alphabetical order; or else end the same.
+
+    A name that is clearly nearer than the others stands alone.
+    """
     known = sorted(set(known))
     close = difflib.get_close_matches(name, known, n=len(known) or 1, cutoff=0.6)
-    close.sort(key=lambda k: (-difflib.SequenceMatcher(None, k, name).ratio(), k))
+    ratios = {k: difflib.SequenceMatcher(None, k, name).ratio() for k in close}
+    close = sorted((k for k in close if ratios[k] > max(ratios.values()) - 0.15), key=lambda k: (-ratios[k], k))
     return (close or _same_leaf(name, known))[:most]
 
 

@@ -162,7 +162,7 @@ def test_a_module_that_is_loaded_but_on_no_path_counts(monkeypatch):
     [
         ("plain", {"num_inputs", "seed"}, []),
         ("plain", {"num_inputs"}, ["params.seed: has no default and is not given; set it"]),
-        ("plain", {"num_input", "seed"}, ["params.num_input: is not a parameter; did you mean num_inputs or num_neurons?"]),
+        ("plain", {"num_input", "seed"}, ["params.num_input: is not a parameter; did you mean num_inputs?"]),
         (
             "plain",
             {"zzz"},
