@@ -128,11 +128,10 @@ def _check_hook(provider: Provider, hook: str, function: Any, options: Mapping[s
             return
         raise _failure(provider, f"there is no hook '{hook}'; {did_you_mean(hook, _hook_names())}")
     given = list(inspect.signature(getattr(hookspecs, hook)).parameters)
-    foreign = [name for name in pluggy._hooks.varnames(function)[0] if name not in given]
-    if foreign:
-        raise _failure(
-            provider, f"{hook} takes '{foreign[0]}', which the hook does not give; it gives {', '.join(given) or 'nothing'}"
-        )
+    asked = [p.name for p in inspect.signature(function).parameters.values() if p.default is p.empty]
+    if foreign := [name for name in asked if name not in given]:
+        gives = ", ".join(given) or "nothing"
+        raise _failure(provider, f"{hook} takes '{foreign[0]}', which the hook does not give; it gives {gives}")
     if options.get("wrapper") or options.get("hookwrapper"):
         raise _failure(provider, f"{hook} is a wrapper, but implementations are called one by one")
 
