@@ -45,7 +45,9 @@ def config(entry, base):
         "name": entry["name"],
         "source": {"kind": "meta_graph", "checkpoint": str(CORPUS / entry["prefix"])},
         "bindings": {**{k: {"placeholder": t} for k, t in entry["inputs"].items()}, **constants, **entry["outputs"]},
-        "signatures": {"serving_default": {"inputs": {k: k for k in entry["inputs"]}, "outputs": {k: k for k in entry["outputs"]}}},
+        "signatures": {
+            "serving_default": {"inputs": {k: k for k in entry["inputs"]}, "outputs": {k: k for k in entry["outputs"]}}
+        },
         "export_dir": str(base / entry["name"]),
     }
 
