@@ -46,7 +46,9 @@ def write_values(prefix: str, variables: list[tf.Variable], random: set[str]) ->
             name = variable.op.name
             items[name.encode()] = _write_value(file, variable, name in random)
         file.truncate(file.tell())
-    Path(f"{prefix}.index").write_bytes(sstable.table([(key, proto.SerializeToString()) for key, proto in sorted(items.items())]))
+    Path(f"{prefix}.index").write_bytes(
+        sstable.table([(key, proto.SerializeToString()) for key, proto in sorted(items.items())])
+    )
 
 
 def _write_value(file: BinaryIO, variable: tf.Variable, random: bool) -> object:

@@ -50,9 +50,7 @@ def show(pairs: Sequence[tuple[Run, Run]]) -> None:
     rows = [*_rows("whole process", pairs, lambda run: run.seconds), *_rows("beside the import", pairs, lambda run: run.own)]
     title = f"Export of mnist_meta, {len(pairs)} pairs; goal: whole process, ratio at most {GOAL}"
     harness.table(title, ("seconds", "lower quartile", "median", "upper quartile"), rows)
-    ours = [run for _, run in pairs]
-    stages = ", ".join(f"{name} {harness.middle(ours, lambda run, n=name: run.stages[n]):.3f}" for name in ours[0].stages)
-    harness.show(f"exportkit's stages, median seconds: {stages}")
+    harness.show_stages([run for _, run in pairs])
 
 
 def _rows(what: str, pairs: Sequence[tuple[Run, Run]], number: Callable[[Run], float]) -> list[list[str]]:

@@ -114,6 +114,12 @@ def middle(runs: Sequence[Run], number: Callable[[Run], float]) -> float:
     return median(map(number, runs))
 
 
+def show_stages(runs: Sequence[Run]) -> None:
+    """Print where exportkit's time went."""
+    stages = ", ".join(f"{name} {middle(runs, lambda run, name=name: run.stages[name]):.3f}" for name in runs[0].stages)
+    show(f"exportkit's stages, median seconds: {stages}")
+
+
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table: the first column names the rows, the others hold numbers."""
     shown = Table(title=title, title_justify="left")
