@@ -50,7 +50,7 @@ def _swept(directory: Path | None) -> int:
     tables.show_jobs(jobs)
     failed = [job for job in jobs if job.status != "exported"]
     if failed:
-        print_problems("\n".join(job.error for job in failed))
+        print_problems("\n".join(f"job {job.number}: {problem}" for job in failed for problem in job.error.splitlines()))
     return 1 if failed else 0
 
 
@@ -71,7 +71,9 @@ def job(config: DictConfig) -> None:
     finally:
         if sweep.is_sweep():
             sweep.record(report)
-    _said(report, plan)
+            tables.line(tables.summary(report))
+    if not sweep.is_sweep():
+        tables.show_report(report, plan)
 
 
 def _plan(config: DictConfig, report: ExportReport) -> ExportPlan:
@@ -91,10 +93,3 @@ def _failed(error: Exception, report: ExportReport) -> ExportReport:
     report = getattr(error, "report", None) or report
     report.error = str(error if isinstance(error, ExportKitError) else hydra_app.unexpected(error))
     return report
-
-
-def _said(report: ExportReport, plan: ExportPlan) -> None:
-    if sweep.is_sweep():
-        tables.line(tables.summary(report))
-    else:
-        tables.show_report(report, plan)

@@ -67,4 +67,4 @@ def _job(place: Path) -> Job:
     file = place / RECORD
     if file.is_file():
         return Job(**json.loads(file.read_text()))
-    return Job(number=place.name, name="?", status="died", error=f"{place.name}: died without a word; see its output above")
+    return Job(number=place.name, name="?", status="died", error="died without a word; its last output says more")
