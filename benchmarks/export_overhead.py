@@ -1,7 +1,7 @@
 """What exporting a small model costs beyond the script that one would write for it: whole processes, in pairs.
 
-``python benchmarks/export_overhead.py [--pairs N]`` trains the digits example into a temporary directory and exports it N times by
-exportkit (``model=mnist_meta``) and N times by by_hand_digits.py, one after the other and in turn first.
+``python benchmarks/export_overhead.py [--pairs N]`` trains the digits example into a temporary directory and exports it N times
+by exportkit (``model=mnist_meta``) and N times by by_hand_digits.py, one after the other and in turn first.
 """
 
 import argparse
@@ -47,7 +47,12 @@ def by_exportkit(cwd: Path, number: int) -> Run:
 
 def show(pairs: Sequence[tuple[Run, Run]]) -> None:
     """Print both measures of both, the ratio within a pair, and where exportkit's time went."""
-    rows = [*_rows("whole process", pairs, lambda run: run.seconds), *_rows("beside the import", pairs, lambda run: run.own)]
+    measures = {
+        "whole process": lambda run: run.seconds,
+        "beside the import": lambda run: run.own,
+        "processor time": lambda run: run.busy,
+    }
+    rows = [row for what, number in measures.items() for row in _rows(what, pairs, number)]
     title = f"Export of mnist_meta, {len(pairs)} pairs; goal: whole process, ratio at most {GOAL}"
     harness.table(title, ("seconds", "lower quartile", "median", "upper quartile"), rows)
     harness.show_stages([run for _, run in pairs])

@@ -1,8 +1,8 @@
 """What exporting big weights costs: by a hand-written script, by exportkit, and by copying the serving bytes as files.
 
-``python benchmarks/export_weights.py [--gigabytes 3 30] [--repeats N]``: for each size of a checkpoint with Adam's slots, of which
-a third is served, all three ways in turn, each in a fresh process with its input in the page cache. The script is left out
-where its memory does not suffice. exportkit syncs what it writes; the others are followed by ``sync``, timed apart.
+``python benchmarks/export_weights.py [--gigabytes 3 30] [--repeats N]``: for each size of a checkpoint with Adam's slots, of
+which a third is served, all three ways in turn, each in a fresh process with its input in the page cache. The script is left
+out where memory does not suffice for it. exportkit syncs what it writes; the others are followed by ``sync``, timed apart.
 """
 
 import argparse

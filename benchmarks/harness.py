@@ -30,6 +30,7 @@ class Run:
 
     Attributes:
         seconds: wall time, from its start to its end.
+        busy: processor time, in user code and in the kernel; it changes less where others work beside.
         peak: the most memory that it had at once, in bytes (ru_maxrss).
         stages: seconds of parts of it by its own clock; of all that import TensorFlow, those of `IMPORT`.
         synced: seconds that its files took to be on the disk, after its end.
@@ -38,6 +39,7 @@ class Run:
     """
 
     seconds: float
+    busy: float
     peak: int
     output: str
     stages: dict[str, float]
@@ -66,7 +68,7 @@ def run(command: Sequence[object], cwd: Path) -> Run:
         text = output.read()
     if child.returncode:
         raise RuntimeError(f"{' '.join(map(str, command))} ended with {child.returncode}:\n{text}")
-    return Run(seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024), text, {})
+    return Run(seconds, usage.ru_utime + usage.ru_stime, 1024 * usage.ru_maxrss, text, {})
 
 
 def script(name: str, *arguments: object, cwd: Path) -> Run:
@@ -76,9 +78,9 @@ def script(name: str, *arguments: object, cwd: Path) -> Run:
 
 
 def exportkit(*overrides: str, cwd: Path) -> Run:
-    """Run exportkit's command line, without post steps; its stages are those of its report."""
+    """Run exportkit's command line; its stages are those of its report."""
     report = cwd / "report.json"
-    command = [sys.executable, HERE / "run_config.py", *overrides, "post=[]", f"report.path={report}"]
+    command = [sys.executable, "-m", "exportkit", *overrides, f"report.path={report}"]
     done = run(command, cwd)
     return replace(done, stages=json.loads(report.read_text())["stages"])
 
