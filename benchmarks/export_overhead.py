@@ -49,7 +49,7 @@ def show(pairs: Sequence[tuple[Run, Run]]) -> None:
     """Print both measures of both, the ratio within a pair, and where exportkit's time went."""
     measures = {
         "whole process": lambda run: run.seconds,
-        "beside the import": lambda run: run.own,
+        "beside the import": lambda run: run.beside,
         "processor time": lambda run: run.busy,
     }
     rows = [row for what, number in measures.items() for row in _rows(what, pairs, number)]

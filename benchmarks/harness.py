@@ -47,7 +47,12 @@ class Run:
     written: int = 0
 
     @property
-    def own(self) -> float:
+    def after(self) -> float:
+        """Seconds from the end of TensorFlow's import to the end of the work, by the child's own clock."""
+        return sum(self.stages.values()) - self.stages.get(IMPORT, 0.0)
+
+    @property
+    def beside(self) -> float:
         """Seconds beside TensorFlow's import: the interpreter's start and end are in it, and the program's other imports."""
         return self.seconds - self.stages.get(IMPORT, 0.0)
 
