@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FILE = re.compile(r"^# (\S+\.(?:yaml|py))$", re.MULTILINE)
 # what makes the environment that the tests run in already
 SETUP = ("python3 -m venv", ".venv/bin/pip install")
 
@@ -39,9 +40,8 @@ def test_readme(tmp_path):
     bin = Path(sys.executable).parent
     environment = {**os.environ, "PATH": f"{bin}:{os.environ['PATH']}", "COLUMNS": "160"}
     for kind, text in blocks():
-        first = text.partition("\n")[0]
-        if kind in ("yaml", "python") and first.startswith("# ") and "/" in first or first.endswith(".py"):
-            path = tmp_path / first.removeprefix("# ")
+        if kind in ("yaml", "python") and (name := FILE.search(text)):
+            path = tmp_path / name[1]
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
         elif kind == "python":
