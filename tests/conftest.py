@@ -2,11 +2,13 @@
 
 import os
 import shutil
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from exportkit.registry import load_plugins
+from exportkit.testing import toys
 
 
 @pytest.fixture(autouse=True)
@@ -31,22 +33,8 @@ def corpus():
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory):
-    """A factory of checkpoints with their .meta, each made once: ``checkpoint("dense")`` for a function in toy_models."""
-    import toy_models
-
-    made = {}
-
-    def make(name):
-        if name not in made:
-            directory = tmp_path_factory.mktemp(name)
-            arguments = []
-            if name == "table":
-                (directory / "words.txt").write_text("red\ngreen\nblue\n")
-                arguments = [str(directory / "words.txt")]
-            made[name] = toy_models.save(getattr(toy_models, name), directory, *arguments)
-        return made[name]
-
-    return make
+    """A factory of checkpoints with their .meta, each made once: ``checkpoint("dense")``."""
+    return cache(lambda name: toys.checkpoint(name, tmp_path_factory.mktemp(name)))
 
 
 @pytest.fixture
