@@ -71,10 +71,10 @@ def test_built_ins_come_in_by_the_same_door(plugins):
 
 
 def test_a_manager_for_each_load():
-    first, second = load_plugins(), load_plugins({"mine": hooks(conf_packages=lambda: ["a.conf"])})
-    assert "a.conf" in second.conf_packages
-    assert "a.conf" not in first.conf_packages
-    assert "a.conf" not in load_plugins().conf_packages
+    first, second = load_plugins(), load_plugins({"mine": hooks(conf_packages=lambda: ["exportkit.conf.signature"])})
+    assert "exportkit.conf.signature" in second.conf_packages
+    assert "exportkit.conf.signature" not in first.conf_packages
+    assert "exportkit.conf.signature" not in load_plugins().conf_packages
 
 
 def test_an_installed_distribution_is_attributed(install):
@@ -86,9 +86,9 @@ def test_an_installed_distribution_is_attributed(install):
 def test_the_order_of_installation_does_not_matter(install):
     for name in ("zebra", "aardvark"):
         install(name, f"from exportkit.plugin import hookimpl\n@hookimpl\ndef exportkit_conf_packages(): return ['{name}']\n")
-    extra = hooks(conf_packages=lambda: ("mine",))
-    found = [p for p in load_plugins({"mine": extra}).conf_packages if p in ("zebra", "aardvark", "mine")]
-    assert found == ["aardvark", "mine", "zebra"]
+    extra = hooks(conf_packages=lambda: ("json",))
+    found = [p for p in load_plugins({"mine": extra}).conf_packages if p in ("zebra", "aardvark", "json")]
+    assert found == ["aardvark", "json", "zebra"]
 
 
 @pytest.mark.parametrize("named", ["acme-steps", "acme", "other, acme-steps"])

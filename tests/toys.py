@@ -15,4 +15,4 @@ v1 = tf.compat.v1
 
 def saved(directory: Path, build: Callable[[], Any]) -> str:
     """Save a graph below `directory`; returns the checkpoint's prefix."""
-    return save(build, directory / "run").prefix
+    return save(build, directory / "run", step=1).prefix

@@ -34,7 +34,7 @@ def checkpoint(name: str, directory: Path) -> Checkpoint:
     return save(lambda: getattr(graphs, name)(*arguments), directory)
 
 
-def save(build: Callable[[], Any], directory: Path, seed: int = 7) -> Checkpoint:
+def save(build: Callable[[], Any], directory: Path, seed: int = 7, step: int = 3) -> Checkpoint:
     """Build a graph, initialise it, and save it in `directory` with its .meta, as its training would."""
     import tensorflow as tf
 
@@ -43,7 +43,7 @@ def save(build: Callable[[], Any], directory: Path, seed: int = 7) -> Checkpoint
         v1.set_random_seed(seed)
         build()
         session.run([v1.global_variables_initializer(), v1.local_variables_initializer()])
-        prefix = v1.train.Saver().save(session, str(directory / "model.ckpt"), global_step=3)
+        prefix = v1.train.Saver().save(session, str(directory / "model.ckpt"), global_step=step)
     reader = tf.train.load_checkpoint(prefix)
     return Checkpoint(prefix, {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()})
 
