@@ -42,7 +42,8 @@ def build_source(source: ModelSource, plugins: Plugins, scratch: Path, wanted: S
         raise
     except OSError as cause:
         refused = system_error(cause, scratch).problems[0]
-        raise EnvironmentFailed(Problem(where, f"{refused.where}: {refused.what}", refused.do)) from cause
+        do = "" if isinstance(cause, FileNotFoundError) else refused.do
+        raise EnvironmentFailed(Problem(where, f"{refused.where}: {refused.what}", do)) from cause
     except (Exception, SystemExit) as cause:
         raise PluginError(Problem(where, f"raised {brief(cause)}")) from cause
     if what := next(_junk(model), None):

@@ -124,9 +124,15 @@ def _import(provider: Provider, entry: importlib.metadata.EntryPoint) -> Any:
 
 
 def _register(manager: pluggy.PluginManager, provider: Provider, plugin: Any) -> None:
+    implemented = False
     for name in dir(plugin):
         if options := manager.parse_hookimpl_opts(plugin, name):
             _check_hook(provider, options.get("specname") or name, getattr(plugin, name), options)
+            implemented = True
+        elif name in _hook_names():
+            raise _failure(provider, f"{name} is not marked as a hook; put @hookimpl above it")
+    if not implemented:
+        raise _failure(provider, f"implements no hook; there are {', '.join(_hook_names())}")
     try:
         manager.register(plugin, name=provider.plugin)
         manager.check_pending()

@@ -16,6 +16,7 @@ from exportkit.registry import Plugins
 from exportkit.report import StepReport
 from exportkit.watching import Watch
 
+Stray = tuple[str, threading.Thread]
 _ADDS = (Phase.AUGMENT, Phase.SEAL)
 
 
@@ -26,11 +27,12 @@ def run_steps(plugins: Plugins, export: Export, progress: Callable[[str], None],
         StepFailed: a step refused, broke down, took too long, returned junk, or changed what it may not.
         ExportKitError: what else a step raised on purpose.
     """
+    strays: list[Stray] = []
     for name, step in export.plan.post.items():
         if step.phase in phases:
             progress(name)
             with export.report.stage(name), _attributed(f"post.{name}", export if step.phase is Phase.PUBLISH else None):
-                _run(_Guard(name, step, str(plugins.providers.get(type(step)))), export)
+                _run(_Guard(name, step, str(plugins.providers.get(type(step))), strays), export)
 
 
 def _run(guard: "_Guard", export: Export) -> None:
@@ -69,10 +71,10 @@ def _staying(problem: Problem, published: Export) -> Problem:
 
 
 class _Guard:
-    """A step under its name in the config, and whose it is."""
+    """A step under its name in the config, and whose it is; `strays` are the threads that steps left so far."""
 
-    def __init__(self, name: str, step: PostStep, provider: str):
-        self.name, self.step, self.provider = name, step, provider
+    def __init__(self, name: str, step: PostStep, provider: str, strays: list[Stray]):
+        self.name, self.step, self.provider, self.strays = name, step, provider, strays
 
     def failure(self, what: str, do: str = "") -> StepFailed:
         return StepFailed(Problem(f"post.{self.name} ({self.provider})", what, do))
@@ -94,9 +96,16 @@ class _Guard:
         found, phase = watch.changes(), self.step.phase
         if found.changed or found.removed or (found.added and phase not in _ADDS):
             rule = "may add files and nothing else" if phase in _ADDS else "may not touch the version"
-            raise self.failure(str(found), f"a step of phase {phase.name} {rule}")
+            raise self.failure(str(found), f"a step of phase {phase.name} {rule}{self._suspects()}")
         if found.odd:
             raise self.failure(f"added {', '.join(found.odd)}, which is not a plain file", "copy what it points to")
+
+    def _suspects(self) -> str:
+        """Who else may have done it: a thread of a step before, which this one runs beside."""
+        others = [
+            f"post.{name}, whose thread '{t.name}' still runs" for name, t in self.strays if t.is_alive() and name != self.name
+        ]
+        return f" (or did it {', or '.join(said)}?)" if said else ""
 
     def details(self, answer: Any) -> dict[str, Any]:
         """What the step returned, if a report can hold it."""
@@ -119,6 +128,7 @@ class _Guard:
         finally:
             for thread in threading.enumerate():
                 if thread not in threads and thread.name != _THREAD:
+                    self.strays.append((self.name, thread))
                     warnings.append(f"post.{self.name}: left the thread '{thread.name}' running")
             if _here() != here:
                 os.chdir(here)

@@ -1,7 +1,9 @@
 """What tests of several rooms share. TensorFlow is imported only by the fixtures that make graphs."""
 
+import importlib
 import os
 import shutil
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -50,3 +52,27 @@ def copied(checkpoint, tmp_path):
         return target / source.name
 
     return copy
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """A factory of installed distributions: their metadata and one module, on sys.path as pip leaves them."""
+    site = tmp_path / "site"
+    site.mkdir()
+    monkeypatch.syspath_prepend(site)
+    made = []
+
+    def make(name, code, entry_points=None, version="1.2"):
+        module = name.replace("-", "_")
+        (site / f"{module}.py").write_text(code)
+        info = site / f"{module}-{version}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        lines = [f"{key} = {value}" for key, value in (entry_points or {name: module}).items()]
+        (info / "entry_points.txt").write_text("\n".join(["[exportkit]", *lines, ""]))
+        made.append(module)
+        importlib.invalidate_caches()
+
+    yield make
+    for module in made:
+        sys.modules.pop(module, None)

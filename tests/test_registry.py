@@ -1,7 +1,5 @@
 """Discovery of plugins: order, attribution, clashes, and what a broken one does. Distributions are folders on sys.path."""
 
-import importlib
-import sys
 from types import SimpleNamespace
 
 import pytest
@@ -24,30 +22,6 @@ class Step(PostStep):
 def exportkit_post_steps():
     return [Step]
 """
-
-
-@pytest.fixture
-def install(tmp_path, monkeypatch):
-    """A factory of installed distributions: their metadata and one module, on sys.path as pip leaves them."""
-    site = tmp_path / "site"
-    site.mkdir()
-    monkeypatch.syspath_prepend(site)
-    made = []
-
-    def make(name, code, entry_points=None, version="1.2"):
-        module = name.replace("-", "_")
-        (site / f"{module}.py").write_text(code)
-        info = site / f"{module}-{version}.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-        lines = [f"{key} = {value}" for key, value in (entry_points or {name: module}).items()]
-        (info / "entry_points.txt").write_text("\n".join(["[exportkit]", *lines, ""]))
-        made.append(module)
-        importlib.invalidate_caches()
-
-    yield make
-    for module in made:
-        sys.modules.pop(module, None)
 
 
 def refusal(function, *args):

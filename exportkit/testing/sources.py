@@ -14,7 +14,7 @@ from exportkit.metagraph import Graph
 from exportkit.plan import wanted
 from exportkit.plugin import ModelSource, Preview, SourceModel
 from exportkit.testing import toys
-from exportkit.testing.suite import PluginSuite, _empty, export
+from exportkit.testing.suite import PluginSuite, empty, export, tree
 
 
 class SourceSuite(PluginSuite):
@@ -54,7 +54,7 @@ class SourceSuite(PluginSuite):
 
     @pytest.fixture
     def model(self, plan, tmp_path) -> SourceModel:
-        return plan.source.build(_empty(tmp_path / "scratch"), wanted(plan))
+        return plan.source.build(empty(tmp_path / "scratch"), wanted(plan))
 
     def test_a_preview_is_one(self, plan):
         preview = plan.source.preview()
@@ -79,9 +79,7 @@ class SourceSuite(PluginSuite):
         assert [note for note in model.notes if not isinstance(note, str) or "\n" in note] == []
 
     def test_it_writes_into_scratch_only(self, plan, tmp_path):
-        from exportkit.testing.suite import tree
-
-        before, scratch = tree(tmp_path), _empty(tmp_path / "scratch")
+        before, scratch = tree(tmp_path), empty(tmp_path / "scratch")
         plan.source.build(scratch, wanted(plan))
         assert {path: size for path, size in tree(tmp_path).items() if scratch not in path.parents} == before
 
@@ -90,20 +88,20 @@ class SourceSuite(PluginSuite):
 
         with tf.Graph().as_default() as graph:
             graph.finalize()
-            plan.source.build(_empty(tmp_path / "scratch"), wanted(plan))
+            plan.source.build(empty(tmp_path / "scratch"), wanted(plan))
 
     def test_it_builds_without_anything_wanted(self, plan, tmp_path):
-        assert isinstance(plan.source.build(_empty(tmp_path / "scratch"), []), SourceModel)
+        assert isinstance(plan.source.build(empty(tmp_path / "scratch"), []), SourceModel)
 
     def test_it_does_not_mind_unknown_names(self, plan, tmp_path):
         try:
-            model = plan.source.build(_empty(tmp_path / "scratch"), ["no/such:0", "no_such_name"])
+            model = plan.source.build(empty(tmp_path / "scratch"), ["no/such:0", "no_such_name"])
         except ExportKitError:
             return
         assert isinstance(model, SourceModel)
 
     def test_it_builds_twice(self, plan, tmp_path):
-        first, second = (plan.source.build(_empty(tmp_path / name), wanted(plan)) for name in ("first", "second"))
+        first, second = (plan.source.build(empty(tmp_path / name), wanted(plan)) for name in ("first", "second"))
         ours, theirs = Bundle(first.checkpoint).entries, Bundle(second.checkpoint).entries
         assert {name: entry.crc32c for name, entry in ours.items()} == {name: entry.crc32c for name, entry in theirs.items()}
 
