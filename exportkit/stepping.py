@@ -102,9 +102,8 @@ class _Guard:
 
     def _suspects(self) -> str:
         """Who else may have done it: a thread of a step before, which this one runs beside."""
-        others = [
-            f"post.{name}, whose thread '{t.name}' still runs" for name, t in self.strays if t.is_alive() and name != self.name
-        ]
+        others = [(name, stray) for name, stray in self.strays if stray.is_alive() and name != self.name]
+        said = [f"post.{name}, whose thread '{stray.name}' still runs" for name, stray in others]
         return f" (or did it {', or '.join(said)}?)" if said else ""
 
     def details(self, answer: Any) -> dict[str, Any]:

@@ -64,10 +64,15 @@ class PluginSuite:
     # What the checks use
 
     @pytest.fixture(autouse=True)
-    def _own_directory(self, tmp_path, monkeypatch):
+    def _own_place(self, tmp_path, monkeypatch):
+        """A directory, temporary files and an environment for each check alone."""
         hydra_app.plugins.cache_clear()
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(tempfile, "tempdir", str(empty(tmp_path / "temp")))
+        environment = dict(os.environ)
+        yield
+        os.environ.clear()
+        os.environ.update(environment)
 
     @pytest.fixture
     def plugins(self) -> Plugins:
@@ -236,7 +241,11 @@ class PluginSuite:
         plan = exportkit.plan(data, plugins)
         assert pickle.loads(pickle.dumps(plan)) == plan
 
-    # What exporting does
+    # What exporting does; the first sees a process in which nothing was exported yet
+
+    def test_an_export_leaves_the_process_as_it_was(self, data, plugins):
+        with unchanged():
+            export(data, plugins)
 
     def test_an_export_changes_nothing_but_its_directory(self, data, plugins, tmp_path):
         before = tree(tmp_path)
@@ -245,10 +254,6 @@ class PluginSuite:
         base = Path(report.base_path)
         assert {path: size for path, size in left.items() if base not in path.parents} == before
         assert sorted(path.name for path in base.iterdir()) == ["1"]
-
-    def test_an_export_leaves_the_process_as_it_was(self, data, plugins):
-        with unchanged():
-            export(data, plugins)
 
     def test_an_export_leaves_its_plan_as_it_was(self, data, plugins):
         plan = exportkit.plan(data, plugins)
