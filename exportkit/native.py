@@ -160,7 +160,7 @@ def _serve(
     replies, code, words = _asked(request, timeout)
     stages = ["loading", *runs, "closing"]
     stated = [(stage, error) for stage, (_, _, error) in zip(stages, replies, strict=False) if error]
-    refused = [Problem(where, f"{stage}: {code}: {' '.join(text.split())}") for stage, (code, text) in stated]
+    refused = [Problem(where, f"{stage}: {status}: {' '.join(text.split())}") for stage, (status, text) in stated]
     if code != 0:
         death = _death(where, stages[len(replies)], code, words, timeout)
         raise type(death)(*refused, *death.problems)

@@ -154,7 +154,7 @@ def _placeholder(name: str, known: Facts, parsed: tf.Tensor | None) -> tf.Tensor
 
 def _checked(tensor: tf.Tensor, known: Facts, ensure: bool) -> tf.Tensor:
     if not ensure or known.shape is None:
-        return tensor
+        return tf.identity(tensor)  # a server refuses to be fed and asked for one tensor
     return tf.ensure_shape(tensor, known.shape, name=f"{tensor.op.name.rsplit('/', 1)[-1]}_checked")
 
 

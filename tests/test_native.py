@@ -147,6 +147,11 @@ def test_raw_runs_name_tensors(line):
     assert [[value.tolist() for value in values] for values in served.outputs] == [[[5], 3], [[8]]]
 
 
+def test_reference_variables_are_fed_by_value(line):
+    feeds = {"x:0": np.float32([1]), "weight:0": np.float32(10)}
+    assert native.run(line, SERVE, [(feeds, ["y:0"])]).outputs[0][0].tolist() == [12]
+
+
 def test_no_requests_is_a_load(line):
     assert native.run_signatures(line, SERVE, []).outputs == []
 
@@ -453,7 +458,8 @@ def test_killed_from_outside(line, worker_that):
 
 
 def test_dead_without_a_word(line, worker_that):
-    worker_that("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
+    noise = "E0000 00:00:1.2 3 cuda_platform.cc:52] failed call to cuInit"
+    worker_that(f"import os, signal; os.write(2, b'{noise}'); os.kill(os.getpid(), signal.SIGSEGV)")
     (problem,) = problems(StepFailed, native.run, line, SERVE, [])
     assert problem.what == "loading: the process that served it died of SIGSEGV"
 

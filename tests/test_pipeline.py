@@ -152,7 +152,7 @@ def test_steps_run_by_phase_then_in_the_config_s_order(dense, tmp_path, plugins)
     ("kind", "text"),
     [
         ("refuse", "post.refuse: said no; ask again"),
-        ("crash", "post.crash (plugin test of this process -): raised RuntimeError: boom in two lines"),
+        ("crash", "post.crash (plugin test of this process): raised RuntimeError: boom in two lines"),
     ],
 )
 def test_a_step_that_fails_leaves_no_version(kind, text, dense, tmp_path, plugins):
@@ -169,7 +169,7 @@ def test_a_step_that_fails_leaves_no_version(kind, text, dense, tmp_path, plugin
 def test_a_source_that_breaks_its_contract_is_named(dense, tmp_path, plugins):
     with pytest.raises(PluginError) as refused:
         run(toys.config(dense, tmp_path, source={"kind": "junk"}), plugins)
-    assert str(refused.value) == "source (plugin test of this process -): build returned a dict, not a SourceModel"
+    assert str(refused.value) == "source (plugin test of this process): build returned a dict, not a SourceModel"
 
 
 @pytest.mark.parametrize("call", ["write", "fsync"])

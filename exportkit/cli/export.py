@@ -31,8 +31,12 @@ def main(arguments: Sequence[str]) -> int:
         hydra_app.run(arguments, job)
     except JobFailed as failed:
         if sweep.RememberDirectory.directory is None:
-            print_problems(str(failed))
-            return failed.exit_code
+            return hydra_app.told(failed)
+    except ExportKitError as error:
+        if sweep.RememberDirectory.directory is None or isinstance(error, ConfigError):
+            raise
+        print_problems(str(error))  # the launcher gave up; how far it came is in the records
+        return _swept(sweep.RememberDirectory.directory) or error.exit_code
     return _swept(sweep.RememberDirectory.directory)
 
 

@@ -33,15 +33,15 @@ from omegaconf.errors import OmegaConfBaseException
 
 from exportkit import registry
 from exportkit.cli import arguments as cli_arguments
-from exportkit.cli import wants_tracebacks
+from exportkit.cli import print_problems, wants_tracebacks
 from exportkit.cli.explain import explain
 from exportkit.cli.overview import overview
-from exportkit.errors import ConfigError, ExportKitError, PluginError, Problem
+from exportkit.errors import ConfigError, EnvironmentFailed, ExportKitError, PluginError, Problem
 from exportkit.spec import Config
 
 SCHEMA = "exportkit_schema"
 CONF = "exportkit.conf"
-COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, OSError)
+COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError)
 
 
 class JobFailed(CompactHydraException):
@@ -157,6 +157,14 @@ def reporting(work: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
     return job
 
 
+def told(failed: JobFailed) -> int:
+    """Say why a job failed, and return the exit code; its traceback is raised for those who ask."""
+    if wants_tracebacks():
+        raise failed
+    print_problems(str(failed))
+    return failed.exit_code
+
+
 def unexpected(error: Exception) -> Problem:
     """What is nobody's problem but ours, or a plugin's."""
     what = f"{type(error).__name__}: {' '.join(str(error).split())}"
@@ -236,6 +244,10 @@ def _refusals(user: Path | None) -> Iterator[None]:
             raise
     except COMPOSITION_ERRORS as error:
         raise ConfigError(explain(error, user, plugins().steps)) from error
+    except OSError as error:
+        raise EnvironmentFailed(Problem(str(error.filename or "files"), error.strerror or str(error))) from error
+    except Exception as error:
+        raise PluginError(unexpected(error)) from error
 
 
 @contextmanager
@@ -269,6 +281,9 @@ class _WithoutHydrasLine:
 
     def write(self, text: str) -> int:
         return len(text) if text.startswith("Error executing job with overrides:") else self._stream.write(text)
+
+    def close(self) -> None:
+        """absl's log handler closes a stream that is not ``sys.stderr`` any more; this one is not its own to close."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

@@ -31,9 +31,8 @@ def main(arguments: Sequence[str]) -> int:
         else:
             _compose(rest, job, hydra_app.run_alone)
     except JobFailed as failed:
-        if sweep.RememberDirectory.directory is None:  # a sweep's jobs have said it
-            print_problems(str(failed))
-        return failed.exit_code
+        said = sweep.RememberDirectory.directory is not None  # by the jobs of a sweep
+        return failed.exit_code if said else hydra_app.told(failed)
     return 0
 
 

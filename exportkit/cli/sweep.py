@@ -59,7 +59,7 @@ def record(report: ExportReport) -> Job:
 
 def jobs(directory: Path) -> list[Job]:
     """All jobs of the sweep in `directory`, in order. One that left no record died before it could."""
-    found = [_job(place) for place in directory.iterdir() if place.is_dir()]
+    found = [_job(place) for place in directory.glob("*") if place.is_dir()]
     return sorted(found, key=lambda job: (not job.number.isdecimal(), int(job.number) if job.number.isdecimal() else 0))
 
 
