@@ -70,13 +70,14 @@ def _plain(config: Mapping[str, Any] | DictConfig) -> dict[str, Any]:
 
 
 def _targets(value: Any, where: str) -> Iterator[Problem]:
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, inner in items:
+    if isinstance(value, list):
+        for i, inner in enumerate(value):
+            yield from _targets(inner, f"{where}[{i}]")
+    for key, inner in value.items() if isinstance(value, dict) else ():
         place = f"{where}.{key}".lstrip(".")
         if key == "_target_":
-            yield Problem(
-                place, "configs do not import anything by _target_", "name code where a source asks for it: package.module:name"
-            )
+            do = "name code where a source asks for it: package.module:name"
+            yield Problem(place, "configs do not import anything by _target_", do)
         yield from _targets(inner, place)
 
 
@@ -159,9 +160,9 @@ def _sources(value: Any, meta_graphs: Mapping[str, Any], reader: Reader, plugins
 
 def _weights(value: Any, reader: Reader) -> Weights:
     read = reader.read(Weights, {} if value is None else value, "weights")
-    if read is not None:
-        reader.problems += weights.check(read)
-    return read or Weights()
+    wrong = list(weights.check(read)) if read else []
+    reader.problems += wrong
+    return Weights() if wrong or not read else read
 
 
 def _steps(value: Any, reader: Reader, plugins: Plugins) -> dict[str, PostStep]:
@@ -260,7 +261,8 @@ def _check_models(drafted: ExportPlan, previews: Mapping[str, Preview], reader: 
         reader.problems += error.problems
         return
     drafted.warnings += prepared.warnings
-    reader.problems += [*problems, *lacking]
+    told = any(problem.where.startswith("weights") for problem in reader.problems)
+    reader.problems += [*problems, *([] if told else lacking)]
 
 
 def _open(preview: Preview, reader: Reader) -> Bundle | None:

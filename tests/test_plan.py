@@ -325,7 +325,7 @@ NO_ZEROS = "write auto, timestamp or an integer from 0, without leading zeros"
         ),
         # Weights
         (
-            {"weights": {"names": [{"variable": "dense/(.*)", "key": r"tower/\1"}]}},
+            {"weights": {"names": [{"variable": "dense/(kernel)", "key": r"tower/\1"}]}},
             "CKPT: variable 'dense/kernel' (as 'tower/kernel') is not in the checkpoint; its nearest keys: dense/kernel; "
             "map it with weights.names, or list it in weights.initialize",
         ),

@@ -213,7 +213,8 @@ def test_the_wrong_checkpoint_is_told_shortly_and_at_once(bundle):
         (
             {"names": rules(("a", "b"), ("(?P<x>a)", r"\g<y>"))},
             [
-                r"weights.names[1].key: '\g<y>' does not fit the expression: unknown group name 'y'; write \1 for its first group"
+                r"weights.names[1].key: '\g<y>' does not fit the expression: unknown group name 'y'; "
+                r"write \1 for its first group"
             ],
         ),
         (
