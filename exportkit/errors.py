@@ -5,6 +5,8 @@ pickling (a worker hands it to its parent), and knows the exit code of the comma
 """
 
 import difflib
+import errno
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -73,6 +75,19 @@ class StepFailed(ExportKitError):
 
 class EnvironmentFailed(ExportKitError):
     """The machine refused: a directory that cannot be written, a full disk, a process that died."""
+
+
+def system_error(cause: OSError, path: str | os.PathLike[str]) -> EnvironmentFailed:
+    """What the operating system refused at `path`, or at the path that it names itself, and what to do about it."""
+    advice = {
+        errno.ENOSPC: "free some space",
+        errno.EDQUOT: "free some space",
+        errno.EACCES: "make it writable, or choose another directory",
+        errno.EPERM: "make it writable, or choose another directory",
+    }
+    where = cause.filename if isinstance(cause.filename, str | os.PathLike) else path
+    do = advice.get(cause.errno or 0, "choose another directory")
+    return EnvironmentFailed(Problem(os.fspath(where), (cause.strerror or str(cause)).lower(), do))
 
 
 def did_you_mean(name: str, known: Iterable[str], most: int = 3) -> str:

@@ -1,11 +1,7 @@
-"""The way of the data: claim, build, prune, bind, write, steps, commit, publish. One direction, and no version left behind on failure."""
+"""The way of the data: claim, build, prune, bind, write, steps, commit, publish. A failure leaves no version behind."""
 
-import importlib
-import importlib.util
 import logging
-import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,16 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exportkit.bundle import Bundle
-from exportkit.errors import EnvironmentFailed, ExportKitError, PluginError, Problem, StepFailed
+from exportkit.bundle import Bundle, prove
+from exportkit.errors import EnvironmentFailed, ExportKitError, PluginError, Problem, StepFailed, system_error
 from exportkit.metagraph import Graph
 from exportkit.plan import wanted
 from exportkit.plugin import Export, ModelSource, Phase, SourceModel
 from exportkit.registry import Plugins, load_plugins
 from exportkit.report import ExportReport, MetaGraphReport, SignatureReport, StepReport, TensorReport, WeightsReport
+from exportkit.runtime import import_tensorflow
 from exportkit.serving import Model, Prepared, demand
 from exportkit.spec import ExportPlan
-from exportkit.versions import Claim, failed
+from exportkit.versions import Claim
 
 if TYPE_CHECKING:
     from exportkit.savedmodel import BoundGraph
@@ -48,7 +45,7 @@ def run(plan: ExportPlan, plugins: Plugins | None = None, progress: Progress | N
         plugins: those that observe the end; default: the installed ones.
         progress: called with the name of each stage as it starts.
 
-    Raises:
+    Raises, each error with the report so far as its `report`:
         ConfigError, BindingError, WeightsError: the config does not fit what was built.
         StepFailed: a step refused; nothing was committed, unless it was of PUBLISH.
         EnvironmentFailed: the machine refused.
@@ -60,12 +57,13 @@ def run(plan: ExportPlan, plugins: Plugins | None = None, progress: Progress | N
         with _scratch() as scratch:
             _export(plan, plugins, report, scratch, progress or _silent)
         report.status = "exported"
-    except ExportKitError as error:
-        report.error = str(error)
+    except OSError as cause:
+        error = system_error(cause, plan.export_dir)
+        report.error, error.report = str(error), report
+        raise error from cause
+    except BaseException as error:
+        report.error, error.report = str(error) or type(error).__name__, report
         raise
-    except OSError as error:
-        report.error = str(failed(error, plan.export_dir))
-        raise failed(error, plan.export_dir) from error
     finally:
         _finish(plan, plugins, report)
     return report
@@ -100,6 +98,9 @@ def _export(plan: ExportPlan, plugins: Plugins, report: ExportReport, scratch: P
         report.version = claim.number
         built = _build(plan, plugins, report, scratch, progress)
         export = _write(plan, built, claim, scratch, report, progress)
+        if plan.weights.prove:
+            progress("prove")
+            _prove(built.prepared, claim.directory, report)
         _run_steps(plan, plugins, export, progress, Phase.AUGMENT, Phase.VERIFY, Phase.SEAL)
         progress("commit")
         report.bytes = sum(path.stat().st_size for path in claim.directory.rglob("*") if path.is_file())
@@ -183,6 +184,15 @@ def _write(plan: ExportPlan, built: Built, claim: Claim, scratch: Path, report: 
     )
 
 
+def _prove(prepared: Prepared, directory: Path, report: ExportReport) -> None:
+    """Read the written variables back: each has its source's checksum, and its bytes have that checksum."""
+    if not prepared.coverage.saved:
+        return
+    with report.stage("prove"):
+        equal = prove(str(directory / "variables" / "variables"), prepared.sources).tensors
+    report.weights.proof = prepared.coverage.summary(equal)
+
+
 @contextmanager
 def _tensorflow_errors(where: Path) -> Iterator[None]:
     """TensorFlow's own file errors, as ours; they would not survive a worker's pipe."""
@@ -222,7 +232,7 @@ def _describe(plan: ExportPlan, built: Built, report: ExportReport) -> None:
     report.weights = WeightsReport(
         variables=len(coverage.saved),
         bytes=sum(bundle.entries[key].size for bundle, key in built.prepared.sources.values()),
-        proof=coverage.summary,
+        proof=coverage.summary(),
         notes=[*built.source.notes, *coverage.notes],
     )
 
@@ -258,43 +268,10 @@ def _finish(plan: ExportPlan, plugins: Plugins, report: ExportReport) -> None:
         try:
             report.write(plan.report)
         except OSError as error:
-            log.warning("%s", failed(error, plan.report))
+            log.warning("%s", system_error(error, plan.report))
     for error in plugins.notify("exportkit_export_finished", report=report):
         log.warning("%s", error)
 
 
 def _brief(cause: BaseException) -> str:
     return f"{type(cause).__name__}: {' '.join(str(cause).split())[:300]}"
-
-
-def import_tensorflow() -> None:
-    """Import TensorFlow without its start-up noise, which is printed only if the import fails.
-
-    What it logs at import goes to file descriptor 2 whatever TF_CPP_MIN_LOG_LEVEL says. tf.compat.v1.layers, which builders of
-    that age use, is only there with tf-keras and TF_USE_LEGACY_KERAS, read at import.
-    """
-    if "tensorflow" in sys.modules:
-        return
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    if importlib.util.find_spec("tf_keras"):
-        os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
-    with tempfile.TemporaryFile() as noise, _descriptor(2, noise.fileno()) as terminal:
-        try:
-            importlib.import_module("tensorflow")
-        except Exception as cause:
-            noise.seek(0)
-            os.write(terminal, noise.read())
-            raise EnvironmentFailed(Problem("tensorflow", f"cannot be imported: {_brief(cause)}")) from cause
-
-
-@contextmanager
-def _descriptor(number: int, replacement: int) -> Iterator[int]:
-    """Have file descriptor `number` write to `replacement` for a while; yields a copy of the old one."""
-    sys.stderr.flush()
-    saved = os.dup(number)
-    os.dup2(replacement, number)
-    try:
-        yield saved
-    finally:
-        os.dup2(saved, number)
-        os.close(saved)

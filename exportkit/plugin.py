@@ -96,8 +96,8 @@ class Phase(IntEnum):
 class PostStep(ABC):
     """A step after the version was written; what it returns is its entry in the report.
 
-    Raise `exportkit.errors.StepFailed` to refuse the export. `phase` says when it runs; within a phase the config's order
-    counts.
+    Raise `exportkit.errors.StepFailed` to refuse the export. `phase` says when it runs; within a phase
+    the config's order counts.
     """
 
     kind: str

@@ -18,12 +18,19 @@ from exportkit import binding, weights
 from exportkit.binding import Facts
 from exportkit.bundle import BundleWriter
 from exportkit.errors import BindingError, Problem
+from exportkit.metagraph import read_saved_model
 from exportkit.plugin import BoundTensor
-from exportkit.protos import MetaGraphDef
+from exportkit.protos import MetaGraphDef, meta_graph_pb2, saver_pb2
+from exportkit.runtime import quiet
 from exportkit.serving import Part, Prepared
 from exportkit.spec import METHODS, Constant, ExportPlan, Lookup, ParseExample, Placeholder, Tensor, TopK
 
 v1 = tf.compat.v1
+
+# import_meta_graph adds a Saver of its own to a graph that comes without one
+_INERT_SAVER = saver_pb2.SaverDef(
+    version=saver_pb2.SaverDef.V2, filename_tensor_name="none", save_tensor_name="none", restore_op_name="none"
+)
 
 
 @dataclass
@@ -147,7 +154,7 @@ def _placeholder(name: str, known: Facts, parsed: tf.Tensor | None) -> tf.Tensor
 
 def _checked(tensor: tf.Tensor, known: Facts, ensure: bool) -> tf.Tensor:
     if not ensure or known.shape is None:
-        return tensor
+        return tf.identity(tensor)  # a server refuses to be fed and asked for one tensor
     return tf.ensure_shape(tensor, known.shape, name=f"{tensor.op.name.rsplit('/', 1)[-1]}_checked")
 
 
@@ -164,14 +171,18 @@ def _constant(plan: ExportPlan, part: Part, tensor: str) -> tf.Tensor:
 
 
 def _import(part: Part, replaced: Mapping[str, tf.Tensor], device: str | None) -> None:
+    meta = part.pruned.meta
+    meta.saver_def.CopyFrom(_INERT_SAVER)
     with v1.device(_pinning(device) if device else None):
         try:
-            v1.train.import_meta_graph(part.pruned.meta, input_map=dict(replaced))
+            v1.train.import_meta_graph(meta, input_map=dict(replaced))
         except (ValueError, TypeError, KeyError, tf.errors.OpError) as cause:
             text = " ".join(str(cause).split())
             raise BindingError(
                 Problem(f"meta_graphs.{part.key}", f"TensorFlow cannot import the serving graph: {text}")
             ) from cause
+        finally:
+            meta.ClearField("saver_def")
 
 
 def _pinning(device: str):
@@ -282,7 +293,7 @@ def _asset_clashes(graphs: Iterable[BoundGraph]) -> Iterable[Problem]:
 def asset_paths(graph: tf.Graph) -> list[str]:
     """The files that a graph reads as assets."""
     tensors = graph.get_collection(v1.GraphKeys.ASSET_FILEPATHS)
-    return sorted({tf.get_static_value(tensor).decode() for tensor in map(_as_tensor, tensors)})
+    return sorted({tf.get_static_value(tensor).item().decode() for tensor in map(_as_tensor, tensors)})
 
 
 def _as_tensor(item: Any) -> tf.Tensor:
@@ -306,13 +317,7 @@ def write(directory: Path, plan: ExportPlan, prepared: Prepared, bound: Mapping[
         finished.add(id(graph))
         _add(builder, key, graph, plan, prepared, first=key == first, new=new)
     builder.save()
-    return dict(zip(bound, _read_back(directory).meta_graphs, strict=True))
-
-
-def _read_back(directory: Path) -> Any:
-    from exportkit.metagraph import read_saved_model
-
-    return read_saved_model(directory)
+    return dict(zip(bound, read_saved_model(directory).meta_graphs, strict=True))
 
 
 def _add(builder: Any, key: str, bound: BoundGraph, plan: ExportPlan, prepared: Prepared, *, first: bool, new: bool) -> None:
@@ -328,19 +333,24 @@ def _add(builder: Any, key: str, bound: BoundGraph, plan: ExportPlan, prepared: 
         if new and wiring.train_op:
             v1.add_to_collection("saved_model_train_op", bound.graph.get_operation_by_name(wiring.train_op))
         if first:
-            with v1.Session(graph=bound.graph) as session:
-                builder.add_meta_graph_and_variables(session, tags, **options)
+            builder.add_meta_graph_and_variables(None, tags, **options)  # the saver needs no session
         else:
             builder.add_meta_graph(tags, **options)
 
 
 def _signature_def(plan: ExportPlan, bound: BoundGraph, key: str) -> Any:
     signature = plan.signatures[key]
-    return v1.saved_model.build_signature_def(
-        {alias: v1.saved_model.build_tensor_info(bound.fed[ref]) for alias, ref in signature.inputs.items()},
-        {alias: v1.saved_model.build_tensor_info(_output(ref, bound)) for alias, ref in signature.outputs.items()},
-        METHODS[signature.method],
-    )
+    definition = meta_graph_pb2.SignatureDef(method_name=METHODS[signature.method])
+    for alias, ref in signature.inputs.items():
+        definition.inputs[alias].CopyFrom(_tensor_info(bound.fed[ref]))
+    for alias, ref in signature.outputs.items():
+        definition.outputs[alias].CopyFrom(_tensor_info(_output(ref, bound)))
+    return definition
+
+
+def _tensor_info(tensor: tf.Tensor) -> Any:
+    dtype, shape = tensor.dtype.base_dtype.as_datatype_enum, tensor.shape.as_proto()
+    return meta_graph_pb2.TensorInfo(name=tensor.name, dtype=dtype, tensor_shape=shape)
 
 
 def _output(ref: str, bound: BoundGraph) -> tf.Tensor:
@@ -358,13 +368,13 @@ class _CopyingSaver(v1.train.Saver):
         self._bound, self._prepared = bound, prepared
         super().__init__(variables_by_name(bound), allow_empty=True)
 
-    def save(self, sess: tf.compat.v1.Session, save_path: str, **_: Any) -> str:
+    def save(self, sess: None, save_path: str, **_: Any) -> str:
         coverage = self._prepared.coverage
         if coverage.saved:
             with BundleWriter(save_path) as writer:
                 for name, (bundle, key) in self._prepared.sources.items():
                     writer.copy(name, bundle, key)
-                for name, value in _initial_values(sess, self._bound, coverage.initialized).items():
+                for name, value in _initial_values(self._bound, coverage.initialized).items():
                     writer.add(name, value)
         return save_path
 
@@ -380,10 +390,15 @@ def _one_or_parts(variables: list[tf.Variable], part: Any) -> tf.Variable | list
     return variables[0] if part is None else variables
 
 
-def _initial_values(session: tf.compat.v1.Session, bound: BoundGraph, names: Sequence[str]) -> dict[str, np.ndarray]:
+def _initial_values(bound: BoundGraph, names: Sequence[str]) -> dict[str, np.ndarray]:
     """What the initialisers of the named variables give; the parts of a partitioned one put together."""
+    if not names:
+        return {}
     variables = variables_by_name(bound)
-    return {name: _initial_value(session, variables[name]) for name in names if name in variables}
+    with quiet():
+        session = v1.Session(graph=bound.graph)
+    with session:
+        return {name: _initial_value(session, variables[name]) for name in names if name in variables}
 
 
 def _initial_value(session: tf.compat.v1.Session, variable: tf.Variable | list[tf.Variable]) -> np.ndarray:

@@ -79,7 +79,7 @@ def prepare(plan: ExportPlan, models: Mapping[str, Model]) -> tuple[Prepared, li
             prepared.warnings += _signature_warnings(name, plan, wiring, model.graph, facts)
         prepared.parts[key] = Part(key, model, wiring, _pruned(plan, prepared, model, wiring), facts)
     lacking = [] if found or not whole else _cover(plan, prepared)
-    prepared.warnings = list(dict.fromkeys(prepared.warnings))
+    prepared.warnings = list({w.partition(": ")[2]: w for w in reversed(prepared.warnings)}.values())[::-1]
     return prepared, _distinct(found), _distinct(lacking)
 
 
@@ -125,7 +125,7 @@ def _signature_problems(
 def _signature_warnings(key: str, plan: ExportPlan, wiring: Wiring, graph: Graph, facts: Mapping[str, Facts]) -> Iterator[str]:
     signature = plan.signatures[key]
     fetches, stops = wiring.fetches(plan.signatures, plan.bindings, [key]), _stops(plan, wiring, signature)
-    yield from map(str, metagraph.warnings(graph, fetches, wiring.feeds(signature, plan.bindings), f"signatures.{key}"))
+    yield from map(str, metagraph.warnings(graph, fetches, stops, f"signatures.{key}", wiring.constants))
     reached = graph.reach(fetches, stops)
     for name in binding.fed(signature, plan.bindings):
         tensor = wiring.inputs[name]

@@ -131,12 +131,14 @@ class Weights:
     """Where the variables' values come from, beside checkpoint keys of their own names.
 
     `names` rules are tried in order and the first that matches wins; `moving_average` takes ``v/ExponentialMovingAverage``
-    for ``v`` where there is one; variables that match a pattern of `initialize` take their initialiser's value.
+    for ``v`` where there is one; variables that match a pattern of `initialize` take their initialiser's value. `prove` reads
+    the export back and compares every checksum with the checkpoint's.
     """
 
     moving_average: bool = False
     names: list[NameRule] = field(default_factory=list)
     initialize: list[str] = field(default_factory=list)
+    prove: bool = True
 
 
 @dataclass(kw_only=True)

@@ -15,7 +15,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from exportkit.errors import ConfigError, EnvironmentFailed, Problem
+from exportkit.errors import ConfigError, Problem, system_error
 
 LARGEST = 2**63 - 1
 _RENAME_NOREPLACE = 1
@@ -38,14 +38,14 @@ class Claim:
             sweep(base)
             self.number = self._take(version)
         except OSError as cause:
-            raise failed(cause, base) from cause
+            raise system_error(cause, base) from cause
         try:
             self.directory = self._staging / "version"
             shutil.rmtree(self.directory, ignore_errors=True)
             self.directory.mkdir()
         except OSError as cause:
             self.abandon()
-            raise failed(cause, base) from cause
+            raise system_error(cause, base) from cause
 
     def _take(self, version: str | int) -> int:
         number = version if isinstance(version, int) else _first(self.base, version)
@@ -67,7 +67,7 @@ class Claim:
             sync(self.directory)
             self._rename()
         except OSError as cause:
-            raise failed(cause, self.base / str(self.number)) from cause
+            raise system_error(cause, self.base / str(self.number)) from cause
         with suppress(OSError):  # it is there and whole; not every file system can sync a directory
             _sync_one(self.base)
         _clear(self._staging, self._descriptor)
@@ -141,19 +141,6 @@ def rename_exclusively(old: Path, new: Path) -> None:
     if os.path.lexists(new):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(new))
     os.rename(old, new)
-
-
-def failed(cause: OSError, path: Path) -> EnvironmentFailed:
-    """What the operating system refused, as one line."""
-    advice = {
-        errno.ENOSPC: "free some space",
-        errno.EDQUOT: "free some space",
-        errno.EACCES: "make it writable, or choose another export_dir",
-        errno.EPERM: "make it writable, or choose another export_dir",
-    }
-    where = cause.filename if isinstance(cause.filename, str | os.PathLike) else path
-    do = advice.get(cause.errno or 0, "choose another export_dir")
-    return EnvironmentFailed(Problem(str(where), (cause.strerror or str(cause)).lower(), do))
 
 
 def _first(base: Path, version: str) -> int:

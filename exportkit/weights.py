@@ -47,9 +47,14 @@ class Coverage:
     initialized: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    @property
-    def summary(self) -> str:
-        return f"{len(self.keys)}/{len(self.saved)} from the checkpoint, {len(self.initialized)} initialised"
+    def summary(self, equal: int | None = None) -> str:
+        """``32/32 variables equal to the checkpoint, 0 initialised``, once `equal` of them were proved to be."""
+        found = (
+            f"{len(self.keys)}/{len(self.saved)} variables from"
+            if equal is None
+            else f"{equal}/{len(self.saved)} variables equal to"
+        )
+        return f"{found} the checkpoint, {len(self.initialized)} initialised"
 
 
 def check(weights: Weights, where: str = "weights") -> Iterator[Problem]:

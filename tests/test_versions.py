@@ -293,19 +293,19 @@ def test_of_parallel_claims_to_one_version_one_wins(base):
 def test_an_export_dir_under_a_file(tmp_path):
     (tmp_path / "file").touch()
     assert refusal(EnvironmentFailed, Claim, tmp_path / "file/model", "auto") == (
-        f"{tmp_path}/file/model: not a directory; choose another export_dir"
+        f"{tmp_path}/file/model: not a directory; choose another directory"
     )
     assert refusal(EnvironmentFailed, Claim, tmp_path / "file", "auto") == (
-        f"{tmp_path}/file: file exists; choose another export_dir"
+        f"{tmp_path}/file: file exists; choose another directory"
     )
 
 
 @pytest.mark.parametrize(
     ("number", "what", "do"),
     [
-        (errno.EACCES, "permission denied", "make it writable, or choose another export_dir"),
-        (errno.EPERM, "operation not permitted", "make it writable, or choose another export_dir"),
-        (errno.EROFS, "read-only file system", "choose another export_dir"),
+        (errno.EACCES, "permission denied", "make it writable, or choose another directory"),
+        (errno.EPERM, "operation not permitted", "make it writable, or choose another directory"),
+        (errno.EROFS, "read-only file system", "choose another directory"),
         (errno.ENOSPC, "no space left on device", "free some space"),
         (errno.EDQUOT, "disk quota exceeded", "free some space"),
     ],

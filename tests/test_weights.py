@@ -48,7 +48,7 @@ def test_keys_of_their_own_names(bundle):
     coverage, problems = covered(saved, ["a/kernel", "a/bias"])
     assert problems == []
     assert coverage.keys == {"a/kernel": "a/kernel", "a/bias": "a/bias"}
-    assert (coverage.summary, coverage.notes) == ("2/2 from the checkpoint, 0 initialised", [])
+    assert (coverage.summary(), coverage.notes) == ("2/2 variables from the checkpoint, 0 initialised", [])
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_initialised_only_where_the_config_says_so(bundle):
     coverage, problems = covered(bundle(a=(2,)), ["a", "head/w", "head/b"], initialize=["head/.*"])
     assert problems == []
     assert (coverage.keys, coverage.initialized) == ({"a": "a"}, ["head/w", "head/b"])
-    assert coverage.summary == "1/3 from the checkpoint, 2 initialised"
+    assert coverage.summary() == "1/3 variables from the checkpoint, 2 initialised"
 
 
 def test_parts_of_a_partitioned_variable_are_one(checkpoint):

@@ -9,6 +9,7 @@ from exportkit import bundle, references
 from exportkit.capturing import compare, export_meta_graph
 from exportkit.errors import ConfigError, ExportKitError, Problem
 from exportkit.plugin import Preview, SourceModel, capture
+from exportkit.runtime import quiet
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -73,7 +74,9 @@ def _captured(
     import tensorflow as tf
 
     config = tf.compat.v1.ConfigProto(device_count={"GPU": 0}, allow_soft_placement=True)
-    with tf.compat.v1.Session(graph=graph, config=config) as session:
+    with quiet():
+        session = tf.compat.v1.Session(graph=graph, config=config)
+    with session:
         call(restore_fn, f"{where}: restore function", session)
         return capture(graph, session, scratch, tensors=tensors, wanted=wanted)
 

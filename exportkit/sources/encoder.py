@@ -41,8 +41,8 @@ class EncoderSource(ModelSource):
     """An encoder class with ``build_graph_from_config``, which may return a restore function.
 
     The method is called in a fresh graph as (config), (config, checkpoint_path) or (model_config, track_config,
-    checkpoint_path): a parameter with ``checkpoint`` in its name is given the checkpoint's prefix, each other one the mapping
-    of its name in `config`, or else all of `config`.
+    checkpoint_path): a parameter with ``checkpoint`` in its name is given the checkpoint's prefix, each other one the
+    mapping of its name in `config`, or else all of `config`.
     """
 
     kind: str = "encoder"
