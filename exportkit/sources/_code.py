@@ -17,12 +17,19 @@ if TYPE_CHECKING:
 
 def preview(checkpoint: Path | None, problems: Sequence[Problem], checked: Sequence[str]) -> Preview:
     """The preview of a source that builds its graph: its code and its checkpoint, as far as they can be told unbuilt."""
-    problems, prefix = list(problems), None
+    found, wrong = prefix(checkpoint) if checkpoint else (None, [])
+    when_built = ["the graph's tensors and variables"]
+    return Preview(checkpoint=found, problems=[*problems, *wrong], checked=checked, when_built=when_built)
+
+
+def prefix(checkpoint: Path) -> tuple[str | None, list[Problem]]:
+    """The prefix of a checkpoint that can be read, or what is wrong with it."""
     try:
-        prefix = bundle.resolve(checkpoint) if checkpoint else None
+        found = bundle.resolve(checkpoint)
+        bundle.Bundle(found)
     except ExportKitError as error:
-        problems += [Problem("checkpoint", f"{p.where}: {p.what}", p.do) for p in error.problems]
-    return Preview(checkpoint=prefix, problems=problems, checked=checked, when_built=["the graph's tensors and variables"])
+        return None, [Problem("checkpoint", f"{p.where}: {p.what}", p.do) for p in error.problems]
+    return found, []
 
 
 def call(function: Callable, where: str, *args: Any, **kwargs: Any) -> Any:
