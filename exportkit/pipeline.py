@@ -233,8 +233,16 @@ def _describe(plan: ExportPlan, built: Built, report: ExportReport) -> None:
         variables=len(coverage.saved),
         bytes=sum(bundle.entries[key].size for bundle, key in built.prepared.sources.values()),
         proof=coverage.summary(),
+        how=_how(built.prepared),
         notes=[*built.source.notes, *coverage.notes],
     )
+
+
+def _how(prepared: Prepared) -> str:
+    """Which way the values took: bytes are copied, but V1 checkpoints hold numbers of a protobuf, which are decoded."""
+    formats = {bundle.format for bundle, _ in prepared.sources.values()}
+    ways = {"V2": "copied as bytes", "V1": "decoded from a V1 checkpoint"}
+    return " and ".join(way for version, way in ways.items() if version in formats)
 
 
 def _meta_graph_report(plan: ExportPlan, key: str, bound: "BoundGraph") -> MetaGraphReport:
