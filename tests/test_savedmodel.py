@@ -395,6 +395,56 @@ def test_the_init_op_assigns_no_variable(tmp_path, dense):
     assert "saved_model_main_op" not in meta_graphs(report)[0].collection_def
 
 
+def test_tables_whose_filling_would_assign_variables_are_refused(tmp_path):
+    def build():
+        words = v1.placeholder(tf.string, [None], "x")
+        step = v1.get_variable("step", [], initializer=v1.zeros_initializer(), use_resource=False)
+        with tf.control_dependencies([step.initializer]):
+            table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(["a"], [1.0]), 0.0)
+        tf.add(table.lookup(words), step.value(), name="probs")
+
+    with pytest.raises(BindingError) as refused:
+        toys.export(toys.config(toys.saved(tmp_path, build), tmp_path))
+    assert str(refused.value) == (
+        "meta_graphs.serving: filling its tables would assign variables anew: step/Assign; "
+        "build the tables without control dependencies on variables"
+    )
+
+
+def test_a_meta_graph_may_have_a_build_of_its_own(tmp_path, monkeypatch):
+    (tmp_path / "builders.py").write_text(
+        "import tensorflow as tf\n"
+        "def build(scale):\n"
+        "    x = tf.compat.v1.placeholder(tf.float32, [None], 'x')\n"
+        "    w = tf.compat.v1.get_variable('w', [], initializer=tf.compat.v1.ones_initializer())\n"
+        "    return {'x': x, 'y': tf.multiply(x * w, scale, name='y')}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    import builders
+
+    report = toys.export(
+        {
+            "name": "scaled",
+            "source": {
+                "kind": "graph_builder",
+                "builder": "builders:build",
+                "params": {"scale": 2.0},
+                "checkpoint": toys.saved(tmp_path, lambda: builders.build(1.0)),
+            },
+            "bindings": {"x": "x", "y": "y"},
+            "signatures": {"serving_default": {"inputs": {"x": "x"}, "outputs": {"y": "y"}}},
+            "meta_graphs": {
+                "serving": {"tags": ["serve"]},
+                "train": {"tags": ["train"], "source": {"params": {"scale": 5.0}}},
+            },
+            "export_dir": str(tmp_path / "exports"),
+        }
+    )
+    answers = [toys.served(report.directory, "serving_default", {"x": [1.0]}, (tag,))["y"] for tag in ("serve", "train")]
+    assert [answer.tolist() for answer in answers] == [[2.0], [5.0]]
+    assert report.weights.variables == 1
+
+
 def test_default_attributes_are_stripped_on_request_only(dense, tmp_path):
     stripped = toys.export(toys.config(dense, tmp_path))
     kept = toys.export(toys.config(dense, tmp_path, strip_default_attrs=False))
