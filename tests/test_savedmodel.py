@@ -480,7 +480,7 @@ def test_an_index_and_data_of_two_saves_are_told_and_the_checkpoint_is_blamed(tm
     do = "its index and its data are of two different saves, or it was damaged: copy both again"
     assert str(refused.value).splitlines() == [
         f"{prefix}{data}: is damaged: the bytes of 'dense/{name}' do not have their checksum; {do}"
-        for name in ("bias", "kernel")
+        for name in ("kernel", "bias")
     ]
 
 
