@@ -1,6 +1,8 @@
 """The way of the data: claim, build, prune, bind, write, steps, commit, publish. A failure leaves no version behind."""
 
+import errno
 import logging
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -195,14 +197,17 @@ def _prove(prepared: Prepared, directory: Path, report: ExportReport) -> None:
 
 @contextmanager
 def _tensorflow_errors(where: Path) -> Iterator[None]:
-    """TensorFlow's own file errors, as ours; they would not survive a worker's pipe."""
+    """TensorFlow's own file errors (``path; what the system said``) as ours; they would not survive a worker's pipe."""
     import tensorflow as tf
 
     try:
         yield
     except tf.errors.OpError as cause:
-        do = "free some space" if "space" in str(cause).lower() else ""
-        raise EnvironmentFailed(Problem(str(where), _brief(cause), do)) from cause
+        path, _, what = cause.message.rpartition("; ")
+        number = next((n for n in errno.errorcode if os.strerror(n) == what), None)
+        if number is None:
+            raise EnvironmentFailed(Problem(str(where), _brief(cause))) from cause
+        raise system_error(OSError(number, what, path), where) from cause
 
 
 def _run_steps(plan: ExportPlan, plugins: Plugins, export: Export, progress: Progress, *phases: Phase) -> None:

@@ -1,23 +1,28 @@
 """Versions of a model under its base path: claimed in a staging directory, committed by one rename.
 
 TensorFlow Serving takes every child of the base path whose name is an integer for a whole version, at any moment. So a version
-is written under ``.<number>.staging/version`` and renamed when it is complete and on disk. A lock file beside it, held
-(flock) by the process that writes, tells a version in the making from what a killed run left behind.
+is written under ``.<number>.staging/version-<token>`` and renamed when it is complete and on disk. A lock file beside it, held
+(flock) by the process that writes, tells a version in the making from what a killed run left behind. No two runs ever write
+to one directory, and what is to be removed is first renamed as a whole: so even where somebody deletes locks or staging
+directories under a run, that run fails, and nothing half-written or half-removed is committed.
 """
 
 import ctypes
 import errno
 import fcntl
 import os
+import secrets
 import shutil
 import time
 from contextlib import suppress
 from pathlib import Path
 
-from exportkit.errors import ConfigError, Problem, system_error
+from exportkit.errors import ConfigError, EnvironmentFailed, Problem, system_error
 
 _RENAME_NOREPLACE = 1
 _AT_FDCWD = -100
+_PATIENCE = 0.5  # seconds; another run's sweep holds a lock for a moment
+_NO_SYNC = (errno.EINVAL, errno.ENOTSUP)
 
 
 class Claim:
@@ -31,38 +36,61 @@ class Claim:
     def __init__(self, base: Path, version: str | int):
         self.base = base
         self.explicit = isinstance(version, int)
+        self._held: list[int] = []  # open descriptors: the lock's and the directory's
         try:
-            base.mkdir(parents=True, exist_ok=True)
+            _make(base)
             sweep(base)
             self.number = self._take(version)
-            self.directory = self._staging / "version"
-            shutil.rmtree(self.directory, ignore_errors=True)
-            self.directory.mkdir()
+            self._staging = staging(base, self.number)
+            self.directory = self._staging / f"version-{secrets.token_hex(4)}"
+            self._start()
         except OSError as cause:
             raise system_error(cause, base) from cause
 
-    @property
-    def _staging(self) -> Path:
-        return staging(self.base, self.number)
-
     def _take(self, version: str | int) -> int:
         number = version if isinstance(version, int) else _first(self.base, version)
-        while True:
-            if number not in numbers(self.base):
-                lock = _lock(staging(self.base, number))
-                if lock is not None and number not in numbers(self.base):
-                    self._descriptor = lock
-                    return number
-                if lock is not None:
-                    os.close(lock)
+        while not self._hold(number):
             if self.explicit:
                 raise exists(self.base, number)
             number += 1
+        return number
+
+    def _hold(self, number: int) -> bool:
+        """Try to hold the lock of a number that no version has."""
+        patience = time.monotonic() + (_PATIENCE if self.explicit else 0)
+        while number not in numbers(self.base):
+            lock = _lock(staging(self.base, number))
+            if lock is not None and number not in numbers(self.base):
+                self._held.append(lock)
+                return True
+            if lock is not None:
+                _discard(staging(self.base, number), lock)
+                os.close(lock)
+            elif time.monotonic() >= patience:
+                return False
+            else:
+                time.sleep(0.01)
+        return False
+
+    def _start(self) -> None:
+        """Make the directory, and keep it open: one that is made anew in its place will be another."""
+        try:
+            self.directory.mkdir()
+            self._held.append(os.open(self.directory, os.O_RDONLY | os.O_CLOEXEC))
+        except BaseException:
+            self.abandon()
+            raise
 
     def commit(self) -> Path:
-        """Make the version visible: everything on disk first, then one rename that never replaces anything."""
+        """Make the version visible: everything on disk first, then one rename that never replaces anything.
+
+        Where this fails, `abandon` takes back what became visible.
+        """
         try:
             sync(self.directory)
+            if not self._is_ours(self.directory):
+                do = "keep others' hands off the staging directory, and export again"
+                raise EnvironmentFailed(Problem(str(self.directory), "was removed while it was being written", do))
             self._rename()
             _sync_one(self.base)
         except OSError as cause:
@@ -70,25 +98,29 @@ class Claim:
         self._release()
         return self.base / str(self.number)
 
+    def _is_ours(self, directory: Path) -> bool:
+        """Whether this is the directory that the claim made, under whatever name."""
+        return len(self._held) == 2 and _same(self._held[1], directory)
+
     def _rename(self) -> None:
-        old = self._staging
         while True:
             try:
-                rename_exclusively(old / "version", self.base / str(self.number))
-                self._old = old
-                return
+                return rename_exclusively(self.directory, self.base / str(self.number))
             except FileExistsError:
                 if self.explicit:
                     raise exists(self.base, self.number) from None
-                self.number += 1
+                self.number = _next_free(self.base, self.number)
 
     def _release(self) -> None:
-        shutil.rmtree(self._old, ignore_errors=True)
-        os.close(self._descriptor)
+        if self._held:
+            _discard(self._staging, self._held[0])
+        while self._held:
+            os.close(self._held.pop())
 
     def abandon(self) -> None:
-        """Leave nothing behind."""
-        self._old = self._staging
+        """Leave nothing behind, not even a version that was visible before its commit failed; after a commit, do nothing."""
+        if self._is_ours(self.base / str(self.number)):
+            _remove(self.base / str(self.number))
         self._release()
 
 
@@ -112,20 +144,21 @@ def staging(base: Path, number: int) -> Path:
 
 
 def sweep(base: Path) -> list[Path]:
-    """Remove what runs that died left below `base`; the lock of a live one keeps its own."""
+    """Remove what runs that died left below `base`, as far as it can be; the lock of a live one keeps its own."""
     removed = []
     for path in base.glob(".*.staging"):
-        lock = _lock(path, create=False)
-        if lock is not None:
-            shutil.rmtree(path, ignore_errors=True)
-            os.close(lock)
-            removed.append(path)
+        with suppress(OSError):
+            lock = _lock(path, create=False)
+            if lock is not None:
+                _discard(path, lock)
+                os.close(lock)
+                removed.append(path)
     return removed
 
 
 def sync(directory: Path) -> None:
     """Bring all files below `directory`, and the directories themselves, onto the disk."""
-    for path, _, files in os.walk(directory, topdown=False):
+    for path, _, files in os.walk(directory, topdown=False, onerror=_raise):
         for name in files:
             _sync_one(Path(path, name))
         _sync_one(Path(path))
@@ -144,18 +177,71 @@ def _first(base: Path, version: str) -> int:
     return int(time.time()) if version == "timestamp" else max(numbers(base), default=0) + 1
 
 
+def _next_free(base: Path, number: int) -> int:
+    """The next number that is neither a version nor, as far as one can see, about to be one."""
+    while number in numbers(base) or staging(base, number).exists():
+        number += 1
+    return number
+
+
+def _make(base: Path) -> None:
+    """Make the base path, with all that it takes on the disk."""
+    missing = [path for path in (base, *base.parents) if not path.exists()]
+    base.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        _sync_one(path.parent)
+
+
 def _lock(path: Path, create: bool = True) -> int | None:
-    """The held lock of a staging directory, or None where a live process holds it or the directory went away."""
-    with suppress(FileNotFoundError, NotADirectoryError):
+    """The held lock of a staging directory, or None where another process holds it, or there is none to lock."""
+    while True:
         if create:
             path.mkdir(exist_ok=True)
-        descriptor = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        with suppress(BlockingIOError, FileNotFoundError):
+        try:
+            descriptor = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except FileNotFoundError:
+            if create:
+                continue  # it was swept in this moment
+            return None
+        except OSError:
+            if create:
+                with suppress(OSError):
+                    path.rmdir()
+            raise
+        try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(descriptor), os.stat(path / "lock")):
-                return descriptor
+        except OSError as error:
+            os.close(descriptor)
+            if isinstance(error, BlockingIOError):
+                return None
+            raise
+        if _same(descriptor, path / "lock"):
+            return descriptor
         os.close(descriptor)
-    return None
+
+
+def _discard(path: Path, lock: int) -> None:
+    """Remove a staging directory whose lock is held; one that has another's lock by now stays."""
+    if _same(lock, path / "lock") or not (path / "lock").exists():
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """Remove a directory: out of everybody's way by one rename first, so that nothing sees a part of it."""
+    with suppress(OSError):
+        path = path.rename(path.with_name(f".{secrets.token_hex(8)}.staging"))
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def _same(descriptor: int, path: Path) -> bool:
+    """Whether an open file is what stands at a path."""
+    with suppress(OSError):
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    return False
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _renameat2(old: Path, new: Path) -> bool:
@@ -176,5 +262,9 @@ def _sync_one(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_SYNC or not path.is_dir():  # some file systems cannot sync a directory
+            error.filename = str(path)
+            raise
     finally:
         os.close(descriptor)

@@ -65,7 +65,8 @@ _PATH = {
 _NAMES = {number: name for name, (number, *_) in (_FD | _PATH).items()}
 _OPEN_FLAGS = {"open": 1, "openat": 2}
 _GROWS = {"write", "pwrite64", "writev", "pwritev", "pwritev2", "sendfile", "splice", "copy_file_range", "fallocate"}
-_MAKES = {"open", "openat", "creat", "mkdir", "mkdirat", "rename", "renameat", "renameat2", "link", "linkat", "symlink", "symlinkat"}
+_RENAMES = {"rename", "renameat", "renameat2"}
+_MAKES = {"open", "openat", "creat", "mkdir", "mkdirat", "link", "linkat", "symlink", "symlinkat"} | _RENAMES
 SYNCS = {"fsync", "fdatasync"}
 TAKES_SPACE = _GROWS | _MAKES | SYNCS
 
