@@ -88,15 +88,19 @@ class Claim:
         """
         try:
             sync(self.directory)
-            if not self._is_ours(self.directory):
-                do = "keep others' hands off the staging directory, and export again"
-                raise EnvironmentFailed(Problem(str(self.directory), "was removed while it was being written", do))
+            self.check()
             self._rename()
             _sync_one(self.base)
         except OSError as cause:
             raise system_error(cause, self.base / str(self.number)) from cause
         self._release()
         return self.base / str(self.number)
+
+    def check(self) -> None:
+        """Raise EnvironmentFailed where somebody removed the directory; TensorFlow may have made it anew since, empty."""
+        if not self._is_ours(self.directory):
+            do = "keep staging directories until their export has ended, and export again"
+            raise EnvironmentFailed(Problem(str(self.directory), "was removed while it was being written", do))
 
     def _is_ours(self, directory: Path) -> bool:
         """Whether this is the directory that the claim made, under whatever name."""
@@ -118,10 +122,19 @@ class Claim:
             os.close(self._held.pop())
 
     def abandon(self) -> None:
-        """Leave nothing behind, not even a version that was visible before its commit failed; after a commit, do nothing."""
-        if self._is_ours(self.base / str(self.number)):
-            _remove(self.base / str(self.number))
+        """Leave nothing behind, not even a version that was visible before its commit failed; after a commit, do nothing.
+
+        A visible version that cannot be taken back by a rename stays, whole.
+        """
+        if self.is_visible:
+            with suppress(OSError):
+                shutil.rmtree(_set_aside(self.base / str(self.number)), ignore_errors=True)
         self._release()
+
+    @property
+    def is_visible(self) -> bool:
+        """Whether the version stands under its number while the commit has not ended."""
+        return self._is_ours(self.base / str(self.number))
 
 
 def exists(base: Path, number: int) -> ConfigError:
@@ -223,14 +236,14 @@ def _lock(path: Path, create: bool = True) -> int | None:
 def _discard(path: Path, lock: int) -> None:
     """Remove a staging directory whose lock is held; one that has another's lock by now stays."""
     if _same(lock, path / "lock") or not (path / "lock").exists():
-        _remove(path)
+        with suppress(OSError):
+            path = _set_aside(path)
+        shutil.rmtree(path, ignore_errors=True)
 
 
-def _remove(path: Path) -> None:
-    """Remove a directory: out of everybody's way by one rename first, so that nothing sees a part of it."""
-    with suppress(OSError):
-        path = path.rename(path.with_name(f".{secrets.token_hex(8)}.staging"))
-    shutil.rmtree(path, ignore_errors=True)
+def _set_aside(path: Path) -> Path:
+    """Rename a directory that is to be removed, so that nobody sees it become less or writes to it any more."""
+    return path.rename(path.with_name(f".{secrets.token_hex(8)}.staging"))
 
 
 def _same(descriptor: int, path: Path) -> bool:

@@ -65,7 +65,7 @@ def model() -> None:
 
 
 def config(directory: Path, base: Path, **changes: Any) -> dict[str, Any]:
-    """Exports to `base` what a `Lab` trained in `directory`, with variables, an asset and a step's file, a page or more each."""
+    """Exports to `base` what a `Lab` saved in `directory`: variables, an asset and a step's file, a page or more each."""
     return {
         "name": "toy",
         "source": {"kind": "meta_graph", "checkpoint": str(directory / "run" / "model.ckpt-1")},
@@ -148,6 +148,7 @@ class Lab:
 
     directory: Path
     whole: Mapping[str, str] = field(default_factory=dict)
+    usurper: Claim | None = None
 
     def __post_init__(self):
         self.directory.mkdir(exist_ok=True)
@@ -204,15 +205,23 @@ class Lab:
         """Disturb an export at a point, and export again."""
         base = self.fresh()
         outcome = self.disturbed(base, partial(act, self, base), at, onwards)
+        self.let_usurper_finish()
         between = served(base), left(base)
         return Case(outcome.points[at], outcome, *between, self.export(base), left(base))
+
+    def let_usurper_finish(self) -> None:
+        """The export that `usurp` began completes."""
+        if self.usurper:
+            shutil.copytree(self.reference, self.usurper.directory, dirs_exist_ok=True)
+            self.usurper.commit()
+            self.usurper = None
 
     def half(self, base: Path) -> list[str]:
         """The versions that a model server would see below `base` and that are not whole."""
         return [name for name in served(base) if digests(base / name) != self.whole]
 
     def small_disk(self, options: str) -> Case | None:
-        """Export to a file system of limited size (options of tmpfs), and again when it was made larger; None where not allowed."""
+        """Export to a file system of limited size (tmpfs's options), and again when it was enlarged; None where not allowed."""
         ours, theirs = context().Pipe()
         process = context().Process(target=_on_small_disk, args=(self, self.fresh(), options, theirs))
         process.start()
@@ -271,8 +280,8 @@ def usurp(lab: Lab, base: Path, pid: int, point: Point) -> None:
     """Somebody removes the staging directory, and another export takes the number and starts to write."""
     if base.exists() and not served(base):
         remove_staging(lab, base, pid, point)
-        other = Claim(base, "auto")
-        (other.directory / "saved_model.pb").write_bytes(b"half")
+        lab.usurper = Claim(base, "auto")
+        (lab.usurper.directory / "saved_model.pb").write_bytes(b"half")
 
 
 ACTS: Mapping[str, tuple[Act, bool]] = {
@@ -403,7 +412,7 @@ def run(data: Mapping[str, Any]) -> Outcome:
 
 def command(arguments: Sequence[str], data: Mapping[str, Any]) -> Outcome:
     """Run exportkit's command line in this process; `text` is what it prints to stderr."""
-    with tempfile.TemporaryFile("w+", dir="/dev/shm") as output:
+    with tempfile.TemporaryFile("w+", dir=Path(data["export_dir"]).parents[1]) as output:
         with redirect_stderr(output):
             code = cli.main(arguments)
         output.seek(0)
