@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import syscalls
+import tensorflow as tf
 import toys
 from syscalls import Point
 
@@ -32,7 +33,9 @@ from exportkit.plugin import Phase, PostStep, hookimpl
 from exportkit.registry import load_plugins
 from exportkit.versions import Claim, sweep
 
+v1 = tf.compat.v1
 LABELS = 40
+CONTEXT = multiprocessing.get_context("forkserver")
 KILLED = -9
 CRASHED = 70
 _NEW_NAMESPACE, _PRIVATE, _REMOUNT = 0x20000, 0x44000, 0x20
@@ -62,6 +65,12 @@ PLUGINS = load_plugins({"faults": Plugin()})
 
 def model() -> None:
     toys.dense(inputs=64, outputs=LABELS)
+
+
+def model_in_code(prefix: str) -> Callable[[Any], None]:
+    """The same model as a source whose values are captured from a session."""
+    model()
+    return partial(v1.train.Saver().restore, save_path=prefix)
 
 
 def config(directory: Path, base: Path, **changes: Any) -> dict[str, Any]:
@@ -144,9 +153,10 @@ class Case:
 
 @dataclass
 class Lab:
-    """A place for exports: a checkpoint, and the digests of a version that nothing disturbed."""
+    """A place for exports: a checkpoint, and the digests of a version that nothing disturbed; `in_code`: by `model_in_code`."""
 
     directory: Path
+    in_code: bool = False
     whole: Mapping[str, str] = field(default_factory=dict)
     usurper: Claim | None = None
 
@@ -170,7 +180,11 @@ class Lab:
         return parent / "base"
 
     def config(self, base: Path, **changes: Any) -> dict[str, Any]:
-        return config(self.directory, base, **changes)
+        data = config(self.directory, base, **changes)
+        if self.in_code:
+            params = {"prefix": data["source"]["checkpoint"]}
+            data["source"] = {"kind": "graph_builder", "builder": f"{__name__}:model_in_code", "params": params}
+        return data
 
     def export(self, base: Path, **changes: Any) -> Outcome:
         """Export, undisturbed."""
@@ -222,8 +236,8 @@ class Lab:
 
     def small_disk(self, options: str) -> Case | None:
         """Export to a file system of limited size (tmpfs's options), and again when it was enlarged; None where not allowed."""
-        ours, theirs = context().Pipe()
-        process = context().Process(target=_on_small_disk, args=(self, self.fresh(), options, theirs))
+        ours, theirs = CONTEXT.Pipe()
+        process = CONTEXT.Process(target=_on_small_disk, args=(self, self.fresh(), options, theirs))
         process.start()
         theirs.close()
         case = ours.recv()
@@ -235,9 +249,9 @@ Act = Callable[[Lab, Path, int, Point], int | None]
 """What happens at a point, as a verdict."""
 
 
-def kill(lab: Lab, base: Path, pid: int, point: Point) -> None:
+def kill(lab: Lab, base: Path, pid: int, point: Point) -> int:
     """The process is killed."""
-    syscalls.kill(pid, point)
+    return syscalls.kill(pid, point)
 
 
 def full(lab: Lab, base: Path, pid: int, point: Point) -> int | None:
@@ -320,8 +334,8 @@ def digests(directory: Path) -> Mapping[str, str]:
 
 def observed(lab: Lab, base: Path, during: Callable[[], Any]) -> tuple[int, list[str]]:
     """How often another process looked while something went on, as fast as it could, and what it saw that was not whole."""
-    ours, theirs = context().Pipe()
-    process = context().Process(target=_observe, args=(lab, base, theirs))
+    ours, theirs = CONTEXT.Pipe()
+    process = CONTEXT.Process(target=_observe, args=(lab, base, theirs))
     process.start()
     theirs.close()
     ours.recv()
@@ -341,13 +355,18 @@ def _observe(lab: Lab, base: Path, connection: Connection) -> None:
     connection.send((looked, half))
 
 
-def context() -> Any:
-    """Processes forked from one that has imported this module, and TensorFlow with it, and done nothing else."""
-    made = multiprocessing.get_context("forkserver")
-    made.set_forkserver_preload([__name__])
+@contextmanager
+def forking() -> Iterator[None]:
+    """While this lasts, processes are forked from one that has imported this module, TensorFlow with it, and done nothing else."""
+    forkserver._forkserver._stop()  # one that runs already has imported something else, and there is no public way to end it
+    CONTEXT.set_forkserver_preload([__name__])
     with _environment(PYTHONPATH=os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])):
         forkserver.ensure_running()
-    return made
+    try:
+        yield
+    finally:
+        forkserver._forkserver._stop()
+        CONTEXT.set_forkserver_preload(["__main__"])
 
 
 @contextmanager
@@ -363,7 +382,7 @@ def _environment(**variables: str) -> Iterator[None]:
 
 def in_process(function: Callable, *arguments: Any) -> None:
     """Call a function in a process of its own."""
-    process = context().Process(target=function, args=arguments)
+    process = CONTEXT.Process(target=function, args=arguments)
     process.start()
     process.join()
     assert process.exitcode == 0
@@ -371,8 +390,8 @@ def in_process(function: Callable, *arguments: Any) -> None:
 
 def start(data: Mapping[str, Any], work: Callable | None = None, judged: bool = False) -> tuple[Any, Connection]:
     """Start an export; with `judged`, its changes wait for `syscalls.judge` at the connection."""
-    ours, theirs = context().Pipe()
-    process = context().Process(target=_work, args=(work or run, data, theirs, judged))
+    ours, theirs = CONTEXT.Pipe()
+    process = CONTEXT.Process(target=_work, args=(work or run, data, theirs, judged))
     process.start()
     theirs.close()
     return process, ours

@@ -117,9 +117,10 @@ def judge(connection: Connection, below: tuple[Path, ...], verdict: Verdict) -> 
         os.close(listener)
 
 
-def kill(pid: int, _: Point) -> None:
-    """The verdict that ends it all: the call is never carried out."""
+def kill(pid: int, _: Point) -> int:
+    """The verdict that ends it all; the call must fail as well, or it might still be carried out."""
     os.kill(pid, signal.SIGKILL)
+    return errno.EINTR
 
 
 def _install() -> int:
