@@ -10,6 +10,7 @@ import hashlib
 import multiprocessing
 import os
 import shutil
+import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import syscalls
 import tensorflow as tf
@@ -357,13 +359,14 @@ def _observe(lab: Lab, base: Path, connection: Connection) -> None:
 
 @contextmanager
 def forking() -> Iterator[None]:
-    """While this lasts, processes are forked from one that has imported this module, TensorFlow with it, and done nothing else."""
+    """While this lasts, processes are forked from one that has imported this module, TensorFlow with it, and no more."""
     forkserver._forkserver._stop()  # one that runs already has imported something else, and there is no public way to end it
     CONTEXT.set_forkserver_preload([__name__])
     with _environment(PYTHONPATH=os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])):
         forkserver.ensure_running()
     try:
-        yield
+        with patch.object(sys.modules["__main__"], "__file__", None, create=True):  # each process would run that script again
+            yield
     finally:
         forkserver._forkserver._stop()
         CONTEXT.set_forkserver_preload(["__main__"])
