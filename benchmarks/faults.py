@@ -108,7 +108,7 @@ def _counts(cases: Sequence[Case]) -> list[str]:
         str(len(cases)),
         str(len(cases) - len(failed)),
         str(len(failed)),
-        f"{sum(case.is_one_line for case in said)} of {len(said)}",
+        f"{sum(case.is_one_line for case in said)} of {len(said)}" if said else "-",
         str(sum(bool(case.versions) for case in failed)),
         str(sum(bool(case.left) for case in cases)),
         str(sum(bool(case.half) for case in cases)),
