@@ -16,11 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from exportkit import reference_worker
+from exportkit import reference_worker, seeding
 from exportkit.errors import EnvironmentFailed, ExportKitError, Problem, StepFailed
-from exportkit.metagraph import Graph, Variable, split
-from exportkit.protos import GraphDef, MetaGraphDef, op_def_pb2
+from exportkit.metagraph import Variable, split
+from exportkit.protos import GraphDef, MetaGraphDef, config_pb2, op_def_pb2
 from exportkit.serving import Part, Prepared
+
+ConfigProto = config_pb2.ConfigProto
 
 
 @dataclass(frozen=True)
@@ -39,18 +41,20 @@ class Job:
         feeds: tensors that runs feed → dtype.
         restores: per variable operation, the arguments of the worker's restore.
         init_ops: what fills the tables.
-        config: how the session is set up, a serialized ConfigProto.
+        config: how the session is set up.
+        seeded: whether random ops shall draw the same numbers in every process.
     """
 
     meta_graph: MetaGraphDef
     feeds: Mapping[str, str]
     restores: Sequence[Mapping[str, Any]]
     init_ops: Sequence[str]
-    config: bytes = b""
+    config: ConfigProto
+    seeded: bool = False
 
     def message(self) -> dict[str, Any]:
         """The job in bytes and names, as the worker reads it."""
-        graph = _importable(self.meta_graph.graph_def, self.feeds)
+        graph = _importable(self.meta_graph, self.feeds, self.seeded)
         taken = {split(edge) for node in graph.node for edge in node.input}
         return {
             "graph": graph.SerializeToString(),
@@ -59,26 +63,28 @@ class Job:
             "consumed": [tensor for tensor in self.feeds if split(tensor) in taken],
             "restores": list(self.restores),
             "init_ops": list(self.init_ops),
-            "config": self.config,
+            "config": self.config.SerializeToString(),
         }
 
 
-def _importable(graph: GraphDef, feeds: Mapping[str, str]) -> GraphDef:
+def _importable(meta_graph: MetaGraphDef, feeds: Mapping[str, str], seeded: bool) -> GraphDef:
     """The graph without what is not of it: `_output_shapes` (TF 1's stop an import), devices, control edges to what is fed.
 
     A session does not follow a data edge from a tensor that is fed, but it does wait for its op where a control edge says so.
     """
-    copy, fed = GraphDef(), {split(tensor)[0] for tensor in feeds}
-    copy.CopyFrom(graph)
-    for node in copy.node:
+    copy, fed = MetaGraphDef(), {split(tensor)[0] for tensor in feeds}
+    copy.CopyFrom(meta_graph)
+    if seeded:
+        seeding.seed(copy)
+    for node in copy.graph_def.node:
         node.attr.pop("_output_shapes", None)
         node.device = ""
         if any(edge[0] == "^" and edge[1:] in fed for edge in node.input):
             node.input[:] = [edge for edge in node.input if edge[0] != "^" or edge[1:] not in fed]
-    return copy
+    return copy.graph_def
 
 
-def job(part: Part, prepared: Prepared, exported: str, config: bytes = b"") -> Job:
+def job(part: Part, prepared: Prepared, exported: str, config: ConfigProto) -> Job:
     """The job that is one meta graph's reference.
 
     Args:
@@ -117,15 +123,11 @@ def _slice(variable: Variable) -> str:
 
 
 class Reference:
-    """A running training graph; leave it with ``with``.
+    """A running training graph; leave it with ``with``. It starts while its maker goes on.
 
     Args:
         job: what it runs.
         timeout: seconds that its start, or a run, may take.
-
-    Raises:
-        StepFailed: TensorFlow cannot import the graph, restore it or fill its tables, or does not do so in time.
-        EnvironmentFailed: the process was killed from outside, or cannot be started.
     """
 
     def __init__(self, job: Job, timeout: float):
@@ -134,7 +136,6 @@ class Reference:
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._log}
         self._process = subprocess.Popen([sys.executable, "-P", reference_worker.__file__], env=environment, **pipes)
         self._send(job.message())
-        self._started = False
 
     def __enter__(self) -> "Reference":
         return self
@@ -144,19 +145,21 @@ class Reference:
         self._process.communicate()
         self._log.close()
 
+    def start(self) -> Refusal | None:
+        """Wait until it can run; what TensorFlow said where it cannot.
+
+        Raises:
+            StepFailed: it does not start in time.
+            EnvironmentFailed: the process was killed from outside, or cannot be started.
+        """
+        _, error = self._receive("starting it")
+        return error and Refusal(_one_line(error))
+
     def run(self, feeds: Mapping[str, np.ndarray], fetches: Sequence[str]) -> list[np.ndarray] | Refusal:
-        """Run the graph once: tensor name → value, and the tensors that are wanted."""
-        self._start()
+        """Run the graph once: tensor name → value, and the tensors that are wanted. Raises what `start` raises."""
         self._send((dict(feeds), list(fetches)))
         value, error = self._receive("running it")
         return value if error is None else Refusal(_one_line(error))
-
-    def _start(self) -> None:
-        if not self._started:
-            _, error = self._receive("starting it")
-            if error is not None:
-                raise StepFailed(Problem("training graph", f"cannot be run: {_one_line(error)}"))
-            self._started = True
 
     def _send(self, message: Any) -> None:
         try:

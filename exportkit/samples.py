@@ -93,7 +93,9 @@ class _Loader:
             except (_Misfit, OSError) as cause:
                 misfit = cause if isinstance(cause, _Misfit) else _Misfit(f"cannot be read: {cause.strerror}")
                 self.problems.append(Problem(f"samples.{self.key}.{alias}", misfit.what, misfit.do))
-        return _batch(values, {alias: self._shape(ref) for alias, ref in inputs.items()}, () if given or not inputs else (DRAWN,))
+        return _batch(
+            values, {alias: self._shape(ref) for alias, ref in inputs.items()}, () if given or not inputs else (DRAWN,)
+        )
 
     def _shape(self, ref: str) -> Shape:
         return self.bound[ref].shape
