@@ -99,7 +99,7 @@ def _draft(data: dict[str, Any], reader: Reader, plugins: Plugins) -> ExportPlan
         bindings=bound,
         signatures=signatures,
         meta_graphs=meta_graphs,
-        samples=leaves.samples(data["samples"], reader, signatures),
+        samples=leaves.samples(data["samples"], reader, signatures, bound),
         weights=_weights(data["weights"], reader),
         post=_steps(data["post"], reader, plugins),
         export_dir=_export_dir(data["export_dir"], reader),
@@ -218,8 +218,7 @@ def _check_models(drafted: ExportPlan, previews: Mapping[str, Preview], reader: 
         if id(preview) not in models:
             models[id(preview)] = Model(Graph(preview.meta_graph), {}, _open(preview, reader))
         known[key] = models[id(preview)]
-    sound = {key: s for key, s in drafted.signatures.items() if s is not None}
-    prepared, problems, lacking = prepare(replace(drafted, signatures=sound), known)
+    prepared, problems, lacking = prepare(drafted, known)
     drafted.warnings += prepared.warnings
     reader.problems += [*problems, *lacking]
     version = drafted.version

@@ -65,15 +65,19 @@ def prepare(plan: ExportPlan, models: Mapping[str, Model]) -> tuple[Prepared, li
     """
     prepared = Prepared()
     found: list[Problem] = []
+    whole = None not in plan.signatures.values()
     for key, model in models.items():
         wiring, problems = binding.wire(key, plan.meta_graphs[key], plan.bindings, plan.signatures, model.graph, model.offered)
         facts = binding.facts(plan.bindings, wiring, model.graph)
-        found += problems
-        for name in _sound(plan, wiring):
+        sound = list(_sound(plan, wiring))
+        whole = whole and len(sound) == len(wiring.signatures)
+        needed = binding.used((plan.signatures[name] for name in sound), plan.bindings)
+        found += [*problems, *binding.computed({name: plan.bindings[name] for name in needed}, facts)]
+        for name in sound:
             found += _signature_problems(name, plan, wiring, model.graph, facts)
             prepared.warnings += _signature_warnings(name, plan, wiring, model.graph, facts)
         prepared.parts[key] = Part(key, model, wiring, _pruned(plan, prepared, model, wiring), facts)
-    lacking = [] if found else _cover(plan, prepared)
+    lacking = [] if found or not whole else _cover(plan, prepared)
     prepared.warnings = list({w.partition(": ")[2]: w for w in reversed(prepared.warnings)}.values())[::-1]
     return prepared, _distinct(found), _distinct(lacking)
 
@@ -98,7 +102,7 @@ def _sound(plan: ExportPlan, wiring: Wiring) -> Iterator[str]:
     for key in wiring.signatures:
         signature = plan.signatures[key]
         leaves = [*binding.fed(signature, plan.bindings), *(binding.leaf(r, plan.bindings) for r in signature.outputs.values())]
-        if all(name in wiring.names for name in leaves):
+        if signature.outputs and all(name in wiring.names for name in leaves):
             yield key
 
 

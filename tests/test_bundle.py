@@ -340,7 +340,7 @@ def test_a_full_disk_leaves_nothing(small, tmp_path, monkeypatch):
     (tmp_path / "out").mkdir()
     with pytest.raises(EnvironmentFailed) as caught:
         copy_all(small, tmp_path / "out/copy")
-    assert str(caught.value) == f"{tmp_path}/out/copy.data-00000-of-00001: cannot be written: No space left on device"
+    assert str(caught.value) == f"{tmp_path}/out/copy.data-00000-of-00001: no space left on device; free some space"
     assert not list((tmp_path / "out").iterdir())
 
 
@@ -374,7 +374,7 @@ def test_a_checkpoint_is_not_overwritten(small):
 def test_a_directory_that_is_missing(tmp_path):
     with pytest.raises(EnvironmentFailed) as caught:
         BundleWriter(tmp_path / "no/new")
-    assert str(caught.value) == f"{tmp_path}/no/new.data-00000-of-00001: cannot be written: No such file or directory"
+    assert str(caught.value) == f"{tmp_path}/no/new.data-00000-of-00001: no such file or directory"
 
 
 @pytest.mark.parametrize(

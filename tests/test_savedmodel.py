@@ -126,10 +126,11 @@ def test_a_feature_is_cast_to_its_binding_and_has_its_default(feature, dtype, gi
 
 def test_a_feature_that_does_not_fit_its_binding_is_refused(tmp_path):
     build, changes = parsed({"dtype": "float32", "shape": [3]}, tf.float32)
-    with pytest.raises(BindingError) as refused:
+    with pytest.raises(ConfigError) as refused:
         toys.export(toys.config(toys.saved(tmp_path, build), tmp_path, **changes))
     assert str(refused.value) == (
-        "bindings.x: is float32 [?, 2], which the parsed feature float32 [?, 3] does not fit; mend the feature's shape"
+        "bindings.e.parse_example.feature.shape: 'x' is float32 [?, 2], which the parsed float32 [?, 3] does not fit; "
+        "mend the feature's shape"
     )
 
 
@@ -356,7 +357,7 @@ def test_adapters_that_do_not_fit(change, text, dense, tmp_path, monkeypatch):
     Path("labels.txt").write_text("a\n")
     output = "top.values" if "top_k" in change["top"] else "top"
     signatures = {"serving_default": {"inputs": {"x": "x"}, "outputs": {"o": output}}}
-    with pytest.raises(BindingError) as refused:
+    with pytest.raises(ConfigError) as refused:
         toys.export(toys.config(dense, tmp_path, bindings={"x": "x:0", "probs": "probs:0", **change}, signatures=signatures))
     assert str(refused.value) == text
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exportkit import bundle
+from exportkit import bundle, references
 from exportkit.capturing import compare, export_meta_graph
 from exportkit.errors import ConfigError, ExportKitError, Problem
 from exportkit.plugin import Preview, SourceModel, capture
@@ -37,22 +37,8 @@ def call(function: Callable, where: str, *args: Any, **kwargs: Any) -> Any:
         return function(*args, **kwargs)
     except ExportKitError:
         raise
-    except Exception as cause:
-        raise ConfigError(Problem(where, f"raised {type(cause).__name__}: {_one_line(cause)}{_place(cause)}")) from cause
-
-
-def _one_line(cause: BaseException) -> str:
-    return " ".join(str(cause).split())[:300]
-
-
-def _place(cause: BaseException) -> str:
-    """The user's line that raised: the innermost one outside installed packages."""
-    frames, trace = [], cause.__traceback__
-    while trace is not None:
-        frames.append((trace.tb_frame.f_code.co_filename, trace.tb_lineno))
-        trace = trace.tb_next
-    own = [f for f in frames[1:] if "site-packages" not in f[0] and not f[0].startswith("<")]
-    return f" ({own[-1][0]}:{own[-1][1]})" if own else ""
+    except (Exception, SystemExit) as cause:
+        raise ConfigError(Problem(where, f"raised {references.told(cause)}")) from cause
 
 
 def model(
