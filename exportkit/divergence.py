@@ -16,6 +16,20 @@ _UNCOMPARED = frozenset({"resource", "variant"})
 
 
 @dataclass(frozen=True)
+class Tolerance:
+    """Numbers may differ by ``atol + rtol * |there|``."""
+
+    atol: float = 0.0
+    rtol: float = 0.0
+
+    def __str__(self) -> str:
+        return f"atol {self.atol:g}" + (f", rtol {self.rtol:g}" if self.rtol else "")
+
+
+EXACT = Tolerance()
+
+
+@dataclass(frozen=True)
 class Difference:
     """How two values differ.
 
@@ -40,12 +54,8 @@ class Difference:
         return self.misfit or f"{self.there} there, {self.here} here"
 
 
-def compare(there: np.ndarray, here: np.ndarray, atol: float = 0.0, rtol: float = 0.0) -> Difference:
-    """Compare a value with the reference's. A NaN equals a NaN; integers, booleans and strings are equal or not.
-
-    Args:
-        atol, rtol: numbers may differ by ``atol + rtol * |there|``.
-    """
+def compare(there: np.ndarray, here: np.ndarray, tolerance: Tolerance = EXACT) -> Difference:
+    """Compare a value with the reference's. A NaN equals a NaN; integers, booleans and strings are equal or not."""
     if (there.dtype, there.shape) != (here.dtype, here.shape):
         return Difference(misfit=f"{_kind(there)} there, {_kind(here)} here")
     if not _is_inexact(there):
@@ -58,7 +68,7 @@ def compare(there: np.ndarray, here: np.ndarray, atol: float = 0.0, rtol: float 
     with np.errstate(invalid="ignore", over="ignore"):
         equal = (a == b) | (np.isnan(a) & np.isnan(b))
         gap = np.where(equal, 0.0, np.abs(a - b))
-        wrong = ~(equal | (gap <= atol + rtol * np.abs(a)))
+        wrong = ~(equal | (gap <= tolerance.atol + tolerance.rtol * np.abs(a)))
     return _difference(there, here, wrong, gap, float(np.max(gap, where=np.isfinite(gap), initial=0)))
 
 
@@ -102,16 +112,23 @@ class First:
     difference: Difference
 
 
-def first(tensors: Sequence[str], there: Fetch, here: Fetch, atol: float = 0.0, rtol: float = 0.0) -> First | None:
-    """The first of `tensors` whose value differs between two graphs; those that one of them cannot give are passed over."""
+def first(tensors: Sequence[str], there: Fetch, here: Fetch, tolerance: Tolerance = EXACT) -> First | None:
+    """The first of `tensors` whose value differs between two graphs.
+
+    Passed over is what the first graph does not give twice the same, and what one of them cannot give.
+    """
     for start in range(0, len(tensors), CHUNK):
-        chunk = list(tensors[start : start + CHUNK])
-        a = _fetched(chunk, there)
-        b = _fetched(list(a), here)
-        for tensor in b:
-            if found := compare(a[tensor], b[tensor], atol, rtol):
+        steady = _steady(list(tensors[start : start + CHUNK]), there)
+        for tensor, value in _fetched(list(steady), here).items():
+            if found := compare(steady[tensor], value, tolerance):
                 return First(tensor, found)
     return None
+
+
+def _steady(tensors: list[str], fetch: Fetch) -> Values:
+    once = _fetched(tensors, fetch)
+    again = _fetched(list(once), fetch)
+    return {tensor: value for tensor, value in again.items() if not unequal(once[tensor], value)}
 
 
 def _fetched(tensors: list[str], fetch: Fetch) -> dict[str, np.ndarray]:
@@ -128,8 +145,8 @@ def _fetched(tensors: list[str], fetch: Fetch) -> dict[str, np.ndarray]:
 def comparable(there: Graph, here: Graph, fetches: Sequence[str]) -> list[str]:
     """The tensors that `fetches` need in graph `here` and that both graphs have by one name, in topological order.
 
-    Left out: what runs in a frame of a loop or in a branch, where a tensor has many values or none; what no node reads; random
-    and stateful nodes; handles.
+    Left out: what runs in a frame of a loop or in a branch, where a tensor has many values or none; what no node reads;
+    handles.
     """
     ordered = _ordered(here, fetches)
     inside = _inside(here, ordered)
@@ -137,16 +154,13 @@ def comparable(there: Graph, here: Graph, fetches: Sequence[str]) -> list[str]:
     return [
         f"{name}:{index}"
         for name in ordered
-        if name not in inside
-        and name in there.nodes
-        and there.nodes[name].op == here.nodes[name].op
-        and not is_random(here, name)
+        if name not in inside and name in there.nodes and there.nodes[name].op == here.nodes[name].op
         for index in range(here.num_outputs(name) or 0)
         if (name, index) in read and here.dtype(f"{name}:{index}") not in _UNCOMPARED
     ]
 
 
-def is_random(graph: Graph, name: str) -> bool:
+def _is_random(graph: Graph, name: str) -> bool:
     """Whether a node, or a function that it calls, draws numbers."""
     node = graph.nodes[name]
     bodies = (graph.functions[function].node_def for function in graph.called([node]))
@@ -155,7 +169,7 @@ def is_random(graph: Graph, name: str) -> bool:
 
 def random_nodes(graph: Graph, fetches: Sequence[str], stops: Sequence[str] = ()) -> list[str]:
     """The nodes that `fetches` need and that draw numbers: ``dropout/random_uniform (RandomUniform)``."""
-    return [f"{name} ({graph.nodes[name].op})" for name in sorted(graph.reach(fetches, stops)) if is_random(graph, name)]
+    return [f"{name} ({graph.nodes[name].op})" for name in sorted(graph.reach(fetches, stops)) if _is_random(graph, name)]
 
 
 def _ordered(graph: Graph, fetches: Sequence[str], loops: bool = True) -> list[str]:

@@ -11,8 +11,9 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -122,28 +123,29 @@ def _slice(variable: Variable) -> str:
     return " ".join([*map(str, variable.slice.full_shape), ":".join(extents)])
 
 
-class Reference:
-    """A running training graph; leave it with ``with``. It starts while its maker goes on.
+@contextmanager
+def started(job: Job, timeout: float) -> Iterator["Reference"]:
+    """Start a training graph in a process that ends with the context.
 
     Args:
-        job: what it runs.
         timeout: seconds that its start, or a run, may take.
     """
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "2"}
+    command = [sys.executable, "-P", reference_worker.__file__]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with tempfile.TemporaryFile() as log, subprocess.Popen(command, env=environment, stderr=log, **pipes) as process:
+        try:
+            yield Reference(process, log, job, timeout)
+        finally:
+            process.kill()
 
-    def __init__(self, job: Job, timeout: float):
-        self._timeout, self._log = timeout, tempfile.TemporaryFile()
-        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "2"}
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._log}
-        self._process = subprocess.Popen([sys.executable, "-P", reference_worker.__file__], env=environment, **pipes)
+
+class Reference:
+    """A training graph in a process; `started` makes one."""
+
+    def __init__(self, process: subprocess.Popen, log: IO[bytes], job: Job, timeout: float):
+        self._process, self._log, self._timeout = process, log, timeout
         self._send(job.message())
-
-    def __enter__(self) -> "Reference":
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self._process.kill()
-        self._process.communicate()
-        self._log.close()
 
     def start(self) -> Refusal | None:
         """Wait until it can run; what TensorFlow said where it cannot.
@@ -162,11 +164,9 @@ class Reference:
         return value if error is None else Refusal(_one_line(error))
 
     def _send(self, message: Any) -> None:
-        try:
+        with suppress(BrokenPipeError):  # where it has died, that is told when its answer is missed
             pickle.dump(message, self._process.stdin, protocol=5)
             self._process.stdin.flush()
-        except BrokenPipeError:
-            pass  # it has died; what it said is told when its answer is missed
 
     def _receive(self, stage: str) -> tuple[Any, str | None]:
         late = threading.Event()

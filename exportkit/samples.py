@@ -166,7 +166,7 @@ def _fitted(value: Any, dtype: str, shape: Shape) -> np.ndarray:
     array = _strings(value) if dtype == "string" else _numbers(value, dtype)
     if shape is not None and not compatible(array.shape, shape):
         said = str(["?" if d is None else d for d in shape]).replace("'", "")
-        do = f"write [{'…'}]: one list per row" if array.ndim == len(shape) - 1 and shape[0] is None else ""
+        do = "write a list of rows" if array.ndim == len(shape) - 1 and shape[0] is None else ""
         raise _Misfit(f"has the shape {list(array.shape)}, not {said}", do)
     return array
 

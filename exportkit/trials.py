@@ -102,11 +102,11 @@ class TrainingGraph:
             EnvironmentFailed: its process was killed from outside.
         """
         job = replace(self._job, seeded=seeded)
-        with Reference(job, self._timeout) as running:
+        with reference.started(job, self._timeout) as running:
             if not (refusal := running.start()):
                 yield running
                 return
-        with Reference(self._reached(job), self._timeout) as running:
+        with reference.started(self._reached(job), self._timeout) as running:
             if running.start():
                 raise StepFailed(Problem("training graph", f"cannot be run: {refusal.text}"))
             self.note = f"the {self._part.pruned.nodes_after:,} nodes that signatures need: {refusal.text}"
