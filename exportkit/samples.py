@@ -13,7 +13,7 @@ from exportkit.binding import Shape
 from exportkit.errors import ConfigError, Problem, did_you_mean
 from exportkit.plugin import BoundTensor
 from exportkit.spec import Examples, ExportPlan, Feature, File, Literal, ParseExample, Random, Sample
-from exportkit.tensorbytes import numpy_dtype, objects
+from exportkit.tensorbytes import objects
 
 RANDOM_ROWS = 2
 RANDOM_SIZE = 8  # of a dimension that a signature leaves open, other than the first

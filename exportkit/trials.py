@@ -1,5 +1,6 @@
 """Both sides of a proof: the training graph and the export, asked the same questions."""
 
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -146,7 +147,7 @@ class MovedExport:
 
     def __init__(self, export: Export, key: str, timeout: float, *, seeded: bool = False):
         self._key, self._tags, self._timeout = key, export.plan.meta_graphs[key].tags, timeout
-        self._copy = Path(export.scratch / f"{'seeded' if seeded else 'moved'}-{key}")
+        self._copy = Path(tempfile.mkdtemp(prefix="moved-", dir=export.scratch))
         self._taken = relocation.relocate(export.directory, self._copy, seeded=seeded)
         self.meta = native.meta_graph(self._copy, self._tags)
 
