@@ -1,6 +1,6 @@
 """Where two graphs of one origin begin to differ: values compared, and the first node that has another one."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
