@@ -82,11 +82,12 @@ def system_error(cause: OSError, path: str | os.PathLike[str]) -> EnvironmentFai
     advice = {
         errno.ENOSPC: "free some space",
         errno.EDQUOT: "free some space",
-        errno.EACCES: "make it writable, or choose another place",
-        errno.EROFS: "choose another place",
+        errno.EACCES: "make it writable, or choose another directory",
+        errno.EPERM: "make it writable, or choose another directory",
     }
-    what = (cause.strerror or str(cause)).lower()
-    return EnvironmentFailed(Problem(os.fspath(cause.filename or path), what, advice.get(cause.errno or 0, "")))
+    where = cause.filename if isinstance(cause.filename, str | os.PathLike) else path
+    do = advice.get(cause.errno or 0, "choose another directory")
+    return EnvironmentFailed(Problem(os.fspath(where), (cause.strerror or str(cause)).lower(), do))
 
 
 def did_you_mean(name: str, known: Iterable[str], most: int = 3) -> str:

@@ -24,7 +24,7 @@ VARIABLES = {
     "queue-estimator": 18,
     "iterator-estimator": 20,
 }
-STALE = "the graph and the checkpoint are not of one run: take the .meta that was saved with it"
+STALE = "take the graph and the checkpoint of one run"
 UNSAVED = "map it with weights.names, or list it in weights.initialize"
 REFUSED = {
     "threaded-training": [
@@ -45,7 +45,9 @@ def config(entry, base):
         "name": entry["name"],
         "source": {"kind": "meta_graph", "checkpoint": str(CORPUS / entry["prefix"])},
         "bindings": {**{k: {"placeholder": t} for k, t in entry["inputs"].items()}, **constants, **entry["outputs"]},
-        "signatures": {"serving_default": {"inputs": {k: k for k in entry["inputs"]}, "outputs": {k: k for k in entry["outputs"]}}},
+        "signatures": {
+            "serving_default": {"inputs": {k: k for k in entry["inputs"]}, "outputs": {k: k for k in entry["outputs"]}}
+        },
         "export_dir": str(base / entry["name"]),
     }
 

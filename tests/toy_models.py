@@ -42,9 +42,14 @@ def resources():
 
 def partitioned():
     """An embedding of 7 rows in three parts, as a parameter server keeps it."""
+
+    def part(shape, dtype, partition_info):
+        start = partition_info.var_offset[0]
+        return tf.constant(ramp(7, 2)[start : start + shape[0]], dtype)
+
     ids = v1.placeholder(tf.int64, [None], "ids")
     with v1.variable_scope("embedding", partitioner=v1.fixed_size_partitioner(3)):
-        table = v1.get_variable("table", [7, 2], initializer=v1.constant_initializer(ramp(7, 2)))
+        table = v1.get_variable("table", [7, 2], initializer=part)
     tf.nn.embedding_lookup(table, ids, name="vectors")
 
 
