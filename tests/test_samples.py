@@ -5,9 +5,10 @@ import pytest
 import tensorflow as tf
 import toys
 
-from exportkit import samples, tfexample
+from exportkit import samples
 from exportkit.errors import ConfigError
 from exportkit.plugin import BoundTensor
+from exportkit.samples import tfexample
 from exportkit.spec import Examples, ExportPlan, Feature, File, Literal, ParseExample, Random, Signature, Tensor
 
 FEATURES = {

@@ -13,16 +13,16 @@ import tensorflow as tf
 import toys
 
 import exportkit
-from exportkit import divergence, relocation
 from exportkit.bundle import Bundle, BundleWriter
-from exportkit.divergence import Tolerance, compare
 from exportkit.errors import ConfigError, StepFailed
 from exportkit.metagraph import Graph, read_saved_model
 from exportkit.plugin import Phase, PostStep, hookimpl
+from exportkit.proof import divergence, relocation
+from exportkit.proof.divergence import Tolerance, compare
+from exportkit.proof.trials import TrainingGraph
 from exportkit.registry import load_plugins
 from exportkit.steps import verify
 from exportkit.steps.verify import Verify
-from exportkit.trials import TrainingGraph
 
 v1 = tf.compat.v1
 KEPT = []

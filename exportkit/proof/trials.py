@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from exportkit import adapters, binding, native, reference, relocation
+from exportkit import binding, native
 from exportkit.errors import Problem, StepFailed
 from exportkit.native import ConfigProto, Request
 from exportkit.plugin import Export
-from exportkit.reference import Job, Reference, Refusal
+from exportkit.proof import adapters, reference, relocation
+from exportkit.proof.reference import Job, Reference, Refusal
 from exportkit.samples import Batch
 from exportkit.tensorbytes import numpy_dtype, objects
 

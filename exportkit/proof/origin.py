@@ -6,15 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from exportkit import binding, divergence
-from exportkit.divergence import Difference, Tolerance, compare
+from exportkit import binding
 from exportkit.errors import Problem
 from exportkit.metagraph import Graph
 from exportkit.metagraph.tensors import VARIABLE_OPS, split
 from exportkit.plugin import Export
-from exportkit.reference import Reference, Refusal
+from exportkit.proof import divergence
+from exportkit.proof.divergence import Difference, Tolerance, compare
+from exportkit.proof.reference import Reference, Refusal
+from exportkit.proof.trials import MovedExport, TrainingGraph, Trial
 from exportkit.spec import Lookup, TopK
-from exportkit.trials import MovedExport, TrainingGraph, Trial
 
 SMALL = 1e-3  # of a value: what may be allowed
 

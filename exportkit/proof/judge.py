@@ -9,16 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from exportkit import divergence, samples
-from exportkit.divergence import Difference, Tolerance, compare, unequal
+from exportkit import samples
 from exportkit.errors import Problem
 from exportkit.metagraph import Graph
 from exportkit.native import ConfigProto, unoptimized
-from exportkit.origin import origins
 from exportkit.plugin import Export
-from exportkit.reference import Refusal
+from exportkit.proof import divergence
+from exportkit.proof.divergence import Difference, Tolerance, compare, unequal
+from exportkit.proof.origin import origins
+from exportkit.proof.reference import Refusal
+from exportkit.proof.trials import Answer, Answers, MovedExport, TrainingGraph, Trial, trials
 from exportkit.samples import Batch
-from exportkit.trials import Answer, Answers, MovedExport, TrainingGraph, Trial, trials
 
 Output = tuple[str, str]  # signature, alias
 Failure = tuple[Trial, str, Difference]  # the question, the output's alias, how the answers differ
