@@ -26,7 +26,7 @@ def may(rooms="", parties="", late="", late_parties=""):
     return Imports(*(set(text.split()) for text in (rooms, parties, late, late_parties)))
 
 
-DOOR = "bundle capturing errors metagraph native plugin protos references runtime sources spec"
+DOOR = "bundle capturing errors metagraph native plugin proof protos references runtime sources spec"
 
 # room (or package) → rooms and third parties that it may import, then those that it may import inside functions only
 TABLE = {
@@ -52,7 +52,11 @@ TABLE = {
     "leaves": may("binding errors fields protos spec"),
     "weights": may("bundle errors metagraph spec"),
     "serving": may("binding bundle errors metagraph spec weights"),
-    "plugin": may("errors spec", "pluggy", late="capturing protos report", late_parties="tensorflow"),
+    "plugin": may("errors spec", "pluggy", late="capturing protos report serving", late_parties="tensorflow"),
+    "samples": may("binding errors plugin protos spec sstable tensorbytes", "google google_crc32c numpy"),
+    "proof": may(
+        "binding errors metagraph native plugin protos samples serving spec tensorbytes", "numpy", late_parties="tensorflow"
+    ),
     "hookspecs": may("errors plugin report spec", "pluggy"),
     "registry": may("errors hookspecs plugin", "pluggy"),
     "capturing": may("bundle errors metagraph plugin weights", "numpy", late="protos", late_parties="tensorflow"),
