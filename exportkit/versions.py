@@ -162,7 +162,7 @@ def staging(base: Path, number: int) -> Path:
 def sweep(base: Path) -> list[Path]:
     """Remove what runs that died left below `base`, as far as it can be; the lock of a live one keeps its own."""
     removed = []
-    for path in sorted(base.iterdir()):
+    for path in sorted(base.glob(".*.staging")):
         ours = re.fullmatch(r"\.[0-9a-f]+\.staging", path.name) and not path.is_symlink()
         with suppress(OSError):
             lock = _lock(path, create=False) if ours else None

@@ -107,8 +107,8 @@ def test_a_read_only_base_path(lab):
     case = lab.small_disk("ro")
     if case is None:
         pytest.skip("mounting a file system is not allowed")
-    assert case.is_one_line and case.outcome.code == 1
-    assert case.outcome.text.endswith("base: read-only file system; choose another place")
+    assert case.is_one_line and case.outcome.code == 2  # the plan tells it, before anything is built
+    assert case.outcome.text.endswith(" is not writable; make it writable, or choose another one")
     assert case.completes
 
 
