@@ -14,12 +14,13 @@ import toys
 
 import exportkit
 from exportkit.bundle import Bundle, BundleWriter
-from exportkit.errors import ConfigError, StepFailed
+from exportkit.errors import ConfigError, EnvironmentFailed, StepFailed
 from exportkit.metagraph import Graph, read_saved_model
 from exportkit.plugin import Phase, PostStep, hookimpl
 from exportkit.proof import divergence, relocation
 from exportkit.proof.divergence import Tolerance, compare
 from exportkit.proof.trials import TrainingGraph
+from exportkit.protos import MetaGraphDef
 from exportkit.registry import load_plugins
 from exportkit.steps import verify
 from exportkit.steps.verify import Verify
@@ -464,6 +465,33 @@ def test_the_training_graph_waits_for_no_queue(tmp_path):
     bindings = {"x": {"placeholder": "batch:1", "shape": [None, 4]}, "probs": "probs:0"}
     _, details = exported(tmp_path, queued, bindings=bindings)
     assert details["serving"]["signatures"]["serving_default"]["rows"] == [1, 2]
+
+
+def test_a_training_graph_that_cannot_be_imported_whole_is_run_in_part(tmp_path):
+    prefix = toys.saved(tmp_path, toys.dense)
+    meta = MetaGraphDef.FromString(Path(f"{prefix}.meta").read_bytes())
+    meta.graph_def.node.add(name="gone", op="OpOfContrib")
+    meta.meta_info_def.stripped_op_list.op.add(name="OpOfContrib")
+    Path(f"{prefix}.meta").write_bytes(meta.SerializeToString())
+    post = {"verify": {"kind": "verify"}}
+    report = exportkit.run(exportkit.plan(toys.config(prefix, tmp_path, post=post), PLUGINS), PLUGINS)
+    said = report.steps[0].details["meta_graphs"]["serving"]["training graph"]
+    assert said.startswith("the ") and " nodes that signatures need: NotFoundError: Op type not registered" in said
+
+
+def test_a_training_graph_that_does_not_answer_in_time(whole, tmp_path):
+    with pytest.raises(StepFailed) as caught:
+        Verify(timeout=0.01).run(copied(whole, tmp_path))
+    assert str(caught.value) == (
+        "training graph: starting it: no end within 0.01 s; raise the timeout, or look for a queue that waits for ever"
+    )
+
+
+def test_a_training_graph_whose_process_dies(whole):
+    with pytest.raises(EnvironmentFailed) as caught, TrainingGraph(whole, "serving", 60).running() as running:
+        running._process.kill()
+        running.run({}, [])
+    assert str(caught.value).startswith("training graph: running it: its process died: ")
 
 
 # ---- the parts ----
