@@ -13,7 +13,7 @@ import inspect
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, suppress
 from functools import cache
 from pathlib import Path
@@ -33,7 +33,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from exportkit import registry
 from exportkit.cli import arguments as cli_arguments
-from exportkit.cli import print_problems, wants_tracebacks
+from exportkit.cli import print_problems, process, wants_tracebacks
 from exportkit.cli.explain import explain
 from exportkit.cli.overview import overview
 from exportkit.errors import ConfigError, EnvironmentFailed, ExportKitError, PluginError, Problem
@@ -227,8 +227,13 @@ def _as_hydra_expects(flags: Sequence[str], overrides: Sequence[str]) -> Iterato
     here = os.getcwd()
     path = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
     environment = {"HYDRA_FULL_ERROR": "1", "PYTHONPATH": path, **cli_arguments.completion(os.environ)}
-    stderr = sys.stderr if wants_tracebacks() else _WithoutHydrasLine(sys.stderr)
-    with _environment(environment), _interpreter([*flags, *overrides], here), redirect_stderr(stderr), _refusals(user):
+    stderr = sys.stderr if wants_tracebacks() else process.WithoutHydrasLine(sys.stderr)
+    with (
+        process.environment(environment),
+        process.interpreter([*flags, *overrides], here),
+        redirect_stderr(stderr),
+        _refusals(user),
+    ):
         yield
 
 
@@ -248,42 +253,3 @@ def _refusals(user: Path | None) -> Iterator[None]:
         raise EnvironmentFailed(Problem(str(error.filename or "files"), error.strerror or str(error))) from error
     except Exception as error:
         raise PluginError(unexpected(error)) from error
-
-
-@contextmanager
-def _interpreter(arguments: Sequence[str], here: str) -> Iterator[None]:
-    """Hydra reads its arguments from ``sys.argv``; a console script does not find modules in the working directory."""
-    argv, path = sys.argv, sys.path[:]
-    sys.argv = [argv[0], *arguments]
-    sys.path[:0] = [here] if here not in path else []
-    try:
-        yield
-    finally:
-        sys.argv, sys.path[:] = argv, path
-
-
-@contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
-
-
-class _WithoutHydrasLine:
-    """stderr without the line that Hydra writes where a job failed: what failed is said anyway."""
-
-    def __init__(self, stream: Any):
-        self._stream = stream
-
-    def write(self, text: str) -> int:
-        return len(text) if text.startswith("Error executing job with overrides:") else self._stream.write(text)
-
-    def close(self) -> None:
-        """absl's log handler closes a stream that is not ``sys.stderr`` any more; this one is not its own to close."""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
