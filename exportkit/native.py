@@ -1,0 +1,236 @@
+"""Runs a SavedModel in a process of its own, the way a model server's core loads and runs it.
+
+The process is `exportkit.native_worker`: TensorFlow's C++ loader without its Python, up in half a second. What kills it there
+would kill a server, and is one error here.
+"""
+
+import os
+import pickle
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import IO, Any
+
+import numpy as np
+
+from exportkit import native_worker
+from exportkit.errors import EnvironmentFailed, ExportKitError, Problem, StepFailed, did_you_mean
+from exportkit.metagraph import read_saved_model
+from exportkit.protos import MetaGraphDef, config_pb2, dtype_name
+
+ConfigProto = config_pb2.ConfigProto
+Run = tuple[Mapping[str, np.ndarray], Sequence[str]]
+Reply = tuple[list[np.ndarray] | None, float, tuple[str, str] | None]
+LOG_BYTES = 1 << 16
+NOISE = re.compile(r"[IWE]\d{4} |WARNING: All log messages|\*\*\*|@ ")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a client sends: a signature's key and its inputs by alias; strings are bytes or str in an object array."""
+
+    signature: str
+    inputs: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Served:
+    """What came back.
+
+    Attributes:
+        outputs: per request its values, by alias; per raw run a list in the order of its fetches. Strings are bytes in
+            object arrays.
+        load_seconds: what loading took, restoring and initialising included.
+        run_seconds: what each run took; the first of a signature builds its executor.
+    """
+
+    outputs: list[Any]
+    load_seconds: float
+    run_seconds: list[float]
+
+
+def run_signatures(
+    directory: str | os.PathLike,
+    tags: Sequence[str],
+    requests: Sequence[Request],
+    *,
+    timeout: float | None = None,
+    config: ConfigProto | None = None,
+) -> Served:
+    """Load a SavedModel once, in a fresh process, and send it requests.
+
+    Args:
+        directory: the SavedModel.
+        tags: exactly the tags of one of its meta graphs.
+        requests: answered one after the other; those after a refused one, too.
+        timeout: seconds for all of it, loading included.
+        config: how the session is set up; the C++ defaults where it is not given.
+
+    Raises:
+        StepFailed: with all problems of the first stage that has some: requests that do not fit their signature; the load;
+            the runs that TensorFlow refused, one that killed the process, or one that did not end.
+        BindingError: there is no saved_model.pb to read.
+        EnvironmentFailed: the process was killed from outside, or is not to be started.
+    """
+    signatures = meta_graph(directory, tags).signature_def
+    named = {f"request {i} ({request.signature})": request for i, request in enumerate(requests)}
+    if problems := [Problem(os.fspath(directory), *p) for name, r in named.items() for p in _misfits(signatures, name, r)]:
+        raise StepFailed(*problems)
+    runs = {name: _as_run(signatures[request.signature], request) for name, request in named.items()}
+    served = _Process(directory, tags, runs, config).serve(timeout)
+    aliases = [sorted(signatures[request.signature].outputs) for request in requests]
+    outputs = [dict(zip(names, values, strict=True)) for names, values in zip(aliases, served.outputs, strict=True)]
+    return replace(served, outputs=outputs)
+
+
+def run(
+    directory: str | os.PathLike,
+    tags: Sequence[str],
+    runs: Sequence[Run],
+    *,
+    timeout: float | None = None,
+    config: ConfigProto | None = None,
+) -> Served:
+    """The same by tensor names: each run is ``({tensor name: value}, [tensor names])``."""
+    meta_graph(directory, tags)
+    return _Process(directory, tags, {f"run {i}": run for i, run in enumerate(runs)}, config).serve(timeout)
+
+
+def unoptimized() -> ConfigProto:
+    """A session that computes the graph as it is written: nothing folded, fused or rearranged."""
+    config = ConfigProto()
+    config.graph_options.optimizer_options.opt_level = config_pb2.OptimizerOptions.L0
+    config.graph_options.rewrite_options.disable_meta_optimizer = True
+    return config
+
+
+def meta_graph(directory: str | os.PathLike, tags: Sequence[str]) -> MetaGraphDef:
+    """The meta graph whose tags are exactly `tags`.
+
+    Raises:
+        StepFailed: no meta graph has them.
+        BindingError: there is no saved_model.pb to read.
+    """
+    by_tags = {frozenset(meta.meta_info_def.tags): meta for meta in read_saved_model(directory).meta_graphs}
+    if meta := by_tags.get(frozenset(tags)):
+        return meta
+    known = ", ".join(sorted(_tag_set(known) for known in by_tags))
+    raise StepFailed(Problem(os.fspath(directory), f"no meta graph has the tags {_tag_set(tags)}", f"it has {known}"))
+
+
+def _tag_set(tags: Sequence[str] | frozenset[str]) -> str:
+    return f"[{', '.join(sorted(tags))}]"
+
+
+def _misfits(signatures: Mapping[str, Any], name: str, request: Request) -> Iterator[tuple[str, str]]:
+    """What is wrong with a request before anything runs, and what to do: its key, its aliases, its dtypes."""
+    if request.signature not in signatures:
+        yield f"{name}: no such signature", did_you_mean(request.signature, signatures)
+        return
+    inputs, outputs = signatures[request.signature].inputs, signatures[request.signature].outputs
+    for alias in sorted(inputs.keys() - request.inputs.keys()):
+        yield f"{name}: the input {alias} is missing", ""
+    for alias in sorted(request.inputs.keys() - inputs.keys()):
+        yield f"{name}: {alias} is no input of the signature", did_you_mean(alias, inputs)
+    for alias in sorted(request.inputs.keys() & inputs.keys()):
+        known, fed = dtype_name(inputs[alias].dtype), _dtype(request.inputs[alias])
+        if known != fed:
+            yield f"{name}: {alias} is fed {fed} and is {known}", ""
+    for alias, info in sorted([*inputs.items(), *outputs.items()], key=lambda item: item[0]):
+        if not info.name:
+            yield f"{name}: {alias} is not a dense tensor", "give its parts, such as indices and values, aliases of their own"
+
+
+def _dtype(value: np.ndarray) -> str:
+    dtype = np.asarray(value).dtype
+    return "string" if dtype.kind in "OSUT" else dtype.name
+
+
+def _as_run(signature: Any, request: Request) -> Run:
+    feeds = {signature.inputs[alias].name: np.asarray(value) for alias, value in request.inputs.items()}
+    return feeds, [signature.outputs[alias].name for alias in sorted(signature.outputs)]
+
+
+class _Process:
+    """One start of the worker. `runs` are by the name that a problem calls them by."""
+
+    def __init__(self, directory: str | os.PathLike, tags: Sequence[str], runs: Mapping[str, Run], config: ConfigProto | None):
+        self.directory, self.runs = os.fspath(directory), runs
+        self.request = self.directory, list(tags), (config or ConfigProto()).SerializeToString(), list(runs.values())
+
+    def serve(self, timeout: float | None) -> Served:
+        with tempfile.TemporaryFile() as asked, tempfile.TemporaryFile() as answers, tempfile.TemporaryFile() as log:
+            pickle.dump(self.request, asked, protocol=5)
+            asked.seek(0)
+            code = _start({"stdin": asked, "stdout": answers, "stderr": log}, timeout)
+            answers.seek(0)
+            replies = list(_replies(answers))
+            self._refuse(replies)
+            if code != 0:
+                stage = ["while it loads", *self.runs][len(replies)]
+                raise _death(self.directory, stage, code, _last_words(log), timeout)
+        values, seconds, _ = zip(*replies, strict=True)
+        return Served(list(values[1:]), seconds[0], list(seconds[1:]))
+
+    def _refuse(self, replies: Sequence[Reply]) -> None:
+        """Raise what TensorFlow refused."""
+        stages = zip(["does not load", *self.runs], replies, strict=False)
+        said = [f"{stage}: {error[0]}: {_one_line(error[1])}" for stage, (_, _, error) in stages if error]
+        if said:
+            raise StepFailed(*(Problem(self.directory, what) for what in said))
+
+
+def _death(directory: str, stage: str, code: int | None, words: str, timeout: float | None) -> ExportKitError:
+    """The error for a worker that did not come to its end: its exit code is None where time ran out."""
+    if code is None:
+        do = "raise the timeout, or look for a loop or a queue that waits for ever"
+        return StepFailed(Problem(directory, f"{stage}: no end within {timeout:g} s", do))
+    if code > 0:
+        return EnvironmentFailed(Problem(directory, f"{stage}: the process that serves it failed: {words}"))
+    if code == -signal.SIGKILL:
+        what = f"{stage}: the process that served it was killed, most often for want of memory"
+        return EnvironmentFailed(Problem(directory, what, "free some memory"))
+    what = f"{stage}: the process that served it died: {words or signal.Signals(-code).name}"
+    return StepFailed(Problem(directory, what, "a model server would die as well: let the graph check what it is fed"))
+
+
+def _start(files: Mapping[str, IO[bytes]], timeout: float | None) -> int | None:
+    """Run the worker to its end.
+
+    Its path is its only tie to this package, whose import would cost more than its own.
+
+    Returns:
+        Its exit code, minus a signal's number; None where it did not end in time and was killed.
+    """
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "2"}
+    try:
+        return subprocess.run(
+            [sys.executable, "-P", native_worker.__file__], env=environment, timeout=timeout, **files
+        ).returncode
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def _replies(file: IO[bytes]) -> Iterator[Reply]:
+    """The replies that a worker wrote before it ended, or died."""
+    with suppress(EOFError, pickle.UnpicklingError):
+        while True:
+            yield pickle.load(file)
+
+
+def _last_words(log: IO[bytes]) -> str:
+    """The line of a log that says why its process ended: a fatal one, or else the last that is neither noise nor a stack frame."""
+    log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_BYTES))
+    lines = [line.strip() for line in log.read().decode(errors="replace").splitlines()]
+    fatal = [line for line in lines if re.match(r"F\d{4} ", line)]
+    lines = [line for line in lines if line and not NOISE.match(line)]
+    return re.sub(r"^F\d{4} .*?\] ", "", (fatal or lines or [""])[-1])
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
