@@ -5,6 +5,8 @@ pickling (a worker hands it to its parent), and knows the exit code of the comma
 """
 
 import difflib
+import errno
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -72,6 +74,18 @@ class StepFailed(ExportKitError):
 
 class EnvironmentFailed(ExportKitError):
     """The machine refused: a directory that cannot be written, a full disk, a process that died."""
+
+
+def system_error(cause: OSError, path: str | os.PathLike[str]) -> EnvironmentFailed:
+    """What the operating system refused at `path`, or at the path that it names itself, and what to do about it."""
+    advice = {
+        errno.ENOSPC: "free some space",
+        errno.EDQUOT: "free some space",
+        errno.EACCES: "make it writable, or choose another place",
+        errno.EROFS: "choose another place",
+    }
+    what = (cause.strerror or str(cause)).lower()
+    return EnvironmentFailed(Problem(os.fspath(cause.filename or path), what, advice.get(cause.errno or 0, "")))
 
 
 def did_you_mean(name: str, known: Iterable[str], most: int = 3) -> str:

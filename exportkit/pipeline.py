@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exportkit.bundle import Bundle, prove
-from exportkit.errors import EnvironmentFailed, ExportKitError, PluginError, Problem, StepFailed
+from exportkit.errors import EnvironmentFailed, ExportKitError, PluginError, Problem, StepFailed, system_error
 from exportkit.metagraph import Graph
 from exportkit.plan import wanted
 from exportkit.plugin import Export, ModelSource, Phase, SourceModel
@@ -19,7 +19,7 @@ from exportkit.report import ExportReport, MetaGraphReport, SignatureReport, Ste
 from exportkit.runtime import import_tensorflow
 from exportkit.serving import Model, Prepared, demand
 from exportkit.spec import ExportPlan
-from exportkit.versions import Claim, failed
+from exportkit.versions import Claim
 
 if TYPE_CHECKING:
     from exportkit.savedmodel import BoundGraph
@@ -58,7 +58,7 @@ def run(plan: ExportPlan, plugins: Plugins | None = None, progress: Progress | N
             _export(plan, plugins, report, scratch, progress or _silent)
         report.status = "exported"
     except OSError as cause:
-        error = failed(cause, plan.export_dir)
+        error = system_error(cause, plan.export_dir)
         report.error = str(error)
         raise error from cause
     except BaseException as error:
@@ -268,7 +268,7 @@ def _finish(plan: ExportPlan, plugins: Plugins, report: ExportReport) -> None:
         try:
             report.write(plan.report)
         except OSError as error:
-            log.warning("%s", failed(error, plan.report))
+            log.warning("%s", system_error(error, plan.report))
     for error in plugins.notify("exportkit_export_finished", report=report):
         log.warning("%s", error)
 

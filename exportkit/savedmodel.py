@@ -178,7 +178,9 @@ def _import(part: Part, replaced: Mapping[str, tf.Tensor], device: str | None) -
             v1.train.import_meta_graph(meta, input_map=dict(replaced))
         except (ValueError, TypeError, KeyError, tf.errors.OpError) as cause:
             text = " ".join(str(cause).split())
-            raise BindingError(Problem(f"meta_graphs.{part.key}", f"TensorFlow cannot import the serving graph: {text}")) from cause
+            raise BindingError(
+                Problem(f"meta_graphs.{part.key}", f"TensorFlow cannot import the serving graph: {text}")
+            ) from cause
         finally:
             meta.ClearField("saver_def")
 

@@ -118,7 +118,7 @@ def _signature_problems(
 def _signature_warnings(key: str, plan: ExportPlan, wiring: Wiring, graph: Graph, facts: Mapping[str, Facts]) -> Iterator[str]:
     signature = plan.signatures[key]
     fetches, stops = wiring.fetches(plan.signatures, plan.bindings, [key]), _stops(plan, wiring, signature)
-    yield from map(str, metagraph.warnings(graph, fetches, wiring.feeds(signature, plan.bindings), f"signatures.{key}"))
+    yield from map(str, metagraph.warnings(graph, fetches, stops, f"signatures.{key}", wiring.constants))
     reached = graph.reach(fetches, stops)
     for name in binding.fed(signature, plan.bindings):
         tensor = wiring.inputs[name]

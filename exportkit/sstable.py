@@ -70,7 +70,7 @@ class Table:
         """
         self.data = data
         if len(data) < _FOOTER or data[-len(MAGIC) :] != MAGIC:
-            raise ValueError("it does not end like a checkpoint file")
+            raise ValueError("it does not end like a checkpoint: it was cut short or is something else")
         footer = data[-_FOOTER:]
         _, offset, size = _handle(footer, skip=1)
         self._index = [(key, *_handle(value)[1:]) for key, value in _entries(self._block(offset, size))]
@@ -81,13 +81,13 @@ class Table:
             yield from _entries(self._block(offset, size))
 
     def get(self, key: bytes) -> bytes:
-        """The value of one key, reading only its block; KeyError where there is none."""
+        """The value of one key, reading only its block; ValueError where there is none."""
         at = bisect.bisect_left(self._index, key, key=lambda block: block[0])
         for _, offset, size in self._index[at : at + 1]:
             for found, value in _entries(self._block(offset, size)):
                 if found == key:
                     return value
-        raise KeyError(key)
+        raise ValueError(f"it has no entry {key!r}")
 
     def _block(self, offset: int, size: int) -> bytes:
         end = offset + size
@@ -240,28 +240,3 @@ def _successor(last: bytes) -> bytes:
         if byte < 255:
             return last[:at] + bytes([byte + 1])
     return last
-
-
-def slice_key(name: str, extents: Iterable[tuple[int, int]]) -> bytes:
-    """The key that a slice of a partitioned variable has (``EncodeTensorNameSlice`` in TensorFlow's saved_tensor_slice_util).
-
-    Args:
-        name: the whole variable's name.
-        extents: (start, length) of each dimension; length -1 for all of it.
-    """
-    extents = list(extents)
-    escaped = name.encode().replace(b"\0", b"\0\xff")
-    key = _ordered_unsigned(0) + escaped + b"\0\1" + _ordered_unsigned(len(extents))
-    return key + b"".join(_ordered_signed(number) for extent in extents for number in extent)
-
-
-def _ordered_unsigned(value: int) -> bytes:
-    digits = value.to_bytes((value.bit_length() + 7) // 8, "big")
-    return bytes([len(digits)]) + digits
-
-
-def _ordered_signed(value: int) -> bytes:
-    """A number as OrderedCode writes it: the leading ones (zeros, if negative) count the bytes, seven bits in each."""
-    length = (value if value >= 0 else ~value).bit_length() // 7 + 1
-    header = ((1 << length) - 1) << 7 * length
-    return (value & ((1 << 8 * length) - 1) ^ header).to_bytes(length, "big")

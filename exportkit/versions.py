@@ -14,7 +14,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from exportkit.errors import ConfigError, EnvironmentFailed, Problem
+from exportkit.errors import ConfigError, Problem, system_error
 
 _RENAME_NOREPLACE = 1
 _AT_FDCWD = -100
@@ -39,7 +39,7 @@ class Claim:
             shutil.rmtree(self.directory, ignore_errors=True)
             self.directory.mkdir()
         except OSError as cause:
-            raise failed(cause, base) from cause
+            raise system_error(cause, base) from cause
 
     @property
     def _staging(self) -> Path:
@@ -66,7 +66,7 @@ class Claim:
             self._rename()
             _sync_one(self.base)
         except OSError as cause:
-            raise failed(cause, self.base / str(self.number)) from cause
+            raise system_error(cause, self.base / str(self.number)) from cause
         self._release()
         return self.base / str(self.number)
 
@@ -138,18 +138,6 @@ def rename_exclusively(old: Path, new: Path) -> None:
     if os.path.lexists(new):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(new))
     os.rename(old, new)
-
-
-def failed(cause: OSError, path: Path) -> EnvironmentFailed:
-    """What the operating system refused, as one line."""
-    advice = {
-        errno.ENOSPC: "free some space",
-        errno.EDQUOT: "free some space",
-        errno.EACCES: "make it writable, or choose another export_dir",
-        errno.EROFS: "choose another export_dir",
-    }
-    where = cause.filename or path
-    return EnvironmentFailed(Problem(str(where), (cause.strerror or str(cause)).lower(), advice.get(cause.errno or 0, "")))
 
 
 def _first(base: Path, version: str) -> int:

@@ -1,9 +1,12 @@
 """MetaGraphDefs as protos: read, cut, bake, prune to the reachable set, rank inputs and outputs, find problems."""
 
 from exportkit.metagraph.audit import problems, warnings
-from exportkit.metagraph.graph import Graph, Variable, canonical, read, read_saved_model, split
+from exportkit.metagraph.files import read, read_saved_model
+from exportkit.metagraph.graph import Graph
 from exportkit.metagraph.prune import Pruned, serving_subgraph
 from exportkit.metagraph.suggest import Candidate, constants_suggested, rank_inputs, rank_outputs
+from exportkit.metagraph.tensors import canonical, split
+from exportkit.metagraph.variables import Variable
 
 __all__ = [
     "Candidate",

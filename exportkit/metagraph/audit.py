@@ -1,14 +1,18 @@
 """What stands in the way of serving a subgraph, and what may surprise whoever serves it."""
 
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 
 from exportkit.errors import Problem
-from exportkit.metagraph.graph import VARIABLE_OPS, Graph, canonical, shared_name
-from exportkit.metagraph.kinds import RANDOM, TABLES, kind, obstacle
-from exportkit.metagraph.prune import blocker, table_initializers
+from exportkit.metagraph.graph import Graph
+from exportkit.metagraph.kinds import RANDOM, UPDATES, kind, obstacle
 from exportkit.metagraph.suggest import constant_for
+from exportkit.metagraph.tables import blocker, holds_table, table_initializers
+from exportkit.metagraph.tensors import VARIABLE_OPS, canonical, shared_name
 from exportkit.protos import NodeDef
 
+_NOTHING: Mapping[str, object] = MappingProxyType({})
 _WHY = {
     "queue": "belongs to the training input queue",
     "iterator": "belongs to the training input pipeline",
@@ -37,7 +41,7 @@ def problems(graph: Graph, fetches: Iterable[str], stops: Iterable[str], where: 
     used = _used(graph, via)
     found = [_judged(graph, graph.nodes[name], via[name], used) for name in via]
     found += _in_functions(graph, via)
-    found += [_unfilled(graph, name, stops) for name in via if graph.nodes[name].op in TABLES]
+    found += [_unfilled(graph, name, stops) for name in via if holds_table(graph, name)]
     return [Problem(where, *said) for said in found if said]
 
 
@@ -57,20 +61,30 @@ def _judged(graph: Graph, node: NodeDef, user: str | None, used: dict[str, list[
     if found == "placeholder":
         return _unfed(graph, node, user)
     if found:
-        return f"{needed} {_WHY[found]}", _cut(used.get(node.name, [f"{node.name}:0"]))
+        return f"{needed} {_WHY[found]}", _way_out(graph, node, user, used)
     if graph.ops and node.op not in graph.ops and node.op not in graph.functions:
-        return f"{needed} is of an op that the meta graph does not describe", _cut(used.get(node.name, [f"{node.name}:0"]))
+        return f"{needed} is of an op that the meta graph does not describe", _way_out(graph, node, user, used)
     return None
+
+
+def _way_out(graph: Graph, node: NodeDef, user: str | None, used: dict[str, list[str]]) -> str:
+    if graph.num_outputs(node.name) == 0:
+        return (
+            f"only control edges lead there: cut before them, as with {{placeholder: {user}:0}}" if user else "do not name it"
+        )
+    return _cut(used.get(node.name, [f"{node.name}:0"]))
 
 
 def _unfed(graph: Graph, node: NodeDef, user: str | None) -> tuple[str, str]:
     tensor = f"{node.name}:0"
-    value = constant_for(graph, tensor)
-    baked = "…" if value is None else str(value).lower()
     return (
         f"nothing feeds the placeholder {tensor} ({graph.dtype(tensor)})" + (f", which {user} needs" if user else ""),
-        f"put it among the inputs, or bake it: {{constant: {baked}, replaces: {tensor}}}",
+        f"put it among the inputs, or {_baked(tensor, constant_for(graph, tensor))}",
     )
+
+
+def _baked(tensor: str, value: bool | float | None = None) -> str:
+    return f"bake it: {{constant: {'…' if value is None else str(value).lower()}, replaces: {tensor}}}"
 
 
 def _cut(tensors: list[str]) -> str:
@@ -100,22 +114,69 @@ def _unfilled(graph: Graph, table: str, stops: Iterable[str]) -> tuple[str, str]
     if len(blocked) < len(ops):
         return None
     op, found = blocked[0]
-    return f"the table {table} is filled by {op}, which needs {found} ({graph.nodes[found].op})", _cut([f"{found}:0"])
+    return f"the table {table} is filled by {op}, which needs {found} ({graph.nodes[found].op})", _baked(f"{found}:0")
 
 
-def warnings(graph: Graph, fetches: Iterable[str], cuts: Iterable[str], where: str = "") -> list[Problem]:
-    """What is allowed and may surprise: randomness, device pins.
+def warnings(
+    graph: Graph, fetches: Iterable[str], cuts: Iterable[str], where: str, constants: Mapping[str, object] = _NOTHING
+) -> list[Problem]:
+    """What is allowed and may surprise: randomness, updates of variables, device pins.
 
     Args:
         graph: the whole graph.
         fetches: tensors (``op:0``) or operations (``op``).
-        cuts: the tensors that are fed.
+        cuts: the tensors that are fed or baked.
         where: the place that each Problem names.
+        constants: of the cuts those that are baked → their values. Branches of tf.cond that they leave out are not judged.
     """
-    nodes = [graph.nodes[name] for name in graph.reach(fetches, list(map(canonical, cuts)))]
-    nodes.sort(key=lambda node: node.name)
-    bodies = [node for name in graph.called(nodes) for node in graph.functions[name].node_def]
-    return [Problem(where, *said) for said in (*_random([*nodes, *bodies]), *_pinned([*nodes, *bodies]))]
+    values = {canonical(tensor): value for tensor, value in constants.items()}
+    reached = graph.reach(fetches, [*map(canonical, cuts), *values])
+    nodes = [graph.nodes[name] for name in sorted(reached - left_out(graph, reached, values))]
+    nodes += [node for name in graph.called(_decided(graph, nodes, values)) for node in graph.functions[name].node_def]
+    return [Problem(where, *said) for said in (*_random(nodes), *_updating(nodes), *_pinned(nodes))]
+
+
+def _decided(graph: Graph, nodes: Iterable[NodeDef], constants: Mapping[str, object]) -> Iterator[NodeDef]:
+    """The nodes, an If that a constant decides without the branch that is not taken."""
+    for node in nodes:
+        value = _known(graph, graph.inputs(node.name)[0], constants) if node.op in ("If", "StatelessIf") else None
+        if value is None:
+            yield node
+            continue
+        taken = NodeDef()
+        taken.CopyFrom(node)
+        del taken.attr["else_branch" if value else "then_branch"]
+        yield taken
+
+
+def left_out(graph: Graph, reached: Iterable[str], constants: Mapping[str, object]) -> set[str]:
+    """The nodes that never run because a baked predicate of a tf.cond (Switch, Merge) decides for the other branch."""
+    users: dict[str, list[str]] = {}
+    for name in reached:
+        for op, _ in graph.inputs(name):
+            users.setdefault(op, []).append(name)
+    switches = [name for name in reached if graph.nodes[name].op in ("Switch", "RefSwitch")]
+    values = {name: _known(graph, graph.inputs(name)[1], constants) for name in switches}
+    closed = {(name, 0 if value else 1) for name, value in values.items() if value is not None}
+    dead: set[str] = set()
+    todo = [user for op, _ in closed for user in users.get(op, ())]
+    while todo:
+        name = todo.pop()
+        lost = [op in dead or (op, index) in closed for op, index in graph.inputs(name)]
+        if name not in dead and (all(lost) if graph.nodes[name].op in ("Merge", "RefMerge") else any(lost)):
+            dead.add(name)
+            todo.extend(users.get(name, ()))
+    return dead
+
+
+def _known(graph: Graph, tensor: tuple[str, int], constants: Mapping[str, object]) -> bool | None:
+    """The value of a predicate, where it is one of the constants."""
+    op, index = tensor
+    while f"{op}:{index}" not in constants:
+        if op not in graph.nodes or graph.nodes[op].op != "Identity":
+            return None
+        op, index = graph.inputs(op)[0]
+    return bool(constants[f"{op}:{index}"])
 
 
 def _random(nodes: Iterable[NodeDef]) -> Iterator[tuple[str, str]]:
@@ -123,12 +184,15 @@ def _random(nodes: Iterable[NodeDef]) -> Iterator[tuple[str, str]]:
         yield f"may be random: {_few(found)}", "is dropout left on? bake its rate or is_training"
 
 
+def _updating(nodes: Iterable[NodeDef]) -> Iterator[tuple[str, str]]:
+    if found := [f"{node.name} ({node.op})" for node in nodes if UPDATES.fullmatch(node.op)]:
+        yield f"requests may change variables: {_few(found)}", "is training mode left on? bake is_training"
+
+
 def _pinned(nodes: Iterable[NodeDef]) -> Iterator[tuple[str, str]]:
-    special: Callable[[str], bool] = lambda device: any(kind in device.upper() for kind in ("GPU", "TPU"))  # noqa: E731
-    devices = [node.device for node in nodes if special(node.device)]
+    devices = [node.device for node in nodes if re.search("[GT]PU", node.device, re.I)]
     if devices:
-        named = _few(sorted(set(devices)))
-        yield f"{len(devices)} nodes are pinned to {named}; the pins are cleared", ""
+        yield f"pins of {len(devices)} nodes to {_few(sorted(set(devices)))} are cleared", ""
 
 
 def _few(names: list[str], most: int = 3) -> str:

@@ -3,13 +3,17 @@
 import re
 from functools import cache
 
-from exportkit.metagraph.graph import RESTORE_OPS, Graph, split
+from exportkit.metagraph.graph import Graph
+from exportkit.metagraph.variables import RESTORE_OPS
 from exportkit.protos import NodeDef
 
 TABLES = frozenset({"HashTable", "HashTableV2"})
 RANDOM = re.compile(
     r"Random(Crop|Gamma|Poisson|Shuffle|StandardNormal|Uniform)\w*|Multinomial|(Parameterized)?TruncatedNormal|"
     r"Stateful(Random|Standard|Truncated|Uniform)\w*"
+)
+UPDATES = re.compile(
+    r"Assign\w*|(Resource)?(Sparse)?Apply\w+|ResourceSparseApply\w+|(Resource)?Scatter(Nd)?(Add|Div|Max|Min|Mul|Sub|Update)"
 )
 
 _KINDS = {
@@ -48,15 +52,17 @@ def obstacle(graph: Graph, node: NodeDef) -> str | None:
     )
 
 
-def assets(graph: Graph) -> list[str]:
-    """The Const ops that hold the paths in the collection asset_filepaths."""
-    return [path_constant(graph, tensor) for tensor in node_list(graph, "asset_filepaths") if split(tensor)[0] in graph.nodes]
+def assets(graph: Graph) -> list[NodeDef]:
+    """The nodes that hold the paths in the collection asset_filepaths."""
+    found = (path_constant(graph, tensor) for tensor in node_list(graph, "asset_filepaths"))
+    return [node for node in found if node is not None]
 
 
-def path_constant(graph: Graph, tensor: str) -> str:
-    """The op that holds the path which `tensor` carries."""
-    op = graph.origin(tensor)
-    return path_constant(graph, graph.nodes[op].input[0]) if graph.nodes[op].op == "PlaceholderWithDefault" else op
+def path_constant(graph: Graph, tensor: str) -> NodeDef | None:
+    """The node that holds the path which `tensor` carries; None where it was cut away."""
+    node = graph.origin(tensor)
+    default = node is not None and node.op == "PlaceholderWithDefault"
+    return path_constant(graph, node.input[0]) if default else node
 
 
 def node_list(graph: Graph, collection: str) -> list[str]:

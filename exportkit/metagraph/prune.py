@@ -4,8 +4,11 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from exportkit.metagraph.graph import VARIABLE_COLLECTIONS, VARIABLE_OPS, Graph, Variable, canonical, shared_name, split
-from exportkit.metagraph.kinds import TABLES, assets, node_list, obstacle, path_constant
+from exportkit.metagraph.graph import Graph
+from exportkit.metagraph.kinds import obstacle
+from exportkit.metagraph.tables import asset_paths, blocker, holds_table, table_initializers
+from exportkit.metagraph.tensors import VARIABLE_OPS, canonical, split
+from exportkit.metagraph.variables import VARIABLE_COLLECTIONS, Variable, members
 from exportkit.protos import DTYPE_NAMES, MetaGraphDef, NodeDef, variable_pb2
 
 # Every variable that is kept stands in `variables` and takes its value from the checkpoint. Left in these, too, it would be
@@ -70,19 +73,19 @@ def serving_subgraph(
         kept |= graph.reach(holder.snapshots())
     for holder in holders:
         kept |= holder.initializer_nodes(kept, cuts)
-    paths = _assets(graph, kept)
+    assets = asset_paths(graph, kept)
     meta = MetaGraphDef()
     _write_info(graph, kept, meta)
     _write_nodes(graph, kept, holders, meta.graph_def, clear_devices)
     _write_functions(graph, kept, meta.graph_def.library, clear_devices)
-    _write_collections(graph, holders, tables, paths, kept, meta)
+    _write_collections(graph, holders, tables, assets, kept, meta)
     return Pruned(
         meta=meta,
         cuts=_consumed(graph, kept, cuts),
         variables={variable.name: variable for variable in variables},
         no_initializer={holder.variable.name: holder.lacks for holder in holders if holder.lacks},
         tables=tables,
-        assets=paths,
+        assets=assets,
         nodes_before=len(graph.nodes),
         nodes_after=len(meta.graph_def.node),
     )
@@ -93,42 +96,15 @@ def _consumed(graph: Graph, kept: set[str], cuts: tuple[str, ...]) -> tuple[str,
     return tuple(cut for cut in cuts if split(cut) in used)
 
 
-# Tables
-
-
 def _keep_tables(graph: Graph, kept: set[str], cuts: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """Adds to `kept` what fills its tables; tables → the ops that do it."""
     found: dict[str, tuple[str, ...]] = {}
-    while new := [name for name, node in graph.nodes.items() if node.op in TABLES and name in kept and name not in found]:
+    while new := [name for name in graph.nodes if name in kept and name not in found and holds_table(graph, name)]:
         for table in new:
             usable = [op for op in table_initializers(graph, table) if not blocker(graph, op, cuts)]
             found[table] = tuple(usable)
             kept |= graph.reach(usable, cuts)
     return {table: ops for table, ops in found.items() if ops}
-
-
-def table_initializers(graph: Graph, table: str) -> list[str]:
-    """The ops that fill a table: they take it, or one that shares its name; or they stand in table_initializer and reach it."""
-    shared = shared_name(graph.nodes[table])
-    same = [name for name, node in graph.nodes.items() if node.op in TABLES and shared_name(node) == shared]
-    for handle in [table, *same]:
-        if found := [name for name in graph.consumers.get(handle, ()) if graph.nodes[name].op.startswith("InitializeTable")]:
-            return found
-    listed = (split(name)[0] for name in node_list(graph, "table_initializer"))
-    return [op for op in listed if op in graph.nodes and table in graph.reach([op])]
-
-
-def blocker(graph: Graph, op: str, cuts: Iterable[str] = ()) -> str | None:
-    """The first node that `op` needs and a server cannot run: a queue, an iterator, a placeholder …"""
-    reached = graph.walk([op], cuts, lambda node: obstacle(graph, node) is not None)
-    return next((name for name in reached if obstacle(graph, graph.nodes[name])), None)
-
-
-def _assets(graph: Graph, kept: set[str]) -> dict[str, str]:
-    """Const op with a file's path → the path, of those in asset_filepaths and those from which tables are filled."""
-    fillers = (graph.nodes[n] for n in graph.nodes if n in kept and graph.nodes[n].op.startswith("InitializeTableFromText"))
-    origins = [*assets(graph), *(path_constant(graph, node.input[1]) for node in fillers)]
-    return {op: graph.strings(op)[0] for op in origins if op in kept and graph.strings(op)}
 
 
 # Variables
@@ -166,7 +142,7 @@ class _Holder:
             return node.name not in kept and (obstacle(self.graph, node) is not None or node.op in VARIABLE_OPS)
 
         reached = self.graph.walk([initializer], cuts, lambda node: node.name in kept or foreign(node))
-        nodes = [self.graph.nodes[name] for name in reached]
+        nodes = [self.graph.nodes[name] for name in reached if name not in kept]
         self.lacks = _foreign(filter(foreign, nodes)) or _too_large(nodes)
         return {initializer} & set(self._assign()) if self.lacks else set(reached)
 
@@ -288,11 +264,10 @@ def _write_functions(graph: Graph, kept: set[str], library, clear_devices: bool)
 def _write_collections(graph: Graph, holders: list[_Holder], tables: Mapping, assets: Mapping, kept: set[str], meta) -> None:
     definitions = {h.variable.op_name: h.definition(kept).SerializeToString(deterministic=True) for h in holders}
     for collection in VARIABLE_COLLECTIONS:
-        if collection in graph.meta.collection_def and collection not in _LOCAL:
-            held = [op for op in _members(graph, collection) if op in definitions]
-            if held:
-                meta.collection_def[collection].bytes_list.value.extend(definitions[op] for op in held)
-    present = {op for op in _members(graph, "variables") if op in definitions}
+        held = [op for op in _held_by(graph, collection) if op in definitions]
+        if held and collection not in _LOCAL:
+            meta.collection_def[collection].bytes_list.value.extend(definitions[op] for op in held)
+    present = set(_held_by(graph, "variables"))
     promoted = [data for op, data in definitions.items() if op not in present]
     if promoted:
         meta.collection_def["variables"].bytes_list.value.extend(promoted)
@@ -302,8 +277,6 @@ def _write_collections(graph: Graph, holders: list[_Holder], tables: Mapping, as
         meta.collection_def["asset_filepaths"].node_list.value.extend(f"{op}:0" for op in assets)
 
 
-def _members(graph: Graph, collection: str) -> dict[str, None]:
+def _held_by(graph: Graph, collection: str) -> dict[str, None]:
     """Ops of the variables in a collection, each once, in its order."""
-    collections = graph.meta.collection_def
-    values = collections[collection].bytes_list.value if collection in collections else ()
-    return dict.fromkeys(split(variable_pb2.VariableDef.FromString(value).variable_name)[0] for value in values)
+    return dict.fromkeys(split(definition.variable_name)[0] for definition in members(graph.meta, collection))

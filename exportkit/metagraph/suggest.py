@@ -9,18 +9,20 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from exportkit.metagraph.graph import Graph, Shape, canonical, split
+from exportkit.metagraph.graph import Graph
 from exportkit.metagraph.kinds import kind
+from exportkit.metagraph.tensors import Shape, canonical, split
 
-_LOSS_OPS = re.compile(r"(Sparse)?SoftmaxCrossEntropyWithLogits|SquaredDifference|L2Loss|CTCLoss(V2)?")
+_LOSS_OPS = re.compile(r"(Sparse)?SoftmaxCrossEntropyWithLogits|CTCLoss(V2)?")
+_DIFFERENCES = frozenset({"Sub", "SquaredDifference"})
 _LOSS_NAMES = re.compile(
     r"loss|cost|cross_?entropy|error|mse|rmse|accuracy|metrics|regulariz|precision|recall|auc|l2norm", re.I
 )
 _TRAINING = re.compile(
-    r"gradients|save|report_uninitialized|init|train_op|.*(optimi[sz]er|adam|rmsprop|momentum|adagrad).*", re.I
+    r"gradients\w*|save(_\d+)?|report_uninitialized|init|train_op|.*(optimi[sz]er|adam|rmsprop|momentum|adagrad).*", re.I
 )
 _OUTPUT_NAMES = re.compile(
-    r"prob|softmax|predict|pred\b|logit|output|sigmoid|score|top_?k|arg_?max|classes|embedding|vector", re.I
+    r"prob|softmax|predict|pred\b|logit|output|sigmoid|score|top_?k|arg_?max|classes|embeddings?$|vectors?$", re.I
 )
 _HIDDEN_NAMES = re.compile(r"rnn|lstm|gru|cell|while|attention|dropout|batch_?norm|bn|hidden|encoder|decoder|summar", re.I)
 _INPUT_NAMES = re.compile(r"\bx\b|input|image|feature|data|token|ids|text|batch_x", re.I)
@@ -37,7 +39,7 @@ _ENDS = {
     "MatMul": 1,
     "Tanh": 1,
 }
-_PASSES = frozenset({"Identity", "Reshape", "Squeeze", "Cast", "StopGradient"})
+_PASSES = frozenset({"Identity", "Reshape", "Squeeze", "ExpandDims", "Cast", "StopGradient"})
 _ENDLESS = frozenset({"Shape", "ShapeN", "Size", "Rank", "Assert", "Print", "CheckNumerics"})
 _SIDE = re.compile(
     r"(Assign|Apply|ResourceApply|Scatter|Sparse?Apply)\w*|\w*Summary(V2)?|NoOp|Switch|Merge|Enter|Exit|NextIteration"
@@ -69,7 +71,7 @@ class Candidate:
 
 
 def rank_outputs(graph: Graph, most: int = 20) -> list[Candidate]:
-    """The likeliest outputs, best first: forward tensors that depend on both the weights and what is fed."""
+    """The likeliest outputs, best first: forward tensors that depend on the weights, if there are any, and on what is fed."""
     forward = _forward(graph)
     compared = _compared(graph, forward)
     ranked = sorted((_output(graph, name, forward, compared) for name in forward), key=lambda c: (-c.score, c.tensor))
@@ -80,7 +82,7 @@ def _forward(graph: Graph) -> dict[str, int]:
     """Nodes of the forward pass that depend on the weights and on a source → their place in the graph's order."""
     weights = [v.op_name for v in graph.variables.values() if v.trainable] or [v.op_name for v in graph.variables.values()]
     weighted, fed = _downstream(graph, weights), _downstream(graph, sources(graph))
-    both = (name for name in graph.nodes if name in weighted and name in fed)
+    both = (name for name in graph.nodes if name in fed and (name in weighted or not weights))
     return {name: place for place, name in enumerate(both)}
 
 
@@ -106,7 +108,8 @@ def _compared(graph: Graph, forward: Mapping[str, int]) -> dict[str, str]:
     """Nodes that a loss compares with something, seen through reshapes → the node of the loss."""
     found = {}
     for name in graph.nodes:
-        if _LOSS_OPS.fullmatch(graph.nodes[name].op) or (graph.nodes[name].op == "Sub" and _labelled(graph, name, forward)):
+        op = graph.nodes[name].op
+        if _LOSS_OPS.fullmatch(op) or (op in _DIFFERENCES and _labelled(graph, name, forward)):
             for op, index in graph.inputs(name):
                 while index >= 0 and op in forward:
                     found.setdefault(op, name)
@@ -159,13 +162,20 @@ def _loses(graph: Graph, name: str) -> bool:
 
 def rank_inputs(graph: Graph) -> list[Candidate]:
     """The likeliest inputs, best first: sources that the likeliest outputs need, without labels and training switches."""
-    wanted = [candidate.tensor for candidate in rank_outputs(graph, most=1)]
-    reached = graph.walk(wanted, barrier=lambda node: _is_source(graph, node.name)) if wanted else {}
-    used = {edge for name in reached for edge in graph.inputs(name)}
+    wanted = [candidate.tensor for candidate in rank_outputs(graph, most=3)]
+    first, others = _needed(graph, wanted[:1]), _needed(graph, wanted[1:])
     tensors = [f"{op}:{index}" for op in sources(graph) for index in range(graph.num_outputs(op) or 1)]
     switches = constants_suggested(graph)
-    ranked = (_input(graph, tensor, split(tensor) in used, bool(wanted)) for tensor in tensors if tensor not in switches)
+    ranked = (
+        _input(graph, tensor, split(tensor) in first, split(tensor) in others) for tensor in tensors if tensor not in switches
+    )
     return sorted((c for c in ranked if c.score > 0), key=lambda c: (-c.score, tensors.index(c.tensor)))
+
+
+def _needed(graph: Graph, fetches: Iterable[str]) -> set[tuple[str, int]]:
+    """The edges that `fetches` depend on, up to queues and iterators."""
+    reached = graph.walk(fetches, barrier=lambda node: kind(node.op) is not None)
+    return {edge for name in reached for edge in graph.inputs(name)}
 
 
 def sources(graph: Graph) -> list[str]:
@@ -179,11 +189,11 @@ def _is_source(graph: Graph, name: str) -> bool:
     return (op.startswith("Placeholder") and not name.startswith("save/")) or (values and kind(op) in ("queue", "iterator"))
 
 
-def _input(graph: Graph, tensor: str, used: bool, known: bool) -> Candidate:
+def _input(graph: Graph, tensor: str, first: bool, others: bool) -> Candidate:
     op, name = graph.nodes[split(tensor)[0]].op, split(tensor)[0]
     shape, dtype = graph.shape(tensor), graph.dtype(tensor)
     said = [
-        (5, "the likeliest output needs it") if used else (-5 if known else 0, ""),
+        (5, "the likeliest output needs it") if first else (2, "a likely output needs it") if others else (-5, ""),
         (2, f"{dtype} {_written(shape)}") if shape != () else (-1, ""),
         (2, "named like an input") if _INPUT_NAMES.search(name) else (0, ""),
         (-3, "named like a label") if _LABEL_NAMES.search(name) else (0, ""),

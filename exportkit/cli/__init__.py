@@ -1,0 +1,81 @@
+"""The command line: the first word picks a command; ``export``, or none, hands all the rest to Hydra.
+
+Nothing here imports TensorFlow, and Hydra and rich are imported by the commands that need them. Problems go to stderr, one
+line each; the exit code is 2 where the configuration is wrong, 1 where anything else failed, 130 after Ctrl-C.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from exportkit.errors import ConfigError, ExportKitError, Problem, did_you_mean
+
+COMMANDS = {
+    "export": "exportkit.cli.export",
+    "plan": "exportkit.cli.plan",
+    "inspect": "exportkit.cli.inspect",
+    "plugins": "exportkit.cli.plugins",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line `arguments` (default: the process's own) and return the exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    raises = wants_tracebacks()
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        return _reader_is_gone()
+    except KeyboardInterrupt:
+        print("exportkit: interrupted; nothing was published", file=sys.stderr)
+        return 130
+    except ExportKitError as error:
+        if raises:
+            raise
+        print_problems(str(error))
+        return error.exit_code
+
+
+def wants_tracebacks() -> bool:
+    """Whether the user asked for tracebacks, in Hydra's way."""
+    return os.environ.get("HYDRA_FULL_ERROR") == "1"
+
+
+def print_problems(text: str) -> None:
+    """Print problems, one line each, with their number where there are several."""
+    lines = text.splitlines()
+    head = [f"exportkit: {len(lines)} problems"] if len(lines) > 1 else []
+    print(*head, *lines, sep="\n", file=sys.stderr)
+
+
+def _run(arguments: list[str]) -> int:
+    if arguments[:1] in (["--version"], ["-V"]):
+        return _version()
+    command, rest = _command(arguments)
+    return import_module(COMMANDS[command]).main(rest)
+
+
+def _command(arguments: list[str]) -> tuple[str, list[str]]:
+    first = arguments[0] if arguments else "-"
+    if first in COMMANDS:
+        return first, arguments[1:]
+    if first.startswith(("-", "+", "~")) or "=" in first:
+        return "export", arguments
+    near = did_you_mean(first, COMMANDS)
+    raise ConfigError(Problem(first, "is neither a command nor key=value", near or f"commands: {', '.join(COMMANDS)}"))
+
+
+def _version() -> int:
+    from importlib.metadata import version
+
+    print(f"exportkit {version('exportkit')}")
+    return 0
+
+
+def _reader_is_gone() -> int:
+    """``exportkit … | head``: what is left to print goes nowhere, silently, as with any Unix command."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 141

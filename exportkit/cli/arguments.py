@@ -1,0 +1,106 @@
+"""The words of a command line, before Hydra reads them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from exportkit.errors import ConfigError, Problem, did_you_mean
+
+COMPOSING = ("export", "plan")  # the commands that take overrides
+COMPLETED = (*COMPOSING, "inspect", "plugins")
+TAKES_VALUE = {
+    *("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"),
+    "--experimental-rerun",
+}
+TAKES_NONE = {
+    "--help",
+    "-h",
+    "--hydra-help",
+    "--version",
+    "--resolve",
+    "--run",
+    "-r",
+    "--multirun",
+    "-m",
+    "-sc",
+    "--shell-completion",
+}
+CFG = {"--cfg": ("job", "hydra", "all"), "-c": ("job", "hydra", "all")}
+MAY_TAKE = {"--info": ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")}
+MAY_TAKE["-i"] = MAY_TAKE["--info"]
+
+
+def arrange(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Flags with their values, and overrides: Hydra wants all flags first.
+
+    Raises:
+        ConfigError: a flag that Hydra does not have, or one without its value.
+    """
+    flags: list[str] = []
+    overrides: list[str] = []
+    for words in _grouped(list(arguments)):
+        (flags if words[0].startswith("-") else overrides).extend(words)
+    return flags, overrides
+
+
+def _grouped(words: list[str]) -> Iterator[list[str]]:
+    """Each flag with its value, each override alone."""
+    while words:
+        length = _length(words)
+        yield words[:length]
+        words = words[length:]
+
+
+def _length(words: Sequence[str]) -> int:
+    name, joined, value = words[0].partition("=")
+    if not name.startswith("-"):
+        return 1
+    if name not in TAKES_VALUE | TAKES_NONE | set(MAY_TAKE):
+        raise ConfigError(
+            Problem(name, "is not a flag", did_you_mean(name, {*TAKES_VALUE, *TAKES_NONE, *MAY_TAKE, "--build"}, most=1))
+        )
+    if name in TAKES_VALUE and not joined and len(words) == 1:
+        raise ConfigError(Problem(name, "needs a value"))
+    if name in CFG and (given := value or words[1]) not in CFG[name]:
+        raise ConfigError(Problem(name, f"cannot be '{given}'", f"one of {', '.join(CFG[name])}"))
+    if joined or name in TAKES_NONE:
+        return 1
+    return 2 if name in TAKES_VALUE or (words[1:2] and words[1] in MAY_TAKE[name]) else 1
+
+
+def value_of(flags: Sequence[str], *names: str) -> str | None:
+    """The value of the flag that is called one of `names`."""
+    for at, flag in enumerate(flags):
+        name, joined, value = flag.partition("=")
+        if name in names:
+            return value if joined else flags[at + 1]
+    return None
+
+
+def has(flags: Sequence[str], *names: str) -> bool:
+    return any(flag in names for flag in flags)
+
+
+def completion(environment: Mapping[str, str]) -> dict[str, str]:
+    """``COMP_LINE`` as Hydra understands it: without the command, the word under the cursor last."""
+    line = environment.get("COMP_LINE")
+    if line is None:
+        return {}
+    program, *words = line.split() or [""]
+    last = [words.pop()] if words and not line[-1].isspace() else [""]
+    if words[:1] and words[0] in COMPOSING:
+        words = words[1:]
+    flags, overrides = arrange(words)
+    return {"COMP_LINE": " ".join([program, *flags, *overrides, *last])}
+
+
+def completions(line: str, kinds: Sequence[str]) -> tuple[list[str], bool]:
+    """What the words of a command line may become beside overrides, and whether that is all.
+
+    The first word may become a command; after ``plugins`` comes one of `kinds`, after ``inspect`` a path, which the shell
+    completes where it gets no answer.
+    """
+    words = line.split()[1:] + [""] * line[-1:].isspace()
+    if len(words) < 2:
+        return [name for name in COMPLETED if name.startswith("".join(words))], False
+    if words[0] in COMPOSING or words[0] not in COMPLETED:
+        return [], False
+    return [kind for kind in kinds if kind.startswith(words[-1])] if words[0] == "plugins" else [], True

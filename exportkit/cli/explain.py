@@ -1,0 +1,266 @@
+"""What Hydra and OmegaConf say, in one line: where, what, what to do.
+
+Their exceptions carry the key, its parent and the schema class, which is enough to name the nearest key that exists; only
+what Hydra itself words (groups and the override grammar) has to be read from its text.
+"""
+
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    InterpolationKeyError,
+    OmegaConfBaseException,
+    ValidationError,
+)
+from yaml import MarkedYAMLError
+
+from exportkit.errors import Problem, did_you_mean
+from exportkit.spec import Config
+
+NO_KEY = "no such key"
+GROUPS = ("model", "signature", "experiment")  # the groups whose names are no keys
+CHOSEN = (
+    *GROUPS,
+    "source",
+    "post",
+    "hydra/launcher",
+    "hydra/sweeper",
+    "hydra/output",
+    "hydra/job_logging",
+    "hydra/hydra_logging",
+)
+WANTED = {bool: "true or false", int: "an integer", float: "a number", str: "a string", Path: "a path"}
+
+
+def explain(error: Exception, user: Path | None = None, steps: Iterable[str] = ()) -> Problem:
+    """The one problem that `error` is about.
+
+    Args:
+        error: what left Hydra.
+        user: the user's directory of configs.
+        steps: the kinds of steps; Hydra does not tell the options of a group that is chosen from by a list.
+    """
+    inner = _omegaconf(error)
+    problem = _no_group(str(error)) or (_of_omegaconf(inner) if inner is not None else _of_hydra(error, user))
+    return _in_file(_of_steps(problem, list(steps)), str(error), user)
+
+
+def _of_steps(problem: Problem, steps: Sequence[str]) -> Problem:
+    """Problems about ``post``, with the steps that there are."""
+    if found := re.fullmatch(r"post\.(\w+)", problem.where):
+        if found[1] in steps and problem.what == NO_KEY:
+            return Problem(problem.where, "the step is not chosen", f"choose it: post=[{found[1]}]")
+        return replace(problem, do=problem.do or did_you_mean(found[1], steps)) if problem.what == NO_KEY else problem
+    missing = re.match(r"there is no '(\w+)'", problem.what)
+    return (
+        replace(problem, do=did_you_mean(missing[1], steps) or problem.do) if missing and problem.where == "post" else problem
+    )
+
+
+def _omegaconf(error: Exception) -> OmegaConfBaseException | None:
+    """The OmegaConf error that `error` is, or that it was raised from."""
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(seen, OmegaConfBaseException):
+        seen = seen.__cause__ or seen.__context__
+    return seen
+
+
+def _of_omegaconf(error: OmegaConfBaseException) -> Problem:
+    where = error.full_key or str(error.key or "config")
+    for kind, tell in _TELLERS.items():
+        if isinstance(error, kind) and (told := tell(where, error)):
+            return told
+    return Problem(where, _first_line(error))
+
+
+def _unknown_key(where: str, error: OmegaConfBaseException) -> Problem:
+    parent, _, name = where.rpartition(".")
+    if where in GROUPS:
+        return Problem(
+            where, "is a choice of files and has no keys", f"write {where}=NAME; begin its files with # @package _global_"
+        )
+    if parent == "source" and not is_dataclass(error.object_type):
+        return Problem(where, "no source is chosen", "choose a model=NAME, or a source=KIND")
+    near = _with_parent(did_you_mean(name, _known(error), most=2), parent)
+    if error.object_type is dict and parent and parent != "post":
+        return Problem(where, NO_KEY, f"{near} " * near.startswith("did") + f"to add it, write +{where}=VALUE")
+    return Problem(where, NO_KEY, near)
+
+
+def _no_group(text: str) -> Problem | None:
+    """``experiment=x`` where there are no experiments: to Hydra, a key that is not there."""
+    found = re.search(r"To append to your config use \+(\w+)=(.*)", text)
+    if not found or found[1] not in GROUPS:
+        return None
+    return Problem(
+        found[1], f"there is no '{found[2]}'", f"write conf/{found[1]}/{found[2]}.yaml, or name its directory with --config-dir"
+    )
+
+
+def _known(error: OmegaConfBaseException) -> set[str]:
+    """The keys beside the one that is not there."""
+    known = {f.name for f in fields(error.object_type)} if is_dataclass(error.object_type) else set()
+    if isinstance(error.parent_node, DictConfig) and not error.parent_node._is_none():
+        known |= {str(key) for key in error.parent_node}
+    return known | set(GROUPS) if error.object_type is Config else known
+
+
+def _with_parent(advice: str, parent: str) -> str:
+    """``did you mean builder?`` as ``did you mean source.builder?``"""
+    if not parent or not advice.startswith("did you mean "):
+        return advice
+    names = re.split(r"(, | or )", advice.removeprefix("did you mean ").removesuffix("?"))
+    return "did you mean " + "".join(n if n in (", ", " or ") else f"{parent}.{n}" for n in names) + "?"
+
+
+def _wrong_type(where: str, error: OmegaConfBaseException) -> Problem | None:
+    wanted = _wanted(error)
+    return Problem(where, f"is {error.value!r}, not {wanted}") if wanted else None
+
+
+def _wanted(error: OmegaConfBaseException) -> str | None:
+    for mark, wanted in {r"is not a ListConfig|to List\[": "a list", r"is not a DictConfig|to Dict\[": "a mapping"}.items():
+        if re.search(mark, str(error)):
+            return wanted
+    node = error.child_node if error.child_node is not None else error.parent_node
+    kind = getattr(getattr(node, "_metadata", None), "ref_type", None)
+    return WANTED.get(kind)
+
+
+def _no_interpolation(where: str, error: OmegaConfBaseException) -> Problem | None:
+    found = re.search(r"Interpolation key '([^']*)' not found", str(error))
+    if not found:
+        return None
+    near = did_you_mean(found[1], _flat(_root(error.parent_node)))
+    return Problem(where, f"${{{found[1]}}} is not in the config", near)
+
+
+def _root(node: Any) -> Any:
+    while node is not None and node._get_parent() is not None:
+        node = node._get_parent()
+    return node
+
+
+def _flat(node: Any, prefix: str = "") -> Iterable[str]:
+    if isinstance(node, DictConfig) and not (node._is_none() or node._is_missing() or node._is_interpolation()):
+        for key in node:
+            yield f"{prefix}{key}"
+            yield from _flat(node._get_node(key), f"{prefix}{key}.")
+
+
+_TELLERS: dict[type, Callable[[str, Any], Problem | None]] = {
+    InterpolationKeyError: _no_interpolation,
+    ConfigKeyError: _unknown_key,
+    ConfigAttributeError: _unknown_key,
+    ValidationError: _wrong_type,
+}
+
+
+def _of_hydra(error: Exception, user: Path | None) -> Problem:
+    if isinstance(error, MissingConfigException):
+        return _missing_file(error, user)
+    if isinstance(error, OverrideParseException):
+        return _grammar(error)
+    if isinstance(error, MarkedYAMLError):
+        return _not_yaml(error)
+    return (
+        _composition(str(error))
+        if isinstance(error, ConfigCompositionException)
+        else Problem("command line", _first_line(error))
+    )
+
+
+def _missing_file(error: MissingConfigException, user: Path | None) -> Problem:
+    group, _, name = str(error.missing_cfg_file).rpartition("/")
+    if error.options:
+        return Problem(group, f"there is no '{name}'", did_you_mean(name, error.options) or f"there are {_some(error.options)}")
+    if group:
+        return Problem(
+            group,
+            f"there is no '{name}'",
+            f"write {_relative(user or Path('conf'))}/{group}/{name}.yaml, or name its directory with --config-dir",
+        )
+    return Problem(f"{name}.yaml", "is in no directory of the search path", "exportkit --info searchpath shows them")
+
+
+def _some(names: Iterable[str], most: int = 8) -> str:
+    names = sorted(names)
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _grammar(error: OverrideParseException) -> Problem:
+    if "=" not in error.override and not error.override.startswith("~"):
+        return Problem(error.override, "is neither a flag nor key=value", "write key=value; a command comes first")
+    lines = [line for line in error.message.splitlines() if line.strip() and not line.startswith(("See ", "Error parsing"))]
+    what = re.sub(r"^LexerNoViableAltException: .*", _pointed(lines), lines[0]) if lines else "cannot be read"
+    return Problem(error.override, what, "quote what is not plain, for the shell too: 'key=\"a: b\"'")
+
+
+def _pointed(lines: list[str]) -> str:
+    """Where the caret points, in words."""
+    return (
+        f"cannot be read from character {lines[1].index('^') - len('LexerNoViableAltException: ') + 1} on"
+        if lines[1:]
+        else "cannot be read"
+    )
+
+
+def _not_yaml(error: MarkedYAMLError) -> Problem:
+    mark = error.problem_mark
+    where = f"{_relative(Path(mark.name))}:{mark.line + 1}" if mark else "config"
+    return Problem(where, f"is not YAML: {error.problem or _first_line(error)}")
+
+
+_COMPOSITION: dict[str, Callable[..., Problem]] = {
+    r"Ambiguous value for argument '([^=]*)=(.*)'": lambda key, value: Problem(
+        key, f"{value} is several values", f"add -m for a job with each, or write {key}=[{value}] for a list"
+    ),
+    r"Sweep parameters '([^=]*)=(.*)' requires --multirun": lambda key, value: Problem(key, f"{value} is a sweep", "add -m"),
+    r"Could not override '([^']*)'\. No match in the defaults list": lambda key: Problem(
+        key, "no such group", did_you_mean(key, CHOSEN)
+    ),
+    r"Could not delete(?: from config\. The value of)? '?from config\. '([^']*)' does not exist": lambda key: Problem(
+        key, "cannot be deleted: it is not there"
+    ),
+    r"Could not delete(?: from config\.)? '([^']*)'": lambda key: Problem(key, "cannot be deleted: it is not there"),
+    r"Could not append to config\. An item is already at '([^']*)'": lambda key: Problem(
+        key, "is there already", f"write {key}=VALUE, without +"
+    ),
+    r"Additional config directory '([^']*)' not found": lambda path: Problem("--config-dir", f"there is no directory {path}"),
+}
+
+
+def _composition(text: str) -> Problem:
+    for pattern, tell in _COMPOSITION.items():
+        if found := re.search(pattern, text):
+            return tell(*found.groups())
+    return Problem("command line", " ".join(text.split("\nConfig search path:")[0].split()))
+
+
+def _in_file(problem: Problem, text: str, user: Path | None) -> Problem:
+    """The same problem with the file that it is in, where Hydra names one beside the root."""
+    found = re.match(r"In '([^']*)': ", text)
+    if not found or found[1] == "config" or found[1].startswith("hydra/"):
+        return problem
+    return Problem(problem.where, f"{problem.what} ({_file(found[1], user)})", problem.do)
+
+
+def _file(config_path: str, user: Path | None) -> str:
+    file = (user or Path("conf")) / f"{config_path}.yaml"
+    return _relative(file) if file.is_file() else config_path
+
+
+def _relative(path: Path) -> str:
+    return os.path.relpath(path) if path.is_absolute() and path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].strip()

@@ -1,0 +1,57 @@
+"""The docs of a dataclass's fields: a string literal right below a field says what it is for."""
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Iterator
+from dataclasses import MISSING, Field, dataclass, fields
+from itertools import pairwise
+from typing import Any, get_type_hints
+
+
+@dataclass(frozen=True)
+class FieldDoc:
+    """A field as a person wants to see it; `default` is empty where a value must be given."""
+
+    name: str
+    type: str
+    default: str
+    doc: str
+
+
+def field_docs(cls: type) -> list[FieldDoc]:
+    """The fields of dataclass `cls` in the order of their declaration."""
+    hints = get_type_hints(cls)
+    docs = {name: doc for base in reversed(cls.__mro__) for name, doc in _documented(base)}
+    return [FieldDoc(f.name, _type_text(hints[f.name]), _default(f), docs.get(f.name, "")) for f in fields(cls)]
+
+
+def _documented(cls: type) -> Iterator[tuple[str, str]]:
+    """The documented fields of `cls`'s own body; none where its source is not at hand."""
+    try:
+        body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0].body
+    except (OSError, TypeError, SyntaxError):
+        return
+    for field, below in pairwise(body):
+        if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+            yield field.target.id, inspect.cleandoc(str(below.value.value))
+
+
+def _type_text(hint: Any) -> str:
+    return (
+        hint.__name__
+        if isinstance(hint, type) and not hasattr(hint, "__args__")
+        else str(hint).replace("typing.", "").replace("pathlib.", "")
+    )
+
+
+def _default(field: Field) -> str:
+    if field.default is not MISSING:
+        return (
+            "null"
+            if field.default is None
+            else str(field.default).lower()
+            if isinstance(field.default, bool)
+            else repr(field.default)
+        )
+    return "" if field.default_factory is MISSING else repr(field.default_factory())

@@ -1,0 +1,246 @@
+"""Hydra, with what it needs to know of exportkit, and with the repairs that it needs here.
+
+Hydra composes: overrides, ``-m``, launchers, ``--cfg``, ``--info``, ``--config-dir`` and tab completion are all its own. Added
+are: flags may follow overrides; a command before them does not disturb completion; errors are raised, to be said in one line;
+the user's own code and ``conf/`` in the working directory are found, by workers too.
+
+A user's directory of configs (``./conf``, or the one that ``--config-dir`` names instead) comes first on the search path, so
+that it may replace packaged files one by one. Its own ``config.yaml`` replaces exportkit's root too, and must then list
+``exportkit_schema`` in its defaults: a ``conf/config.yaml`` of another Hydra application is refused, not half understood.
+"""
+
+import inspect
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import hydra
+import yaml
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins as HydraPlugins
+from hydra.errors import CompactHydraException, HydraException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from exportkit import registry
+from exportkit.cli import arguments as cli_arguments
+from exportkit.cli import wants_tracebacks
+from exportkit.cli.explain import explain
+from exportkit.cli.overview import overview
+from exportkit.errors import ConfigError, ExportKitError, PluginError, Problem
+from exportkit.spec import Config
+
+SCHEMA = "exportkit_schema"
+COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, OSError)
+
+
+class JobFailed(CompactHydraException):
+    """What leaves a job that failed: its problems' text and its exit code. Both survive a worker's pipe, causes do not."""
+
+    def __init__(self, text: str, exit_code: int = 1):
+        super().__init__(text, exit_code)
+        self.exit_code = exit_code
+
+    def __str__(self) -> str:
+        return self.args[0]
+
+
+class ConfDirectories(SearchPathPlugin):
+    """Puts the user's configs before exportkit's, and those of plugins behind."""
+
+    user: Path | None = None
+    packages: Sequence[str] = ()
+
+    def manipulate_search_path(self, search_path: Any) -> None:
+        if self.user is not None:
+            search_path.prepend("user", f"file://{self.user}")
+        for package in self.packages:
+            search_path.append("exportkit-plugin", f"pkg://{package}")
+
+
+def run(arguments: Sequence[str], job: Callable[[DictConfig], Any], more: Sequence[str] = ()) -> None:
+    """Compose what `arguments` say and call `job` with it; under ``-m`` once for each combination.
+
+    Args:
+        arguments: flags and overrides, in any order.
+        job: an importable function, so that a launcher can hand it to a worker; decorated with `reporting`.
+        more: overrides that come last.
+
+    Raises:
+        ConfigError: Hydra refused something.
+        JobFailed: `job` did; of a sweep, the first one.
+    """
+    flags, overrides = cli_arguments.arrange(arguments)
+    user = _user_conf(flags)
+    _teach(plugins(), user)
+    with _as_hydra_expects([*flags, *overrides, *more]):
+        try:
+            hydra.main(config_path="pkg://exportkit.conf", config_name="config", **_version_base(hydra.main))(job)()
+        except (JobFailed, ExportKitError):
+            raise
+        except SystemExit as end:  # Hydra ends the process where it only had to print something
+            if end.code:
+                raise
+        except COMPOSITION_ERRORS as error:
+            raise ConfigError(explain(error, user, plugins().steps)) from error
+
+
+def show_overview(form: str = "", arguments: Sequence[str] = ()) -> None:
+    """Print what there is to choose from. Nothing is composed, so that a broken config does not stand in the way of help."""
+    flags, _ = cli_arguments.arrange(arguments)
+    _teach(plugins(), _user_conf(flags))
+    with hydra.initialize_config_module("exportkit.conf", **_version_base(hydra.initialize_config_module)):
+        options = GlobalHydra.instance().config_loader().get_group_options
+        groups = {group: list(options(group)) for group in ("model", "signature", "experiment")}
+    print(overview(plugins(), groups, form))
+
+
+def complete(arguments: Sequence[str]) -> None:
+    """Install tab completion, or answer the shell that asks: whatever is wrong then, the user is in the middle of typing."""
+    if not any(word.startswith("query=") for word in arguments):
+        return run(arguments, _nothing)
+    line = os.environ.get("COMP_LINE", "")
+    own, complete = cli_arguments.completions(line, [*plugins().sources, *plugins().steps])
+    print(*own)
+    if line and not complete:
+        with suppress(ExportKitError):
+            run(arguments, _nothing)
+
+
+def _nothing(config: DictConfig) -> None:
+    """The job of a command that only asks Hydra something."""
+
+
+@cache
+def plugins() -> registry.Plugins:
+    """All plugins, loaded once in a process, a worker's too."""
+    return registry.load_plugins()
+
+
+def unmute_tensorflow() -> None:
+    """Let TensorFlow's loggers speak under ``hydra.verbose=true``; Hydra's own level does not reach them."""
+    if HydraConfig.get().verbose is True:
+        for name in ("tensorflow", "absl"):
+            logging.getLogger(name).setLevel(logging.NOTSET)
+
+
+def reporting(work: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
+    """Make `work` raise one picklable `JobFailed`, whatever it meets."""
+
+    def job(config: DictConfig) -> Any:
+        try:
+            return work(config)
+        except JobFailed:
+            raise
+        except ExportKitError as error:
+            raise JobFailed(str(error), error.exit_code) from error
+        except OmegaConfBaseException as error:
+            raise JobFailed(str(explain(error)), ConfigError.exit_code) from error
+        except Exception as error:
+            raise JobFailed(str(unexpected(error))) from error
+
+    job.__module__, job.__name__, job.__qualname__ = work.__module__, work.__name__, work.__qualname__
+    return job
+
+
+def unexpected(error: Exception) -> Problem:
+    """What is nobody's problem but ours, or a plugin's."""
+    what = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return Problem("exportkit", what, "this is a fault in exportkit or in a plugin; HYDRA_FULL_ERROR=1 shows where")
+
+
+def _teach(found: registry.Plugins, user: Path | None) -> None:
+    """Tell Hydra of the schema, of the plugins' classes, which are the options of their groups, and of the config packages."""
+    store = ConfigStore.instance()
+    store.store(name=SCHEMA, node=Config, provider="exportkit")
+    for kind, cls in found.sources.items():
+        _store(store, found, cls, group="source", name=kind, package="source")
+    for kind, cls in found.steps.items():
+        _store(store, found, cls, group="post", name=kind, package=f"post.{kind}")
+    yaml.add_multi_representer(Path, lambda dumper, path: dumper.represent_str(str(path)))  # for --cfg
+    ConfDirectories.user, ConfDirectories.packages = user, found.conf_packages
+    HydraPlugins.instance().register(ConfDirectories)
+
+
+def _store(store: ConfigStore, found: registry.Plugins, cls: type, **place: str) -> None:
+    """A plugin's class is the option, its schema and its docs; if OmegaConf cannot hold it, that is the plugin's fault."""
+    try:
+        store.store(node=OmegaConf.structured(cls), provider="exportkit", **place)
+    except OmegaConfBaseException as cause:
+        provider = found.providers[cls]
+        what = f"{cls.__name__} cannot be a config schema: {str(cause).splitlines()[0]}"
+        raise PluginError(Problem(str(provider), what, "use types that OmegaConf knows, or Any")) from cause
+
+
+def _user_conf(flags: Sequence[str]) -> Path | None:
+    """The user's directory of configs, absolute; None where there is none."""
+    named = cli_arguments.value_of(flags, "--config-dir", "-cd")
+    directory = Path(named or "conf").absolute()
+    if not directory.is_dir():
+        if named:
+            raise ConfigError(Problem("--config-dir", f"there is no directory {named}"))
+        return None
+    _check_root(directory / "config.yaml")
+    return directory
+
+
+def _check_root(file: Path) -> None:
+    """Refuse a ``config.yaml`` that would take the place of exportkit's own without being one."""
+    if file.is_file() and SCHEMA not in file.read_text(errors="replace"):
+        what = f"is another application's: its defaults do not list {SCHEMA}"
+        do = "keep exportkit's files in a directory of their own and name it with --config-dir"
+        raise ConfigError(Problem(os.path.relpath(file), what, do))
+
+
+def _version_base(function: Callable[..., Any]) -> dict[str, str]:
+    """Hydra 1.4 has one behaviour and no longer takes the argument."""
+    return {"version_base": "1.3"} if "version_base" in inspect.signature(function).parameters else {}
+
+
+@contextmanager
+def _as_hydra_expects(arguments: Sequence[str]) -> Iterator[None]:
+    """The state of the process that Hydra and the user's code look at."""
+    here = os.getcwd()
+    path = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
+    environment = {"HYDRA_FULL_ERROR": "1", "PYTHONPATH": path, **cli_arguments.completion(os.environ)}
+    stderr = sys.stderr if wants_tracebacks() else _WithoutHydrasLine(sys.stderr)
+    argv, modules = sys.argv, sys.path[:]
+    sys.argv = [argv[0], *arguments]
+    sys.path[:0] = [here] if here not in sys.path else []
+    try:
+        with _environment(environment), redirect_stderr(stderr):
+            yield
+    finally:
+        sys.argv, sys.path[:] = argv, modules
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+class _WithoutHydrasLine:
+    """stderr without the line that Hydra writes where a job failed: what failed is said anyway."""
+
+    def __init__(self, stream: Any):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return len(text) if text.startswith("Error executing job with overrides:") else self._stream.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)

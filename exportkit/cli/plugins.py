@@ -1,0 +1,53 @@
+"""``exportkit plugins``: the sources and steps there are; ``exportkit plugins NAME``: one of them, with its keys."""
+
+import argparse
+import inspect
+from collections.abc import Sequence
+
+from exportkit.cli.fielddocs import field_docs
+from exportkit.cli.tables import line, table
+from exportkit.errors import ConfigError, Problem, did_you_mean
+from exportkit.registry import Plugins, load_plugins
+
+
+def main(arguments: Sequence[str]) -> int:
+    """List all plugins, or show the one that `arguments` name."""
+    parser = argparse.ArgumentParser(prog="exportkit plugins", description="The sources and steps there are.")
+    parser.add_argument("name", metavar="NAME", nargs="?", help="a source or step, to see its keys")
+    name = parser.parse_args(arguments).name
+    plugins = load_plugins()
+    if name is None:
+        _list(plugins)
+    else:
+        _show(name, plugins)
+    return 0
+
+
+def _list(plugins: Plugins) -> None:
+    found = [("source", kind, "", cls) for kind, cls in plugins.sources.items()]
+    found += [("step", kind, cls.phase.name.lower(), cls) for kind, cls in plugins.steps.items()]
+    rows = [(what, kind, phase, _summary(cls), *_origin(plugins, cls)) for what, kind, phase, cls in found]
+    table("Plugins", ["", "name", "phase", "what it does", "distribution", "version"], rows, once=1)
+
+
+def _show(name: str, plugins: Plugins) -> None:
+    cls = plugins.sources.get(name) or plugins.steps.get(name)
+    if cls is None:
+        raise ConfigError(
+            Problem(name, "there is no such source or step", did_you_mean(name, [*plugins.sources, *plugins.steps]))
+        )
+    distribution, version = _origin(plugins, cls)
+    chosen = f"source={name}" if name in plugins.sources else f"post=[{name}]"
+    line(f"{chosen}    {cls.__module__}.{cls.__qualname__} of {distribution} {version}\n")
+    line(f"{inspect.getdoc(cls)}\n")
+    rows = [(f.name, f.type, f.default, f.doc) for f in field_docs(cls) if f.name != "kind"]
+    table("Keys", ["key", "type", "default", ""], [(n, t, d or "must be given", doc) for n, t, d, doc in rows])
+
+
+def _summary(cls: type) -> str:
+    return (inspect.getdoc(cls) or "").partition("\n")[0]
+
+
+def _origin(plugins: Plugins, cls: type) -> tuple[str, str]:
+    provider = plugins.providers[cls]
+    return provider.distribution, provider.version

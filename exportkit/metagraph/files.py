@@ -1,0 +1,115 @@
+"""MetaGraphDefs and SavedModels read from disk, and what a file is where it is neither."""
+
+import os
+
+from google.protobuf import text_format
+from google.protobuf.message import DecodeError
+
+from exportkit.errors import BindingError, Problem
+from exportkit.protos import GraphDef, MetaGraphDef, SavedModel
+
+_LFS = b"version https://git-lfs.github.com/spec/"
+
+
+def read(path: str | os.PathLike) -> MetaGraphDef:
+    """Reads a ``.meta``, binary or text.
+
+    Raises:
+        BindingError: with one Problem, where no MetaGraphDef can be had from `path`.
+    """
+    path, data = os.fspath(path), _content(path, "the .meta that tf.compat.v1.train.Saver writes beside a checkpoint")
+    if data[:1] == b"\x08" or data.startswith(b"saved_model_schema_version"):
+        raise _refusal(path, "is a SavedModel, not a .meta", "hand in the .meta of the training run, beside its checkpoint")
+    meta = _parse(MetaGraphDef, path, data)
+    if not meta.graph_def.node:
+        raise _refusal(path, *_empty(data))
+    return meta
+
+
+def read_saved_model(path: str | os.PathLike) -> SavedModel:
+    """Reads a ``saved_model.pb`` or ``saved_model.pbtxt``, or the one in the directory `path`.
+
+    Raises:
+        BindingError: with one Problem, where no SavedModel can be had from `path`.
+    """
+    path = os.fspath(path)
+    if os.path.isdir(path):
+        text = os.path.join(path, "saved_model.pbtxt")
+        path = text if os.path.exists(text) else os.path.join(path, "saved_model.pb")
+    data = _content(path, "the saved_model.pb of a SavedModel version")
+    saved_model = _parse(SavedModel, path, data)
+    if not saved_model.meta_graphs:
+        raise _refusal(
+            path, "is not a SavedModel: it holds no meta graph", "hand in the saved_model.pb of a SavedModel version"
+        )
+    return saved_model
+
+
+def _refusal(path: str, what: str, do: str = "") -> BindingError:
+    return BindingError(Problem(path, what, do))
+
+
+def _content(path: str, wanted: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except FileNotFoundError:
+        beside = f"{path}.meta"
+        do = f"did you mean {beside}?" if os.path.exists(beside) else f"hand in {wanted}"
+        raise _refusal(path, "no such file", do) from None
+    except OSError as error:
+        raise _refusal(path, f"cannot be read: {error.strerror}", f"hand in {wanted}") from None
+    if data.startswith(_LFS):
+        raise _refusal(path, "is a Git LFS pointer, not the file itself", "run git lfs pull")
+    if not data:
+        raise _refusal(path, "is empty", f"hand in {wanted}")
+    return data
+
+
+def _parse(cls, path: str, data: bytes):
+    try:
+        return cls.FromString(data)
+    except DecodeError:
+        pass
+    try:
+        return text_format.Parse(data.decode(), cls())
+    except (UnicodeDecodeError, text_format.ParseError):
+        pass
+    if missing := _missing_bytes(data):
+        raise _refusal(path, f"is truncated: at least {missing:,} bytes are missing after {len(data):,}", "copy it again")
+    raise _refusal(path, *_empty(data, f"is not a {cls.DESCRIPTOR.name}"))
+
+
+def _empty(data: bytes, what: str = "is not a MetaGraphDef: it holds no graph") -> tuple[str, str]:
+    """What `data` is instead of a MetaGraphDef, as far as can be told, and what to do."""
+    try:
+        if any(node.op for node in GraphDef.FromString(data).node):
+            what = "is a bare GraphDef, which knows no variables"
+    except DecodeError:
+        pass
+    return what, "hand in the .meta that tf.compat.v1.train.Saver writes beside a checkpoint"
+
+
+def _missing_bytes(data: bytes) -> int:
+    """How many bytes the last top-level field lacks; 0 where the bytes are no sequence of length-delimited fields and varints.
+
+    https://protobuf.dev/programming-guides/encoding/
+    """
+    at = 0
+    while at < len(data):
+        tag, at = _varint(data, at)
+        size, at = _varint(data, at)
+        if not 0 < tag >> 3 < 10 or tag & 7 not in (0, 2):
+            return 0
+        at += size if tag & 7 == 2 else 0
+    return at - len(data)
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while at < len(data):
+        byte = data[at]
+        value, shift, at = value | (byte & 127) << shift, shift + 7, at + 1
+        if byte < 128:
+            return value, at
+    return value, at + 1

@@ -1,0 +1,61 @@
+"""Names, dtypes and shapes of tensors, as nodes and their op definitions tell them."""
+
+from collections.abc import Iterator
+
+from exportkit.protos import NodeDef
+
+REF_VARIABLES = frozenset({"Variable", "VariableV2", "AutoReloadVariable"})
+VARIABLE_OPS = REF_VARIABLES | {"VarHandleOp"}
+
+Shape = tuple[int | None, ...] | None
+
+
+def split(name: str) -> tuple[str, int]:
+    """A node's input, or a tensor name, in two: ``op:2`` → (op, 2), ``op`` → (op, 0), the control edge ``^op`` → (op, -1)."""
+    if name[:1] == "^":
+        return name[1:], -1
+    op, colon, index = name.rpartition(":")
+    return (op, int(index)) if colon and index.isdecimal() else (name, 0)
+
+
+def canonical(name: str) -> str:
+    """The full name of a tensor: ``x`` → ``x:0``."""
+    return "{}:{}".format(*split(name))
+
+
+def dims(shape) -> Shape:
+    """A TensorShapeProto as a tuple; None for an unknown rank, and for an unknown dimension."""
+    return None if shape.unknown_rank else tuple(dim.size if dim.size >= 0 else None for dim in shape.dim)
+
+
+def shared_name(node: NodeDef) -> str:
+    """The name under which a resource is shared in a session: its attribute, or the name of the op."""
+    shared = node.attr.get("shared_name")
+    return (shared.s.decode() if shared else "") or node.name
+
+
+def output_types(node: NodeDef, signature) -> Iterator[int]:
+    """The dtype enums that a node returns, by its OpDef (tensorflow/core/framework/op_def.proto, OpDef.ArgDef)."""
+    defaults = {a.name: a.default_value for a in signature.attr}
+
+    def value(name: str):
+        return node.attr[name] if name in node.attr else defaults[name]
+
+    for arg in signature.output_arg:
+        if arg.type_list_attr:
+            yield from value(arg.type_list_attr).list.type
+        else:
+            dtype = value(arg.type_attr).type if arg.type_attr else arg.type
+            yield from [dtype] * (value(arg.number_attr).i if arg.number_attr else 1)
+
+
+def shapes(node: NodeDef, producer: int) -> list[Shape]:
+    """The static shapes of a node's outputs, as far as its attributes tell."""
+    for name in ("_output_shapes", "output_shapes", "shapes"):
+        if (value := node.attr.get(name)) and value.HasField("list"):
+            return [dims(shape) for shape in value.list.shape]
+    if node.op not in REF_VARIABLES and not node.op.startswith("Placeholder"):
+        return []
+    shape = dims(node.attr["shape"].shape) if "shape" in node.attr else None
+    unknown = shape == () and (node.op == "Variable" or (node.op == "Placeholder" and producer < 24))
+    return [None if unknown else shape]

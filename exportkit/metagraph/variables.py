@@ -1,0 +1,150 @@
+"""The variables of a graph, with the names that its checkpoints give them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from exportkit.metagraph.tensors import VARIABLE_OPS, Shape, dims, split
+from exportkit.protos import MetaGraphDef, NodeDef, dtype_name, variable_pb2
+
+if TYPE_CHECKING:
+    from exportkit.metagraph.graph import Graph
+
+VARIABLE_COLLECTIONS = (
+    "variables",
+    "trainable_variables",
+    "local_variables",
+    "model_variables",
+    "moving_average_variables",
+    "metric_variables",
+    "global_step",
+)
+RESTORE_OPS = frozenset({"RestoreV2", "Restore", "RestoreSlice"})
+_SAVE_OPS = {"SaveV2": 3, "SaveSlices": 3, "Save": 2}  # op → index of its first saved tensor
+_Definitions = dict[str, tuple[variable_pb2.VariableDef, set[str]]]
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A variable op of a graph.
+
+    Attributes:
+        name: as the graph's own Saver calls it in a checkpoint; otherwise the name of its op. A slice of a partitioned
+            variable keeps its op's name: its key is `full_name`, at the place that `slice` tells.
+        op_name: its VariableV2, Variable, AutoReloadVariable or VarHandleOp.
+        dtype: ``float32`` …, without the mark of a reference.
+        shape: of this op (of this slice); None for an unknown rank.
+        resource: whether it is a VarHandleOp.
+        slice: SaveSliceInfoDef of a slice (full_name, full_shape, var_offset, var_shape), or None.
+        full_name: `name`, or that of the variable that this is a slice of.
+        full_shape: `shape`, or that of the variable that this is a slice of.
+        initializer: the op that assigns its initial value, or None.
+        trainable: its VariableDef says so, or it is in the collection trainable_variables.
+        collections: names of the variable collections that hold it, sorted.
+        definition: its VariableDef; None where it is in no collection.
+    """
+
+    name: str
+    op_name: str
+    dtype: str
+    shape: Shape
+    resource: bool
+    slice: variable_pb2.SaveSliceInfoDef | None
+    full_name: str
+    full_shape: Shape
+    initializer: str | None
+    trainable: bool
+    collections: tuple[str, ...]
+    definition: variable_pb2.VariableDef | None
+
+
+def variables_of(graph: Graph) -> dict[str, Variable]:
+    """Every variable op of the graph by its `Variable.name`, in the graph's order."""
+    definitions, keys = _definitions(graph.meta), _keys(graph)
+    nodes = (node for node in graph.nodes.values() if node.op in VARIABLE_OPS)
+    found = (_variable(graph, node, definitions, keys) for node in nodes)
+    return {variable.name: variable for variable in found}
+
+
+def _variable(graph: Graph, node: NodeDef, definitions: _Definitions, keys: Mapping[str, str]) -> Variable:
+    definition, collections = definitions.get(node.name, (None, ()))
+    part = definition.save_slice_info_def if definition and definition.HasField("save_slice_info_def") else None
+    name, shape = keys.get(node.name, node.name), _shape(node)
+    return Variable(
+        name=name,
+        op_name=node.name,
+        dtype=dtype_name(node.attr["dtype"].type),
+        shape=shape,
+        resource=node.op == "VarHandleOp",
+        slice=part,
+        full_name=part.full_name if part else name,
+        full_shape=tuple(part.full_shape) if part else shape,
+        initializer=split(definition.initializer_name)[0] if definition else _assignment(graph, node.name),
+        trainable="trainable_variables" in collections or bool(definition and definition.trainable),
+        collections=tuple(sorted(collections)),
+        definition=definition,
+    )
+
+
+def _shape(node: NodeDef) -> Shape:
+    if node.op != "VarHandleOp" and (inferred := node.attr.get("_output_shapes")):
+        return dims(inferred.list.shape[0])
+    shape = dims(node.attr["shape"].shape)
+    return None if node.op == "Variable" and shape == () else shape  # state_ops.cc: the legacy op's [] means unknown
+
+
+def _definitions(meta: MetaGraphDef) -> _Definitions:
+    """Variable op → its VariableDef and the collections that hold it."""
+    found: _Definitions = {}
+    for collection in VARIABLE_COLLECTIONS:
+        for definition in members(meta, collection):
+            found.setdefault(split(definition.variable_name)[0], (definition, set()))[1].add(collection)
+    return found
+
+
+def members(meta: MetaGraphDef, collection: str) -> list[variable_pb2.VariableDef]:
+    """The VariableDefs in a collection; empty where there is none."""
+    values = meta.collection_def[collection].bytes_list.value if collection in meta.collection_def else ()
+    return [variable_pb2.VariableDef.FromString(value) for value in values]
+
+
+def _assignment(graph: Graph, variable: str) -> str | None:
+    """The op that most likely initialises a variable without a VariableDef."""
+    assigns = [name for name in graph.consumers.get(variable, ()) if _assigns(graph, graph.nodes[name], variable)]
+    own = [name for name in assigns if name == f"{variable}/Assign"]
+    return (own or assigns or [None])[0]
+
+
+def _assigns(graph: Graph, node: NodeDef, variable: str) -> bool:
+    """Whether a node gives a variable a value that is not read from a checkpoint."""
+    if node.op not in ("Assign", "AssignVariableOp") or split(node.input[0])[0] != variable:
+        return False
+    value = graph.origin(node.input[1])
+    return value is not None and value.op not in RESTORE_OPS
+
+
+def _keys(graph: Graph) -> dict[str, str]:
+    """Variable op → the checkpoint key under which the graph's Saver writes it, where that is not the op's name.
+
+    A key that is the name of another variable op is left alone: two variables would have the same name.
+    """
+    saver = graph.meta.saver_def.save_tensor_name
+    if split(saver)[0] not in graph.nodes:
+        return {}
+    saves = (graph.nodes[name] for name in graph.walk([saver]) if graph.nodes[name].op in _SAVE_OPS)
+    keys = dict(pair for save in saves for pair in _saved(graph, save))
+    taken = {node.name for node in graph.nodes.values() if node.op in VARIABLE_OPS}
+    return {op: key for op, key in keys.items() if key not in taken}
+
+
+def _saved(graph: Graph, save: NodeDef) -> Iterator[tuple[str, str]]:
+    first = _SAVE_OPS[save.op]
+    keys = graph.strings(save.input[1])
+    slices = graph.strings(save.input[2]) if first == 3 else [""] * len(keys)
+    tensors = [tensor for tensor in save.input[first:] if tensor[0] != "^"]
+    for key, part, tensor in zip(keys, slices, tensors, strict=False):
+        source = graph.origin(tensor)
+        if source is not None and source.op in VARIABLE_OPS and not part:
+            yield source.name, key
