@@ -12,7 +12,8 @@ import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
-from exportkit import tensors
+from exportkit import arrays
+from exportkit.tensorbytes import objects
 
 DEFAULT_SIGNATURE = "serving_default"
 
@@ -86,7 +87,7 @@ def encode(model: str, logged: Logged) -> bytes:
     request.model_spec.name, request.model_spec.signature_name = model, logged.signature
     if logged.method == "predict":
         for alias, value in sorted(logged.inputs.items()):
-            request.inputs.add(key=alias, value=tensors.to_proto(np.asarray(value)))
+            request.inputs.add(key=alias, value=arrays.to_proto(np.asarray(value)))
     else:
         request.input.example_list.examples.extend(logged.inputs["inputs"])
     return log.SerializeToString(deterministic=True)
@@ -116,7 +117,7 @@ def _predict(request: Any) -> Iterator[Logged]:
 
 def _tensor(named: Any) -> np.ndarray:
     try:
-        return tensors.from_proto(named.value)
+        return arrays.from_proto(named.value)
     except ValueError as error:
         raise ValueError(f"{named.key} {error}") from None
 
@@ -142,7 +143,7 @@ def _serialized(given: Any) -> np.ndarray:
         examples = [context + example for example in given.example_list_with_context.examples]
     else:
         examples = list(given.example_list.examples)
-    return np.array(examples, object)
+    return objects(examples)
 
 
 _READERS = {

@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 from google.protobuf.message import DecodeError
 
 from exportkit.protos import DTYPE_NAMES, dtype_name, tensor_pb2
+from exportkit.tensorbytes import numpy_dtype, objects
 
 INLINE = 1 << 16
 
@@ -24,7 +24,6 @@ _FIELDS = {
     "string": "string_val",
     **dict.fromkeys(("int32", "int16", "int8", "uint16", "uint8"), "int_val"),
     **dict.fromkeys(("float16", "bfloat16"), "half_val"),
-    **dict.fromkeys(("complex64", "complex128"), "tensor_content"),
 }
 
 
@@ -57,9 +56,9 @@ def from_proto(data: bytes) -> np.ndarray:
     except DecodeError:
         raise ValueError("is no TensorProto") from None
     name, shape = dtype_name(proto.dtype), tuple(dim.size for dim in proto.tensor_shape.dim)
-    if name not in _FIELDS or proto.tensor_shape.unknown_rank or min(shape, default=0) < 0:
+    if name not in {*_FIELDS, "complex64", "complex128"} or proto.tensor_shape.unknown_rank or min(shape, default=0) < 0:
         raise ValueError(f"is a TensorProto of dtype {name} and shape {list(shape)}")
-    if proto.tensor_content:
+    if proto.tensor_content or name.startswith("complex"):
         return np.frombuffer(proto.tensor_content, _numpy(name).newbyteorder("<")).astype(_numpy(name)).reshape(shape)
     return _filled(getattr(proto, _FIELDS[name]), name, math.prod(shape)).reshape(shape)
 
@@ -68,16 +67,17 @@ def _filled(values: Any, name: str, size: int) -> np.ndarray:
     """As tensor.cc has it: the last value stands for all that are not given."""
     if len(values) > size:
         raise ValueError(f"has {len(values)} values for {size} elements")
-    if name in ("float16", "bfloat16"):
-        given = np.array(values, np.uint16).view(_numpy(name))
+    if name == "string":
+        given, nothing = objects(list(values)), objects([b""])
+    elif name in ("float16", "bfloat16"):
+        given, nothing = np.array(values, np.uint16).view(_numpy(name)), np.zeros(1, _numpy(name))
     else:
-        given = np.array(list(values), _numpy(name))
-    default = np.array([b""], object) if name == "string" else np.zeros(1, _numpy(name))
-    return np.concatenate([given, np.repeat(given[-1:] if len(given) else default, size - len(given))])
+        given, nothing = np.array(values, _numpy(name)), np.zeros(1, _numpy(name))
+    return np.concatenate([given, np.repeat(given[-1:] if len(given) else nothing, size - len(given))])
 
 
 def _numpy(name: str) -> np.dtype:
-    return np.dtype(object if name == "string" else getattr(ml_dtypes, name, name))
+    return np.dtype(object) if name == "string" else numpy_dtype(name)
 
 
 def _little(array: np.ndarray) -> np.ndarray:
@@ -116,7 +116,7 @@ def _values(array: np.ndarray) -> Any:
     """Nested lists that JSON gives back exactly; None where there are none."""
     if dtype_of(array) == "string":
         try:
-            return np.array([_bytes(i).decode() for i in array.flat], object).reshape(array.shape).tolist()
+            return objects([_bytes(item).decode() for item in array.flat]).reshape(array.shape).tolist()
         except UnicodeDecodeError:
             return None
     if array.dtype.kind in "biu":
@@ -134,7 +134,7 @@ def from_json(said: Mapping[str, Any]) -> np.ndarray | None:
         return None
     if said["dtype"] != "string":
         return np.array(said["values"], _numpy(said["dtype"])).reshape(said["shape"])
-    return np.array([s.encode() for s in _flat(said["values"])], object).reshape(said["shape"])
+    return objects([text.encode() for text in _flat(said["values"])]).reshape(said["shape"])
 
 
 def _flat(value: Any) -> list[str]:
