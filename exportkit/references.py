@@ -80,6 +80,14 @@ def resolve(reference: str, where: str) -> Any:
         raise ConfigError(Problem(where, f"importing '{reference}' raised {type(cause).__name__}: {cause}")) from cause
 
 
+def module_file(module: str) -> str | None:
+    """The file of a module, found without importing it; None where there is no such module, or it has none."""
+    try:
+        return _find(module, "")
+    except ConfigError:
+        return None
+
+
 def method(definition: Definition, name: str, where: str) -> Definition:
     """The method `name` of a class that was examined."""
     if not isinstance(definition.node, ast.ClassDef):
