@@ -21,7 +21,7 @@ import numpy as np
 from exportkit import native_worker
 from exportkit.errors import EnvironmentFailed, ExportKitError, Problem, StepFailed, did_you_mean
 from exportkit.metagraph import read_saved_model
-from exportkit.protos import MetaGraphDef, config_pb2, dtype_name
+from exportkit.protos import MetaGraphDef, config_pb2
 
 ConfigProto = config_pb2.ConfigProto
 Run = tuple[Mapping[str, np.ndarray], Sequence[str]]
@@ -132,7 +132,7 @@ def _tag_set(tags: Sequence[str] | frozenset[str]) -> str:
 
 
 def _misfits(signatures: Mapping[str, Any], name: str, request: Request) -> Iterator[tuple[str, str]]:
-    """What is wrong with a request before anything runs, and what to do: its key, its aliases, its dtypes."""
+    """What is wrong with a request before anything runs, and what to do: its key and its aliases."""
     if request.signature not in signatures:
         yield f"{name}: no such signature", did_you_mean(request.signature, signatures)
         return
@@ -141,18 +141,9 @@ def _misfits(signatures: Mapping[str, Any], name: str, request: Request) -> Iter
         yield f"{name}: the input {alias} is missing", ""
     for alias in sorted(request.inputs.keys() - inputs.keys()):
         yield f"{name}: {alias} is no input of the signature", did_you_mean(alias, inputs)
-    for alias in sorted(request.inputs.keys() & inputs.keys()):
-        known, fed = dtype_name(inputs[alias].dtype), _dtype(request.inputs[alias])
-        if known != fed:
-            yield f"{name}: {alias} is fed {fed} and is {known}", ""
     for alias, info in sorted([*inputs.items(), *outputs.items()], key=lambda item: item[0]):
         if not info.name:
             yield f"{name}: {alias} is not a dense tensor", "give its parts, such as indices and values, aliases of their own"
-
-
-def _dtype(value: np.ndarray) -> str:
-    dtype = np.asarray(value).dtype
-    return "string" if dtype.kind in "OSUT" else dtype.name
 
 
 def _as_run(signature: Any, request: Request) -> Run:
@@ -174,19 +165,17 @@ class _Process:
             code = _start({"stdin": asked, "stdout": answers, "stderr": log}, timeout)
             answers.seek(0)
             replies = list(_replies(answers))
-            self._refuse(replies)
-            if code != 0:
-                stage = ["while it loads", *self.runs][len(replies)]
-                raise _death(self.directory, stage, code, _last_words(log), timeout)
+            stages = ["loading", *self.runs, "the end"]
+            ended = _death(self.directory, stages[len(replies)], code, _last_words(log), timeout) if code != 0 else None
+        if problems := [*self._refused(replies), *(ended.problems if ended else ())]:
+            raise type(ended or StepFailed())(*problems)
         values, seconds, _ = zip(*replies, strict=True)
         return Served(list(values[1:]), seconds[0], list(seconds[1:]))
 
-    def _refuse(self, replies: Sequence[Reply]) -> None:
-        """Raise what TensorFlow refused."""
-        stages = zip(["does not load", *self.runs], replies, strict=False)
-        said = [f"{stage}: {error[0]}: {_one_line(error[1])}" for stage, (_, _, error) in stages if error]
-        if said:
-            raise StepFailed(*(Problem(self.directory, what) for what in said))
+    def _refused(self, replies: Sequence[Reply]) -> Iterator[Problem]:
+        for stage, (_, _, error) in zip(["loading", *self.runs], replies, strict=False):
+            if error:
+                yield Problem(self.directory, f"{stage}: {error[0]}: {_one_line(error[1])}")
 
 
 def _death(directory: str, stage: str, code: int | None, words: str, timeout: float | None) -> ExportKitError:
@@ -228,7 +217,7 @@ def _replies(file: IO[bytes]) -> Iterator[Reply]:
 
 
 def _last_words(log: IO[bytes]) -> str:
-    """The line of a log that says why its process ended: a fatal one, or else the last that is neither noise nor a stack frame."""
+    """The line of a log that says why its process ended: a fatal one, or else the last that is no noise and no stack frame."""
     log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_BYTES))
     lines = [line.strip() for line in log.read().decode(errors="replace").splitlines()]
     fatal = [line for line in lines if re.match(r"F\d{4} ", line)]

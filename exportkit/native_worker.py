@@ -27,8 +27,9 @@ CODES = (
     *("INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED"),
 )
 
+REF = 100
 STRING = 7
-NUMERIC = {
+ARRAYS = {
     1: np.float32,
     2: np.float64,
     3: np.int32,
@@ -38,7 +39,12 @@ NUMERIC = {
     8: np.complex64,
     9: np.int64,
     10: np.bool_,
+    11: np.int8,  # quantized types travel as the integers that they are stored in
+    12: np.uint8,
+    13: np.int32,
     14: ml_dtypes.bfloat16,
+    15: np.int16,
+    16: np.uint16,
     17: np.uint16,
     18: np.complex128,
     19: np.float16,
@@ -49,8 +55,6 @@ NUMERIC = {
     29: ml_dtypes.int4,
     30: ml_dtypes.uint4,
 }
-QUANTIZED = {11: np.int8, 12: np.uint8, 13: np.int32, 15: np.int16, 16: np.uint16}
-NUMBERS = {np.dtype(dtype).name: number for number, dtype in NUMERIC.items()}
 TSTRING_BYTES = 24
 
 
@@ -83,6 +87,7 @@ _PROTOTYPES = {
     "TF_DeleteSession": (None, c_void_p, c_void_p),
     "TF_GraphOperationByName": (c_void_p, c_void_p, c_char_p),
     "TF_OperationNumOutputs": (c_int, c_void_p),
+    "TF_OperationOutputType": (c_int, Output),
     "TF_SessionRun": (
         *(None, c_void_p, c_void_p, POINTER(Output), POINTER(c_void_p), c_int, POINTER(Output), POINTER(c_void_p), c_int),
         *(c_void_p, c_int, c_void_p, c_void_p),
@@ -173,8 +178,8 @@ class Session:
         inputs, outputs = self._outputs(feeds), self._outputs(fetches)
         fed, fetched = (c_void_p * len(feeds))(), (c_void_p * len(fetches))()
         try:
-            for i, value in enumerate(feeds.values()):
-                fed[i] = _tensor(np.asarray(value))
+            for i, (name, value) in enumerate(feeds.items()):
+                fed[i] = _tensor(name, np.asarray(value), inputs[i])
             sides = inputs, fed, len(feeds), outputs, fetched, len(fetches)
             _checked("TF_SessionRun", self._session, None, *sides, None, 0, None)
             return [_array(tensor, name) for tensor, name in zip(fetched, fetches, strict=True)]
@@ -187,19 +192,31 @@ class Session:
 
     def _output(self, name: str) -> Output:
         operation, _, index = name.partition(":")
+        number = int(index) if index.isdecimal() else 0
         found = _tf().TF_GraphOperationByName(self._graph, operation.encode())
-        if not found or not 0 <= int(index or 0) < _tf().TF_OperationNumOutputs(found):
+        if not found or number >= _tf().TF_OperationNumOutputs(found):
             raise StatusError("NOT_FOUND", f"{name} is not in the graph")
-        return Output(found, int(index or 0))
+        return Output(found, number)
 
 
-def _tensor(array: np.ndarray) -> int:
-    if array.dtype.kind in "OSUT":
-        return _string_tensor(array)
-    if array.dtype.name not in NUMBERS:
-        raise StatusError("INVALID_ARGUMENT", f"TensorFlow has no dtype {array.dtype.name}")
-    number = NUMBERS[array.dtype.name]
-    array = np.asarray(array, NUMERIC[number], order="C")
+def _tensor(name: str, array: np.ndarray, place: Output) -> int:
+    """The value as a tensor of the dtype that its place in the graph has."""
+    number = _tf().TF_OperationOutputType(place) % REF
+    known = "string" if number == STRING else _dtype(name, number).name
+    fed = "string" if array.dtype.kind in "OSUT" else array.dtype.name
+    if known != fed:
+        raise StatusError("INVALID_ARGUMENT", f"{name} is {known} and is fed {fed}")
+    return _string_tensor(array) if number == STRING else _numeric_tensor(array, number)
+
+
+def _dtype(name: str, number: int) -> np.dtype:
+    if number not in ARRAYS:
+        raise StatusError("UNIMPLEMENTED", f"{name} is a handle, not an array")
+    return np.dtype(ARRAYS[number])
+
+
+def _numeric_tensor(array: np.ndarray, number: int) -> int:
+    array = np.asarray(array, ARRAYS[number], order="C")
     tensor = _allocated(number, array.shape, array.nbytes)
     ctypes.memmove(_tf().TF_TensorData(tensor), array.ctypes.data, array.nbytes)
     return tensor
@@ -232,10 +249,7 @@ def _array(tensor: int, name: str) -> np.ndarray:
     data = _tf().TF_TensorData(tensor)
     if number == STRING:
         return _string_array(data, shape)
-    dtype = NUMERIC.get(number) or QUANTIZED.get(number)
-    if dtype is None:
-        raise StatusError("UNIMPLEMENTED", f"{name} is a handle, not an array")
-    array = np.empty(shape, dtype)
+    array = np.empty(shape, _dtype(name, number))
     ctypes.memmove(array.ctypes.data, data, array.nbytes)
     return array
 

@@ -178,6 +178,7 @@ def _write(plan: ExportPlan, built: Built, claim: Claim, scratch: Path, report: 
         scratch=scratch,
         plan=plan,
         source=built.source,
+        prepared=built.prepared,
         meta_graphs=written,
         bound=savedmodel.bound_tensors(built.bound),
         report=report,
