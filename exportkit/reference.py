@@ -18,7 +18,7 @@ import numpy as np
 
 from exportkit import reference_worker
 from exportkit.errors import EnvironmentFailed, ExportKitError, Problem, StepFailed
-from exportkit.metagraph import Graph, Variable, split
+from exportkit.metagraph import Variable, split
 from exportkit.protos import GraphDef, MetaGraphDef, op_def_pb2
 from exportkit.serving import Part, Prepared
 

@@ -4,15 +4,19 @@ One request that fails, or one too many, fails the load of the model: every one 
 """
 
 import os
+import struct
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from exportkit import native, tfrecord
+import google_crc32c
+
+from exportkit import native, tfexample
 from exportkit.errors import Problem, StepFailed, did_you_mean
 from exportkit.native import Request
 from exportkit.prediction_log import Logged, decode, encode
 from exportkit.spec import METHODS
+from exportkit.sstable import mask
 
 FILE = Path("assets.extra", "tf_serving_warmup_requests")
 MOST = 1000  # kMaxNumRecords in TensorFlow Serving's util.h
@@ -31,8 +35,18 @@ def write_warmup(directory: Path, model: str, requests: Iterable[Logged], repeat
     if len(records) > MOST:
         raise StepFailed(too_many(str(directory / FILE), len(records)))
     (directory / FILE).parent.mkdir(exist_ok=True)
-    tfrecord.write(directory / FILE, records)
+    (directory / FILE).write_bytes(b"".join(map(_framed, records)))
     return len(records)
+
+
+def _framed(record: bytes) -> bytes:
+    """A record of a TFRecord file: its length, the checksum of that, its bytes and their checksum."""
+    length = struct.pack("<Q", len(record))
+    return length + _checksum(length) + record + _checksum(record)
+
+
+def _checksum(data: bytes) -> bytes:
+    return struct.pack("<I", mask(google_crc32c.value(data)))
 
 
 def too_many(where: str, number: int) -> Problem:
@@ -49,9 +63,9 @@ def read_warmup(path: str | os.PathLike[str]) -> list[Numbered]:
     """
     where = os.fspath(path)
     try:
-        records = list(tfrecord.read(path))
+        records = list(tfexample.records(Path(path)))
     except ValueError as error:
-        raise StepFailed(Problem(where, str(error), "write it again, as an uncompressed TFRecord")) from None
+        raise StepFailed(Problem(where, str(error), "a server reads an uncompressed TFRecord")) from None
     if len(records) > MOST:
         raise StepFailed(too_many(where, len(records)))
     found: list[Numbered] = []

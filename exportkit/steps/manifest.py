@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from exportkit import arrays, native, samples
-from exportkit.batches import resized, served
+from exportkit import arrays, native
 from exportkit.bundle_reader import Bundle
 from exportkit.errors import Problem, StepFailed
 from exportkit.identity import graph_digest, identity
 from exportkit.manifest import FILE, write_manifest
 from exportkit.plugin import Export, Phase, PostStep, hookimpl
+from exportkit.samples import Batch
+from exportkit.served import tried
 
 
 @dataclass(kw_only=True)
@@ -37,16 +38,16 @@ class Manifest(PostStep):
         recorded = self._samples(export)
         content = {**_facts(export), "samples": recorded}
         write_manifest(export.directory, content)
-        return {"bytes": (export.directory / FILE).stat().st_size, "identity": content["identity"]["sha256"], "samples": len(recorded)}
+        return {
+            "bytes": (export.directory / FILE).stat().st_size,
+            "identity": content["identity"]["sha256"],
+            "samples": len(recorded),
+        }
 
     def _samples(self, export: Export) -> dict[str, Any]:
         """Signature → inputs and outputs; the outputs are left out where two runs of one input differ."""
-        meta = served(export)
-        asked = {
-            key: resized(inputs, meta.signature_def[key], min(self.rows, _most_rows(inputs)))
-            for key, inputs in samples.load(export).items()
-            if key in meta.signature_def
-        }
+        meta, batches = tried(export)
+        asked = {key: self._first(batch) for key, batch in batches.items()}
         requests = [native.Request(key, inputs) for key, inputs in asked.items()]
         answers = native.run_signatures(export.directory, meta.meta_info_def.tags, [*requests, *requests]).outputs
         return {
@@ -54,9 +55,8 @@ class Manifest(PostStep):
             for (key, inputs), first, second in zip(asked.items(), answers, answers[len(asked) :], strict=False)
         }
 
-
-def _most_rows(inputs: Mapping[str, np.ndarray]) -> int:
-    return max((len(value) for value in inputs.values() if value.ndim), default=1) or 1
+    def _first(self, batch: Batch) -> dict[str, np.ndarray]:
+        return dict(batch.values) if batch.rows is None else batch.resized(min(self.rows, batch.rows))
 
 
 def _said(values: Mapping[str, np.ndarray]) -> dict[str, Any]:

@@ -4,11 +4,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from exportkit import samples
-from exportkit.batches import resized, served
-from exportkit.errors import Problem, StepFailed
+from exportkit.errors import Problem
 from exportkit.plugin import Export, Phase, PostStep, hookimpl
 from exportkit.prediction_log import Logged
+from exportkit.samples import Batch
+from exportkit.served import tried
 from exportkit.spec import ExportPlan
 from exportkit.warmup import FILE, MOST, read_warmup, replay, too_many, write_warmup
 
@@ -27,22 +27,19 @@ class Warmup(PostStep):
     """How often the server sends each: kernels that tune themselves need several runs."""
 
     def run(self, export: Export) -> Mapping[str, Any]:
-        meta = served(export)
-        requests = list(self._requests(export, meta.signature_def))
-        if not requests:
-            raise StepFailed(Problem("post.warmup", "there are no samples to warm up with", "write samples, or drop the step"))
-        records = write_warmup(export.directory, export.plan.name, requests, self.repeat)
-        seconds = replay(export.directory, meta.meta_info_def.tags, read_warmup(export.directory / FILE))
-        return {"records": records, "bytes": (export.directory / FILE).stat().st_size, "replayed": len(seconds)}
+        meta, batches = tried(export)
+        records = write_warmup(export.directory, export.plan.name, self._requests(export, batches), self.repeat)
+        replay(export.directory, meta.meta_info_def.tags, read_warmup(export.directory / FILE))
+        notes = [f"{key}: {note}" for key, batch in batches.items() for note in batch.notes]
+        return {"records": records, "bytes": (export.directory / FILE).stat().st_size, "notes": notes}
 
-    def _requests(self, export: Export, definitions: Mapping[str, Any]) -> Iterator[Logged]:
-        for key, inputs in samples.load(export).items():
-            if key in definitions:
-                for size in self.batch_sizes:
-                    yield Logged(export.signatures[key].method, key, resized(inputs, definitions[key], size))
+    def _requests(self, export: Export, batches: Mapping[str, Batch]) -> Iterator[Logged]:
+        for key, batch in batches.items():
+            for size in self.batch_sizes:
+                yield Logged(export.signatures[key].method, key, batch.resized(size))
 
     def problems(self, where: str, signatures: int) -> Iterator[Problem]:
-        """What is wrong with the fields, for an export of so many signatures with samples."""
+        """What is wrong with the fields, for an export of so many signatures."""
         if not self.batch_sizes or min(self.batch_sizes) < 1:
             yield Problem(f"{where}.batch_sizes", f"is {self.batch_sizes}", "write sizes of 1 or more")
         if self.repeat < 1:
@@ -60,4 +57,4 @@ def exportkit_post_steps():
 def exportkit_check_plan(plan: ExportPlan):
     for name, step in plan.post.items():
         if isinstance(step, Warmup):
-            yield from step.problems(f"post.{name}", len(plan.samples))
+            yield from step.problems(f"post.{name}", len(plan.signatures))
