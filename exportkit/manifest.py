@@ -56,7 +56,19 @@ def _serialized(content: Mapping[str, Any]) -> bytes:
 
 
 def _text(content: Mapping[str, Any]) -> str:
-    return json.dumps(content, indent=1, ensure_ascii=False, default=str) + "\n"
+    return "".join(_pieces(content, "\n")) + "\n"
+
+
+def _pieces(value: Any, newline: str) -> Iterator[str]:
+    """JSON with a line for each key, and one for each array however long it is."""
+    if not isinstance(value, Mapping) or not value:
+        yield json.dumps(value, ensure_ascii=False, default=str)
+        return
+    inner = newline + "  "
+    for number, (key, one) in enumerate(value.items()):
+        yield f"{',' if number else '{'}{inner}{json.dumps(str(key), ensure_ascii=False)}: "
+        yield from _pieces(one, inner)
+    yield newline + "}"
 
 
 def digests(directory: Path) -> dict[str, str]:

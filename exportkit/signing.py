@@ -1,5 +1,6 @@
 """Signatures over whole versions, through the package `model-signing` (OpenSSF), with a local elliptic-curve key."""
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +16,9 @@ def sign(directory: Path, signature: Path, private_key: Path, password: str | No
     """
     package = _package()
     try:
-        signer = package.signing.Config().use_elliptic_key_signer(private_key=private_key, password=password)
+        signer = package.signing.Config().use_elliptic_key_signer(
+            private_key=private_key, password=password and password.encode()
+        )
     except (OSError, ValueError, TypeError) as cause:
         raise StepFailed(Problem(str(private_key), _said(cause), "give a PEM file of an EC P-256 private key")) from None
     signer.set_hashing_config(_hashing(package, directory, signature)).sign(directory, signature)
@@ -36,8 +39,19 @@ def verify(directory: Path, signature: Path, public_key: Path) -> None:
     try:
         verifier.set_hashing_config(_hashing(package, directory, signature)).verify(directory, signature)
     except Exception as cause:
-        what = f"does not hold for {public_key}: {_said(cause)}"
+        what = _mismatch(_said(cause)) or f"does not hold for {public_key}: {_said(cause)}"
         raise StepFailed(Problem("signature", what, "take the version from where it was published")) from None
+
+
+def _mismatch(text: str) -> str:
+    """model-signing's list of differences without its digests; empty where that is not what `text` is."""
+    patterns = {
+        "changed": r"Hash mismatch for \\?'([^'\\]+)",
+        "added": r"Extra files[^:]*: ([^\"]+)",
+        "missing": r"Missing files[^:]*: ([^\"]+)",
+    }
+    found = [f"{kind}: {', '.join(names)}" for kind, pattern in patterns.items() if (names := re.findall(pattern, text))]
+    return f"is of other files than these ({'; '.join(found)})" if found else ""
 
 
 def _package() -> SimpleNamespace:

@@ -9,17 +9,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import toys
+import versions_made
+from versions_made import X
 
-import exportkit
 from exportkit import arrays, prediction_log, warmup
 from exportkit.errors import ConfigError, StepFailed
 from exportkit.prediction_log import Logged, PredictionLog, decode, encode
-from exportkit.registry import load_plugins
-from exportkit.steps import warmup as step
 from exportkit.tensorbytes import objects
 
-X = np.arange(8, dtype=np.float32).reshape(2, 4)
-EXAMPLES = objects([toys.example(x=[1.0, 2.0, 3.0, 4.0]), toys.example(x=[4.0, 3.0, 2.0, 1.0])])
+TOO_MANY = "and a server refuses to load a model with more than 1000; take fewer batch_sizes, or repeat them less often"
+EXAMPLES = objects(versions_made.EXAMPLES)
 
 
 # ---- arrays ----
@@ -206,7 +205,7 @@ def _write(path, *records):
         ),
         (
             [encode("m", Logged("predict", "s", {}))] * 1001,
-            "{}: 1001 warmup records, and a server refuses to load a model with more than 1000; take fewer batch_sizes, or repeat them less often",
+            "{}: 1001 warmup records, " + TOO_MANY,
         ),
     ],
 )
@@ -227,51 +226,18 @@ def test_a_compressed_file_is_refused(tmp_path):
 
 # ---- the step ----
 
-PLUGINS = load_plugins(extra={} if "warmup" in load_plugins().steps else {"warmup": step})
-
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     return toys.saved(tmp_path_factory.mktemp("toy"), toys.dense)
 
 
-def _config(checkpoint, base, labels=None, **fields):
-    (base / "labels.txt").write_text("a\nb\nc\n")
-    return toys.config(
-        checkpoint,
-        base,
-        bindings={
-            "x": "x:0",
-            "probs": "probs:0",
-            "example": {"parse_example": {"x": {"dtype": "float32", "shape": [4]}}},
-            "top": {"top_k": "probs", "k": 2},
-            "classes": {"lookup": "top.indices", "vocabulary": str(base / "labels.txt")},
-            "best": {"top_k": "probs", "k": 1},
-        },
-        signatures={
-            "serving_default": {"inputs": {"x": "x"}, "outputs": {"probs": "probs"}},
-            "by_class": {
-                "method": "classify",
-                "inputs": {"inputs": "example"},
-                "outputs": {"classes": "classes", "scores": "top.values"},
-            },
-            "by_value": {"method": "regress", "inputs": {"inputs": "example"}, "outputs": {"outputs": "best.values"}},
-        },
-        samples={
-            "serving_default": {"x": X.tolist()},
-            "by_class": {"inputs": EXAMPLES.tolist()},
-            "by_value": {"inputs": EXAMPLES.tolist()},
-        },
-        post={"warmup": {"kind": "warmup", **fields}},
-    )
-
-
-def _export(data):
-    return exportkit.run(exportkit.plan(data, PLUGINS), PLUGINS)
+def _config(checkpoint, base, **fields):
+    return versions_made.config(checkpoint, base, post={"warmup": {"kind": "warmup", **fields}})
 
 
 def test_an_export_is_warmed_up_at_every_batch_size(tmp_path, checkpoint):
-    report = _export(_config(checkpoint, tmp_path, batch_sizes=[1, 4], repeat=2))
+    report = versions_made.export(_config(checkpoint, tmp_path, batch_sizes=[1, 4], repeat=2))
     path = tmp_path / "exports" / "toy" / "1" / "assets.extra" / "tf_serving_warmup_requests"
     assert report.steps[0].details == {"records": 12, "bytes": path.stat().st_size, "notes": []}
     found = [(n, f.method, f.signature, {a: v.shape for a, v in f.inputs.items()}) for n, f in warmup.read_warmup(path)]
@@ -287,14 +253,14 @@ def test_an_export_is_warmed_up_at_every_batch_size(tmp_path, checkpoint):
     assert (
         path.read_bytes()
         == (
-            _export(_config(checkpoint, tmp_path, batch_sizes=[1, 4], repeat=2))
+            versions_made.export(_config(checkpoint, tmp_path, batch_sizes=[1, 4], repeat=2))
             and path.parents[2] / "2" / "assets.extra" / path.name
         ).read_bytes()
     )
 
 
 def test_without_samples_they_are_drawn(tmp_path, checkpoint):
-    report = _export({**_config(checkpoint, tmp_path), "samples": {}})
+    report = versions_made.export({**_config(checkpoint, tmp_path), "samples": {}})
     assert report.steps[0].details["records"] == 3
     assert report.steps[0].details["notes"][0] == "serving_default: random values, as samples gives none"
 
@@ -307,13 +273,13 @@ def test_without_samples_they_are_drawn(tmp_path, checkpoint):
         ({"repeat": 0}, "post.warmup.repeat: is 0; write 1 or more"),
         (
             {"repeat": 334},
-            "post.warmup: 1002 warmup records, and a server refuses to load a model with more than 1000; take fewer batch_sizes, or repeat them less often",
+            "post.warmup: 1002 warmup records, " + TOO_MANY,
         ),
     ],
 )
 def test_the_plan_refuses_fields_that_cannot_be(tmp_path, checkpoint, fields, text):
     with pytest.raises(ConfigError) as error:
-        exportkit.plan(_config(checkpoint, tmp_path, **fields), PLUGINS)
+        versions_made.plan(_config(checkpoint, tmp_path, **fields))
     assert [(p.where, p.what.split(" (plugin")[0], p.do) for p in error.value.problems] == [
         (text.split(": ")[0], text.split(": ")[1].split("; ")[0], text.split("; ")[1].split(" (plugin")[0])
     ]
@@ -322,7 +288,7 @@ def test_the_plan_refuses_fields_that_cannot_be(tmp_path, checkpoint, fields, te
 @pytest.fixture(scope="module")
 def version(tmp_path_factory, checkpoint):
     base = tmp_path_factory.mktemp("version")
-    return base / _export({**_config(checkpoint, base), "post": {}}).directory
+    return base / versions_made.export({**_config(checkpoint, base), "post": {}}).directory
 
 
 @pytest.mark.parametrize(
@@ -364,7 +330,7 @@ def test_nothing_is_committed_when_a_record_fails(tmp_path, checkpoint):
     data = _config(checkpoint, tmp_path)
     data["samples"]["by_class"] = {"inputs": [toys.example(y=[1.0])]}
     with pytest.raises(StepFailed, match=r"record 1 \(by_class\): INVALID_ARGUMENT: .*Feature: x .*is required"):
-        _export(data)
+        versions_made.export(data)
     assert list((tmp_path / "exports" / "toy").iterdir()) == []
 
 

@@ -17,7 +17,7 @@ PARSERS = ("ParseExample", "ParseExampleV2")
 
 
 def inputs(graph: Graph, definition: Any) -> dict[str, np.ndarray]:
-    """Alias → a value: numbers from [0, 1), integers 0, and for strings the tf.Example that the signature parses (an empty text is one)."""
+    """Alias → a value: numbers from [0, 1), integers 0; for strings the tf.Example that is parsed (an empty text is one)."""
     columns = _columns(graph, definition)
     return {alias: _value(info, columns) for alias, info in sorted(definition.inputs.items())}
 
