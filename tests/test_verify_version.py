@@ -194,19 +194,16 @@ def test_a_missing_asset(bare):
     assert found[1].startswith("[x] run by_class: ") and "NOT_FOUND" in found[1]
 
 
-def test_an_asset_of_the_training_machine(bare):
-    path = str(bare / "assets" / "labels.txt")
-
+def test_an_asset_of_the_training_machine(bare, published):
     def bake(meta):
-        for name in ("asset_filepaths", "saved_model_assets"):
-            meta.collection_def.pop(name, None)
+        del meta.collection_def["saved_model_assets"]
         del meta.asset_file_def[:]
-        for node in meta.graph_def.node:
-            if node.op == "Const" and node.attr["value"].tensor.string_val[:] == [b"labels.txt"]:
-                node.attr["value"].tensor.string_val[:] = [path.encode()]
 
     (only,) = failed(edited(bare, bake))
-    assert only.endswith(f"reads {path} of the training machine; export it again")
+    assert only == (
+        "[x] assets: outputs/text_file_init/InitializeTableFromTextFileV2: "
+        f"reads {published.parents[2] / 'labels.txt'} of the training machine; export it again"
+    )
 
 
 def _saved_by_hand(directory, main_op, build=toys.dense):
@@ -224,7 +221,7 @@ def _saved_by_hand(directory, main_op, build=toys.dense):
 
 def test_an_init_op_that_forgets_the_weights(tmp_path):
     (only,) = failed(_saved_by_hand(tmp_path / "1", v1.global_variables_initializer))
-    assert only.startswith("[x] init op: 'init' assigns beta1_power, beta2_power, dense/bias, dense/bias/Adam, ")
+    assert only.startswith("[x] init op: 'init_1' assigns beta1_power, beta2_power, dense/bias, dense/bias/Adam, ")
     assert only.endswith(
         "after the restore, so the weights in the files are not those that answer; "
         "export it again, with the tables' initialisers for a main_op and nothing else"
@@ -247,8 +244,8 @@ def test_python_in_the_graph(tmp_path):
 
     found = failed(_saved_by_hand(tmp_path / "1", lambda: None, build))
     assert found[0] == (
-        "[x] signature serving_default: graph: PyFunc (PyFunc), which probs needs, runs Python of the training program, "
-        "which no server has; export it again"
+        "[x] signature serving_default: graph: PyFunc (PyFunc) runs Python of the training program, which no server has; "
+        "export it again"
     )
 
 
@@ -326,7 +323,10 @@ def test_a_server_that_would_die_is_an_error_here(tmp_path):
             [Logged("predict", "serving_defautl", {"x": X})],
             "[x] warmup: record 0: there is no signature 'serving_defautl'; did you mean serving_default?",
         ),
-        ([Logged("predict", "serving_default", {"y": X})], "[x] warmup: record 0 (serving_default): the input x is missing"),
+        (
+            [Logged("predict", "serving_default", {"x": X.astype(int)})],
+            "[x] warmup: record 0 (serving_default): INVALID_ARGUMENT: inputs/x:0 is float32 and is fed int64",
+        ),
     ],
 )
 def test_a_warmup_file_that_fails(bare, requests, text):
@@ -404,9 +404,10 @@ def test_weights_are_compared_with_a_checkpoint(version, checkpoint, tmp_path):
     assert f"[v] weights: 2/2 tensors have the checksums of {checkpoint}" in lines(
         version, os.path.dirname(checkpoint), run=False
     )
+    (tmp_path / "other").mkdir()
     other = toys.saved(tmp_path / "other", toys.dense, seed=8)
     assert failed(version, other, run=False) == [
-        f"[x] weights: '{name}' is not the tensor '{name}' of {other}; export again" for name in ("dense/bias", "dense/kernel")
+        f"[x] weights: '{name}' is not the tensor '{name}' of {other}; export again" for name in ("dense/kernel", "dense/bias")
     ]
 
 
@@ -416,6 +417,7 @@ def test_renamed_weights_are_compared_under_the_configs_rules(tmp_path):
             toys.dense()
 
     prefix = toys.saved(tmp_path, toys.dense)
+    (tmp_path / "renamed").mkdir()
     renamed = toys.saved(tmp_path / "renamed", build)
     data = toys.config(
         prefix,
@@ -427,7 +429,7 @@ def test_renamed_weights_are_compared_under_the_configs_rules(tmp_path):
     directory = Path(export(data).directory)
     assert f"[v] weights: 2/2 tensors have the checksums of {renamed}" in lines(directory, renamed, run=False)
     assert failed(directory, prefix, run=False)[0].startswith(
-        "[x] weights: variable 'dense/bias' (as 'tower/dense/bias') is not in the checkpoint; its nearest keys: "
+        "[x] weights: variable 'dense/kernel' (as 'tower/dense/kernel') is not in the checkpoint; its nearest keys: "
     )
 
 
@@ -519,7 +521,7 @@ def test_the_command_prints_and_gates(version, capsys):
     assert cli.main(["verify", str(version), "--no-run"]) == 1
     out = capsys.readouterr().out.splitlines()
     assert out[0] == f"[x] files: assets/labels.txt: was changed: it does not have its digest; {RESTORE}"
-    assert out[-1] == f"{version}: 7 passed, 1 failed, 1 to know"
+    assert out[-1] == f"{version}: 7 passed, 1 failed"
 
 
 def test_the_command_needs_no_tensorflow(version):

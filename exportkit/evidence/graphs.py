@@ -4,12 +4,12 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from exportkit import binding, metagraph
+from exportkit import binding
 from exportkit.binding import Facts
 from exportkit.errors import Problem
 from exportkit.evidence.finding import Finding, failures
 from exportkit.metagraph import Graph
-from exportkit.metagraph.kinds import node_list, path_constant
+from exportkit.metagraph.kinds import kind, node_list, obstacle, path_constant
 from exportkit.metagraph.tensors import Shape, dims, split
 from exportkit.protos import dtype_name, meta_graph_pb2
 from exportkit.spec import METHODS, Signature, Tensor
@@ -17,6 +17,17 @@ from exportkit.spec import METHODS, Signature, Tensor
 INIT_OP = "__saved_model_init_op"
 INTERNAL = (INIT_OP, "__saved_model_train_op")
 _AGAIN = "export it again"
+_WHY = {
+    "placeholder": "is fed by none of its inputs",
+    "queue": "waits for the training's input queue",
+    "iterator": "waits for the training's input pipeline",
+    "reader": "reads files of the training machine",
+    "python": "runs Python of the training program, which no server has",
+    "mutable table": "is a mutable table, whose content is in no file",  # TensorFlow 2 saves it with its objects
+    "TPU": "runs on TPUs only",
+    "restore": "reads a checkpoint of the training machine at every request",
+    "tf.contrib": "is of tf.contrib, which TensorFlow 2 does not have",
+}
 _BY_NAME = {name: method for method, name in METHODS.items()}
 
 
@@ -93,11 +104,17 @@ def _rules(definition: Any, graph: Graph) -> Iterator[Problem]:
         yield Problem(where.removeprefix("signatures.").lstrip("."), problem.what, problem.do or _AGAIN)
 
 
-def _obstacles(definition: Any, graph: Graph) -> list[Problem]:
-    """Reached nodes that no server runs: Python functions, queues, unfilled tables, placeholders that nothing feeds."""
-    fetches = [info.name for info in definition.outputs.values() if info.name and split(info.name)[0] in graph.nodes]
+def _obstacles(definition: Any, graph: Graph) -> Iterator[Problem]:
+    """Reached nodes that no server can run, in the graph and in the functions that it calls."""
+    fetches = [info.name for info in definition.outputs.values() if split(info.name)[0] in graph.nodes]
     fed = [info.name for info in definition.inputs.values() if info.name]
-    return [Problem(p.where, p.what, _AGAIN) for p in metagraph.problems(graph, fetches, fed, "graph")]
+    reached = graph.walk(fetches, fed, lambda node: obstacle(graph, node) is not None)
+    nodes = [graph.nodes[name] for name in reached]
+    kinds = [(node, obstacle(graph, node)) for node in nodes]
+    kinds += [(node, kind(node.op)) for name in graph.called(nodes) for node in graph.functions[name].node_def]
+    for node, found in kinds:
+        if found in _WHY and not (found == "mutable table" and graph.meta.object_graph_def.nodes):
+            yield Problem("graph", f"{node.name} ({node.op}) {_WHY[found]}", _AGAIN)
 
 
 def _check_assets(directory: Path, graph: Graph) -> Iterator[Finding]:
