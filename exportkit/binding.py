@@ -47,7 +47,8 @@ class Wiring:
 
     def fetches(self, signatures: Mapping[str, Signature], bindings: Bindings, keys: Iterable[str] | None = None) -> list[str]:
         """The tensors that the outputs of the signatures `keys` (default: all) are computed from."""
-        leaves = (leaf(ref, bindings) for key in keys or self.signatures for ref in signatures[key].outputs.values())
+        keys = self.signatures if keys is None else keys
+        leaves = (leaf(ref, bindings) for key in keys for ref in signatures[key].outputs.values())
         return list(dict.fromkeys(self.names[name] for name in leaves if name in self.names))
 
     def feeds(self, signature: Signature, bindings: Bindings) -> list[str]:
@@ -112,12 +113,11 @@ def check(bindings: Bindings, signatures: Mapping[str, Signature | None]) -> Ite
     offered = offers(bindings)
     for name, binding in bindings.items():
         where = f"bindings.{name}"
-        if isinstance(binding, TopK):
-            yield from _check_ref(f"{where}.top_k", binding.top_k, offered)
-            if binding.k < 1:
-                yield Problem(f"{where}.k", f"is {binding.k}", "write 1 or more")
-        elif isinstance(binding, Lookup):
-            yield from _check_ref(f"{where}.lookup", binding.lookup, offered)
+        if isinstance(binding, TopK | Lookup):
+            yield from _check_ref(f"{where}.{operation(binding)}", _of(binding), bindings, offered)
+            yield from _check_circle(f"{where}.{operation(binding)}", name, bindings, offered)
+        if isinstance(binding, TopK) and binding.k < 1:
+            yield Problem(f"{where}.k", f"is {binding.k}", "write 1 or more")
         elif isinstance(binding, ParseExample):
             yield from _check_parse(where, binding, bindings)
     for key, signature in signatures.items():
@@ -125,18 +125,41 @@ def check(bindings: Bindings, signatures: Mapping[str, Signature | None]) -> Ite
             yield from _check_signature(f"signatures.{key}", signature, bindings, offered)
 
 
-def _check_ref(where: str, ref: str, offered: Mapping[str, str]) -> Iterator[Problem]:
-    if ref not in offered:
-        parts = [name for name in offered if name.startswith(f"{ref}.")]
-        yield Problem(
-            where, f"there is no binding '{ref}'", f"write {' or '.join(parts)}" if parts else did_you_mean(ref, offered)
-        )
+def _of(binding: TopK | Lookup) -> str:
+    """The reference that a binding computes from."""
+    return binding.top_k if isinstance(binding, TopK) else binding.lookup
+
+
+def _check_ref(where: str, ref: str, bindings: Bindings, offered: Mapping[str, str]) -> Iterator[Problem]:
+    """A reference to a value: it must be there, and be a tensor or computed from one."""
+    binding = bindings.get(ref)
+    if isinstance(binding, ParseExample | Constant):
+        do = "name a tensor, a lookup or a part of a top_k"
+        yield Problem(where, f"'{ref}' is a {operation(binding)} and offers no values", do)
+    elif isinstance(binding, TopK):
+        yield Problem(where, f"'{ref}' is a top_k, which has two parts", f"write {ref}.values or {ref}.indices")
+    elif ref not in offered:
+        yield Problem(where, f"there is no binding '{ref}'", did_you_mean(ref, offered) or "declare it under bindings")
+
+
+def _check_circle(where: str, name: str, bindings: Bindings, offered: Mapping[str, str]) -> Iterator[Problem]:
+    path = [name]
+    while isinstance(binding := bindings[path[-1]], TopK | Lookup) and _of(binding) in offered:
+        path.append(offered[_of(binding)])
+        if path[-1] == name:
+            yield Problem(where, f"leads back to itself: {' → '.join(path)}", "name a tensor binding")
+        if path[-1] in path[:-1]:
+            return
 
 
 def _check_parse(where: str, binding: ParseExample, bindings: Bindings) -> Iterator[Problem]:
     feedable = [n for n, b in bindings.items() if isinstance(b, Tensor | Placeholder)]
+    feeders: dict[str, str] = {}
     for feature, target in targets(binding).items():
-        if target not in bindings:
+        if feeders.setdefault(target, feature) != feature:
+            what = f"'{target}' is fed by feature '{feeders[target]}' already"
+            yield Problem(f"{where}.parse_example.{feature}.to", what, "feed it once")
+        elif target not in bindings:
             do = did_you_mean(target, feedable) or "declare it under bindings"
             yield Problem(f"{where}.parse_example.{feature}.to", f"there is no binding '{target}'", do)
         elif bindings[target] is not None and target not in feedable:
@@ -159,11 +182,7 @@ def _check_signature(where: str, signature: Signature, bindings: Bindings, offer
         elif not isinstance(bindings[ref], Tensor | Placeholder | ParseExample | None):
             yield Problem(place, f"'{ref}' is a {operation(bindings[ref])} and cannot be fed", "name a tensor or a placeholder")
     for alias, ref in signature.outputs.items():
-        if isinstance(bindings.get(ref), ParseExample | Constant):
-            what = f"'{ref}' is a {operation(bindings[ref])} and not an output"
-            yield Problem(f"{where}.outputs.{alias}", what, "name a tensor, a lookup or a part of a top_k")
-        else:
-            yield from _check_ref(f"{where}.outputs.{alias}", ref, offered)
+        yield from _check_ref(f"{where}.outputs.{alias}", ref, bindings, offered)
     if not signature.outputs:
         yield Problem(f"{where}.outputs", "is empty", "name at least one output")
     yield from _check_fed_once(where, signature, bindings)
@@ -185,11 +204,13 @@ def _check_aliases(where: str, signature: Signature) -> Iterator[Problem]:
     if signature.method == "predict":
         return
     if set(signature.inputs) != {"inputs"}:
-        yield Problem(f"{where}.inputs", f"{signature.method} takes exactly 'inputs', not {_listed(signature.inputs)}")
+        what = f"{signature.method} takes exactly 'inputs', not {_listed(signature.inputs)}"
+        yield Problem(f"{where}.inputs", what, "write {inputs: …} with a parse_example binding, or method: predict")
     allowed = {"classify": ("classes", "scores"), "regress": ("outputs",)}[signature.method]
     for alias in signature.outputs:
         if alias not in allowed:
-            yield Problem(f"{where}.outputs.{alias}", f"{signature.method} gives only {' and '.join(allowed)}")
+            what = f"{signature.method} gives only {' and '.join(allowed)}"
+            yield Problem(f"{where}.outputs.{alias}", what, "drop it, or write method: predict")
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -200,17 +221,12 @@ def rules(where: str, signature: Signature, facts: Mapping[str, Facts]) -> Itera
     """The dtypes and ranks that TensorFlow Serving demands, as far as `facts` (binding reference → facts) tell."""
     if signature.method == "predict":
         return
-    wanted = {"inputs": ("string", 1), "classes": ("string", 2), "scores": ("float32", 2), "outputs": ("float32", None)}
     for alias, ref, side in _both_sides(signature):
-        known, (dtype, rank) = facts.get(ref, Facts()), wanted.get(alias, (None, None))
-        place = f"{where}.{side}.{alias}"
-        if dtype and known.dtype not in (None, dtype):
-            yield Problem(place, f"'{ref}' is {known.dtype}, {signature.method} needs {dtype}", _dtype_advice(alias))
-        if known.shape is not None and rank is not None and len(known.shape) != rank:
-            what = f"'{ref}' is {known}, {signature.method} needs {'one row of scores' if rank == 2 else 'one'} per example"
-            yield Problem(place, what, "write predict, or bind a tensor of shape " + ("[N, k]" if rank == 2 else "[N]"))
-        if alias == "outputs" and known.shape is not None and not _one_each(known.shape):
-            yield Problem(place, f"'{ref}' is {known}, regress needs [N] or [N, 1]", "bind one value per example")
+        known, (dtype, form, fits) = facts.get(ref, Facts()), _DEMANDS.get(alias, (None, "", None))
+        wrong_dtype = dtype is not None and known.dtype not in (None, dtype)
+        if wrong_dtype or (fits is not None and known.shape is not None and not fits(known.shape)):
+            do = _dtype_advice(alias) if wrong_dtype else f"bind a tensor of shape {form}, or write method: predict"
+            yield Problem(f"{where}.{side}.{alias}", f"'{ref}' is {known}, {signature.method} needs {dtype} {form}", do)
 
 
 def _both_sides(signature: Signature) -> Iterator[tuple[str, str, str]]:
@@ -227,6 +243,47 @@ def _dtype_advice(alias: str) -> str:
 
 def _one_each(shape: tuple[int | None, ...]) -> bool:
     return len(shape) == 1 or (len(shape) == 2 and shape[1] in (1, None))
+
+
+_DEMANDS = {  # alias → dtype, form in words, whether a shape is of it
+    "inputs": ("string", "[N]", lambda shape: len(shape) == 1),
+    "classes": ("string", "[N, k]", lambda shape: len(shape) == 2),
+    "scores": ("float32", "[N, k]", lambda shape: len(shape) == 2),
+    "outputs": ("float32", "[N] or [N, 1]", _one_each),
+}
+
+
+def computed(bindings: Bindings, facts: Mapping[str, Facts]) -> Iterator[Problem]:
+    """What cannot be computed or fed, as far as `facts` tell: labels of no integers, more entries than there are, features
+    of another shape than what they feed."""
+    for name, binding in bindings.items():
+        if isinstance(binding, Lookup) and (known := facts.get(binding.lookup)) and "int" not in (known.dtype or "int"):
+            what = f"'{binding.lookup}' is {known.dtype}, not integers"
+            yield Problem(f"bindings.{name}.lookup", what, "look up the indices of a top_k")
+        elif isinstance(binding, TopK) and (known := facts.get(binding.top_k)) and known.shape is not None:
+            yield from _check_k(f"bindings.{name}.k", binding, known.shape)
+        elif isinstance(binding, ParseExample):
+            yield from _check_features(f"bindings.{name}.parse_example", binding, facts)
+
+
+def _check_k(where: str, binding: TopK, shape: tuple[int | None, ...]) -> Iterator[Problem]:
+    if not shape:
+        yield Problem(where, f"is {binding.k}, but '{binding.top_k}' is a scalar", "name a binding of rank 1 or more")
+    elif shape[-1] is not None and binding.k > shape[-1]:
+        what = f"is {binding.k}, but '{binding.top_k}' has {shape[-1]} entries in its last axis"
+        yield Problem(where, what, f"write {shape[-1]} or less")
+
+
+def _check_features(where: str, binding: ParseExample, facts: Mapping[str, Facts]) -> Iterator[Problem]:
+    for key, target in targets(binding).items():
+        feature, known = binding.parse_example[key], facts.get(target, Facts())
+        parsed = Facts(feature.dtype, (None, *feature.shape))
+        if known.shape is not None and not compatible(known.shape, parsed.shape):
+            what = f"'{target}' is {known}, which the parsed {parsed} does not fit"
+            yield Problem(f"{where}.{key}.shape", what, "mend the feature's shape")
+        elif known.dtype is not None and (known.dtype == "string") != (parsed.dtype == "string"):
+            what = f"'{target}' is {known}, which a {parsed.dtype} cannot feed"
+            yield Problem(f"{where}.{key}.dtype", what, "mend the feature's dtype")
 
 
 def wire(
@@ -248,7 +305,8 @@ def wire(
         The wiring, and what is wrong: unknown names with their nearest, dtypes and shapes that are not as asserted.
     """
     problems: list[Problem] = []
-    wiring = Wiring(signatures=[k for k in meta_graph.signatures or signatures if signatures.get(k) is not None])
+    own = signatures if meta_graph.signatures is None else meta_graph.signatures
+    wiring = Wiring(signatures=[k for k in own if signatures.get(k) is not None])
     for name, binding in bindings.items():
         named = {Tensor: "tensor", Placeholder: "placeholder", Constant: "replaces"}.get(type(binding))
         if named is None:
@@ -289,7 +347,12 @@ def _assertions(where: str, binding: Binding, known: Facts) -> Iterator[Problem]
     if binding.dtype and known.dtype and binding.dtype != known.dtype:
         yield Problem(f"{where}.dtype", f"the tensor is {known.dtype}, not {binding.dtype}", f"write {known.dtype}")
     if binding.shape is not None and known.shape is not None and not compatible(binding.shape, known.shape):
-        yield Problem(f"{where}.shape", f"the tensor is {known}, which {binding.shape} does not fit".replace("None", "null"))
+        what = f"the tensor is {known}, which {_yaml(binding.shape)} does not fit"
+        yield Problem(f"{where}.shape", what, f"write {_yaml(known.shape)}")
+
+
+def _yaml(shape: Iterable[int | None]) -> str:
+    return f"[{', '.join('null' if size is None else str(size) for size in shape)}]"
 
 
 def compatible(a: Iterable[int | None], b: Iterable[int | None]) -> bool:
@@ -306,20 +369,17 @@ def _bake(wiring: Wiring, key: str, meta_graph: MetaGraph, bindings: Bindings, g
         value = meta_graph.constants[name] if overridden else binding.constant
         where = f"meta_graphs.{key}.constants.{name}" if overridden else f"bindings.{name}.constant"
         if value is not None:
-            problems += _constant_problems(where, value, graph.dtype(wiring.names[name]))
+            problems += unfit(where, value, graph.dtype(wiring.names[name]))
             wiring.constants[wiring.names[name]] = value
 
 
-def _constant_problems(where: str, value: Any, dtype: str | None) -> Iterator[Problem]:
-    kinds = {_constant_kind(v) for v in _flat(value)}
-    allowed = {"bool": {"bool"}, "string": {"str"}}.get(dtype or "", {"int"} if "int" in (dtype or "") else {"int", "float"})
-    if dtype is not None and not kinds <= allowed:
+def unfit(where: str, value: Any, dtype: str | None) -> Iterator[Problem]:
+    """A value that was written for a tensor of `dtype` and cannot be one."""
+    kinds = {"bool": ([bool], "true or false"), "string": ([str], "a text")}
+    allowed, do = kinds.get(dtype or "", ([int], "an integer") if "int" in (dtype or "") else ([int, float], "a number"))
+    if dtype is not None and not all(type(item) in allowed for item in _flat(value)):
         shown = str(value).lower() if isinstance(value, bool) else repr(value)
-        yield Problem(where, f"{shown} cannot be a {dtype}", "write true or false" if dtype == "bool" else f"write a {dtype}")
-
-
-def _constant_kind(value: Any) -> str:
-    return type(value).__name__
+        yield Problem(where, f"{shown} cannot be of dtype {dtype}", f"write {do}")
 
 
 def _flat(value: Any) -> Iterator[Any]:

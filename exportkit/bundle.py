@@ -17,7 +17,7 @@ import numpy as np
 from exportkit import protos, sstable, tensorbytes
 from exportkit.bundle_reader import VERSION, Bundle, Entry, Extents, Part, data_path, slice_key, slice_shape
 from exportkit.checkpoints import latest, readable, resolve
-from exportkit.errors import EnvironmentFailed, Problem, WeightsError
+from exportkit.errors import Problem, WeightsError, system_error
 
 __all__ = ["Bundle", "BundleWriter", "Entry", "Part", "Proof", "latest", "prove", "resolve"]
 
@@ -212,7 +212,7 @@ def _writable(path: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise EnvironmentFailed(Problem(path, f"cannot be written: {error.strerror}")) from error
+        raise system_error(error, path) from error
 
 
 def _index_items(entries: Mapping[str, Entry]) -> list[tuple[bytes, bytes]]:

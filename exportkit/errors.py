@@ -26,7 +26,8 @@ class Problem:
     do: str = ""
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.what}" + (f"; {self.do}" if self.do else "")
+        text = f"{self.where}: {self.what}" + (f"; {self.do}" if self.do else "")
+        return " ".join(text.splitlines())
 
     def under(self, prefix: str) -> "Problem":
         """The same problem seen from one level further out: ``checkpoint`` under ``source`` is ``source.checkpoint``."""
@@ -81,22 +82,32 @@ def system_error(cause: OSError, path: str | os.PathLike[str]) -> EnvironmentFai
     advice = {
         errno.ENOSPC: "free some space",
         errno.EDQUOT: "free some space",
-        errno.EACCES: "make it writable, or choose another place",
-        errno.EROFS: "choose another place",
+        errno.EACCES: "make it writable, or choose another directory",
+        errno.EPERM: "make it writable, or choose another directory",
     }
-    what = (cause.strerror or str(cause)).lower()
-    return EnvironmentFailed(Problem(os.fspath(cause.filename or path), what, advice.get(cause.errno or 0, "")))
+    where = cause.filename if isinstance(cause.filename, str | os.PathLike) else path
+    do = advice.get(cause.errno or 0, "choose another directory")
+    return EnvironmentFailed(Problem(os.fspath(where), (cause.strerror or str(cause)).lower(), do))
 
 
 def did_you_mean(name: str, known: Iterable[str], most: int = 3) -> str:
     """What to do about an unknown name: its nearest neighbours among `known`, or all of a few, or nothing."""
     known = sorted(set(known))
-    near = difflib.get_close_matches(name, known, n=most, cutoff=0.6) or _same_leaf(name, known)[:most]
-    if near:
+    if near := nearest(name, known, most):
         return f"did you mean {_either(near)}?"
-    if 0 < len(known) <= 8:
-        return f"known: {', '.join(known)}"
-    return ""
+    return f"known: {', '.join(known)}" if 0 < len(known) <= 8 else ""
+
+
+def nearest(name: str, known: Iterable[str], most: int = 3) -> list[str]:
+    """The names that are spelt nearly the same, the nearest first, equals in alphabetical order; or else end the same.
+
+    A name that is clearly nearer than the others stands alone.
+    """
+    known = sorted(set(known))
+    close = difflib.get_close_matches(name, known, n=len(known) or 1, cutoff=0.6)
+    ratios = {k: difflib.SequenceMatcher(None, k, name).ratio() for k in close}
+    close = sorted((k for k in close if ratios[k] > max(ratios.values()) - 0.15), key=lambda k: (-ratios[k], k))
+    return (close or _same_leaf(name, known))[:most]
 
 
 def _same_leaf(name: str, known: Iterable[str]) -> list[str]:

@@ -86,7 +86,7 @@ def run_signatures(
     if problems := [Problem(os.fspath(directory), *p) for name, r in named.items() for p in _misfits(signatures, name, r)]:
         raise StepFailed(*problems)
     runs = {name: _as_run(signatures[request.signature], request) for name, request in named.items()}
-    served = _Process(directory, tags, runs, config).serve(timeout)
+    served = _serve(directory, tags, runs, timeout, config)
     aliases = [sorted(signatures[request.signature].outputs) for request in requests]
     outputs = [dict(zip(names, values, strict=True)) for names, values in zip(aliases, served.outputs, strict=True)]
     return replace(served, outputs=outputs)
@@ -102,7 +102,7 @@ def run(
 ) -> Served:
     """The same by tensor names: each run is ``({tensor name: value}, [tensor names])``."""
     meta_graph(directory, tags)
-    return _Process(directory, tags, {f"run {i}": run for i, run in enumerate(runs)}, config).serve(timeout)
+    return _serve(directory, tags, {f"run {i}": run for i, run in enumerate(runs)}, timeout, config)
 
 
 def unoptimized() -> ConfigProto:
@@ -151,31 +151,37 @@ def _as_run(signature: Any, request: Request) -> Run:
     return feeds, [signature.outputs[alias].name for alias in sorted(signature.outputs)]
 
 
-class _Process:
-    """One start of the worker. `runs` are by the name that a problem calls them by."""
+def _serve(
+    directory: str | os.PathLike,
+    tags: Sequence[str],
+    runs: Mapping[str, Run],
+    timeout: float | None,
+    config: ConfigProto | None,
+) -> Served:
+    """Load once and do all runs; they are by the name that a problem calls them by."""
+    where = os.fspath(directory)
+    request = where, list(tags), (config or ConfigProto()).SerializeToString(), list(runs.values())
+    replies, code, words = _asked(request, timeout)
+    stages = ["loading", *runs, "closing"]
+    stated = [(stage, error) for stage, (_, _, error) in zip(stages, replies, strict=False) if error]
+    refused = [Problem(where, f"{stage}: {status}: {' '.join(text.split())}") for stage, (status, text) in stated]
+    if code != 0:
+        death = _death(where, stages[len(replies)], code, words, timeout)
+        raise type(death)(*refused, *death.problems)
+    if refused:
+        raise StepFailed(*refused)
+    values, seconds, _ = zip(*replies, strict=True)
+    return Served(list(values[1:]), seconds[0], list(seconds[1:]))
 
-    def __init__(self, directory: str | os.PathLike, tags: Sequence[str], runs: Mapping[str, Run], config: ConfigProto | None):
-        self.directory, self.runs = os.fspath(directory), runs
-        self.request = self.directory, list(tags), (config or ConfigProto()).SerializeToString(), list(runs.values())
 
-    def serve(self, timeout: float | None) -> Served:
-        with tempfile.TemporaryFile() as asked, tempfile.TemporaryFile() as answers, tempfile.TemporaryFile() as log:
-            pickle.dump(self.request, asked, protocol=5)
-            asked.seek(0)
-            code = _start({"stdin": asked, "stdout": answers, "stderr": log}, timeout)
-            answers.seek(0)
-            replies = list(_replies(answers))
-            stages = ["loading", *self.runs, "the end"]
-            ended = _death(self.directory, stages[len(replies)], code, _last_words(log), timeout) if code != 0 else None
-        if problems := [*self._refused(replies), *(ended.problems if ended else ())]:
-            raise type(ended or StepFailed())(*problems)
-        values, seconds, _ = zip(*replies, strict=True)
-        return Served(list(values[1:]), seconds[0], list(seconds[1:]))
-
-    def _refused(self, replies: Sequence[Reply]) -> Iterator[Problem]:
-        for stage, (_, _, error) in zip(["loading", *self.runs], replies, strict=False):
-            if error:
-                yield Problem(self.directory, f"{stage}: {error[0]}: {_one_line(error[1])}")
+def _asked(request: tuple, timeout: float | None) -> tuple[list[Reply], int | None, str]:
+    """The replies of a worker, its exit code and its last words."""
+    with tempfile.TemporaryFile() as asked, tempfile.TemporaryFile() as answers, tempfile.TemporaryFile() as log:
+        pickle.dump(request, asked, protocol=5)
+        asked.seek(0)
+        code = _start({"stdin": asked, "stdout": answers, "stderr": log}, timeout)
+        answers.seek(0)
+        return list(_replies(answers)), code, _last_words(log)
 
 
 def _death(directory: str, stage: str, code: int | None, words: str, timeout: float | None) -> ExportKitError:
@@ -188,7 +194,7 @@ def _death(directory: str, stage: str, code: int | None, words: str, timeout: fl
     if code == -signal.SIGKILL:
         what = f"{stage}: the process that served it was killed, most often for want of memory"
         return EnvironmentFailed(Problem(directory, what, "free some memory"))
-    what = f"{stage}: the process that served it died: {words or signal.Signals(-code).name}"
+    what = f"{stage}: the process that served it died of {signal.Signals(-code).name}" + (f": {words}" if words else "")
     return StepFailed(Problem(directory, what, "a model server would die as well: let the graph check what it is fed"))
 
 
@@ -223,7 +229,3 @@ def _last_words(log: IO[bytes]) -> str:
     fatal = [line for line in lines if re.match(r"F\d{4} ", line)]
     lines = [line for line in lines if line and not NOISE.match(line)]
     return re.sub(r"^F\d{4} .*?\] ", "", (fatal or lines or [""])[-1])
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())

@@ -9,6 +9,7 @@ import importlib.util
 import os
 import pickle
 import resource
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -56,6 +57,7 @@ ARRAYS = {
     30: ml_dtypes.uint4,
 }
 TSTRING_BYTES = 24
+PR_SET_PDEATHSIG = 1
 
 
 class StatusError(Exception):
@@ -108,7 +110,7 @@ _PROTOTYPES = {
 @cache
 def _tf() -> ctypes.CDLL:
     """The C API of the installed wheel."""
-    (folder,) = importlib.util.find_spec("tensorflow").submodule_search_locations
+    folder, *_ = importlib.util.find_spec("tensorflow").submodule_search_locations
     library = ctypes.CDLL(str(Path(folder, "libtensorflow_cc.so.2")))
     for name, (result, *arguments) in _PROTOTYPES.items():
         function = getattr(library, name)
@@ -268,6 +270,7 @@ def main() -> None:
 
     Both ends are of one program and the files between them have no name, so they speak pickle.
     """
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # nobody would stop an endless run once the parent is killed
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a model that kills its process is a finding, not 400 MB on a disk
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # the graph's own printing

@@ -45,7 +45,7 @@ def run(plan: ExportPlan, plugins: Plugins | None = None, progress: Progress | N
         plugins: those that observe the end; default: the installed ones.
         progress: called with the name of each stage as it starts.
 
-    Raises:
+    Raises, each error with the report so far as its `report`:
         ConfigError, BindingError, WeightsError: the config does not fit what was built.
         StepFailed: a step refused; nothing was committed, unless it was of PUBLISH.
         EnvironmentFailed: the machine refused.
@@ -59,10 +59,10 @@ def run(plan: ExportPlan, plugins: Plugins | None = None, progress: Progress | N
         report.status = "exported"
     except OSError as cause:
         error = system_error(cause, plan.export_dir)
-        report.error = str(error)
+        report.error, error.report = str(error), report
         raise error from cause
     except BaseException as error:
-        report.error = str(error) or type(error).__name__
+        report.error, error.report = str(error) or type(error).__name__, report
         raise
     finally:
         _finish(plan, plugins, report)

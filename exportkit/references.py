@@ -6,15 +6,20 @@ definition with `ast`; what it cannot see (a name made at run time) is left to `
 
 import ast
 import importlib.machinery
+import itertools
+import os
 import pkgutil
 import re
 import sys
+import sysconfig
+import traceback
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from exportkit.errors import ConfigError, Problem, did_you_mean
+from exportkit.errors import ConfigError, Problem, did_you_mean, nearest
 
+_FOREIGN = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib"))
 _FORM = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
@@ -40,12 +45,16 @@ class Definition:
         """What is wrong with calling it with the keyword arguments `given`."""
         if self.variadic and not self.required:
             return []
-        unknown = [] if self.variadic else [name for name in given if name not in self.parameters]
-        missing = [name for name in self.required if name not in given]
+        unknown = [] if self.variadic else [n for n in given if n not in self.parameters]
+        meant = {near for n in unknown for near in nearest(n, self.parameters)}
+        missing = [n for n in self.required if n not in given and n not in meant]
         return [
-            *(Problem(f"{where}.{n}", "is not a parameter", did_you_mean(n, self.parameters)) for n in unknown),
+            *(Problem(f"{where}.{n}", "is not a parameter", self._near(n)) for n in unknown),
             *(Problem(f"{where}.{n}", "has no default and is not given", "set it") for n in missing),
         ]
+
+    def _near(self, name: str) -> str:
+        return did_you_mean(name, self.parameters) if self.parameters else "it takes none"
 
 
 def examine(reference: str, where: str) -> Definition:
@@ -55,7 +64,9 @@ def examine(reference: str, where: str) -> Definition:
         ConfigError: it is not of the form ``package.module:name``, or there is no such module, or no such name in it.
     """
     if not _FORM.fullmatch(reference):
-        raise ConfigError(Problem(where, f"'{reference}' is not a reference", "write package.module:name"))
+        package, _, last = reference.rpartition(".")
+        meant = f"{package}:{last}" if _FORM.fullmatch(f"{package}:{last}") else "package.module:name"
+        raise ConfigError(Problem(where, f"'{reference}' is not a reference", f"write {meant}"))
     module, name = reference.split(":")
     file = _find(module, where)
     if file is None or not file.endswith(".py"):
@@ -63,8 +74,11 @@ def examine(reference: str, where: str) -> Definition:
     try:
         with open(file, "rb") as source:
             tree = ast.parse(source.read(), file)
-    except SyntaxError as cause:
-        raise ConfigError(Problem(where, f"{file}:{cause.lineno}: {cause.msg}", "mend the module")) from None
+    except OSError:
+        return Definition(file)
+    except (SyntaxError, ValueError) as cause:
+        line, what = getattr(cause, "lineno", None) or 1, getattr(cause, "msg", str(cause))
+        raise ConfigError(Problem(where, f"{file}:{line}: {what}", "mend the module")) from None
     return _definition(tree, name, file, where)
 
 
@@ -76,16 +90,27 @@ def resolve(reference: str, where: str) -> Any:
     """
     try:
         return pkgutil.resolve_name(reference)
-    except Exception as cause:
-        raise ConfigError(Problem(where, f"importing '{reference}' raised {type(cause).__name__}: {cause}")) from cause
+    except (Exception, SystemExit) as cause:
+        raise ConfigError(Problem(where, f"importing '{reference}' raised {told(cause)}")) from cause
+
+
+def told(cause: BaseException) -> str:
+    """What the user's code raised and where, on one line: its innermost line outside the standard library and packages."""
+    frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(cause.__traceback__)]
+    own = [f"{file}:{line}" for file, line in frames[1:] if os.path.isabs(file) and not file.startswith(_FOREIGN)]
+    text = f"{type(cause).__name__}: {' '.join(str(cause).split())[:300]}"
+    return f"{text} ({own[-1]})" if own else text
 
 
 def module_file(module: str) -> str | None:
     """The file of a module, found without importing it; None where there is no such module, or it has none."""
-    try:
-        return _find(module, "")
-    except ConfigError:
-        return None
+    spec, path = None, None
+    for depth, name in enumerate(itertools.accumulate(module.split("."), "{}.{}".format)):
+        spec = _spec(name, path) if depth == 0 or path is not None else None
+        if spec is None:
+            return None
+        path = spec.submodule_search_locations
+    return spec.origin
 
 
 def method(definition: Definition, name: str, where: str) -> Definition:
@@ -93,9 +118,9 @@ def method(definition: Definition, name: str, where: str) -> Definition:
     if not isinstance(definition.node, ast.ClassDef):
         return Definition(definition.file)
     found = _functions(definition.node)
-    if name in found:
+    if name in found and _plain(found[name]):
         return _signature(found[name], definition.file, bound=True)
-    if definition.node.bases:
+    if definition.node.bases or name in _made(definition.node):
         return Definition(definition.file)
     raise ConfigError(Problem(where, f"class {definition.node.name} has no method '{name}'", did_you_mean(name, found)))
 
@@ -105,9 +130,10 @@ def constructor(definition: Definition) -> Definition:
     node = definition.node
     if not isinstance(node, ast.ClassDef):
         return definition
-    if "__init__" in _functions(node):
-        return _signature(_functions(node)["__init__"], definition.file, bound=True)
-    return Definition(definition.file, variadic=bool(node.bases or node.decorator_list), node=node)
+    init = _functions(node).get("__init__")
+    if init is not None and _plain(init) and not node.decorator_list:
+        return _signature(init, definition.file, bound=True)
+    return Definition(definition.file, variadic=bool(init or node.bases or node.decorator_list), node=node)
 
 
 def _find(module: str, where: str) -> str | None:
@@ -116,6 +142,8 @@ def _find(module: str, where: str) -> str | None:
     for i in range(len(parts)):
         name = ".".join(parts[: i + 1])
         spec = _spec(name, path)
+        if spec is None and name in sys.modules:
+            return getattr(sys.modules[name], "__file__", None)
         if spec is None:
             raise ConfigError(Problem(where, f"there is no module '{name}'", _near_module(parts[i], path)))
         path = spec.submodule_search_locations
@@ -149,12 +177,13 @@ def _definition(tree: ast.Module, name: str, file: str, where: str) -> Definitio
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not node.decorator_list:
         return _signature(node, file)
     if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
-        raise ConfigError(Problem(where, f"'{name}' in {file} cannot be called", did_you_mean(name, _callables(tree))))
+        near = did_you_mean(name, _callables(tree)) or "choose another name"
+        raise ConfigError(Problem(where, f"'{name}' in {file} cannot be called", near))
     return Definition(file)
 
 
-def _made(tree: ast.Module) -> dict[str, ast.AST]:
-    """Every name that the module's top level makes, also inside its ifs and trys."""
+def _made(tree: ast.Module | ast.ClassDef) -> dict[str, ast.AST]:
+    """Every name that a module's or class's own lines make, also inside ifs, trys, withs and loops."""
     made: dict[str, ast.AST] = {}
     for node in _top(tree.body):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
@@ -169,13 +198,9 @@ def _made(tree: ast.Module) -> dict[str, ast.AST]:
 def _top(body: list[ast.stmt]):
     for node in body:
         yield node
-        if isinstance(node, ast.If | ast.Try):
-            for part in (
-                node.body,
-                node.orelse,
-                getattr(node, "finalbody", []),
-                *(h.body for h in getattr(node, "handlers", [])),
-            ):
+        if isinstance(node, ast.If | ast.Try | ast.With | ast.For | ast.While):
+            handlers = [handler.body for handler in getattr(node, "handlers", [])]
+            for part in (node.body, getattr(node, "orelse", []), getattr(node, "finalbody", []), *handlers):
                 yield from _top(part)
 
 
@@ -185,6 +210,11 @@ def _callables(tree: ast.Module) -> list[str]:
 
 def _functions(node: ast.ClassDef) -> dict[str, ast.FunctionDef]:
     return {n.name: n for n in node.body if isinstance(n, ast.FunctionDef)}
+
+
+def _plain(node: ast.FunctionDef) -> bool:
+    """Whether a method's parameters are those that are written there: nothing but its kind decorates it."""
+    return all(isinstance(d, ast.Name) and d.id in ("staticmethod", "classmethod") for d in node.decorator_list)
 
 
 def _signature(node: Any, file: str, bound: bool = False) -> Definition:

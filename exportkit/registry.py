@@ -5,19 +5,23 @@ implementations are called here one by one, sorted, and whatever goes wrong name
 """
 
 import importlib.metadata
+import inspect
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import pairwise
+from typing import Any, get_type_hints
 
 import pluggy
 
 from exportkit import hookspecs
-from exportkit.errors import PluginError, Problem
-from exportkit.plugin import ModelSource, PostStep
+from exportkit.errors import PluginError, Problem, did_you_mean
+from exportkit.plugin import ModelSource, Phase, PostStep
 
 GROUP = "exportkit"
 DISABLE = "EXPORTKIT_DISABLE_PLUGINS"
+_OURS = "this process"
+_NOUNS = {ModelSource: "source", PostStep: "step"}
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class Provider:
     version: str
 
     def __str__(self) -> str:
-        return f"plugin {self.plugin} of {self.distribution} {self.version}"
+        return f"plugin {self.plugin} of {self.distribution} {self.version}".rstrip()
 
 
 @dataclass(kw_only=True)
@@ -71,7 +75,11 @@ def load_plugins(extra: Mapping[str, Any] | None = None) -> Plugins:
     """
     manager = pluggy.PluginManager(GROUP)
     manager.add_hookspecs(hookspecs)
-    found = sorted([*_installed(), *((Provider(n, "this process", "-"), o) for n, o in (extra or {}).items())], key=_order)
+    mine = ((Provider(name, _OURS, ""), plugin) for name, plugin in (extra or {}).items())
+    found = sorted([*_installed(), *mine], key=_order)
+    for (before, _), (after, _) in pairwise(sorted(found, key=lambda pair: pair[0].plugin)):
+        if before.plugin == after.plugin:
+            raise _failure(after, f"has the name of {before}", also=before)
     for provider, plugin in found:
         _register(manager, provider, plugin)
     hooks = {name: _implementations(manager, name, {p.plugin: p for p, _ in found}) for name in _hook_names()}
@@ -85,7 +93,7 @@ def _order(pair: tuple[Provider, Any]) -> tuple[bool, str, str]:
 
 
 def _installed() -> Iterator[tuple[Provider, Any]]:
-    disabled = set(filter(None, os.environ.get(DISABLE, "").split(",")))
+    disabled = {name.strip() for name in os.environ.get(DISABLE, "").split(",")}
     seen = set()
     for entry in sorted(importlib.metadata.entry_points(group=GROUP), key=lambda e: (e.name, e.value)):
         if disabled & {entry.name, entry.dist.name} or (entry.name, entry.value) in seen:
@@ -98,16 +106,34 @@ def _installed() -> Iterator[tuple[Provider, Any]]:
 def _import(provider: Provider, entry: importlib.metadata.EntryPoint) -> Any:
     try:
         return entry.load()
-    except Exception as cause:
+    except (Exception, SystemExit) as cause:
         raise _failure(provider, f"cannot be imported: {_brief(cause)}") from cause
 
 
 def _register(manager: pluggy.PluginManager, provider: Provider, plugin: Any) -> None:
+    for name in dir(plugin):
+        if options := manager.parse_hookimpl_opts(plugin, name):
+            _check_hook(provider, options.get("specname") or name, getattr(plugin, name), options)
     try:
         manager.register(plugin, name=provider.plugin)
         manager.check_pending()
     except (pluggy.PluginValidationError, ValueError) as cause:
         raise _failure(provider, _brief(cause)) from cause
+
+
+def _check_hook(provider: Provider, hook: str, function: Any, options: Mapping[str, Any]) -> None:
+    """Whether an implementation is of a hook that there is, takes what that gives, and can be called by itself."""
+    if hook not in _hook_names():
+        if options.get("optionalhook"):
+            return
+        raise _failure(provider, f"there is no hook '{hook}'; {did_you_mean(hook, _hook_names())}")
+    given = list(inspect.signature(getattr(hookspecs, hook)).parameters)
+    asked = [p.name for p in inspect.signature(function).parameters.values() if p.default is p.empty]
+    if foreign := [name for name in asked if name not in given]:
+        gives = ", ".join(given) or "nothing"
+        raise _failure(provider, f"{hook} takes '{foreign[0]}', which the hook does not give; it gives {gives}")
+    if options.get("wrapper") or options.get("hookwrapper"):
+        raise _failure(provider, f"{hook} is a wrapper, but implementations are called one by one")
 
 
 def _hook_names() -> list[str]:
@@ -122,8 +148,8 @@ def _implementations(manager: pluggy.PluginManager, hook: str, providers: Mappin
 def _guard(provider: Provider, hook: str, impl: pluggy.HookImpl, arguments: Mapping[str, Any]) -> Any:
     try:
         answer = impl.function(*(arguments[name] for name in impl.argnames))
-        return list(answer) if isinstance(answer, Iterable) else answer
-    except Exception as cause:
+        return list(answer) if isinstance(answer, Iterable) and not isinstance(answer, str) else answer
+    except (Exception, SystemExit) as cause:
         raise _failure(provider, f"{hook} raised {_brief(cause)}") from cause
 
 
@@ -143,12 +169,28 @@ def _classes(plugins: Plugins, hook: str, base: type) -> dict[str, type]:
     for provider, classes in plugins.call(hook):
         fits = lambda c: isinstance(c, type) and issubclass(c, base) and isinstance(getattr(c, "kind", None), str)  # noqa: E731
         for cls in _checked(provider, hook, classes, fits, f"{base.__name__} classes, each with a kind"):
+            _check_class(provider, cls, base)
             if cls.kind in found and found[cls.kind] is not cls:
                 other = plugins.providers[found[cls.kind]]
-                raise _failure(provider, f"offers {hook.split('_', 1)[1]} '{cls.kind}', and so does {other}", also=other)
+                raise _failure(provider, f"offers {_NOUNS[base]} '{cls.kind}', and so does {other}", also=other)
             found[cls.kind] = cls
             plugins.providers[cls] = provider
     return found
+
+
+def _check_class(provider: Provider, cls: type, base: type) -> None:
+    """Whether a config can be read into `cls`, and it does what `base` asks for."""
+    offer = f"offers {_NOUNS[base]} '{cls.kind}'"
+    if "__annotations__" in vars(cls) and "__dataclass_fields__" not in vars(cls):
+        raise _failure(provider, f"{offer}, which is not a dataclass; put @dataclass(kw_only=True) above it")
+    if missing := sorted(cls.__abstractmethods__):
+        raise _failure(provider, f"{offer} without {missing[0]}(); {base.__name__} asks for it")
+    if base is PostStep and not isinstance(getattr(cls, "phase", None), Phase):
+        raise _failure(provider, f"{offer} without a phase; set phase to one of Phase")
+    try:
+        get_type_hints(cls)
+    except Exception as cause:
+        raise _failure(provider, f"{offer}, whose fields cannot be read: {_brief(cause)}") from cause
 
 
 def _checked(provider: Provider, hook: str, answer: Any, fits: Any, wanted: str) -> list[Any]:
@@ -158,8 +200,9 @@ def _checked(provider: Provider, hook: str, answer: Any, fits: Any, wanted: str)
 
 
 def _failure(provider: Provider, what: str, also: Provider | None = None) -> PluginError:
-    names = provider.plugin if also is None else f"{provider.plugin} (or {also.plugin})"
-    return PluginError(Problem(str(provider), what, f"upgrade or uninstall it, or switch it off with {DISABLE}={names}"))
+    names = [p.plugin if also is None or also.plugin != provider.plugin else p.distribution for p in (provider, also) if p]
+    off = f"upgrade or uninstall it, or switch it off with {DISABLE}={' or '.join(names)}"
+    return PluginError(Problem(str(provider), what, "mend it" if provider.distribution == _OURS else off))
 
 
 def _brief(cause: BaseException) -> str:

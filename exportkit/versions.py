@@ -9,6 +9,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import re
 import shutil
 import time
 from contextlib import suppress
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from exportkit.errors import ConfigError, Problem, system_error
 
+LARGEST = 2**63 - 1
 _RENAME_NOREPLACE = 1
 _AT_FDCWD = -100
 
@@ -35,26 +37,26 @@ class Claim:
             base.mkdir(parents=True, exist_ok=True)
             sweep(base)
             self.number = self._take(version)
+        except OSError as cause:
+            raise system_error(cause, base) from cause
+        try:
             self.directory = self._staging / "version"
             shutil.rmtree(self.directory, ignore_errors=True)
             self.directory.mkdir()
         except OSError as cause:
+            self.abandon()
             raise system_error(cause, base) from cause
-
-    @property
-    def _staging(self) -> Path:
-        return staging(self.base, self.number)
 
     def _take(self, version: str | int) -> int:
         number = version if isinstance(version, int) else _first(self.base, version)
         while True:
             if number not in numbers(self.base):
-                lock = _lock(staging(self.base, number))
+                lock = _lock(staging(self.base, number), patience=20 if self.explicit else 1)
                 if lock is not None and number not in numbers(self.base):
-                    self._descriptor = lock
+                    self._descriptor, self._staging = lock, staging(self.base, number)
                     return number
                 if lock is not None:
-                    os.close(lock)
+                    _clear(staging(self.base, number), lock)
             if self.explicit:
                 raise exists(self.base, number)
             number += 1
@@ -64,32 +66,25 @@ class Claim:
         try:
             sync(self.directory)
             self._rename()
-            _sync_one(self.base)
         except OSError as cause:
             raise system_error(cause, self.base / str(self.number)) from cause
-        self._release()
+        with suppress(OSError):  # it is there and whole; not every file system can sync a directory
+            _sync_one(self.base)
+        _clear(self._staging, self._descriptor)
         return self.base / str(self.number)
 
     def _rename(self) -> None:
-        old = self._staging
         while True:
             try:
-                rename_exclusively(old / "version", self.base / str(self.number))
-                self._old = old
-                return
+                return rename_exclusively(self.directory, self.base / str(self.number))
             except FileExistsError:
                 if self.explicit:
                     raise exists(self.base, self.number) from None
                 self.number += 1
 
-    def _release(self) -> None:
-        shutil.rmtree(self._old, ignore_errors=True)
-        os.close(self._descriptor)
-
     def abandon(self) -> None:
         """Leave nothing behind."""
-        self._old = self._staging
-        self._release()
+        _clear(self._staging, self._descriptor)
 
 
 def exists(base: Path, number: int) -> ConfigError:
@@ -99,10 +94,11 @@ def exists(base: Path, number: int) -> ConfigError:
 
 
 def numbers(base: Path) -> set[int]:
-    """The versions that TensorFlow Serving sees below `base`: every name that is an integer, a plain file's too."""
+    """The versions that TensorFlow Serving sees below `base`: every name that is an int64, a plain file's too."""
     try:
-        return {int(name) for name in os.listdir(base) if name.isascii() and name.isdigit()}
-    except FileNotFoundError:
+        found = {int(name) for name in os.listdir(base) if re.fullmatch("[0-9]{1,4000}", name)}
+        return {number for number in found if number <= LARGEST}
+    except (FileNotFoundError, NotADirectoryError):
         return set()
 
 
@@ -114,13 +110,20 @@ def staging(base: Path, number: int) -> Path:
 def sweep(base: Path) -> list[Path]:
     """Remove what runs that died left below `base`; the lock of a live one keeps its own."""
     removed = []
-    for path in base.glob(".*.staging"):
-        lock = _lock(path, create=False)
+    for path in sorted(base.iterdir()):
+        ours = re.fullmatch(r"\.[0-9]+\.staging", path.name) and not path.is_symlink()
+        lock = _lock(path, create=False) if ours else None
         if lock is not None:
-            shutil.rmtree(path, ignore_errors=True)
-            os.close(lock)
+            _clear(path, lock)
             removed.append(path)
     return removed
+
+
+def _clear(path: Path, lock: int) -> None:
+    """Remove a staging directory whose lock is held, the lock last: with it goes the right to remove anything."""
+    shutil.rmtree(path / "version", ignore_errors=True)
+    shutil.rmtree(path, ignore_errors=True)
+    os.close(lock)
 
 
 def sync(directory: Path) -> None:
@@ -144,17 +147,24 @@ def _first(base: Path, version: str) -> int:
     return int(time.time()) if version == "timestamp" else max(numbers(base), default=0) + 1
 
 
-def _lock(path: Path, create: bool = True) -> int | None:
-    """The held lock of a staging directory, or None where a live process holds it or the directory went away."""
-    with suppress(FileNotFoundError, NotADirectoryError):
+def _lock(path: Path, create: bool = True, patience: int = 1) -> int | None:
+    """The held lock of a staging directory, or None where a live process holds it or the directory went away.
+
+    With `patience` a holder that is only sweeping is waited for.
+    """
+    for attempt in range(patience):
+        if attempt:
+            time.sleep(0.05)
         if create:
-            path.mkdir(exist_ok=True)
-        descriptor = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        with suppress(BlockingIOError, FileNotFoundError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(descriptor), os.stat(path / "lock")):
-                return descriptor
-        os.close(descriptor)
+            with suppress(FileExistsError):
+                path.mkdir()
+        with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            descriptor = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            with suppress(BlockingIOError, FileNotFoundError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.samestat(os.fstat(descriptor), os.stat(path / "lock")):
+                    return descriptor
+            os.close(descriptor)
     return None
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from exportkit.bundle import Bundle
-from exportkit.errors import Problem, did_you_mean
+from exportkit.errors import Problem, nearest
 from exportkit.metagraph import Variable
 from exportkit.spec import Weights
 
@@ -61,12 +61,14 @@ def check(weights: Weights, where: str = "weights") -> Iterator[Problem]:
     """Regular expressions that do not compile, and keys that refer to groups that are not there."""
     for i, rule in enumerate(weights.names):
         place = f"{where}.names[{i}]"
-        problem = _compiled(rule.variable, f"{place}.variable")
-        if isinstance(problem, Problem):
-            yield problem
+        found = _compiled(rule.variable, f"{place}.variable")
+        if isinstance(found, Problem):
+            yield found
             continue
+        names = {number: name for name, number in found.groupindex.items()}
+        groups = (f"(?P<{names[i]}>)" if i in names else "()" for i in range(1, found.groups + 1))
         try:
-            re.compile(f"(?:{rule.variable})|").sub(rule.key, "")
+            re.match("".join(groups), "").expand(rule.key)
         except (re.error, IndexError) as cause:
             yield Problem(f"{place}.key", f"'{rule.key}' does not fit the expression: {cause}", r"write \1 for its first group")
     for i, pattern in enumerate(weights.initialize):
@@ -104,6 +106,7 @@ def cover(variables: Iterable[Variable], bundle: Bundle, weights: Weights) -> tu
     """
     coverage = Coverage(saved=saved(variables))
     problems: list[Problem] = []
+    uncovered: dict[str, str] = {}
     hits: set[str] = set()
     without_average: list[str] = []
     for name, variable in coverage.saved.items():
@@ -114,10 +117,11 @@ def cover(variables: Iterable[Variable], bundle: Bundle, weights: Weights) -> tu
             continue
         key = _key(name, bundle, weights, hits, without_average)
         if key is None:
-            problems.append(_uncovered(name, _wanted(name, weights), bundle))
+            uncovered[name] = _wanted(name, weights)
             continue
         coverage.keys[name] = key
         problems += _mismatch(variable, bundle, key)
+    problems += _uncovered(uncovered, bundle)
     problems += _unused_rules(weights, hits)
     coverage.notes += _average_notes(coverage, bundle, weights, without_average)
     return coverage, problems
@@ -150,32 +154,33 @@ def _lookup(name: str, bundle: Bundle) -> str | None:
     return alias if alias in bundle.entries else None
 
 
-def _uncovered(name: str, wanted: str, bundle: Bundle) -> Problem:
+def _uncovered(wanted: Mapping[str, str], bundle: Bundle, most: int = 10) -> Iterator[Problem]:
+    """Variables that nothing covers, each with its nearest keys; of a long list the rest by name only."""
     known = [*bundle.entries, *bundle.aliases]
-    near = did_you_mean(wanted, known)
-    called = f"variable '{name}'" + (f" (as '{wanted}')" if wanted != name else "")
-    do = f"its nearest keys: {near[len('did you mean ') : -1]}; " if near.startswith("did") else ""
-    return Problem(
-        bundle.prefix, f"{called} is not in the checkpoint", f"{do}map it with weights.names, or list it in weights.initialize"
-    )
+    for name, key in list(wanted.items())[:most]:
+        near = nearest(key, known)
+        do = f"its nearest keys: {', '.join(near)}; " if near else ""
+        do += "map it with weights.names, or list it in weights.initialize"
+        yield Problem(bundle.prefix, f"variable {_called(name, key)} is not in the checkpoint", do)
+    if rest := list(wanted)[most:]:
+        do = f"is it the checkpoint of another model? it holds {_some(known)}"
+        yield Problem(bundle.prefix, f"{len(rest)} more variables are not in the checkpoint: {_some(rest)}", do)
+
+
+def _called(name: str, key: str) -> str:
+    return f"'{name}'" + (f" (as '{key}')" if key != name else "")
 
 
 def _mismatch(variable: Saved, bundle: Bundle, key: str) -> Iterator[Problem]:
     entry = bundle.entries[key]
-    do = "the graph and the checkpoint are not of one run: take the .meta that was saved with it"
+    called, do = _called(variable.name, key), "take the graph and the checkpoint of one run"
     if variable.shape is not None and not _same_shape(variable.shape, entry.shape):
-        in_graph = ["?" if d is None else d for d in variable.shape]
-        yield Problem(
-            bundle.prefix,
-            f"variable '{variable.name}' is {in_graph} in the graph and {list(entry.shape)} in the checkpoint",
-            do,
-        )
+        in_graph = f"[{', '.join('?' if size is None else str(size) for size in variable.shape)}]"
+        what = f"variable {called} is {in_graph} in the graph and {list(entry.shape)} in the checkpoint"
+        yield Problem(bundle.prefix, what, do)
     if variable.dtype != entry.dtype:
-        yield Problem(
-            bundle.prefix,
-            f"variable '{variable.name}' is {variable.dtype} in the graph and {entry.dtype} in the checkpoint",
-            do,
-        )
+        what = f"variable {called} is {variable.dtype} in the graph and {entry.dtype} in the checkpoint"
+        yield Problem(bundle.prefix, what, do)
 
 
 def _same_shape(graph: tuple[int | None, ...], saved_shape: tuple[int, ...]) -> bool:

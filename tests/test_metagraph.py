@@ -38,6 +38,7 @@ def graph():
     with tf.Graph().as_default() as graph:
         tf1.set_random_seed(7)
         yield graph
+    tf1.enable_control_flow_v2()  # what a test disabled
 
 
 def dense(x, units=2, resource=False, name="dense"):
@@ -476,14 +477,7 @@ def test_keeps_v1_while_loops(graph, tmp_path):
     assert not any(name.startswith("gradients") for name in names_of(pruned))
 
 
-@pytest.fixture
-def control_flow_v2():
-    tf1.enable_control_flow_v2()
-    yield
-    tf1.disable_control_flow_v2()
-
-
-def test_keeps_functional_control_flow_and_prunes_its_library(graph, tmp_path, control_flow_v2):
+def test_keeps_functional_control_flow_and_prunes_its_library(graph, tmp_path):
     x = tf1.placeholder(tf.float32, [3, 4], "x")
     kernel = tf1.get_variable("kernel", [4, 4], use_resource=True)
     _, y = tf.while_loop(lambda i, _: i < 3, lambda i, h: (i + 1, tf.tanh(tf.matmul(h, kernel))), (0, x))
@@ -880,15 +874,23 @@ def test_no_registered_op_is_called_gone():
     assert [op for op in quiet if kind(op)] == []
 
 
-def test_warns_of_fixed_batches_and_randomness(graph):
+def test_warns_of_randomness(graph):
     x = tf1.placeholder(tf.float32, [8, 4], "x")
-    tf.reduce_sum(tf.nn.softmax(dense(tf1.nn.dropout(x, rate=0.5)), name="probs"), name="sum")
-    assert texts(warnings(indexed(), ["probs:0", "sum:0"], ["x:0"], "signatures.s")) == [
-        "signatures.s: the first dimension of x:0, probs:0 is fixed: 8; "
-        "only requests of that size may work: feed it by {placeholder: …, shape: [null, …]} or rebuild the graph",
+    tf.nn.softmax(dense(tf1.nn.dropout(x, rate=0.5)), name="probs")
+    assert texts(warnings(indexed(), ["probs:0"], ["x:0"], "signatures.s")) == [
         "signatures.s: may be random: dropout/random_uniform/RandomUniform (RandomUniform); "
         "is dropout left on? bake its rate or is_training",
     ]
+
+
+def test_a_baked_switch_decides_an_if_too(graph):
+    x = tf1.placeholder(tf.float32, [None, 4], "x")
+    training = tf1.placeholder(tf.bool, [], "is_training")
+    tf.identity(tf1.cond(training, lambda: tf1.nn.dropout(x, rate=0.5), lambda: x), name="y")
+    index = indexed()
+    assert {"If", "StatelessIf"} & {node.op for node in index.nodes.values()}
+    for baked, wanted in (({}, 1), ({"is_training:0": True}, 1), ({"is_training:0": False}, 0)):
+        assert len(warnings(index, ["y"], ["x", "is_training"], "s", baked)) == wanted
 
 
 def test_baked_switches_silence_what_they_leave_out(graph):

@@ -70,7 +70,8 @@ class Junk(ModelSource):
 
 
 class Plugin:
-    finished = []
+    def __init__(self):
+        self.finished = []
 
     @hookimpl
     def exportkit_post_steps(self):
@@ -86,11 +87,14 @@ class Plugin:
         raise RuntimeError("an observer's own trouble")
 
 
+OBSERVER = Plugin()
+
+
 @pytest.fixture
 def plugins():
+    OBSERVER.finished.clear()
     LOG.clear()
-    Plugin.finished.clear()
-    return load_plugins({"test": Plugin()})
+    return load_plugins({"test": OBSERVER})
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +152,7 @@ def test_steps_run_by_phase_then_in_the_config_s_order(dense, tmp_path, plugins)
     ("kind", "text"),
     [
         ("refuse", "post.refuse: said no; ask again"),
-        ("crash", "post.crash (plugin test of this process -): raised RuntimeError: boom in two lines"),
+        ("crash", "post.crash (plugin test of this process): raised RuntimeError: boom in two lines"),
     ],
 )
 def test_a_step_that_fails_leaves_no_version(kind, text, dense, tmp_path, plugins):
@@ -157,7 +161,7 @@ def test_a_step_that_fails_leaves_no_version(kind, text, dense, tmp_path, plugin
         run(toys.config(dense, tmp_path, post=post, report={"path": str(tmp_path / "report.json")}), plugins)
     assert str(refused.value) == text
     assert versions(tmp_path) == [] and LOG == []
-    assert Plugin.finished == [("failed", None, text)]
+    assert OBSERVER.finished == [("failed", None, text)]
     assert '"status": "failed"' in (tmp_path / "report.json").read_text()
     assert run(toys.config(dense, tmp_path), plugins).version == 1
 
@@ -165,7 +169,7 @@ def test_a_step_that_fails_leaves_no_version(kind, text, dense, tmp_path, plugin
 def test_a_source_that_breaks_its_contract_is_named(dense, tmp_path, plugins):
     with pytest.raises(PluginError) as refused:
         run(toys.config(dense, tmp_path, source={"kind": "junk"}), plugins)
-    assert str(refused.value) == "source (plugin test of this process -): build returned a dict, not a SourceModel"
+    assert str(refused.value) == "source (plugin test of this process): build returned a dict, not a SourceModel"
 
 
 @pytest.mark.parametrize("call", ["write", "fsync"])
@@ -177,7 +181,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(call, dense, tmp_path, plugi
         monkeypatch.setattr(savedmodel, "write", full)
     else:
         monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(EnvironmentFailed, match="(?i)no space left on device; free some space"):
+    with pytest.raises(EnvironmentFailed, match=r"(?i)no space left on device; free some space"):
         run(toys.config(dense, tmp_path), plugins)
     assert versions(tmp_path) == []
 
@@ -190,7 +194,7 @@ def test_an_interrupt_leaves_nothing_and_is_reported(dense, tmp_path, plugins, m
     with pytest.raises(KeyboardInterrupt):
         run(toys.config(dense, tmp_path), plugins)
     assert versions(tmp_path) == []
-    assert Plugin.finished == [("failed", None, "KeyboardInterrupt")]
+    assert OBSERVER.finished == [("failed", None, "KeyboardInterrupt")]
 
 
 def test_build_binds_and_writes_nothing(dense, tmp_path, plugins):

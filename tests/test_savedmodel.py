@@ -126,10 +126,11 @@ def test_a_feature_is_cast_to_its_binding_and_has_its_default(feature, dtype, gi
 
 def test_a_feature_that_does_not_fit_its_binding_is_refused(tmp_path):
     build, changes = parsed({"dtype": "float32", "shape": [3]}, tf.float32)
-    with pytest.raises(BindingError) as refused:
+    with pytest.raises(ConfigError) as refused:
         toys.export(toys.config(toys.saved(tmp_path, build), tmp_path, **changes))
     assert str(refused.value) == (
-        "bindings.x: is float32 [?, 2], which the parsed feature float32 [?, 3] does not fit; mend the feature's shape"
+        "bindings.e.parse_example.feature.shape: 'x' is float32 [?, 2], which the parsed float32 [?, 3] does not fit; "
+        "mend the feature's shape"
     )
 
 
@@ -356,7 +357,7 @@ def test_adapters_that_do_not_fit(change, text, dense, tmp_path, monkeypatch):
     Path("labels.txt").write_text("a\n")
     output = "top.values" if "top_k" in change["top"] else "top"
     signatures = {"serving_default": {"inputs": {"x": "x"}, "outputs": {"o": output}}}
-    with pytest.raises(BindingError) as refused:
+    with pytest.raises(ConfigError) as refused:
         toys.export(toys.config(dense, tmp_path, bindings={"x": "x:0", "probs": "probs:0", **change}, signatures=signatures))
     assert str(refused.value) == text
 
@@ -392,6 +393,56 @@ def test_a_stale_meta_is_refused_before_a_byte_is_written(dense, tmp_path):
 def test_the_init_op_assigns_no_variable(tmp_path, dense):
     report = toys.export(toys.config(dense, tmp_path))
     assert "saved_model_main_op" not in meta_graphs(report)[0].collection_def
+
+
+def test_tables_whose_filling_would_assign_variables_are_refused(tmp_path):
+    def build():
+        words = v1.placeholder(tf.string, [None], "x")
+        step = v1.get_variable("step", [], initializer=v1.zeros_initializer(), use_resource=False)
+        with tf.control_dependencies([step.initializer]):
+            table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(["a"], [1.0]), 0.0)
+        tf.add(table.lookup(words), step.value(), name="probs")
+
+    with pytest.raises(BindingError) as refused:
+        toys.export(toys.config(toys.saved(tmp_path, build), tmp_path))
+    assert str(refused.value) == (
+        "meta_graphs.serving: filling its tables would assign variables anew: step/Assign; "
+        "build the tables without control dependencies on variables"
+    )
+
+
+def test_a_meta_graph_may_have_a_build_of_its_own(tmp_path, monkeypatch):
+    (tmp_path / "builders.py").write_text(
+        "import tensorflow as tf\n"
+        "def build(scale):\n"
+        "    x = tf.compat.v1.placeholder(tf.float32, [None], 'x')\n"
+        "    w = tf.compat.v1.get_variable('w', [], initializer=tf.compat.v1.ones_initializer())\n"
+        "    return {'x': x, 'y': tf.multiply(x * w, scale, name='y')}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    import builders
+
+    report = toys.export(
+        {
+            "name": "scaled",
+            "source": {
+                "kind": "graph_builder",
+                "builder": "builders:build",
+                "params": {"scale": 2.0},
+                "checkpoint": toys.saved(tmp_path, lambda: builders.build(1.0)),
+            },
+            "bindings": {"x": "x", "y": "y"},
+            "signatures": {"serving_default": {"inputs": {"x": "x"}, "outputs": {"y": "y"}}},
+            "meta_graphs": {
+                "serving": {"tags": ["serve"]},
+                "train": {"tags": ["train"], "source": {"params": {"scale": 5.0}}},
+            },
+            "export_dir": str(tmp_path / "exports"),
+        }
+    )
+    answers = [toys.served(report.directory, "serving_default", {"x": [1.0]}, (tag,))["y"] for tag in ("serve", "train")]
+    assert [answer.tolist() for answer in answers] == [[2.0], [5.0]]
+    assert report.weights.variables == 1
 
 
 def test_default_attributes_are_stripped_on_request_only(dense, tmp_path):

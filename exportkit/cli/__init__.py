@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return _reader_is_gone()
     except KeyboardInterrupt:
-        print("exportkit: interrupted; nothing was published", file=sys.stderr)
+        print("exportkit: interrupted", file=sys.stderr)
         return 130
     except ExportKitError as error:
         if raises:

@@ -6,7 +6,7 @@ what Hydra itself words (groups and the override grammar) has to be read from it
 
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -149,11 +149,13 @@ def _root(node: Any) -> Any:
     return node
 
 
-def _flat(node: Any, prefix: str = "") -> Iterable[str]:
+def _flat(node: Any, prefix: str = "") -> Iterator[str]:
+    """The full keys of all values below `node`."""
     if isinstance(node, DictConfig) and not (node._is_none() or node._is_missing() or node._is_interpolation()):
         for key in node:
-            yield f"{prefix}{key}"
-            yield from _flat(node._get_node(key), f"{prefix}{key}.")
+            yield from _flat(node._get_node(key), f"{prefix}.{key}")
+    else:
+        yield prefix[1:]
 
 
 _TELLERS: dict[type, Callable[[str, Any], Problem | None]] = {
@@ -224,6 +226,9 @@ _COMPOSITION: dict[str, Callable[..., Problem]] = {
         key, f"{value} is several values", f"add -m for a job with each, or write {key}=[{value}] for a list"
     ),
     r"Sweep parameters '([^=]*)=(.*)' requires --multirun": lambda key, value: Problem(key, f"{value} is a sweep", "add -m"),
+    r"Could not override '(\w+)@\w+\.\w+'": lambda group: Problem(
+        f"override /{group}", "finds no such group here", "make # @package _global_ the first line of the file"
+    ),
     r"Could not override '([^']*)'\. No match in the defaults list": lambda key: Problem(
         key, "no such group", did_you_mean(key, CHOSEN)
     ),

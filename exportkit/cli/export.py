@@ -31,8 +31,12 @@ def main(arguments: Sequence[str]) -> int:
         hydra_app.run(arguments, job)
     except JobFailed as failed:
         if sweep.RememberDirectory.directory is None:
-            print_problems(str(failed))
-            return failed.exit_code
+            return hydra_app.told(failed)
+    except ExportKitError as error:
+        if sweep.RememberDirectory.directory is None or isinstance(error, ConfigError):
+            raise
+        print_problems(str(error))  # the launcher gave up; how far it came is in the records
+        return _swept(sweep.RememberDirectory.directory) or error.exit_code
     return _swept(sweep.RememberDirectory.directory)
 
 
@@ -50,7 +54,7 @@ def _swept(directory: Path | None) -> int:
     tables.show_jobs(jobs)
     failed = [job for job in jobs if job.status != "exported"]
     if failed:
-        print_problems("\n".join(job.error for job in failed))
+        print_problems("\n".join(f"job {job.number}: {problem}" for job in failed for problem in job.error.splitlines()))
     return 1 if failed else 0
 
 
@@ -71,7 +75,9 @@ def job(config: DictConfig) -> None:
     finally:
         if sweep.is_sweep():
             sweep.record(report)
-    _said(report, plan)
+            tables.line(tables.summary(report))
+    if not sweep.is_sweep():
+        tables.show_report(report, plan)
 
 
 def _plan(config: DictConfig, report: ExportReport) -> ExportPlan:
@@ -91,10 +97,3 @@ def _failed(error: Exception, report: ExportReport) -> ExportReport:
     report = getattr(error, "report", None) or report
     report.error = str(error if isinstance(error, ExportKitError) else hydra_app.unexpected(error))
     return report
-
-
-def _said(report: ExportReport, plan: ExportPlan) -> None:
-    if sweep.is_sweep():
-        tables.line(tables.summary(report))
-    else:
-        tables.show_report(report, plan)

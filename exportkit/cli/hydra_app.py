@@ -13,7 +13,7 @@ import inspect
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, suppress
 from functools import cache
 from pathlib import Path
@@ -27,19 +27,21 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins as HydraPlugins
 from hydra.errors import CompactHydraException, HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from exportkit import registry
 from exportkit.cli import arguments as cli_arguments
-from exportkit.cli import wants_tracebacks
+from exportkit.cli import print_problems, process, wants_tracebacks
 from exportkit.cli.explain import explain
 from exportkit.cli.overview import overview
-from exportkit.errors import ConfigError, ExportKitError, PluginError, Problem
+from exportkit.errors import ConfigError, EnvironmentFailed, ExportKitError, PluginError, Problem
 from exportkit.spec import Config
 
 SCHEMA = "exportkit_schema"
-COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, OSError)
+CONF = "exportkit.conf"
+COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError)
 
 
 class JobFailed(CompactHydraException):
@@ -79,25 +81,29 @@ def run(arguments: Sequence[str], job: Callable[[DictConfig], Any], more: Sequen
         JobFailed: `job` did; of a sweep, the first one.
     """
     flags, overrides = cli_arguments.arrange(arguments)
-    user = _user_conf(flags)
-    _teach(plugins(), user)
-    with _as_hydra_expects([*flags, *overrides, *more]):
-        try:
-            hydra.main(config_path="pkg://exportkit.conf", config_name="config", **_version_base(hydra.main))(job)()
-        except (JobFailed, ExportKitError):
-            raise
-        except SystemExit as end:  # Hydra ends the process where it only had to print something
-            if end.code:
-                raise
-        except COMPOSITION_ERRORS as error:
-            raise ConfigError(explain(error, user, plugins().steps)) from error
+    with _as_hydra_expects(flags, [*overrides, *more]):
+        hydra.main(config_path=f"pkg://{CONF}", config_name="config", **_version_base(hydra.main))(job)()
+
+
+def run_alone(arguments: Sequence[str], job: Callable[[DictConfig], Any]) -> None:
+    """As `run`, for a job that needs neither logging nor directories: twice as fast, where no flag or mode asks for more."""
+    flags, overrides = cli_arguments.arrange(arguments)
+    if flags:
+        return run(arguments, job)
+    with _as_hydra_expects(flags, overrides):
+        with hydra.initialize_config_module(CONF, **_version_base(hydra.initialize_config_module)):
+            config = hydra.compose("config", overrides, return_hydra_config=True)
+        HydraConfig.instance().set_config(config)
+        if config.hydra.mode != RunMode.MULTIRUN:
+            return job(OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]))
+    run(arguments, job)
 
 
 def show_overview(form: str = "", arguments: Sequence[str] = ()) -> None:
     """Print what there is to choose from. Nothing is composed, so that a broken config does not stand in the way of help."""
     flags, _ = cli_arguments.arrange(arguments)
     _teach(plugins(), _user_conf(flags))
-    with hydra.initialize_config_module("exportkit.conf", **_version_base(hydra.initialize_config_module)):
+    with hydra.initialize_config_module(CONF, **_version_base(hydra.initialize_config_module)):
         options = GlobalHydra.instance().config_loader().get_group_options
         groups = {group: list(options(group)) for group in ("model", "signature", "experiment")}
     print(overview(plugins(), groups, form))
@@ -138,7 +144,7 @@ def reporting(work: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
     def job(config: DictConfig) -> Any:
         try:
             return work(config)
-        except JobFailed:
+        except (JobFailed, BrokenPipeError):
             raise
         except ExportKitError as error:
             raise JobFailed(str(error), error.exit_code) from error
@@ -149,6 +155,14 @@ def reporting(work: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
 
     job.__module__, job.__name__, job.__qualname__ = work.__module__, work.__name__, work.__qualname__
     return job
+
+
+def told(failed: JobFailed) -> int:
+    """Say why a job failed, and return the exit code; its traceback is raised for those who ask."""
+    if wants_tracebacks():
+        raise failed
+    print_problems(str(failed))
+    return failed.exit_code
 
 
 def unexpected(error: Exception) -> Problem:
@@ -206,41 +220,36 @@ def _version_base(function: Callable[..., Any]) -> dict[str, str]:
 
 
 @contextmanager
-def _as_hydra_expects(arguments: Sequence[str]) -> Iterator[None]:
-    """The state of the process that Hydra and the user's code look at."""
+def _as_hydra_expects(flags: Sequence[str], overrides: Sequence[str]) -> Iterator[None]:
+    """Hydra's registries and the state of the process as Hydra and the user's code need them; Hydra's refusals as ours."""
+    user = _user_conf(flags)
+    _teach(plugins(), user)
     here = os.getcwd()
     path = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
     environment = {"HYDRA_FULL_ERROR": "1", "PYTHONPATH": path, **cli_arguments.completion(os.environ)}
-    stderr = sys.stderr if wants_tracebacks() else _WithoutHydrasLine(sys.stderr)
-    argv, modules = sys.argv, sys.path[:]
-    sys.argv = [argv[0], *arguments]
-    sys.path[:0] = [here] if here not in sys.path else []
-    try:
-        with _environment(environment), redirect_stderr(stderr):
-            yield
-    finally:
-        sys.argv, sys.path[:] = argv, modules
+    stderr = sys.stderr if wants_tracebacks() else process.WithoutHydrasLine(sys.stderr)
+    with (
+        process.environment(environment),
+        process.interpreter([*flags, *overrides], here),
+        redirect_stderr(stderr),
+        _refusals(user),
+    ):
+        yield
 
 
 @contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
+def _refusals(user: Path | None) -> Iterator[None]:
+    """Hydra's errors in our words; that it ends the process where it had only to print something is none."""
     try:
         yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
-
-
-class _WithoutHydrasLine:
-    """stderr without the line that Hydra writes where a job failed: what failed is said anyway."""
-
-    def __init__(self, stream: Any):
-        self._stream = stream
-
-    def write(self, text: str) -> int:
-        return len(text) if text.startswith("Error executing job with overrides:") else self._stream.write(text)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
+    except (JobFailed, ExportKitError, BrokenPipeError):
+        raise
+    except SystemExit as end:
+        if end.code:
+            raise
+    except COMPOSITION_ERRORS as error:
+        raise ConfigError(explain(error, user, plugins().steps)) from error
+    except OSError as error:
+        raise EnvironmentFailed(Problem(str(error.filename or "files"), error.strerror or str(error))) from error
+    except Exception as error:
+        raise PluginError(unexpected(error)) from error

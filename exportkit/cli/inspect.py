@@ -216,5 +216,5 @@ def _show_suggestion(found: Found, options: argparse.Namespace) -> None:
     for problem in suggestion.obstacles(graph, guess, found.bundle):
         text(str(problem), "yellow")
     name = options.name or suggestion.model_name(found.prefix)
-    line(f"\n# conf/model/{name}.yaml")
+    line(f"\nA config to start from, for conf/model/{name}.yaml:\n")
     line(suggestion.config(name, options.path, found.meta, graph, guess))

@@ -24,19 +24,22 @@ def main(arguments: Sequence[str]) -> int:
     if cli_arguments.has(rest, "-h", "--help") or not rest:
         hydra_app.show_overview("plan", rest)
         return 0 if rest else ConfigError.exit_code
+    sweep.RememberDirectory.directory = None
     try:
-        _compose(rest, build if BUILD in arguments else job)
+        if BUILD in arguments:
+            _compose(rest, build, hydra_app.run)
+        else:
+            _compose(rest, job, hydra_app.run_alone)
     except JobFailed as failed:
-        if not cli_arguments.has(rest, *SWEEPS):
-            print_problems(str(failed))
-        return failed.exit_code
+        said = sweep.RememberDirectory.directory is not None  # by the jobs of a sweep
+        return failed.exit_code if said else hydra_app.told(failed)
     return 0
 
 
-def _compose(arguments: Sequence[str], work: Any) -> None:
+def _compose(arguments: Sequence[str], work: Any, alone: Any) -> None:
     """Run Hydra; the jobs of a sweep one by one in this process, their record in a directory that goes with it."""
     if not cli_arguments.has(arguments, *SWEEPS):
-        return hydra_app.run(arguments, work)
+        return alone(arguments, work)
     with tempfile.TemporaryDirectory(prefix="exportkit-plan-") as home:
         hydra_app.run(arguments, work, [f"hydra.sweep.dir={home}", "hydra/launcher=basic"])
 

@@ -10,7 +10,7 @@ from exportkit.report import SignatureReport, TensorReport
 from exportkit.spec import Feature, ParseExample
 
 SERVER = "http://localhost:8501/v1/models"
-MOST = 100  # numbers that are written out; more are made by a line of Python
+MOST = 32  # numbers that are written out; more are made by a line of Python
 
 
 def request(model: str, signature: SignatureReport, bindings: Mapping[str, Any]) -> str:
@@ -46,10 +46,12 @@ class _Body:
         return mark
 
     def program(self, whole: Mapping[str, Any]) -> str:
-        text = repr(whole)
+        """Python that prints `whole` as JSON, which is Python too, but for its booleans."""
+        text = json.dumps(whole)
+        names = "false = False; " if "false" in text else ""
         for mark, call in self.large.items():
-            text = text.replace(repr(mark), call)
-        return f"import json; x = lambda v, *s: [x(v, *s[1:])] * s[0] if s else v; print(json.dumps({text}))"
+            text = text.replace(json.dumps(mark), call)
+        return f"import json; {names}x = lambda v, *s: [x(v, *s[1:])] * s[0] if s else v; print(json.dumps({text}))"
 
 
 def _zero(dtype: str, alias: str) -> Any:

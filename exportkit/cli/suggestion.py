@@ -67,7 +67,7 @@ def size(variable: Variable) -> int:
 def obstacles(graph: Graph, guessed: Guess, bundle: Bundle | None) -> Iterator[Problem]:
     """What stands in the way of serving the guess."""
     yield from metagraph.problems(graph, [guessed.output.tensor], guessed.stops, guessed.output.tensor)
-    yield from metagraph.warnings(graph, [guessed.output.tensor], guessed.stops, guessed.output.tensor)
+    yield from metagraph.warnings(graph, [guessed.output.tensor], guessed.stops, guessed.output.tensor, guessed.constants)
     if bundle is not None:
         yield from _unsaved(graph, guessed, bundle)
 

@@ -59,7 +59,7 @@ def record(report: ExportReport) -> Job:
 
 def jobs(directory: Path) -> list[Job]:
     """All jobs of the sweep in `directory`, in order. One that left no record died before it could."""
-    found = [_job(place) for place in directory.iterdir() if place.is_dir()]
+    found = [_job(place) for place in directory.glob("*") if place.is_dir()]
     return sorted(found, key=lambda job: (not job.number.isdecimal(), int(job.number) if job.number.isdecimal() else 0))
 
 
@@ -67,4 +67,4 @@ def _job(place: Path) -> Job:
     file = place / RECORD
     if file.is_file():
         return Job(**json.loads(file.read_text()))
-    return Job(number=place.name, name="?", status="died", error=f"{place.name}: died without a word; see its output above")
+    return Job(number=place.name, name="?", status="died", error="died without a word; its last output says more")

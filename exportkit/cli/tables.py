@@ -27,6 +27,9 @@ def show_report(report: ExportReport, plan: ExportPlan) -> None:
 
 
 def summary(report: ExportReport) -> str:
+    """An export in one line."""
+    if report.status != "exported":
+        return f"{report.name}: {report.status} after {report.seconds:.1f} s"
     return f"{report.name}: {report.status} version {report.version} to {_near(report.directory)} in {report.seconds:.1f} s"
 
 
@@ -71,7 +74,8 @@ def _signatures(meta_graph: MetaGraphReport, several: bool) -> None:
     for s in meta_graph.signatures:
         sides = [("in", t) for t in s.inputs] + [("out", t) for t in s.outputs]
         rows += [(s.key, s.method, side, t.alias, t.dtype, shape_text(t.shape), t.tensor) for side, t in sides]
-    table(title, ["signature", "method", "", "alias", "dtype", "shape", "tensor"], rows, once=1)
+    table(title, ["signature", "method", "", "alias", "dtype", "shape", "tensor"], rows, once=3)
+    line()
 
 
 def _facts(report: ExportReport) -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exportkit import bundle
+from exportkit import bundle, references
 from exportkit.capturing import compare, export_meta_graph
 from exportkit.errors import ConfigError, ExportKitError, Problem
 from exportkit.plugin import Preview, SourceModel, capture
@@ -17,12 +17,19 @@ if TYPE_CHECKING:
 
 def preview(checkpoint: Path | None, problems: Sequence[Problem], checked: Sequence[str]) -> Preview:
     """The preview of a source that builds its graph: its code and its checkpoint, as far as they can be told unbuilt."""
-    problems, prefix = list(problems), None
+    found, wrong = prefix(checkpoint) if checkpoint else (None, [])
+    when_built = ["the graph's tensors and variables"]
+    return Preview(checkpoint=found, problems=[*problems, *wrong], checked=checked, when_built=when_built)
+
+
+def prefix(checkpoint: Path) -> tuple[str | None, list[Problem]]:
+    """The prefix of a checkpoint that can be read, or what is wrong with it."""
     try:
-        prefix = bundle.resolve(checkpoint) if checkpoint else None
+        found = bundle.resolve(checkpoint)
+        bundle.Bundle(found)
     except ExportKitError as error:
-        problems += [Problem("checkpoint", f"{p.where}: {p.what}", p.do) for p in error.problems]
-    return Preview(checkpoint=prefix, problems=problems, checked=checked, when_built=["the graph's tensors and variables"])
+        return None, [Problem("checkpoint", f"{p.where}: {p.what}", p.do) for p in error.problems]
+    return found, []
 
 
 def call(function: Callable, where: str, *args: Any, **kwargs: Any) -> Any:
@@ -37,22 +44,8 @@ def call(function: Callable, where: str, *args: Any, **kwargs: Any) -> Any:
         return function(*args, **kwargs)
     except ExportKitError:
         raise
-    except Exception as cause:
-        raise ConfigError(Problem(where, f"raised {type(cause).__name__}: {_one_line(cause)}{_place(cause)}")) from cause
-
-
-def _one_line(cause: BaseException) -> str:
-    return " ".join(str(cause).split())[:300]
-
-
-def _place(cause: BaseException) -> str:
-    """The user's line that raised: the innermost one outside installed packages."""
-    frames, trace = [], cause.__traceback__
-    while trace is not None:
-        frames.append((trace.tb_frame.f_code.co_filename, trace.tb_lineno))
-        trace = trace.tb_next
-    own = [f for f in frames[1:] if "site-packages" not in f[0] and not f[0].startswith("<")]
-    return f" ({own[-1][0]}:{own[-1][1]})" if own else ""
+    except (Exception, SystemExit) as cause:
+        raise ConfigError(Problem(where, f"raised {references.told(cause)}")) from cause
 
 
 def model(

@@ -1,0 +1,151 @@
+"""What every benchmark needs: child processes with their wall time and peak memory, exportkit as one of them, and tables.
+
+A number counts beside a baseline that was measured in the same run only, so every row is printed with its ratio. The process
+that measures stays small and never imports TensorFlow: a child's peak memory, as the kernel counts it, starts at its parent's.
+"""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median, quantiles
+from time import perf_counter
+
+from rich.console import Console
+from rich.table import Table
+
+HERE = Path(__file__).parent
+IMPORT = "import tensorflow"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One child process.
+
+    Attributes:
+        seconds: wall time, from its start to its end.
+        busy: processor time, in user code and in the kernel; it changes less where others work beside.
+        peak: the most memory that it had at once, in bytes (ru_maxrss).
+        stages: seconds of parts of it by its own clock; of all that import TensorFlow, those of `IMPORT`.
+        synced: seconds that its files took to be on the disk, after its end.
+        written: bytes in the files that it left.
+        output: what it printed.
+    """
+
+    seconds: float
+    busy: float
+    peak: int
+    output: str
+    stages: dict[str, float]
+    synced: float = 0.0
+    written: int = 0
+
+    @property
+    def after(self) -> float:
+        """Seconds from the end of TensorFlow's import to the end of the work, by the child's own clock."""
+        return sum(self.stages.values()) - self.stages.get(IMPORT, 0.0)
+
+    @property
+    def beside(self) -> float:
+        """Seconds beside TensorFlow's import: the interpreter's start and end are in it, and the program's other imports."""
+        return self.seconds - self.stages.get(IMPORT, 0.0)
+
+
+def run(command: Sequence[object], cwd: Path) -> Run:
+    """Run a command to its end.
+
+    Raises:
+        RuntimeError: it failed; with what it printed.
+    """
+    with tempfile.TemporaryFile("w+") as output:
+        started = perf_counter()
+        child = subprocess.Popen([str(word) for word in command], cwd=cwd, stdout=output, stderr=subprocess.STDOUT)
+        _, status, usage = os.wait4(child.pid, 0)
+        seconds = perf_counter() - started
+        child.returncode = os.waitstatus_to_exitcode(status)
+        output.seek(0)
+        text = output.read()
+    if child.returncode:
+        raise RuntimeError(f"{' '.join(map(str, command))} ended with {child.returncode}:\n{text}")
+    return Run(seconds, usage.ru_utime + usage.ru_stime, 1024 * usage.ru_maxrss, text, {})
+
+
+def script(name: str, *arguments: object, cwd: Path) -> Run:
+    """Run a script that stands beside this file; the last line that it prints is its stages, as JSON."""
+    done = run([sys.executable, HERE / name, *arguments], cwd)
+    return replace(done, stages=json.loads(done.output.splitlines()[-1]))
+
+
+def exportkit(*overrides: str, cwd: Path) -> Run:
+    """Run exportkit's command line; its stages are those of its report."""
+    report = cwd / "report.json"
+    command = [sys.executable, "-m", "exportkit", *overrides, f"report.path={report}"]
+    done = run(command, cwd)
+    return replace(done, stages=json.loads(report.read_text())["stages"])
+
+
+def sync(path: Path) -> float:
+    """Bring the files below `path` onto the disk; how many seconds that took."""
+    files = [p for p in path.rglob("*") if p.is_file()]
+    return run(["sync", *files], path).seconds if files else 0.0
+
+
+def size(path: Path) -> int:
+    """Bytes in the files below `path`."""
+    return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
+
+
+@contextmanager
+def workplace(parent: Path | None) -> Iterator[Path]:
+    """A directory to work in, gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="benchmark-", dir=parent) as path:
+        yield Path(path).resolve()
+
+
+def spread(values: Sequence[float]) -> tuple[float, float, float]:
+    """Lower quartile, median and upper quartile."""
+    if len(values) == 1:
+        return values[0], values[0], values[0]
+    low, _, high = quantiles(values, n=4, method="inclusive")
+    return low, median(values), high
+
+
+def middle(runs: Sequence[Run], number: Callable[[Run], float]) -> float:
+    """The median of a number over runs."""
+    return median(map(number, runs))
+
+
+def show_stages(runs: Sequence[Run]) -> None:
+    """Print where exportkit's time went."""
+    stages = ", ".join(f"{name} {middle(runs, lambda run, name=name: run.stages[name]):.3f}" for name in runs[0].stages)
+    show(f"exportkit's stages, median seconds: {stages}")
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table: the first column names the rows, the others hold numbers."""
+    shown = Table(title=title, title_justify="left")
+    for i, column in enumerate(columns):
+        shown.add_column(column, justify="right" if i else "left", no_wrap=True)
+    for row in rows:
+        shown.add_row(*row)
+    show(shown)
+
+
+def show(what: object) -> None:
+    """Print to the terminal, or 128 columns wide into a file."""
+    console = Console()
+    console.width = console.width if console.is_terminal else 128
+    console.print(what, highlight=False)
+
+
+def setting(directory: Path) -> str:
+    """Where the numbers come from: the machine, how busy it is, and the file system."""
+    busy = ", ".join(f"{load:.2f}" for load in os.getloadavg())
+    kind = subprocess.run(["stat", "-f", "-c", "%T", directory], capture_output=True, text=True).stdout.strip()
+    return f"Python {platform.python_version()}, {os.cpu_count()} CPUs, load average {busy}, files on {kind or 'unknown'}"

@@ -1,0 +1,29 @@
+"""Whether two exported versions of the digits classifier give the same answers, bit for bit.
+
+``python same_digits.py VERSION VERSION DIGITS_NPZ``
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from exportkit.examples.score_digits import classify
+
+
+def answers(version: str, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The most likely classes by the classify signature, and all probabilities by the predict signature."""
+    model = tf.saved_model.load(version, tags=["serve"])
+    return classify(Path(version), images), model.signatures["predict_images"](images=tf.constant(images))["scores"].numpy()
+
+
+def main(first: str, second: str, digits: str) -> None:
+    with np.load(digits) as held_out:
+        images = held_out["images"]
+    for one, other in zip(answers(first, images), answers(second, images), strict=True):
+        np.testing.assert_array_equal(one, other)
+    print(f"equal answers to {len(images)} digits")
+
+
+main(*sys.argv[1:])

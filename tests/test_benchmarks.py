@@ -1,0 +1,43 @@
+"""The benchmarks run, compare what they exported, and print the rows that their README speaks of. No time is asserted."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+
+
+def run(name, directory, *arguments):
+    """What the benchmark printed; it raises where two exports differ."""
+    command = [sys.executable, str(BENCHMARKS / name), "--directory", str(directory), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def rows(text):
+    """First cell → the other cells of each table row."""
+    cells = [[cell.strip() for cell in line.strip("│ ").split("│")] for line in text.splitlines() if line.startswith("│")]
+    return {first: rest for first, *rest in cells}
+
+
+@pytest.mark.slow
+def test_overhead_compares_equal_exports(tmp_path):
+    printed = run("export_overhead.py", tmp_path, "--pairs", "1")
+    measures = ("whole process", "beside the import", "processor time")
+    assert list(rows(printed)) == [f"{m}: {row}" for m in measures for row in ("by hand", "exportkit", "ratio")]
+    assert "equal answers to 360 digits" in printed
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_weights_are_exported_three_ways(tmp_path):
+    printed = run("export_weights.py", tmp_path, "--gigabytes", "0.003", "--repeats", "1")
+    found = rows(printed)
+    assert list(found)[:3] == ["by hand", "exportkit", "cp"]
+    assert float(found["by hand"][-1]) > 2.9
+    assert found["exportkit"][-1] == found["cp"][-1] == found["bytes written / trainable bytes"][0]
+    assert "exportkit's peak memory: " in printed
+    assert not list(tmp_path.iterdir())

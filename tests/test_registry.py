@@ -1,0 +1,214 @@
+"""Discovery of plugins: order, attribution, clashes, and what a broken one does. Distributions are folders on sys.path."""
+
+import importlib
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from exportkit.errors import PluginError
+from exportkit.plugin import hookimpl
+from exportkit.registry import Provider, load_plugins
+
+STEP = """
+from dataclasses import dataclass
+from exportkit.plugin import Phase, PostStep, hookimpl
+
+@dataclass(kw_only=True)
+class Step(PostStep):
+    kind: str = "{kind}"
+    phase = Phase.VERIFY
+    def run(self, export): ...
+
+@hookimpl
+def exportkit_post_steps():
+    return [Step]
+"""
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """A factory of installed distributions: their metadata and one module, on sys.path as pip leaves them."""
+    site = tmp_path / "site"
+    site.mkdir()
+    monkeypatch.syspath_prepend(site)
+    made = []
+
+    def make(name, code, entry_points=None, version="1.2"):
+        module = name.replace("-", "_")
+        (site / f"{module}.py").write_text(code)
+        info = site / f"{module}-{version}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        lines = [f"{key} = {value}" for key, value in (entry_points or {name: module}).items()]
+        (info / "entry_points.txt").write_text("\n".join(["[exportkit]", *lines, ""]))
+        made.append(module)
+        importlib.invalidate_caches()
+
+    yield make
+    for module in made:
+        sys.modules.pop(module, None)
+
+
+def refusal(function, *args):
+    with pytest.raises(PluginError) as caught:
+        function(*args)
+    return str(caught.value)
+
+
+def hooks(**implementations):
+    """A plugin object that implements hooks by the functions given."""
+    return SimpleNamespace(**{f"exportkit_{name}": hookimpl(function) for name, function in implementations.items()})
+
+
+def test_built_ins_come_in_by_the_same_door(plugins):
+    sources = {kind: str(plugins.providers[cls]) for kind, cls in plugins.sources.items()}
+    assert {kind: text.rsplit(" ", 1)[0] for kind, text in sources.items()} == {
+        "encoder": "plugin encoder of exportkit",
+        "graph_builder": "plugin graph_builder of exportkit",
+        "meta_graph": "plugin meta_graph of exportkit",
+    }
+
+
+def test_a_manager_for_each_load():
+    first, second = load_plugins(), load_plugins({"mine": hooks(conf_packages=lambda: ["a.conf"])})
+    assert "a.conf" in second.conf_packages
+    assert "a.conf" not in first.conf_packages
+    assert "a.conf" not in load_plugins().conf_packages
+
+
+def test_an_installed_distribution_is_attributed(install):
+    install("acme-steps", STEP.format(kind="acme"), version="3.1")
+    plugins = load_plugins()
+    assert plugins.providers[plugins.steps["acme"]] == Provider("acme-steps", "acme-steps", "3.1")
+
+
+def test_the_order_of_installation_does_not_matter(install):
+    for name in ("zebra", "aardvark"):
+        install(name, f"from exportkit.plugin import hookimpl\n@hookimpl\ndef exportkit_conf_packages(): return ['{name}']\n")
+    extra = hooks(conf_packages=lambda: ("mine",))
+    found = [p for p in load_plugins({"mine": extra}).conf_packages if p in ("zebra", "aardvark", "mine")]
+    assert found == ["aardvark", "mine", "zebra"]
+
+
+@pytest.mark.parametrize("named", ["acme-steps", "acme", "other, acme-steps"])
+def test_a_plugin_can_be_switched_off_by_plugin_or_distribution(named, install, monkeypatch):
+    install("acme-steps", "1 / 0", {"acme": "acme_steps"})
+    monkeypatch.setenv("EXPORTKIT_DISABLE_PLUGINS", named)
+    assert "acme" not in load_plugins().steps
+
+
+OFF = "upgrade or uninstall it, or switch it off with EXPORTKIT_DISABLE_PLUGINS="
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        ("1 / 0", "cannot be imported: ZeroDivisionError: division by zero"),
+        ("import no_such_module", "cannot be imported: ModuleNotFoundError: No module named 'no_such_module'"),
+        ("raise SystemExit(3)", "cannot be imported: SystemExit: 3"),
+        (
+            "from exportkit.plugin import hookimpl\n@hookimpl\ndef exportkit_post_step(): ...",
+            "there is no hook 'exportkit_post_step'; did you mean exportkit_post_steps?",
+        ),
+        (
+            "from exportkit.plugin import hookimpl\n@hookimpl\ndef exportkit_check_plan(plans): ...",
+            "exportkit_check_plan takes 'plans', which the hook does not give; it gives plan",
+        ),
+        (
+            "from exportkit.plugin import hookimpl\n@hookimpl\ndef exportkit_post_steps(): return 1 / 0",
+            "exportkit_post_steps raised ZeroDivisionError: division by zero",
+        ),
+        (
+            "from exportkit.plugin import hookimpl\n@hookimpl\ndef exportkit_post_steps(): return int",
+            "exportkit_post_steps returned <class 'int'>, not a list of PostStep classes, each with a kind",
+        ),
+        (
+            "from exportkit.plugin import hookimpl\n@hookimpl\ndef exportkit_model_sources(): return [int]",
+            "exportkit_model_sources returned [<class 'int'>], not a list of ModelSource classes, each with a kind",
+        ),
+        (
+            "from exportkit.plugin import hookimpl\n@hookimpl\ndef exportkit_conf_packages(): return 'a.conf'",
+            "exportkit_conf_packages returned 'a.conf', not a list of package names",
+        ),
+        (
+            STEP.format(kind="half").replace("phase = Phase.VERIFY", ""),
+            "offers step 'half' without a phase; set phase to one of Phase",
+        ),
+        (
+            STEP.format(kind="half").replace("def run", "def ran"),
+            "offers step 'half' without run(); PostStep asks for it",
+        ),
+        (
+            STEP.format(kind="half").replace("phase =", "size: 'NoSuchType' = 1\n    phase ="),
+            "offers step 'half', whose fields cannot be read: NameError: name 'NoSuchType' is not defined",
+        ),
+        (
+            STEP.format(kind="half").replace("@dataclass(kw_only=True)", "").replace("phase =", "size: int = 1\n    phase ="),
+            "offers step 'half', which is not a dataclass; put @dataclass(kw_only=True) above it",
+        ),
+    ],
+)
+def test_a_broken_plugin_is_named_with_its_distribution(code, text, install):
+    install("acme", code)
+    assert refusal(load_plugins) == f"plugin acme of acme 1.2: {text}; {OFF}acme"
+
+
+def test_two_that_offer_one_kind_are_both_named(install):
+    install("acme", STEP.format(kind="same"))
+    install("beta", STEP.format(kind="same"))
+    assert refusal(load_plugins) == (
+        "plugin beta of beta 1.2: offers step 'same', and so does plugin acme of acme 1.2; " + OFF + "beta or acme"
+    )
+
+
+def test_two_plugins_of_one_name_are_both_named(install):
+    install("acme", STEP.format(kind="a"), {"tools": "acme"})
+    install("beta", STEP.format(kind="b"), {"tools": "beta"})
+    assert refusal(load_plugins) == (
+        "plugin tools of beta 1.2: has the name of plugin tools of acme 1.2; " + OFF + "beta or acme"
+    )
+
+
+def test_one_plugin_that_is_found_twice_is_loaded_once(install, tmp_path, monkeypatch):
+    install("acme", STEP.format(kind="acme"))
+    copy = tmp_path / "site/acme-1.2.dist-info"
+    (tmp_path / "again").mkdir()
+    (tmp_path / "again" / copy.name).symlink_to(copy)
+    monkeypatch.syspath_prepend(tmp_path / "again")
+    assert "acme" in load_plugins().steps
+
+
+def test_each_implementation_is_called_with_who_gave_the_answer():
+    plugins = load_plugins({"b": hooks(check_plan=lambda plan: [plan, 1]), "a": hooks(check_plan=lambda: None)})
+    answers = [(provider.plugin, answer) for provider, answer in plugins.call("exportkit_check_plan", plan="p")]
+    assert answers == [("a", None), ("b", ["p", 1])]
+
+
+def test_a_generator_that_raises_late_is_attributed():
+    def late(plan):
+        yield 1
+        raise ValueError("late")
+
+    plugins = load_plugins({"mine": hooks(check_plan=late)})
+    text = refusal(lambda: list(plugins.call("exportkit_check_plan", plan=None)))
+    assert text == "plugin mine of this process: exportkit_check_plan raised ValueError: late; mend it"
+
+
+def test_all_observers_are_told_whatever_one_raises():
+    seen = []
+    plugins = load_plugins(
+        {"a": hooks(export_finished=lambda report: 1 / 0), "b": hooks(export_finished=lambda report: seen.append(report))}
+    )
+    problems = list(map(str, plugins.notify("exportkit_export_finished", report="r")))
+    assert seen == ["r"]
+    assert problems == [
+        "plugin a of this process: exportkit_export_finished raised ZeroDivisionError: division by zero; mend it"
+    ]
+
+
+def test_a_long_text_of_a_plugin_is_shortened(install):
+    install("acme", "raise ValueError('x' * 5000)")
+    text = refusal(load_plugins)
+    assert len(text) < 500
+    assert "xxx…" in text

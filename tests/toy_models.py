@@ -1,0 +1,108 @@
+"""Small graphs with the traits of real training graphs; every variable has a value of its own that a test can name."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+v1 = tf.compat.v1
+
+
+def ramp(*shape, start=0.0, step=0.125):
+    """Values that differ from each other and are exact in float32."""
+    return (start + step * np.arange(int(np.prod(shape)))).reshape(shape).astype(np.float32)
+
+
+def variable(name, value, **options):
+    return v1.get_variable(name, initializer=tf.constant(value), **options)
+
+
+def dense(resource=False):
+    """A classifier with a dropout switch, trained with Adam: it has slots, labels and a loss that serving does not need."""
+    x = v1.placeholder(tf.float32, [None, 4], "x")
+    is_training = v1.placeholder(tf.bool, [], "is_training")
+    with v1.variable_scope("dense", use_resource=resource):
+        kernel = variable("kernel", ramp(4, 3))
+        bias = variable("bias", ramp(3, start=5.0))
+    logits = tf.add(tf.matmul(x, kernel), bias, name="logits")
+    dropped = tf.cond(is_training, lambda: tf.nn.dropout(logits, rate=0.5), lambda: tf.identity(logits))
+    probs = tf.nn.softmax(dropped, name="probs")
+    labels = v1.placeholder(tf.int64, [None], "labels")
+    loss = tf.reduce_mean(v1.losses.sparse_softmax_cross_entropy(labels, dropped), name="loss")
+    v1.train.AdamOptimizer(0.25).minimize(loss, name="train")
+    return {"features": x, "scores": probs, "switch": is_training}
+
+
+def resources():
+    """The same with resource variables."""
+    return dense(resource=True)
+
+
+def partitioned():
+    """An embedding of 7 rows in three parts, as a parameter server keeps it."""
+
+    def part(shape, dtype, partition_info):
+        start = partition_info.var_offset[0]
+        return tf.constant(ramp(7, 2)[start : start + shape[0]], dtype)
+
+    ids = v1.placeholder(tf.int64, [None], "ids")
+    with v1.variable_scope("embedding", partitioner=v1.fixed_size_partitioner(3)):
+        table = v1.get_variable("table", [7, 2], initializer=part)
+    tf.nn.embedding_lookup(table, ids, name="vectors")
+
+
+def queued():
+    """Input from a shuffling queue that yields 8 examples at a time."""
+    queue = v1.RandomShuffleQueue(64, 0, [tf.int64, tf.float32], [[], [4]], name="queue", seed=1)
+    queue.enqueue([tf.constant(1, tf.int64), tf.ones([4])], name="enqueue")
+    _, features = queue.dequeue_many(8, name="batch")
+    tf.matmul(features, variable("kernel", ramp(4, 3)), name="scores")
+
+
+def table(vocabulary):
+    """Words to ids by a vocabulary file, ids to vectors."""
+    words = v1.placeholder(tf.string, [None], "words")
+    lines = tf.lookup.TextFileInitializer(
+        vocabulary, tf.string, tf.lookup.TextFileIndex.WHOLE_LINE, tf.int64, tf.lookup.TextFileIndex.LINE_NUMBER
+    )
+    ids = tf.lookup.StaticVocabularyTable(lines, 1).lookup(words)
+    tf.nn.embedding_lookup(variable("vectors", ramp(4, 2)), ids, name="embedded")
+
+
+def averaged():
+    """A line whose slope and offset have moving averages, which serving prefers."""
+    x = v1.placeholder(tf.float32, [None], "x")
+    slope, offset = variable("slope", np.float32(2)), variable("offset", np.float32(1))
+    tf.add(x * slope, offset, name="y")
+    average = v1.train.ExponentialMovingAverage(0.5)
+    average.apply([slope, offset])
+
+
+def integers():
+    """A counter as output, one as input, and a variable that is not a float."""
+    x = v1.placeholder(tf.int64, [None], "x")
+    tf.add(x, variable("step", np.int64(7)), name="counted")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint on disk: its prefix, and the values of its variables by name, whole where they are partitioned."""
+
+    prefix: str
+    values: dict[str, np.ndarray]
+
+    @property
+    def meta(self):
+        return f"{self.prefix}.meta"
+
+
+def save(build: Callable, directory: Path, *args) -> Checkpoint:
+    """Build a graph, initialise it, and save it in `directory` as its training would."""
+    with tf.Graph().as_default() as graph, v1.Session(graph=graph) as session:
+        build(*args)
+        session.run(v1.global_variables_initializer())
+        prefix = v1.train.Saver().save(session, str(directory / "model.ckpt"), global_step=3)
+        reader = tf.train.load_checkpoint(prefix)
+        return Checkpoint(prefix, {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()})
