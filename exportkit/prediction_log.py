@@ -12,7 +12,7 @@ import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
-from exportkit import arrays
+from exportkit import tensorproto
 from exportkit.tensorbytes import objects
 
 DEFAULT_SIGNATURE = "serving_default"
@@ -87,7 +87,7 @@ def encode(model: str, logged: Logged) -> bytes:
     request.model_spec.name, request.model_spec.signature_name = model, logged.signature
     if logged.method == "predict":
         for alias, value in sorted(logged.inputs.items()):
-            request.inputs.add(key=alias, value=arrays.to_proto(np.asarray(value)))
+            request.inputs.add(key=alias, value=tensorproto.to_proto(np.asarray(value)))
     else:
         request.input.example_list.examples.extend(logged.inputs["inputs"])
     return log.SerializeToString(deterministic=True)
@@ -117,7 +117,7 @@ def _predict(request: Any) -> Iterator[Logged]:
 
 def _tensor(named: Any) -> np.ndarray:
     try:
-        return arrays.from_proto(named.value)
+        return tensorproto.from_proto(named.value)
     except ValueError as error:
         raise ValueError(f"{named.key} {error}") from None
 

@@ -10,7 +10,7 @@ import toys
 import versions_made
 from versions_made import export, plan
 
-from exportkit import arrays, identity, manifest
+from exportkit import identity, manifest, tensorproto
 from exportkit.errors import StepFailed
 
 X = versions_made.X
@@ -58,9 +58,9 @@ def test_it_has_the_digest_of_every_other_file(version):
 
 def test_it_records_the_samples_and_what_came_of_them(version):
     samples = manifest.read_manifest(version)["samples"]
-    np.testing.assert_array_equal(arrays.from_json(samples["serving_default"]["inputs"]["x"]), X)
+    np.testing.assert_array_equal(tensorproto.from_json(samples["serving_default"]["inputs"]["x"]), X)
     expected = toys.served(str(version), "serving_default", {"x": X})["probs"]
-    np.testing.assert_array_equal(arrays.from_json(samples["serving_default"]["outputs"]["probs"]), expected)
+    np.testing.assert_array_equal(tensorproto.from_json(samples["serving_default"]["outputs"]["probs"]), expected)
     assert samples["by_class"]["outputs"]["classes"]["dtype"] == "string"
     assert {value for row in samples["by_class"]["outputs"]["classes"]["values"] for value in row} <= {"a", "b", "c"}
 

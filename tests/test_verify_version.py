@@ -13,7 +13,7 @@ import toys
 import versions_made
 from versions_made import X, export
 
-from exportkit import arrays, cli, manifest, warmup
+from exportkit import cli, manifest, tensorproto, warmup
 from exportkit.errors import ConfigError
 from exportkit.evidence import verify_version
 from exportkit.metagraph import read_saved_model
@@ -352,13 +352,13 @@ def test_made_up_input_that_does_not_fit_is_no_verdict(tmp_path):
 
 def _recorded(version, change):
     content = manifest.read_manifest(version)
-    probs = arrays.from_json(content["samples"]["serving_default"]["outputs"]["probs"])
+    probs = tensorproto.from_json(content["samples"]["serving_default"]["outputs"]["probs"])
     content["samples"]["serving_default"]["outputs"]["probs"] = change(probs)
     manifest.write_manifest(version, content)
 
 
 def test_other_outputs_than_the_recorded_ones(version):
-    _recorded(version, lambda probs: arrays.to_json(probs + np.float32(1e-3)))
+    _recorded(version, lambda probs: tensorproto.to_json(probs + np.float32(1e-3)))
     (only,) = failed(version)
     assert only == (
         "[x] run serving_default: its recorded outputs do not come out: probs differs by up to 0.001; "
@@ -373,7 +373,7 @@ def test_other_outputs_than_the_recorded_ones(version):
 @pytest.mark.parametrize(
     "change, text",
     [
-        (lambda probs: arrays.to_json(probs[:1]), "probs is float32 [2, 3], and was float32 [1, 3]"),
+        (lambda probs: tensorproto.to_json(probs[:1]), "probs is float32 [2, 3], and was float32 [1, 3]"),
         (lambda probs: {"dtype": "float32", "shape": [2, 3], "sha256": "0"}, "probs has another digest"),
     ],
 )
@@ -384,7 +384,7 @@ def test_ways_to_differ(version, change, text):
 
 
 def test_large_outputs_are_compared_by_digest(version):
-    _recorded(version, lambda probs: {"dtype": "float32", "shape": [2, 3], "sha256": arrays.digest(probs)})
+    _recorded(version, lambda probs: {"dtype": "float32", "shape": [2, 3], "sha256": tensorproto.digest(probs)})
     assert failed(version) == []
 
 
@@ -392,7 +392,7 @@ def test_the_manifests_tolerances_hold(version):
     content = manifest.read_manifest(version)
     content["tolerances"] = {"atol": 1e-2, "rtol": 0.0}
     manifest.write_manifest(version, content)
-    _recorded(version, lambda probs: arrays.to_json(probs + np.float32(1e-3)))
+    _recorded(version, lambda probs: tensorproto.to_json(probs + np.float32(1e-3)))
     assert failed(version) == []
 
 

@@ -12,7 +12,7 @@ import toys
 import versions_made
 from versions_made import X
 
-from exportkit import arrays, prediction_log, warmup
+from exportkit import prediction_log, tensorproto, warmup
 from exportkit.errors import ConfigError, StepFailed
 from exportkit.prediction_log import Logged, PredictionLog, decode, encode
 from exportkit.tensorbytes import objects
@@ -43,21 +43,21 @@ ARRAYS = [
 def test_tensorflow_reads_the_same_values(array):
     array = np.asarray(array)
     proto = tf.make_tensor_proto(0)
-    proto.ParseFromString(arrays.to_proto(array))
+    proto.ParseFromString(tensorproto.to_proto(array))
     expected = (
         np.array([s.encode() for s in array], object) if array.dtype == object and isinstance(array.flat[0], str) else array
     )
     np.testing.assert_array_equal(tf.make_ndarray(proto), expected)
-    np.testing.assert_array_equal(arrays.from_proto(arrays.to_proto(array)), expected)
+    np.testing.assert_array_equal(tensorproto.from_proto(tensorproto.to_proto(array)), expected)
 
 
 @pytest.mark.parametrize("array", ARRAYS, ids=lambda a: f"{np.asarray(a).dtype}")
 def test_json_gives_every_array_back(array):
     array = np.asarray(array)
-    said = arrays.to_json(array)
-    back = arrays.from_json(said)
-    assert said["dtype"] == arrays.dtype_of(back) and said["shape"] == list(back.shape)
-    assert arrays.to_proto(back) == arrays.to_proto(array)
+    said = tensorproto.to_json(array)
+    back = tensorproto.from_json(said)
+    assert said["dtype"] == tensorproto.dtype_of(back) and said["shape"] == list(back.shape)
+    assert tensorproto.to_proto(back) == tensorproto.to_proto(array)
 
 
 @pytest.mark.parametrize(
@@ -67,14 +67,14 @@ def test_typed_fields_are_read_as_tensorflow_reads_them(dtype):
     for value in (np.float32(1), np.float32([[1]])):
         proto = tf.make_tensor_proto(tf.cast(value, dtype).numpy())
         assert not proto.tensor_content
-        np.testing.assert_array_equal(arrays.from_proto(proto.SerializeToString()), tf.make_ndarray(proto))
+        np.testing.assert_array_equal(tensorproto.from_proto(proto.SerializeToString()), tf.make_ndarray(proto))
 
 
 def test_the_last_value_fills_what_is_not_given():
     proto = tf.make_tensor_proto([1.0, 2.0], tf.float32, [2])
     proto.tensor_content, proto.tensor_shape.dim[0].size = b"", 4
     proto.float_val.extend([1.0, 2.0])
-    np.testing.assert_array_equal(arrays.from_proto(proto.SerializeToString()), [1, 2, 2, 2])
+    np.testing.assert_array_equal(tensorproto.from_proto(proto.SerializeToString()), [1, 2, 2, 2])
 
 
 @pytest.mark.parametrize(
@@ -90,17 +90,17 @@ def test_the_last_value_fills_what_is_not_given():
 )
 def test_what_is_no_tensor(data, text):
     with pytest.raises(ValueError) as error:
-        arrays.from_proto(data)
+        tensorproto.from_proto(data)
     assert str(error.value) == text
 
 
 def test_large_arrays_are_said_by_their_digest():
     large = np.zeros(1 << 15, np.float32)
-    said = arrays.to_json(large)
-    assert said == {"dtype": "float32", "shape": [32768], "sha256": arrays.digest(large)}
-    assert arrays.from_json(said) is None
-    assert arrays.digest(large) == "fa43239bcee7b97ca62f007cc68487560a39e19f74f3dde7486db3f98df8e471"
-    assert arrays.digest(objects([b"ab", b"c"])) != arrays.digest(objects([b"a", b"bc"]))
+    said = tensorproto.to_json(large)
+    assert said == {"dtype": "float32", "shape": [32768], "sha256": tensorproto.digest(large)}
+    assert tensorproto.from_json(said) is None
+    assert tensorproto.digest(large) == "fa43239bcee7b97ca62f007cc68487560a39e19f74f3dde7486db3f98df8e471"
+    assert tensorproto.digest(objects([b"ab", b"c"])) != tensorproto.digest(objects([b"a", b"bc"]))
 
 
 # ---- the log ----
@@ -119,7 +119,7 @@ def test_predict_bytes_are_those_of_the_serving_api():
     request = log.predict_log.request
     request.model_spec.name, request.model_spec.signature_name = "toy", "predict_x"
     for alias, value in {"x": X, "name": objects([b"a", b"b"])}.items():
-        request.inputs[alias].ParseFromString(arrays.to_proto(value))
+        request.inputs[alias].ParseFromString(tensorproto.to_proto(value))
     expected = log.SerializeToString(deterministic=True)
     assert encode("toy", Logged("predict", "predict_x", {"x": X, "name": objects([b"a", b"b"])})) == expected
     assert api.log.PredictionLog.FromString(expected).predict_log.request.inputs["x"] == tf.make_tensor_proto(X)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from exportkit import arrays, native, warmup
+from exportkit import native, tensorproto, warmup
 from exportkit.errors import ExportKitError, Problem, StepFailed
 from exportkit.evidence import drawn
 from exportkit.evidence.finding import Finding, failures
@@ -77,7 +77,7 @@ def _config(graph: Graph) -> Any:
 
 
 def _trial(graph: Graph, key: str, recorded: Mapping[str, Any] | None) -> Trial:
-    inputs = {alias: arrays.from_json(said) for alias, said in (recorded or {}).get("inputs", {}).items()}
+    inputs = {alias: tensorproto.from_json(said) for alias, said in (recorded or {}).get("inputs", {}).items()}
     if inputs and all(value is not None for value in inputs.values()):
         return Trial(inputs, recorded["outputs"] or {}, drawn=False)
     return Trial(drawn.inputs(graph, graph.meta.signature_def[key]))
@@ -102,7 +102,7 @@ def _refused(what: str, problem: Problem, made_up: bool) -> Finding:
 
 
 def _shapes(answer: Mapping[str, np.ndarray]) -> str:
-    return ", ".join(f"{alias} {arrays.dtype_of(value)} {list(value.shape)}" for alias, value in sorted(answer.items()))
+    return ", ".join(f"{alias} {tensorproto.dtype_of(value)} {list(value.shape)}" for alias, value in sorted(answer.items()))
 
 
 def _compared(
@@ -124,11 +124,11 @@ def _difference(said: Mapping[str, Any], value: np.ndarray | None, tolerances: M
     """How an output differs from what was recorded of it; empty where it does not."""
     if value is None:
         return "is gone"
-    if (said["dtype"], said["shape"]) != (arrays.dtype_of(value), list(value.shape)):
-        return f"is {arrays.dtype_of(value)} {list(value.shape)}, and was {said['dtype']} {said['shape']}"
-    expected = arrays.from_json(said)
+    if (said["dtype"], said["shape"]) != (tensorproto.dtype_of(value), list(value.shape)):
+        return f"is {tensorproto.dtype_of(value)} {list(value.shape)}, and was {said['dtype']} {said['shape']}"
+    expected = tensorproto.from_json(said)
     if expected is None:
-        return "" if said["sha256"] == arrays.digest(value) else "has another digest"
+        return "" if said["sha256"] == tensorproto.digest(value) else "has another digest"
     if value.dtype.kind in "OSUTbiu":
         wrong = int(np.sum(expected != value))
         return f"differs in {wrong} of {value.size} places" if wrong else ""

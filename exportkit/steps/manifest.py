@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from exportkit import arrays, native
+from exportkit import native, tensorproto
 from exportkit.bundle_reader import Bundle
 from exportkit.errors import Problem, StepFailed
 from exportkit.identity import graph_digest, identity
@@ -60,11 +60,11 @@ class Manifest(PostStep):
 
 
 def _said(values: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    return {alias: arrays.to_json(value) for alias, value in sorted(values.items())}
+    return {alias: tensorproto.to_json(value) for alias, value in sorted(values.items())}
 
 
 def _same(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> bool:
-    return all(arrays.digest(first[alias]) == arrays.digest(second[alias]) for alias in first)
+    return all(tensorproto.digest(first[alias]) == tensorproto.digest(second[alias]) for alias in first)
 
 
 def _facts(export: Export) -> dict[str, Any]:
