@@ -15,7 +15,9 @@ from exportkit.spec import Lookup, ParseExample, Signature, TopK
 from exportkit.tensorbytes import numpy_dtype, objects
 
 
-def fed(signature: Signature, bindings: Bindings, dtypes: Mapping[str, str], inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def fed(
+    signature: Signature, bindings: Bindings, dtypes: Mapping[str, str], inputs: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
     """What the inputs of a signature come to: binding of a tensor → its value.
 
     Args:

@@ -11,16 +11,19 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
-from exportkit import reference_worker
+from exportkit import reference_worker, seeding
 from exportkit.errors import EnvironmentFailed, ExportKitError, Problem, StepFailed
 from exportkit.metagraph import Variable, split
-from exportkit.protos import GraphDef, MetaGraphDef, op_def_pb2
+from exportkit.protos import GraphDef, MetaGraphDef, config_pb2, op_def_pb2
 from exportkit.serving import Part, Prepared
+
+ConfigProto = config_pb2.ConfigProto
 
 
 @dataclass(frozen=True)
@@ -39,18 +42,20 @@ class Job:
         feeds: tensors that runs feed → dtype.
         restores: per variable operation, the arguments of the worker's restore.
         init_ops: what fills the tables.
-        config: how the session is set up, a serialized ConfigProto.
+        config: how the session is set up.
+        seeded: whether random ops shall draw the same numbers in every process.
     """
 
     meta_graph: MetaGraphDef
     feeds: Mapping[str, str]
     restores: Sequence[Mapping[str, Any]]
     init_ops: Sequence[str]
-    config: bytes = b""
+    config: ConfigProto
+    seeded: bool = False
 
     def message(self) -> dict[str, Any]:
         """The job in bytes and names, as the worker reads it."""
-        graph = _importable(self.meta_graph.graph_def, self.feeds)
+        graph = _importable(self.meta_graph, self.feeds, self.seeded)
         taken = {split(edge) for node in graph.node for edge in node.input}
         return {
             "graph": graph.SerializeToString(),
@@ -59,26 +64,28 @@ class Job:
             "consumed": [tensor for tensor in self.feeds if split(tensor) in taken],
             "restores": list(self.restores),
             "init_ops": list(self.init_ops),
-            "config": self.config,
+            "config": self.config.SerializeToString(),
         }
 
 
-def _importable(graph: GraphDef, feeds: Mapping[str, str]) -> GraphDef:
+def _importable(meta_graph: MetaGraphDef, feeds: Mapping[str, str], seeded: bool) -> GraphDef:
     """The graph without what is not of it: `_output_shapes` (TF 1's stop an import), devices, control edges to what is fed.
 
     A session does not follow a data edge from a tensor that is fed, but it does wait for its op where a control edge says so.
     """
-    copy, fed = GraphDef(), {split(tensor)[0] for tensor in feeds}
-    copy.CopyFrom(graph)
-    for node in copy.node:
+    copy, fed = MetaGraphDef(), {split(tensor)[0] for tensor in feeds}
+    copy.CopyFrom(meta_graph)
+    if seeded:
+        seeding.seed(copy)
+    for node in copy.graph_def.node:
         node.attr.pop("_output_shapes", None)
         node.device = ""
         if any(edge[0] == "^" and edge[1:] in fed for edge in node.input):
             node.input[:] = [edge for edge in node.input if edge[0] != "^" or edge[1:] not in fed]
-    return copy
+    return copy.graph_def
 
 
-def job(part: Part, prepared: Prepared, exported: str, config: bytes = b"") -> Job:
+def job(part: Part, prepared: Prepared, exported: str, config: ConfigProto) -> Job:
     """The job that is one meta graph's reference.
 
     Args:
@@ -116,54 +123,50 @@ def _slice(variable: Variable) -> str:
     return " ".join([*map(str, variable.slice.full_shape), ":".join(extents)])
 
 
-class Reference:
-    """A running training graph; leave it with ``with``.
+@contextmanager
+def started(job: Job, timeout: float) -> Iterator["Reference"]:
+    """Start a training graph in a process that ends with the context.
 
     Args:
-        job: what it runs.
         timeout: seconds that its start, or a run, may take.
-
-    Raises:
-        StepFailed: TensorFlow cannot import the graph, restore it or fill its tables, or does not do so in time.
-        EnvironmentFailed: the process was killed from outside, or cannot be started.
     """
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "2"}
+    command = [sys.executable, "-P", reference_worker.__file__]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with tempfile.TemporaryFile() as log, subprocess.Popen(command, env=environment, stderr=log, **pipes) as process:
+        try:
+            yield Reference(process, log, job, timeout)
+        finally:
+            process.kill()
 
-    def __init__(self, job: Job, timeout: float):
-        self._timeout, self._log = timeout, tempfile.TemporaryFile()
-        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "2"}
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._log}
-        self._process = subprocess.Popen([sys.executable, "-P", reference_worker.__file__], env=environment, **pipes)
+
+class Reference:
+    """A training graph in a process; `started` makes one."""
+
+    def __init__(self, process: subprocess.Popen, log: IO[bytes], job: Job, timeout: float):
+        self._process, self._log, self._timeout = process, log, timeout
         self._send(job.message())
-        self._started = False
 
-    def __enter__(self) -> "Reference":
-        return self
+    def start(self) -> Refusal | None:
+        """Wait until it can run; what TensorFlow said where it cannot.
 
-    def __exit__(self, *_: Any) -> None:
-        self._process.kill()
-        self._process.communicate()
-        self._log.close()
+        Raises:
+            StepFailed: it does not start in time.
+            EnvironmentFailed: the process was killed from outside, or cannot be started.
+        """
+        _, error = self._receive("starting it")
+        return error and Refusal(_one_line(error))
 
     def run(self, feeds: Mapping[str, np.ndarray], fetches: Sequence[str]) -> list[np.ndarray] | Refusal:
-        """Run the graph once: tensor name → value, and the tensors that are wanted."""
-        self._start()
+        """Run the graph once: tensor name → value, and the tensors that are wanted. Raises what `start` raises."""
         self._send((dict(feeds), list(fetches)))
         value, error = self._receive("running it")
         return value if error is None else Refusal(_one_line(error))
 
-    def _start(self) -> None:
-        if not self._started:
-            _, error = self._receive("starting it")
-            if error is not None:
-                raise StepFailed(Problem("training graph", f"cannot be run: {_one_line(error)}"))
-            self._started = True
-
     def _send(self, message: Any) -> None:
-        try:
+        with suppress(BrokenPipeError):  # where it has died, that is told when its answer is missed
             pickle.dump(message, self._process.stdin, protocol=5)
             self._process.stdin.flush()
-        except BrokenPipeError:
-            pass  # it has died; what it said is told when its answer is missed
 
     def _receive(self, stage: str) -> tuple[Any, str | None]:
         late = threading.Event()

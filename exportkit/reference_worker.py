@@ -52,7 +52,7 @@ class Trained:
 
     def run(self, feeds: Mapping[str, np.ndarray], fetches: Sequence[str]) -> list[np.ndarray]:
         """Run the graph once; strings come back as object arrays of bytes."""
-        wanted = [self._fed[name] if name in self._fed else name for name in fetches]
+        wanted = [self._fed.get(name, name) for name in fetches]
         return [np.asarray(v) for v in self._session.run(wanted, {self._fed[name]: value for name, value in feeds.items()})]
 
 

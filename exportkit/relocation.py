@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from exportkit import seeding
 from exportkit.metagraph import read_saved_model
 from exportkit.protos import SavedModel, types_pb2
 
@@ -17,8 +18,11 @@ ELSEWHERE = "/nowhere"
 _MOST = 64  # strings in one constant; more are a vocabulary, not paths
 
 
-def relocate(directory: Path, target: Path) -> list[str]:
+def relocate(directory: Path, target: Path, *, seeded: bool = False) -> list[str]:
     """Make a copy of the SavedModel `directory` as `target`: symbolic links, and a graph without paths of this machine.
+
+    Args:
+        seeded: whether its random ops shall draw the same numbers in every process.
 
     Returns:
         The paths that were taken out.
@@ -31,33 +35,29 @@ def relocate(directory: Path, target: Path) -> list[str]:
         link = target / path.relative_to(directory)
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(path.resolve())
-    if taken := list(_take_out(model)):
-        rewrite(target, model)
+    taken = list(_take_out(model))
+    if seeded:
+        for meta in model.meta_graphs:
+            seeding.seed(meta)
+    if taken or seeded:
+        _rewrite(target, model)
     return taken
 
 
-def rewrite(copy: Path, model: SavedModel) -> None:
-    """Give a copy another graph; the SavedModel that it was made from keeps its own."""
-    path = copy / "saved_model.pb"
-    path.unlink(missing_ok=True)
-    (copy / "saved_model.pbtxt").unlink(missing_ok=True)
-    path.write_bytes(model.SerializeToString())
+def _rewrite(copy: Path, model: SavedModel) -> None:
+    """Give the copy another graph; the links to the SavedModel's own, binary or text, go."""
+    for name in ("saved_model.pb", "saved_model.pbtxt"):
+        (copy / name).unlink(missing_ok=True)
+    (copy / "saved_model.pb").write_bytes(model.SerializeToString())
 
 
 def _take_out(model: SavedModel) -> Iterator[str]:
-    for node in nodes(model):
+    for node in (node for meta in model.meta_graphs for node in seeding.nodes(meta)):
         strings = node.attr["value"].tensor.string_val if _is_text(node) else ()
         for i, text in enumerate(strings):
             if _is_path(text):
                 yield text.decode()
                 strings[i] = ELSEWHERE.encode() + b"/" + text.lstrip(b"/")
-
-
-def nodes(model: SavedModel) -> Iterator[Any]:
-    """The nodes of all meta graphs and of their functions."""
-    for graph in (meta.graph_def for meta in model.meta_graphs):
-        yield from graph.node
-        yield from (node for function in graph.library.function for node in function.node_def)
 
 
 def _is_text(node: Any) -> bool:

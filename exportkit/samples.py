@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from exportkit import tfexample
-from exportkit.binding import Shape, compatible
+from exportkit.arrays import Misfit, fit, read
+from exportkit.binding import Shape
 from exportkit.errors import ConfigError, Problem, did_you_mean
 from exportkit.plugin import BoundTensor
 from exportkit.spec import Examples, ExportPlan, Feature, File, Literal, ParseExample, Random, Sample
@@ -16,6 +17,7 @@ from exportkit.tensorbytes import numpy_dtype, objects
 
 RANDOM_ROWS = 2
 RANDOM_SIZE = 8  # of a dimension that a signature leaves open, other than the first
+DRAWN = "random values, as samples gives none"
 _TEXT = b"exportkit"
 
 
@@ -65,14 +67,6 @@ def load(plan: ExportPlan, bound: Mapping[str, BoundTensor], keys: Iterable[str]
     return batches
 
 
-class _Misfit(ValueError):
-    """Values that are not what is bound: what is wrong with them, and what to do."""
-
-    def __init__(self, what: str, do: str = ""):
-        super().__init__(what, do)
-        self.what, self.do = what, do
-
-
 @dataclass
 class _Loader:
     """The sample of signature `key`, and what is wrong with it."""
@@ -87,29 +81,22 @@ class _Loader:
         given = self.plan.samples.get(self.key)
         values = {}
         for alias, ref in inputs.items():
-            sample = given[alias] if given else Random()
             try:
-                values[alias] = self._value(alias, ref, sample, drawn=not given)
-            except (_Misfit, OSError) as cause:
-                misfit = cause if isinstance(cause, _Misfit) else _Misfit(f"cannot be read: {cause.strerror}")
-                self.problems.append(Problem(f"samples.{self.key}.{alias}", misfit.what, misfit.do))
-        return _batch(values, {alias: self._shape(ref) for alias, ref in inputs.items()}, () if given or not inputs else (DRAWN,))
+                values[alias] = self._value(alias, ref, given[alias] if given else Random())
+            except Misfit as cause:
+                self.problems.append(Problem(f"samples.{self.key}.{alias}", cause.what, cause.do))
+        shapes = {alias: self.bound[ref].shape for alias, ref in inputs.items()}
+        return _batch(values, shapes, () if given or not inputs else (DRAWN,))
 
-    def _shape(self, ref: str) -> Shape:
-        return self.bound[ref].shape
-
-    def _value(self, alias: str, ref: str, sample: Sample, drawn: bool) -> np.ndarray:
+    def _value(self, alias: str, ref: str, sample: Sample) -> np.ndarray:
         binding, tensor = self.plan.bindings[ref], self.bound[ref]
         if isinstance(binding, ParseExample) and isinstance(sample, Random | Examples):
-            return _examples(alias, binding, sample, drawn)
+            return _examples(alias, binding, sample)
         if isinstance(sample, Examples):
-            raise _Misfit(f"'{ref}' does not parse tf.Examples", "write its values")
+            raise Misfit(f"'{ref}' does not parse tf.Examples", "write its values")
         if isinstance(sample, Random):
-            return _random(alias, tensor.dtype, tensor.shape, sample, drawn)
-        return _fitted(_given(sample, tensor.dtype), tensor.dtype, tensor.shape)
-
-
-DRAWN = "random values, as samples gives none"
+            return _random(alias, tensor.dtype, tensor.shape, sample)
+        return fit(_given(sample), tensor.dtype, tensor.shape)
 
 
 def _batch(values: Mapping[str, np.ndarray], shapes: Mapping[str, Shape], notes: tuple[str, ...]) -> Batch:
@@ -120,139 +107,56 @@ def _batch(values: Mapping[str, np.ndarray], shapes: Mapping[str, Shape], notes:
     return Batch(values, sizes.pop(), free, notes)
 
 
-# Values that are given
+def _given(sample: Literal | File) -> Any:
+    return sample.value if isinstance(sample, Literal) else read(sample.path, sample.array)
 
 
-def _given(sample: Literal | File, dtype: str) -> Any:
-    return sample.value if isinstance(sample, Literal) else _file(sample, dtype)
-
-
-def _file(sample: File, dtype: str) -> np.ndarray:
-    try:
-        if sample.path.suffix == ".tfrecord":
-            return _record_file(sample, dtype)
-        content = np.load(sample.path, allow_pickle=False)
-    except ValueError as cause:
-        raise _Misfit(f"{sample.path} {cause}" if sample.path.suffix == ".tfrecord" else _unreadable(sample)) from None
-    if not sample.array:
-        return content
-    with content:
-        if sample.array not in content:
-            raise _Misfit(f"there is no array '{sample.array}' in {sample.path}", did_you_mean(sample.array, content))
-        return content[sample.array]
-
-
-def _unreadable(sample: File) -> str:
-    return f"{sample.path} is not a {sample.path.suffix} file of numbers or bytes"
-
-
-def _record_file(sample: File, dtype: str) -> np.ndarray:
-    """The records themselves, or a feature of the tf.Examples that they are."""
-    rows = list(tfexample.records(sample.path))
-    if not sample.array:
-        return objects(rows)
-    feature = tfexample.Example.FromString(rows[0]).features.feature if rows else {}
-    if sample.array not in feature:
-        raise _Misfit(f"there is no feature '{sample.array}' in {sample.path}", did_you_mean(sample.array, feature))
-    kind = {"float_list": "float32", "int64_list": "int64", "bytes_list": "string"}[feature[sample.array].WhichOneof("kind")]
-    size = len(getattr(feature[sample.array], feature[sample.array].WhichOneof("kind")).value)
-    return tfexample.decode(rows, {sample.array: Feature(dtype=kind, shape=[size])})[sample.array]
-
-
-def _fitted(value: Any, dtype: str, shape: Shape) -> np.ndarray:
-    """`value` as an array of that dtype, if it is one and of that shape."""
-    array = _strings(value) if dtype == "string" else _numbers(value, dtype)
-    if shape is not None and not compatible(array.shape, shape):
-        said = str(["?" if d is None else d for d in shape]).replace("'", "")
-        do = f"write [{'…'}]: one list per row" if array.ndim == len(shape) - 1 and shape[0] is None else ""
-        raise _Misfit(f"has the shape {list(array.shape)}, not {said}", do)
-    return array
-
-
-def _array(value: Any) -> np.ndarray:
-    try:
-        return np.asarray(value)
-    except ValueError:
-        raise _Misfit("is ragged: its lists are of different lengths", "fill them up to one length") from None
-
-
-def _strings(value: Any) -> np.ndarray:
-    array = _array(value)
-    if array.dtype.kind not in "OSU":
-        raise _Misfit(f"is {array.dtype.name}, not string", "write texts")
-    array = np.asarray(value, object) if isinstance(value, list | str) else array
-    if not all(isinstance(item, str | bytes) for item in array.flat):
-        raise _Misfit("is not string throughout", "write texts")
-    encoded = objects([item.encode() if isinstance(item, str) else bytes(item) for item in array.flat])
-    return encoded.reshape(array.shape)
-
-
-def _numbers(value: Any, dtype: str) -> np.ndarray:
-    array, target = _array(value), numpy_dtype(dtype)
-    if array.dtype.kind not in "biufcV":
-        raise _Misfit(f"is {'string' if array.dtype.kind in 'OSU' else array.dtype.name}, not {dtype}", f"write {dtype} values")
-    if array.dtype == target:
-        return array
-    with np.errstate(all="ignore"):
-        cast = array.astype(target)
-        kept = np.isfinite(cast) | ~np.isfinite(array) if _inexact(target) else cast.astype(array.dtype) == array
-    if (array.dtype.kind == "b") != (dtype == "bool") or (array.dtype.kind == "c" and target.kind != "c") or not kept.all():
-        raise _Misfit(f"is {_said(array, kept)}, not {dtype}", f"write {dtype} values")
-    return cast
-
-
-def _inexact(dtype: np.dtype) -> bool:
-    return dtype.kind in "fc" or "float" in dtype.name
-
-
-def _said(array: np.ndarray, kept: np.ndarray) -> str:
-    return array.dtype.name if kept.all() else f"{array[~kept].flat[0]} at one place"
-
-
-# Values that are drawn
-
-
-def _random(alias: str, dtype: str, shape: Shape, sample: Random, drawn: bool) -> np.ndarray:
-    """Values from [low, high); without a word of the config from [0, 1), integers 0 or 1: safe as indices, lengths and ids."""
-    size = [RANDOM_SIZE if d is None else d for d in shape] if shape is not None else [RANDOM_ROWS]
-    if shape and shape[0] is None:
-        size[0] = RANDOM_ROWS
+def _random(alias: str, dtype: str, shape: Shape, sample: Random) -> np.ndarray:
+    """Values from [low, high); where that is [0, 1), integers are 0 or 1: safe as indices, lengths and ids."""
     generator = np.random.default_rng([sample.seed, zlib.crc32(alias.encode())])
+    size = _size(shape)
     if dtype == "string":
         return objects([_TEXT] * int(np.prod(size))).reshape(size)
     if dtype == "bool":
         return generator.integers(0, 2, size).astype(bool)
-    low, high = sample.low, 2.0 if drawn and "int" in dtype else sample.high
+    whole = "int" in dtype
+    low, high = (0, 2) if whole and (sample.low, sample.high) == (0, 1) else (sample.low, sample.high)
     if high <= low:
-        raise _Misfit(f"there is nothing in [{low:g}, {high:g})", "write low < high")
+        raise Misfit(f"is drawn from [{low:g}, {high:g}), where there is nothing", "write low < high")
     values = generator.uniform(low, high, size)
-    return (np.floor(values) if "int" in dtype else values).astype(numpy_dtype(dtype))
+    return fit(np.floor(values) if whole else values, dtype, shape)
 
 
-def _examples(alias: str, binding: ParseExample, sample: Random | Examples, drawn: bool) -> np.ndarray:
+def _size(shape: Shape) -> list[int]:
+    if shape is None:
+        return [RANDOM_ROWS]
+    return [d if d is not None else RANDOM_SIZE if i else RANDOM_ROWS for i, d in enumerate(shape)]
+
+
+def _examples(alias: str, binding: ParseExample, sample: Random | Examples) -> np.ndarray:
     features = binding.parse_example
     if isinstance(sample, Random):
-        columns = {n: _random(f"{alias}.{n}", f.dtype, (None, *f.shape), sample, drawn) for n, f in features.items()}
+        columns = {n: _random(f"{alias}.{n}", f.dtype, (None, *f.shape), sample) for n, f in features.items()}
     else:
         columns = dict(_columns(features, sample))
     sizes = {name: len(column) for name, column in columns.items()}
     if len(set(sizes.values())) > 1:
-        raise _Misfit(f"has features of different numbers of rows: {sizes}", "give each as many")
+        raise Misfit(f"has features of different numbers of rows: {sizes}", "give each as many")
     return tfexample.encode(columns)
 
 
 def _columns(features: Mapping[str, Feature], sample: Examples) -> Iterator[tuple[str, np.ndarray]]:
     for name, given in sample.features.items():
         if name not in features:
-            raise _Misfit(f"there is no feature '{name}'", did_you_mean(name, features))
+            raise Misfit(f"there is no feature '{name}'", did_you_mean(name, features))
         feature = features[name]
         try:
             if isinstance(given, Random):
-                yield name, _random(name, feature.dtype, (None, *feature.shape), given, drawn=False)
+                yield name, _random(name, feature.dtype, (None, *feature.shape), given)
             else:
-                yield name, _fitted(_given(given, feature.dtype), feature.dtype, (None, *feature.shape))
-        except _Misfit as cause:
-            raise _Misfit(f"feature '{name}' {cause.what}", cause.do) from None
+                yield name, fit(_given(given), feature.dtype, (None, *feature.shape))
+        except Misfit as cause:
+            raise Misfit(f"feature '{name}' {cause.what}", cause.do) from None
     missing = [name for name, feature in features.items() if name not in sample.features and feature.default is None]
     if missing:
-        raise _Misfit(f"gives no feature {', '.join(missing)}", "a feature without a default is in every example")
+        raise Misfit(f"gives no feature {', '.join(missing)}", "a feature without a default is in every example")

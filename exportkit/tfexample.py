@@ -24,6 +24,14 @@ _LISTS = {"float32": "float_list", "int64": "int64_list", "string": "bytes_list"
 _GZIP = b"\x1f\x8b"
 
 
+class NoFeature(Exception):
+    """A feature that the first example does not have; `known` are those that it has."""
+
+    def __init__(self, known: Sequence[str]):
+        super().__init__(known)
+        self.known = known
+
+
 def records(path: Path) -> Iterator[bytes]:
     """The records of a TFRecord file.
 
@@ -87,6 +95,25 @@ def decode(serialized: Sequence[bytes], features: Mapping[str, Feature]) -> dict
     """
     rows = [_parsed(i, row) for i, row in enumerate(serialized)]
     return {name: _column(name, feature, rows) for name, feature in features.items()}
+
+
+def column(serialized: Sequence[bytes], name: str) -> np.ndarray:
+    """One feature of serialized tf.Example protos, of the dtype and size that it has in the first.
+
+    Returns:
+        Values [N, size].
+
+    Raises:
+        NoFeature: the first example has none of that name.
+        ValueError: a row is no tf.Example, or has another dtype or number of values.
+    """
+    first = _parsed(0, serialized[0]) if serialized else {}
+    kind = first[name].WhichOneof("kind") if name in first else None
+    if kind is None:
+        raise NoFeature(sorted(first))
+    dtype = next(dtype for dtype, field in _LISTS.items() if field == kind)
+    size = len(getattr(first[name], kind).value)
+    return decode(serialized, {name: Feature(dtype=dtype, shape=[size])})[name]
 
 
 def _parsed(i: int, row: bytes) -> Mapping[str, Any]:

@@ -1,0 +1,217 @@
+"""The proof of one meta graph: every signature answers as the training graph does, or a problem says where not."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from exportkit import divergence, samples
+from exportkit.divergence import Difference, Tolerance, compare, unequal
+from exportkit.errors import Problem
+from exportkit.metagraph import Graph
+from exportkit.native import ConfigProto, unoptimized
+from exportkit.origin import origins
+from exportkit.plugin import Export
+from exportkit.reference import Refusal
+from exportkit.samples import Batch
+from exportkit.trials import Answer, Answers, MovedExport, TrainingGraph, Trial, trials
+
+Output = tuple[str, str]  # signature, alias
+Failure = tuple[Trial, str, Difference]  # the question, the output's alias, how the answers differ
+SMALL = 1e-3  # of an output's largest value: more than another order of sums comes to
+
+
+@dataclass
+class Outcome:
+    """What the report says of an output: differences from the training graph, and of the optimised graph from the written."""
+
+    max_abs_diff: float = 0.0
+    mismatches: int = 0
+    optimized_max_abs_diff: float = 0.0
+    random: bool = False
+
+
+class Proof:
+    """One meta graph's proof.
+
+    Args:
+        sizes: numbers of rows to try; empty: 1, and all of the sample's but at least 2.
+        timeout: seconds that starting a model, or one run of it, may take.
+
+    Attributes:
+        problems: why the export is refused.
+        warnings: what is allowed and may surprise.
+    """
+
+    def __init__(self, export: Export, key: str, tolerance: Tolerance, sizes: Sequence[int], timeout: float):
+        self._export, self._key, self._tolerance = export, key, tolerance
+        self._sizes, self._timeout = sizes, timeout
+        self._outcomes: dict[Output, Outcome] = {}
+        self._seconds: dict[str, float] = {}
+        self.problems: list[Problem] = []
+        self.warnings: list[str] = []
+
+    def prove(self) -> dict[str, Any]:
+        """Run both sides and compare.
+
+        Returns:
+            What the report says of it.
+
+        Raises:
+            StepFailed: a side does not run at all.
+            ConfigError: a sample does not fit.
+            EnvironmentFailed: a process was killed from outside.
+        """
+        device = self._export.plan.meta_graphs[self._key].device
+        if device and "CPU" not in device.upper():
+            self.warnings.append(f"meta_graphs.{self._key}: is pinned to {device}, and was not verified")
+            return {"not verified": f"pinned to {device}"}
+        signatures = self._export.prepared.parts[self._key].wiring.signatures
+        batches = samples.load(self._export.plan, self._export.bound[self._key], signatures)
+        asked = trials(self._export, self._key, batches, self._sizes)
+        self._there = TrainingGraph(self._export, self._key, self._timeout)
+        self._here = MovedExport(self._export, self._key, self._timeout)
+        self._ask(asked)
+        return self._details(asked, batches)
+
+    def _ask(self, asked: Sequence[Trial]) -> None:
+        with ThreadPoolExecutor(2) as pool:
+            there = pool.submit(self._timed, "training graph", partial(self._there.answers, asked))
+            here = pool.submit(self._timed, "export", partial(self._here.answers, asked, unoptimized()))
+            optimized = pool.submit(self._timed, "export, optimized", partial(self._here.answers, asked, ConfigProto()))
+        failed = [f for trial, a, b in zip(asked, there.result(), here.result(), strict=True) for f in self._judge(trial, a, b)]
+        failed += self._judge_random(asked)
+        self.problems += origins(failed, self._export, self._key, self._there, self._here, self._tolerance)
+        if not self.problems:
+            self._judge_optimized(asked, here.result(), optimized.result())
+
+    def _timed(self, name: str, ask: Callable[[], list[Answers]]) -> list[Answers]:
+        started = perf_counter()
+        try:
+            return ask()
+        finally:
+            self._seconds[name] = round(perf_counter() - started, 2)
+
+    def _details(self, asked: Sequence[Trial], batches: Mapping[str, Batch]) -> dict[str, Any]:
+        def signature(name: str) -> dict[str, Any]:
+            rows = [trial.rows for trial in asked if trial.signature == name and trial.rows]
+            outputs = {alias: asdict(outcome) for (of, alias), outcome in self._outcomes.items() if of == name}
+            return {"samples": ", ".join(batches[name].notes) or "as given", "rows": rows, "outputs": outputs}
+
+        described = {name: signature(name) for name in batches}
+        return {"training graph": self._there.note, "seconds": self._seconds, "signatures": described}
+
+    # As the graph is written
+
+    def _judge(self, trial: Trial, there: Answers, here: Answers) -> Iterator[Failure]:
+        """Compare the answers to one question; each output that differs, though it is the same twice."""
+        if refused := _refused(trial, there[0], here[0]):
+            self.problems.append(refused)
+            return
+        for alias in there[0]:
+            found, outcome = self._compared(alias, there, here), self._outcome(trial, alias)
+            if any(found) and unequal(there[0][alias], there[1][alias]):
+                outcome.random = True
+            elif any(found) and unequal(here[0][alias], here[1][alias]):
+                self.problems.append(self._random_here(trial, alias))
+            else:
+                yield from self._noted(trial, alias, found)
+
+    def _outcome(self, trial: Trial, alias: str) -> Outcome:
+        return self._outcomes.setdefault((trial.signature, alias), Outcome())
+
+    def _compared(self, alias: str, there: Answers, here: Answers) -> list[Difference]:
+        return [compare(a[alias], b[alias], self._tolerance) for a, b in zip(there, here, strict=True)]
+
+    def _noted(self, trial: Trial, alias: str, found: Sequence[Difference]) -> Iterator[Failure]:
+        outcome = self._outcome(trial, alias)
+        outcome.max_abs_diff = max(outcome.max_abs_diff, *(difference.largest for difference in found))
+        outcome.mismatches = max(outcome.mismatches, *(difference.mismatches for difference in found))
+        yield from ((trial, alias, difference) for difference in found[:1] if any(found))
+
+    def _random_here(self, trial: Trial, alias: str) -> Problem:
+        what = f"is random, and the training graph's is not{self._drawn(trial.signature, ': {}')}"
+        return Problem(_place(trial.signature, alias), what, "is dropout left on? bake its rate or is_training")
+
+    def _drawn(self, signature: str, form: str) -> str:
+        """The random nodes behind a signature, in the words of `form`; empty where there are none."""
+        fetches = [info.name for info in self._here.meta.signature_def[signature].outputs.values()]
+        nodes = divergence.random_nodes(Graph(self._here.meta), fetches)
+        return form.format(divergence.named(nodes)) if nodes else ""
+
+    # Random outputs
+
+    def _judge_random(self, asked: Sequence[Trial]) -> list[Failure]:
+        """Compare what is random on both sides once more, with seeds that both are given."""
+        random = [output for output, outcome in self._outcomes.items() if outcome.random]
+        asked = [trial for trial in asked if trial.signature in dict(random)]
+        if not asked or self.problems:
+            return []
+        seeded = MovedExport(self._export, self._key, self._timeout, seeded=True)
+        there = self._there.answers(asked, seeded=True)
+        here, again = (seeded.answers(asked, unoptimized()) for _ in range(2))
+        return [failure for output in random for failure in self._judge_seeded(output, asked, there, here, again)]
+
+    def _judge_seeded(self, output: Output, asked: Sequence[Trial], *sides: Sequence[Answers]) -> Iterator[Failure]:
+        (signature, alias), rounds = output, list(zip(asked, *sides, strict=True))
+        mine = [one for one in rounds if one[0].signature == signature]
+        steady = not any(unequal(a[alias], b[alias]) for _, _, here, again in mine for a, b in zip(here, again, strict=True))
+        proof = "with fixed seeds it equals the training graph's" if steady else "it cannot be compared"
+        drawn = self._drawn(signature, " ({})")
+        failed = [f for t, there, here, _ in mine if steady for f in self._noted(t, alias, self._compared(alias, there, here))]
+        if not failed:
+            self.warnings.append(f"{_place(signature, alias)}: is random, as in the training graph{drawn}; {proof}")
+        yield from failed
+
+    # As a server optimises it
+
+    def _judge_optimized(self, asked: Sequence[Trial], written: Sequence[Answers], optimized: Sequence[Answers]) -> None:
+        """TensorFlow's optimiser may change the last bits, and with them the order of what is nearly equal; no more."""
+        for trial, (a, _), (b, _) in zip(asked, written, optimized, strict=True):
+            if isinstance(b, Refusal):
+                what = f"{trial} is refused once TensorFlow has optimised the graph: {b.text}"
+                self.problems.append(Problem(f"signatures.{trial.signature}", what))
+                continue
+            for alias in a:
+                if not self._outcome(trial, alias).random:
+                    self._judge_optimized_output(trial, alias, a[alias], b[alias])
+        for output, outcome in self._outcomes.items():
+            if outcome.optimized_max_abs_diff:
+                amount = f"{outcome.optimized_max_abs_diff:.3g}"
+                self.warnings.append(f"{_place(*output)}: as a server optimises the graph it differs by {amount}")
+
+    def _judge_optimized_output(self, trial: Trial, alias: str, written: np.ndarray, optimized: np.ndarray) -> None:
+        outcome, found = self._outcome(trial, alias), compare(written, optimized)
+        outcome.optimized_max_abs_diff = max(outcome.optimized_max_abs_diff, found.largest)
+        scale = np.max(np.abs(written), where=np.isfinite(written), initial=0) if written.dtype.kind == "f" else np.inf
+        if compare(written, optimized, Tolerance(atol=SMALL * float(scale))) and np.isfinite(scale):
+            what = f"as TensorFlow optimises the graph, it differs by {found.largest:.6g}: {found}"
+            self.problems.append(Problem(_place(trial.signature, alias), what))
+
+
+def _place(signature: str, alias: str) -> str:
+    return f"signatures.{signature}.outputs.{alias}"
+
+
+def _refused(trial: Trial, there: Answer, here: Answer) -> Problem | None:
+    """What is wrong where TensorFlow gave no answer; nothing where both sides have one."""
+    place = f"signatures.{trial.signature}"
+    if isinstance(there, Refusal) and isinstance(here, Refusal):
+        return Problem(place, f"{trial} is refused, by the training graph as well: {here.text}", _advice(trial))
+    if isinstance(here, Refusal):
+        return Problem(place, f"{trial} is refused, and the training graph takes it: {here.text}")
+    if isinstance(there, Refusal):
+        return Problem(place, f"{trial} is refused by the training graph, and the export takes it: {there.text}")
+    return None
+
+
+def _advice(trial: Trial) -> str:
+    if trial.drawn:
+        return f"give samples.{trial.signature}"
+    if (trial.rows or 0) > 1:
+        return "a batch size that is baked into the graph belongs into the shape of the bindings"
+    return "mend the sample"
