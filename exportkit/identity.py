@@ -17,6 +17,7 @@ from exportkit.plugin import ModelSource
 from exportkit.spec import ExportPlan, File, Lookup
 
 ELSEWHERE = ("export_dir", "version", "report")  # where an export goes changes nothing in it
+_INSTALLED = [Path(sysconfig.get_path(kind)) for kind in ("stdlib", "purelib", "platlib")]
 _PACKAGES = ("exportkit", "tensorflow", "tensorflow-cpu", "hydra-core", "omegaconf", "numpy", "protobuf")
 
 
@@ -84,7 +85,10 @@ def _named(plan: ExportPlan) -> Iterator[tuple[str, Path]]:
 
 
 def _code(source: ModelSource) -> Mapping[str, str]:
-    """The user's modules that a source's references reach by import statements, as module → digest of its file."""
+    """The user's modules that a source's references reach by import statements, as module → digest of its file.
+
+    What is installed, and exportkit itself, are known by their versions.
+    """
     found: dict[str, str] = {}
     todo = [value.split(":")[0] for field in fields(source) if _is_reference(value := getattr(source, field.name))]
     while todo:
@@ -94,8 +98,8 @@ def _code(source: ModelSource) -> Mapping[str, str]:
             continue
         found[name] = file_digest(file)
         package = name if file.name == "__init__.py" else name.rpartition(".")[0]
-        todo += _imported(ast.parse(file.read_bytes(), str(file)), package)
-        todo += [name.rpartition(".")[0]] if "." in name else []
+        reached = [*_imported(ast.parse(file.read_bytes(), str(file)), package), name.rpartition(".")[0]]
+        todo += [one for one in reached if one and one.split(".")[0] != "exportkit"]
     return found
 
 
@@ -104,10 +108,9 @@ def _is_reference(value: Any) -> bool:
 
 
 def _file(module: str) -> Path | None:
-    """The file of a module that is not installed: packages are known by their versions."""
+    """The file of a module that is not installed."""
     path = Path(references.module_file(module) or "")
-    installed = [Path(sysconfig.get_path(kind)) for kind in ("stdlib", "purelib", "platlib")]
-    return None if path.suffix != ".py" or any(path.is_relative_to(root) for root in installed) else path
+    return None if path.suffix != ".py" or any(path.is_relative_to(root) for root in _INSTALLED) else path
 
 
 def _imported(tree: ast.Module, package: str) -> Iterable[str]:
