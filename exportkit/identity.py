@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from exportkit import references
-from exportkit.bundle_reader import Bundle
+from exportkit.bundle import Bundle
 from exportkit.plugin import ModelSource
 from exportkit.spec import ExportPlan, File, Lookup
 

@@ -252,17 +252,17 @@ def test_python_in_the_graph(tmp_path):
 SIGNATURES = {
     "an alias that classify has not": (
         lambda m: m.signature_def["by_class"].inputs["examples"].CopyFrom(m.signature_def["by_class"].inputs.pop("inputs")),
-        ["[x] signature by_class: inputs: classify takes exactly 'inputs', not 'examples'; export it again"],
+        ["[x] signature by_class: inputs: classify takes exactly 'inputs', not 'examples'; "
+         "write {inputs: …} with a parse_example binding, or method: predict"],
     ),
     "scores of another dtype": (
         lambda m: m.signature_def["by_class"].outputs["scores"].CopyFrom(m.signature_def["by_class"].outputs["classes"]),
-        ["[x] signature by_class: outputs.scores: 'outputs/classes/LookupTableFindV2:0' is string, classify needs float32; "
+        ["[x] signature by_class: outputs.scores: 'outputs/classes/LookupTableFindV2:0' is string [?, 2], classify needs float32 [N, k]; "
          "bind a float32 tensor"],
     ),
     "a tensor that is not there": (
         lambda m: setattr(m.signature_def["serving_default"].outputs["probs"], "name", "prob:0"),
-        ["[x] signature serving_default: outputs.probs: the graph has no tensor prob:0; did you mean probs:0?",
-         "[x] run serving_default: NOT_FOUND: prob:0 is not in the graph"],
+        ["[x] signature serving_default: outputs.probs: the graph has no tensor prob:0; did you mean probs:0?"],
     ),
     "another dtype than the graph's": (
         lambda m: setattr(m.signature_def["serving_default"].inputs["x"], "dtype", 9),
@@ -282,7 +282,7 @@ SIGNATURES = {
 @pytest.mark.parametrize("name", SIGNATURES)
 def test_signatures_that_a_server_cannot_answer(bare, name):
     edit, expected = SIGNATURES[name]
-    assert failed(edited(bare, edit)) == expected
+    assert failed(edited(bare, edit), run=False) == expected
 
 
 def test_a_fixed_first_dimension_and_a_device_are_worth_knowing(bare):
@@ -351,6 +351,7 @@ def test_made_up_input_that_does_not_fit_is_no_verdict(tmp_path):
 
 
 def _recorded(version, change):
+    (version / warmup.FILE).unlink(missing_ok=True)
     content = manifest.read_manifest(version)
     probs = tensorproto.from_json(content["samples"]["serving_default"]["outputs"]["probs"])
     content["samples"]["serving_default"]["outputs"]["probs"] = change(probs)
@@ -364,9 +365,8 @@ def test_other_outputs_than_the_recorded_ones(version):
         "[x] run serving_default: its recorded outputs do not come out: probs differs by up to 0.001; "
         "on another kind of processor the last bits may differ: --rtol 1e-5 allows that"
     )
-    assert failed(version, atol=2e-3) == []
-    assert "[v] run serving_default: its recorded outputs come out within atol 0.002, rtol 0: probs float32 [2, 3]" in lines(
-        version, atol=2e-3
+    assert lines(version, atol=2e-3)[-1] == (
+        "[v] run serving_default: its recorded outputs come out within atol 0.002, rtol 0: probs float32 [2, 3]"
     )
 
 
@@ -484,14 +484,14 @@ corpus = pytest.mark.skipif(not CORPUS, reason="EXPORTKIT_CORPUS names no direct
         ),
         (
             "saved_models/saved_model_half_plus_two_cpu/123",
-            ["[x] signature regress_x2_to_y3: inputs.inputs: 'x2:0' is float32, regress needs string; "
+            ["[x] signature regress_x2_to_y3: inputs.inputs: 'x2:0' is float32 [?, 1], regress needs string [N]; "
              "feed it a parse_example binding"],
         ),
         (
             "saved_models/saved_model_half_plus_two_gpu/123",
-            ["[x] signature classify_x2_to_y3: inputs.inputs: 'x2:0' is float32, classify needs string; "
+            ["[x] signature classify_x2_to_y3: inputs.inputs: 'x2:0' is float32 [?, 1], classify needs string [N]; "
              "feed it a parse_example binding",
-             "[x] signature regress_x2_to_y3: inputs.inputs: 'x2:0' is float32, regress needs string; "
+             "[x] signature regress_x2_to_y3: inputs.inputs: 'x2:0' is float32 [?, 1], regress needs string [N]; "
              "feed it a parse_example binding",
              "[x] init op: 'group_deps_1' assigns a, b, c after the restore, so the weights in the files are not those that "
              "answer; export it again, with the tables' initialisers for a main_op and nothing else"],

@@ -100,8 +100,8 @@ def _rules(definition: Any, graph: Graph) -> Iterator[Problem]:
         *binding.check({name: Tensor(tensor=name) for name in facts}, {"": signature}),
         *binding.rules("", signature, facts),
     ]
-    for where, problem in {problem.where: problem for problem in reversed(found)}.items():
-        yield Problem(where.removeprefix("signatures.").lstrip("."), problem.what, problem.do or _AGAIN)
+    for problem in found:
+        yield Problem(problem.where.removeprefix("signatures.").lstrip("."), problem.what, problem.do or _AGAIN)
 
 
 def _obstacles(definition: Any, graph: Graph) -> Iterator[Problem]:

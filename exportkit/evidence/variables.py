@@ -4,9 +4,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from exportkit import checkpoints, weights
-from exportkit.bundle import prove
-from exportkit.bundle_reader import Bundle
+from exportkit import weights
+from exportkit.bundle import Bundle, prove, resolve
 from exportkit.errors import Problem, WeightsError
 from exportkit.evidence.finding import Finding
 from exportkit.fields import Reader
@@ -51,7 +50,7 @@ def _opened(directory: Path) -> Bundle:
 
 def compare(directory: Path, saved_model: Any, against: str, manifest: Mapping[str, Any] | None) -> Iterator[Finding]:
     """The version's tensors against those of a checkpoint, by their checksums, under the rules for names of its config."""
-    written, checkpoint = _opened(directory), Bundle(checkpoints.resolve(against))
+    written, checkpoint = _opened(directory), Bundle(resolve(against))
     find = _by_object if written.aliases else _by_name
     keys, problems = find(written, checkpoint, saved_model, manifest)
     problems += _differences(written, {name: (checkpoint, key) for name, key in keys.items()})

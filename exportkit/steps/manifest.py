@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from exportkit import native, tensorproto
-from exportkit.bundle_reader import Bundle
+from exportkit.bundle import Bundle
 from exportkit.errors import Problem, StepFailed
 from exportkit.identity import graph_digest, identity
 from exportkit.manifest import FILE, write_manifest
