@@ -257,7 +257,8 @@ SIGNATURES = {
     ),
     "scores of another dtype": (
         lambda m: m.signature_def["by_class"].outputs["scores"].CopyFrom(m.signature_def["by_class"].outputs["classes"]),
-        ["[x] signature by_class: outputs.scores: 'outputs/classes/LookupTableFindV2:0' is string [?, 2], classify needs float32 [N, k]; "
+        ["[x] signature by_class: outputs.scores: 'outputs/classes/LookupTableFindV2:0' is string [?, 2], "
+         "classify needs float32 [N, k]; "
          "bind a float32 tensor"],
     ),
     "a tensor that is not there": (
@@ -469,11 +470,6 @@ def test_a_model_of_tensorflow_2_against_other_weights(stranger, tmp_path):
     assert failed(stranger / "1", other, run=False)[0].startswith("[x] weights: 'factor/.ATTRIBUTES/VARIABLE_VALUE' is not ")
 
 
-CORPUS = os.environ.get("EXPORTKIT_CORPUS")
-corpus = pytest.mark.skipif(not CORPUS, reason="EXPORTKIT_CORPUS names no directory")
-
-
-@corpus
 @pytest.mark.parametrize(
     "path, expected",
     [
@@ -500,13 +496,12 @@ corpus = pytest.mark.skipif(not CORPUS, reason="EXPORTKIT_CORPUS names no direct
         ("iterator-estimator/saved_model", []),
     ],
 )  # fmt: skip
-def test_public_models(path, expected):
-    assert failed(Path(CORPUS, path)) == expected
+def test_public_models(corpus, path, expected):
+    assert failed(corpus / path) == expected
 
 
-@corpus
-def test_an_estimators_export_has_the_weights_of_its_checkpoint():
-    base = Path(CORPUS, "iterator-estimator")
+def test_an_estimators_export_has_the_weights_of_its_checkpoint(corpus):
+    base = corpus / "iterator-estimator"
     found = lines(base / "saved_model", str(base / "model.ckpt-1000"), run=False)
     assert f"[v] weights: 21/21 tensors have the checksums of {base / 'model.ckpt-1000'}" in found
 
