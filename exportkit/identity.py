@@ -5,7 +5,6 @@ import hashlib
 import importlib.metadata
 import json
 import platform
-import sysconfig
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -17,7 +16,6 @@ from exportkit.plugin import ModelSource
 from exportkit.spec import ExportPlan, File, Lookup
 
 ELSEWHERE = ("export_dir", "version", "report")  # where an export goes changes nothing in it
-_INSTALLED = [Path(sysconfig.get_path(kind)) for kind in ("stdlib", "purelib", "platlib")]
 _PACKAGES = ("exportkit", "tensorflow", "tensorflow-cpu", "hydra-core", "omegaconf", "numpy", "protobuf")
 
 
@@ -98,8 +96,7 @@ def _code(source: ModelSource) -> Mapping[str, str]:
             continue
         found[name] = file_digest(file)
         package = name if file.name == "__init__.py" else name.rpartition(".")[0]
-        reached = [*_imported(ast.parse(file.read_bytes(), str(file)), package), name.rpartition(".")[0]]
-        todo += [one for one in reached if one and one.split(".")[0] != "exportkit"]
+        todo += [*_imported(ast.parse(file.read_bytes(), str(file)), package), name.rpartition(".")[0]]
     return found
 
 
@@ -108,9 +105,9 @@ def _is_reference(value: Any) -> bool:
 
 
 def _file(module: str) -> Path | None:
-    """The file of a module that is not installed."""
-    path = Path(references.module_file(module) or "")
-    return None if path.suffix != ".py" or any(path.is_relative_to(root) for root in _INSTALLED) else path
+    """The file of a module of the user's; None for any other, and where it is not Python."""
+    path = Path(references.users_file(module) or "")
+    return path if path.suffix == ".py" else None
 
 
 def _imported(tree: ast.Module, package: str) -> Iterable[str]:

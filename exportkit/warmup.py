@@ -11,10 +11,11 @@ from typing import Any
 
 import google_crc32c
 
-from exportkit import native, tfexample
+from exportkit import native
 from exportkit.errors import Problem, StepFailed, did_you_mean
 from exportkit.native import Request
 from exportkit.prediction_log import Logged, decode, encode
+from exportkit.samples import tfexample
 from exportkit.spec import METHODS
 from exportkit.sstable import mask
 

@@ -26,8 +26,8 @@ def may(rooms="", parties="", late="", late_parties=""):
     return Imports(*(set(text.split()) for text in (rooms, parties, late, late_parties)))
 
 
-DOOR = "bundle capturing errors metagraph native plugin protos references runtime sources spec"
-PROOFS = "divergence identity manifest prediction_log proof samples served signing tensorproto warmup"
+DOOR = "bundle capturing errors metagraph native plugin proof protos references runtime sources spec"
+EVIDENCE = "identity manifest prediction_log samples served signing tensorproto warmup"
 
 # room (or package) → rooms and third parties that it may import, then those that it may import inside functions only
 TABLE = {
@@ -53,7 +53,11 @@ TABLE = {
     "leaves": may("binding errors fields protos spec"),
     "weights": may("bundle errors metagraph spec"),
     "serving": may("binding bundle errors metagraph spec weights"),
-    "plugin": may("errors spec", "pluggy", late="capturing protos report", late_parties="tensorflow"),
+    "plugin": may("errors spec", "pluggy", late="capturing protos report serving", late_parties="tensorflow"),
+    "samples": may("binding errors plugin protos spec sstable tensorbytes", "google google_crc32c numpy"),
+    "proof": may(
+        "binding errors metagraph native plugin protos samples serving spec tensorbytes", "numpy", late_parties="tensorflow"
+    ),
     "hookspecs": may("errors plugin report spec", "pluggy"),
     "registry": may("errors hookspecs plugin", "pluggy"),
     "capturing": may("bundle errors metagraph plugin weights", "numpy", late="protos", late_parties="tensorflow"),
@@ -70,14 +74,14 @@ TABLE = {
     "served": may("samples", late="plugin protos"),
     "signing": may("errors", late_parties="model_signing"),
     "tensorproto": may("protos tensorbytes", "google numpy"),
-    "warmup": may("errors native prediction_log spec sstable tfexample", "google_crc32c"),
+    "warmup": may("errors native prediction_log samples spec sstable", "google_crc32c"),
     "evidence": may(
-        "binding bundle errors fields manifest metagraph native protos samples signing spec tensorbytes tensorproto tfexample "
+        "binding bundle errors fields manifest metagraph native protos samples signing spec tensorbytes tensorproto "
         "warmup weights",
         "numpy",
     ),
     "sources": may(DOOR, late_parties="tensorflow"),
-    "steps": may(f"{DOOR} {PROOFS}", "numpy", late_parties="matplotlib tensorflow"),
+    "steps": may(f"{DOOR} {EVIDENCE}", "numpy", late_parties="matplotlib tensorflow"),
     "examples": may("", "numpy tensorflow", late_parties="sklearn"),
 }
 ALL = {"cli", "launcher"}  # the rooms that know Hydra may import everything

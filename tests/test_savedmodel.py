@@ -469,6 +469,34 @@ def test_twice_the_same_input_gives_twice_the_same_bytes(dense, tmp_path):
     assert sorted(digests[0]) == ["saved_model.pb", "variables.data-00000-of-00001", "variables.index"]
 
 
+def test_an_index_and_data_of_two_saves_are_told_and_the_checkpoint_is_blamed(tmp_path):
+    prefix = toys.saved(tmp_path, toys.dense)
+    (tmp_path / "other" / "run").mkdir(parents=True)
+    other = toys.saved(tmp_path / "other", toys.dense, seed=8)
+    data = ".data-00000-of-00001"
+    Path(prefix + data).write_bytes(Path(other + data).read_bytes())
+    with pytest.raises(WeightsError) as refused:
+        toys.export(toys.config(prefix, tmp_path))
+    do = "its index and its data are of two different saves, or it was damaged: copy both again"
+    assert str(refused.value).splitlines() == [
+        f"{prefix}{data}: is damaged: the bytes of 'dense/{name}' do not have their checksum; {do}"
+        for name in ("kernel", "bias")
+    ]
+
+
+def test_the_report_says_which_way_the_values_took(dense, tmp_path):
+    assert toys.export(toys.config(dense, tmp_path)).weights.how == "copied as bytes"
+    with tf.Graph().as_default() as graph, v1.Session(graph=graph) as session:
+        toys.dense()
+        session.run(v1.global_variables_initializer())
+        old = v1.train.Saver(write_version=v1.train.SaverDef.V1).save(session, str(tmp_path / "old"))
+    report = toys.export(toys.config(old, tmp_path))
+    assert (report.weights.how, report.weights.proof) == (
+        "decoded from a V1 checkpoint",
+        "2/2 variables equal to the checkpoint, 0 initialised",
+    )
+
+
 def test_bytes_that_change_on_the_way_fail_the_export(dense, tmp_path, monkeypatch):
     from exportkit import savedmodel
 

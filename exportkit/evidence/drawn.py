@@ -5,14 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from exportkit import tfexample
 from exportkit.evidence.graphs import shape_of
 from exportkit.metagraph import Graph
 from exportkit.metagraph.tensors import dims, split
 from exportkit.protos import NodeDef, dtype_name
-from exportkit.samples import RANDOM_ROWS, RANDOM_SIZE
+from exportkit.samples import tfexample
 from exportkit.tensorbytes import numpy_dtype, objects
 
+ROWS = 2
+SIZE = 8  # of every other dimension that is left open
 PARSERS = ("ParseExample", "ParseExampleV2")
 
 
@@ -25,7 +26,7 @@ def inputs(graph: Graph, definition: Any) -> dict[str, np.ndarray]:
 def _value(info: Any, columns: Mapping[str, np.ndarray]) -> np.ndarray:
     shape = shape_of(info)
     known = (None,) if shape is None else shape
-    size = [(RANDOM_SIZE if axis else RANDOM_ROWS) if d is None else d for axis, d in enumerate(known)]
+    size = [(SIZE if axis else ROWS) if d is None else d for axis, d in enumerate(known)]
     dtype = dtype_name(info.dtype)
     if dtype == "string":
         text = tfexample.encode(columns)[0] if columns else b""

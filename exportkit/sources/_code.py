@@ -58,6 +58,9 @@ def model(
     where: str,
 ) -> SourceModel:
     """The built graph with its values: from what `restore_fn` leaves in a session, or else from the checkpoint."""
+    if not graph.get_operations():
+        do = "build in the graph that is the default when it is called, not in a tf.Graph of its own"
+        raise ConfigError(Problem(f"source ({where})", "left an empty graph", do))
     if restore_fn is None:
         if checkpoint is None:
             raise ConfigError(Problem("source.checkpoint", f"is not set, and {where} returned no restore function", "set it"))
@@ -82,5 +85,14 @@ def _captured(
 
 
 def tensor_names(offered: Mapping[str, Any] | None) -> dict[str, str]:
-    """Names that the user's code offers → tensor names; values may be tensors or names."""
-    return {str(name): getattr(tensor, "name", tensor) for name, tensor in (offered or {}).items()}
+    """Names that the user's code offers → tensor names; values may be tensors or names.
+
+    Raises:
+        ConfigError: a value is neither.
+    """
+    names = {str(name): getattr(tensor, "name", tensor) for name, tensor in (offered or {}).items()}
+    wrong = {name: type(offered[name]).__name__ for name in offered or {} if not isinstance(names[str(name)], str)}
+    if wrong:
+        do = "return tensors or their names"
+        raise ConfigError(*(Problem("source.builder", f"returned a {kind} as '{name}'", do) for name, kind in wrong.items()))
+    return names

@@ -23,7 +23,7 @@ class ModelConfig(dict):
         try:
             return self[name]
         except KeyError:
-            near = did_you_mean(name, self)
+            near = did_you_mean(name, map(str, self))
             raise AttributeError(f"the config has no '{name}'" + (f"; {near}" if near else "")) from None
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -3,10 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from exportkit.divergence import Tolerance
 from exportkit.errors import StepFailed
 from exportkit.plugin import Export, Phase, PostStep, hookimpl
-from exportkit.proof import Proof
+from exportkit.proof import Proof, Tolerance
 
 
 @dataclass(kw_only=True)

@@ -1,5 +1,6 @@
 """Both sides of a proof: the training graph and the export, asked the same questions."""
 
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -8,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from exportkit import adapters, binding, native, reference, relocation
+from exportkit import binding, native
 from exportkit.errors import Problem, StepFailed
 from exportkit.native import ConfigProto, Request
 from exportkit.plugin import Export
-from exportkit.reference import Job, Reference, Refusal
+from exportkit.proof import adapters, reference, relocation
+from exportkit.proof.reference import Job, Reference, Refusal
 from exportkit.samples import Batch
 from exportkit.tensorbytes import numpy_dtype, objects
 
@@ -146,7 +148,7 @@ class MovedExport:
 
     def __init__(self, export: Export, key: str, timeout: float, *, seeded: bool = False):
         self._key, self._tags, self._timeout = key, export.plan.meta_graphs[key].tags, timeout
-        self._copy = Path(export.scratch / f"{'seeded' if seeded else 'moved'}-{key}")
+        self._copy = Path(tempfile.mkdtemp(prefix="moved-", dir=export.scratch))
         self._taken = relocation.relocate(export.directory, self._copy, seeded=seeded)
         self.meta = native.meta_graph(self._copy, self._tags)
 

@@ -6,15 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from exportkit import binding, divergence
-from exportkit.divergence import Difference, Tolerance, compare
+from exportkit import binding
 from exportkit.errors import Problem
 from exportkit.metagraph import Graph
 from exportkit.metagraph.tensors import VARIABLE_OPS, split
 from exportkit.plugin import Export
-from exportkit.reference import Reference, Refusal
+from exportkit.proof import divergence
+from exportkit.proof.divergence import Difference, Tolerance, compare
+from exportkit.proof.reference import Reference, Refusal
+from exportkit.proof.trials import MovedExport, TrainingGraph, Trial
 from exportkit.spec import Lookup, TopK
-from exportkit.trials import MovedExport, TrainingGraph, Trial
 
 SMALL = 1e-3  # of a value: what may be allowed
 
@@ -80,7 +81,9 @@ class _Search:
         spec = self._plan.bindings[binding.offers(self._plan.bindings)[ref]]
         if isinstance(spec, TopK | Lookup):
             return f"every node of the training graph is equal, the {binding.operation(spec)} behind them is not"
-        return "every node is equal when it is looked at, so it comes where TensorFlow fuses or folds some"
+        if divergence.enclosed(self._graph, [tensor]):
+            return "every node outside of loops, branches and functions is equal, so it begins in one of them"
+        return "every node is equal when it is looked at, so it begins where TensorFlow fuses or folds some"
 
     def _misnamed(self, trial: Trial, alias: str, ref: str) -> str:
         named, meant = self._here.meta.signature_def[trial.signature].outputs[alias].name, self._bound[ref].export_name
@@ -102,8 +105,8 @@ class _Search:
 
     def _called(self, tensor: str) -> str:
         origin = self._graph.origin(tensor)
-        if self._graph.nodes[origin].op in VARIABLE_OPS:
-            return f"variable {origin}"
+        if origin.op in VARIABLE_OPS:
+            return f"variable {origin.name}"
         return f"node {tensor.removesuffix(':0')}"
 
 

@@ -17,9 +17,9 @@ from typing import IO, Any
 
 import numpy as np
 
-from exportkit import reference_worker, seeding
 from exportkit.errors import EnvironmentFailed, ExportKitError, Problem, StepFailed
 from exportkit.metagraph import Variable, split
+from exportkit.proof import reference_worker, seeding
 from exportkit.protos import GraphDef, MetaGraphDef, config_pb2, op_def_pb2
 from exportkit.serving import Part, Prepared
 

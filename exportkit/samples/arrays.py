@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from exportkit import tfexample
 from exportkit.binding import Facts, Shape, compatible
 from exportkit.errors import did_you_mean
+from exportkit.samples import tfexample
 from exportkit.tensorbytes import numpy_dtype, objects
 
 

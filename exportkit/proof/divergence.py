@@ -1,18 +1,19 @@
 """Where two graphs of one origin begin to differ: values compared, and the first node that has another one."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
 
 from exportkit.metagraph import Graph, split
 from exportkit.metagraph.kinds import RANDOM
+from exportkit.protos import NodeDef
 
 Values = Mapping[str, np.ndarray]
 Fetch = Callable[[Sequence[str]], Values | None]  # tensors → their values; None where TensorFlow refuses
 CHUNK = 128  # tensors fetched at once: what they hold is held in memory
 
-_UNCOMPARED = frozenset({"resource", "variant"})
+_HANDLES = frozenset({"resource", "variant"})
 
 
 @dataclass(frozen=True)
@@ -145,31 +146,44 @@ def _fetched(tensors: list[str], fetch: Fetch) -> dict[str, np.ndarray]:
 def comparable(there: Graph, here: Graph, fetches: Sequence[str]) -> list[str]:
     """The tensors that `fetches` need in graph `here` and that both graphs have by one name, in topological order.
 
-    Left out: what runs in a frame of a loop or in a branch, where a tensor has many values or none; what no node reads;
-    handles.
+    Left out: what is `enclosed`; what no node reads; handles. A variable is looked at even if only a loop or function reads it.
     """
     ordered = _ordered(here, fetches)
     inside = _inside(here, ordered)
     read = {edge for name in ordered for edge in here.inputs(name)} | set(map(split, fetches))
-    return [
-        f"{name}:{index}"
-        for name in ordered
-        if name not in inside and name in there.nodes and there.nodes[name].op == here.nodes[name].op
-        for index in range(here.num_outputs(name) or 0)
-        if (name, index) in read and here.dtype(f"{name}:{index}") not in _UNCOMPARED
-    ]
+    tensors = (tensor for name in ordered if name not in inside for tensor in _tensors(here, name, read))
+    return [tensor for tensor in tensors if _same_op(there, here, tensor) and here.dtype(tensor) not in _HANDLES]
 
 
-def _is_random(graph: Graph, name: str) -> bool:
-    """Whether a node, or a function that it calls, draws numbers."""
-    node = graph.nodes[name]
-    bodies = (graph.functions[function].node_def for function in graph.called([node]))
-    return any(RANDOM.fullmatch(one.op) for one in [node, *(n for body in bodies for n in body)])
+def _tensors(graph: Graph, name: str, read: Set[tuple[str, int]]) -> list[str]:
+    """What a node gives: those of its tensors that are read; of a resource variable a read, whether or not it is needed."""
+    if graph.nodes[name].op == "VarHandleOp":
+        reads = (user for user in graph.consumers.get(name, ()) if graph.nodes[user].op == "ReadVariableOp")
+        return [f"{user}:0" for user in reads][:1]
+    return [f"{name}:{index}" for index in range(graph.num_outputs(name) or 0) if (name, index) in read]
 
 
-def random_nodes(graph: Graph, fetches: Sequence[str], stops: Sequence[str] = ()) -> list[str]:
-    """The nodes that `fetches` need and that draw numbers: ``dropout/random_uniform (RandomUniform)``."""
-    return [f"{name} ({graph.nodes[name].op})" for name in sorted(graph.reach(fetches, stops)) if _is_random(graph, name)]
+def _same_op(there: Graph, here: Graph, tensor: str) -> bool:
+    name = split(tensor)[0]
+    return name in there.nodes and there.nodes[name].op == here.nodes[name].op
+
+
+def enclosed(graph: Graph, fetches: Sequence[str]) -> bool:
+    """Whether `fetches` need what has many values or none, or a name that is not the graph's: in a loop, branch or function."""
+    ordered = _ordered(graph, fetches)
+    return bool(_inside(graph, ordered) or graph.called(graph.nodes[name] for name in ordered))
+
+
+def random_nodes(graph: Graph, fetches: Sequence[str]) -> list[str]:
+    """The nodes that `fetches` need and that draw numbers, also in functions: ``dropout/random_uniform (RandomUniform)``."""
+    reached = [graph.nodes[name] for name in sorted(graph.reach(fetches))]
+    bodies = ((caller, node) for name, caller in graph.called(reached).items() for node in graph.functions[name].node_def)
+    within = [f"{_kind_of(node)} in {caller}" for caller, node in bodies if RANDOM.fullmatch(node.op)]
+    return [_kind_of(node) for node in reached if RANDOM.fullmatch(node.op)] + within
+
+
+def _kind_of(node: NodeDef) -> str:
+    return f"{node.name} ({node.op})"
 
 
 def _ordered(graph: Graph, fetches: Sequence[str], loops: bool = True) -> list[str]:

@@ -1,4 +1,4 @@
-"""The samples of a config as arrays: what every signature is tried, warmed up and documented with."""
+"""Samples read, drawn or built, one batch for each signature."""
 
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from exportkit import tfexample
-from exportkit.arrays import Misfit, fit, read
 from exportkit.binding import Shape
 from exportkit.errors import ConfigError, Problem, did_you_mean
 from exportkit.plugin import BoundTensor
+from exportkit.samples import tfexample
+from exportkit.samples.arrays import Misfit, fit, read
 from exportkit.spec import Examples, ExportPlan, Feature, File, Literal, ParseExample, Random, Sample
-from exportkit.tensorbytes import numpy_dtype, objects
+from exportkit.tensorbytes import objects
 
 RANDOM_ROWS = 2
 RANDOM_SIZE = 8  # of a dimension that a signature leaves open, other than the first

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from exportkit import binding, tfexample
+from exportkit import binding
 from exportkit.binding import Bindings
+from exportkit.samples import tfexample
 from exportkit.spec import Lookup, ParseExample, Signature, TopK
 from exportkit.tensorbytes import numpy_dtype, objects
 

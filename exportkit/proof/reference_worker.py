@@ -1,7 +1,7 @@
 """A training graph in TensorFlow's Python: imported whole, restored by TensorFlow's own ops, and run when asked.
 
-Run as a script it is the process that `exportkit.reference` starts. It imports nothing of exportkit: whatever might be wrong
-in how an export comes about is not in here as well.
+Run as a script it is the process that `exportkit.proof.reference` starts. It imports nothing of exportkit: whatever might be
+wrong in how an export comes about is not in here as well.
 """
 
 import os
@@ -17,7 +17,7 @@ class Trained:
     """A graph with its values in a session.
 
     Args:
-        job: what `exportkit.reference.Job.message` says.
+        job: what `exportkit.proof.reference.Job.message` says.
     """
 
     def __init__(self, job: Mapping[str, Any]):

@@ -9,16 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from exportkit import divergence, samples
-from exportkit.divergence import Difference, Tolerance, compare, unequal
+from exportkit import samples
 from exportkit.errors import Problem
 from exportkit.metagraph import Graph
 from exportkit.native import ConfigProto, unoptimized
-from exportkit.origin import origins
 from exportkit.plugin import Export
-from exportkit.reference import Refusal
+from exportkit.proof import divergence
+from exportkit.proof.divergence import Difference, Tolerance, compare, unequal
+from exportkit.proof.origin import origins
+from exportkit.proof.reference import Refusal
+from exportkit.proof.trials import Answer, Answers, MovedExport, TrainingGraph, Trial, trials
 from exportkit.samples import Batch
-from exportkit.trials import Answer, Answers, MovedExport, TrainingGraph, Trial, trials
 
 Output = tuple[str, str]  # signature, alias
 Failure = tuple[Trial, str, Difference]  # the question, the output's alias, how the answers differ
@@ -51,6 +52,7 @@ class Proof:
         self._export, self._key, self._tolerance = export, key, tolerance
         self._sizes, self._timeout = sizes, timeout
         self._outcomes: dict[Output, Outcome] = {}
+        self._out_of_step: list[Output] = []
         self._seconds: dict[str, float] = {}
         self.problems: list[Problem] = []
         self.warnings: list[str] = []
@@ -83,8 +85,7 @@ class Proof:
             there = pool.submit(self._timed, "training graph", partial(self._there.answers, asked))
             here = pool.submit(self._timed, "export", partial(self._here.answers, asked, unoptimized()))
             optimized = pool.submit(self._timed, "export, optimized", partial(self._here.answers, asked, ConfigProto()))
-        failed = [f for trial, a, b in zip(asked, there.result(), here.result(), strict=True) for f in self._judge(trial, a, b)]
-        failed += self._judge_random(asked)
+        failed = self._judge_all(asked, there.result(), here.result()) + self._judge_random(asked)
         self.problems += origins(failed, self._export, self._key, self._there, self._here, self._tolerance)
         if not self.problems:
             self._judge_optimized(asked, here.result(), optimized.result())
@@ -107,17 +108,25 @@ class Proof:
 
     # As the graph is written
 
+    def _judge_all(self, asked: Sequence[Trial], there: Sequence[Answers], here: Sequence[Answers]) -> list[Failure]:
+        """Compare all answers. An output that is random here alone has its problem: where it differs is chance."""
+        failed = [failure for sides in zip(asked, there, here, strict=True) for failure in self._judge(*sides)]
+        random = {problem.where for problem in self.problems}
+        return [failure for failure in failed if _place(failure[0].signature, failure[1]) not in random]
+
     def _judge(self, trial: Trial, there: Answers, here: Answers) -> Iterator[Failure]:
         """Compare the answers to one question; each output that differs, though it is the same twice."""
         if refused := _refused(trial, there[0], here[0]):
             self.problems.append(refused)
             return
         for alias in there[0]:
-            found, outcome = self._compared(alias, there, here), self._outcome(trial, alias)
-            if any(found) and unequal(there[0][alias], there[1][alias]):
-                outcome.random = True
-            elif any(found) and unequal(here[0][alias], here[1][alias]):
-                self.problems.append(self._random_here(trial, alias))
+            output, found = (trial.signature, alias), self._compared(alias, there, here)
+            changes = unequal(there[0][alias], there[1][alias]), unequal(here[0][alias], here[1][alias])
+            self._outcome(trial, alias).random |= any(changes)
+            if any(found) and changes[0]:
+                self._out_of_step.append(output)
+            elif any(found) and changes[1]:
+                self.problems.append(self._random_here(output))
             else:
                 yield from self._noted(trial, alias, found)
 
@@ -133,9 +142,9 @@ class Proof:
         outcome.mismatches = max(outcome.mismatches, *(difference.mismatches for difference in found))
         yield from ((trial, alias, difference) for difference in found[:1] if any(found))
 
-    def _random_here(self, trial: Trial, alias: str) -> Problem:
-        what = f"is random, and the training graph's is not{self._drawn(trial.signature, ': {}')}"
-        return Problem(_place(trial.signature, alias), what, "is dropout left on? bake its rate or is_training")
+    def _random_here(self, output: Output) -> Problem:
+        what = f"changes from run to run, and the training graph's does not{self._drawn(output[0], ': {}')}"
+        return Problem(_place(*output), what, "is dropout left on? bake its rate or is_training")
 
     def _drawn(self, signature: str, form: str) -> str:
         """The random nodes behind a signature, in the words of `form`; empty where there are none."""
@@ -146,26 +155,37 @@ class Proof:
     # Random outputs
 
     def _judge_random(self, asked: Sequence[Trial]) -> list[Failure]:
-        """Compare what is random on both sides once more, with seeds that both are given."""
-        random = [output for output, outcome in self._outcomes.items() if outcome.random]
-        asked = [trial for trial in asked if trial.signature in dict(random)]
-        if not asked or self.problems:
+        """Compare what is random on both sides, and not in step, once more with seeds that both are given."""
+        if self.problems:
             return []
-        seeded = MovedExport(self._export, self._key, self._timeout, seeded=True)
-        there = self._there.answers(asked, seeded=True)
-        here, again = (seeded.answers(asked, unoptimized()) for _ in range(2))
-        return [failure for output in random for failure in self._judge_seeded(output, asked, there, here, again)]
+        asked = [trial for trial in asked if trial.signature in dict(self._out_of_step)]
+        sides = self._seeded(asked) if asked else ()
+        random = (output for output, outcome in self._outcomes.items() if outcome.random)
+        return [failure for output in random for failure in self._judge_seeded(output, asked, sides)]
 
-    def _judge_seeded(self, output: Output, asked: Sequence[Trial], *sides: Sequence[Answers]) -> Iterator[Failure]:
-        (signature, alias), rounds = output, list(zip(asked, *sides, strict=True))
-        mine = [one for one in rounds if one[0].signature == signature]
+    def _seeded(self, asked: Sequence[Trial]) -> tuple[list[Answers], ...]:
+        """The answers of the training graph, of the export, and of the export in another process."""
+        here = MovedExport(self._export, self._key, self._timeout, seeded=True)
+        there = self._there.answers(asked, seeded=True)
+        return there, here.answers(asked, unoptimized()), here.answers(asked, unoptimized())
+
+    def _judge_seeded(self, output: Output, asked: Sequence[Trial], sides: Sequence[list[Answers]]) -> list[Failure]:
+        signature, alias = output
+        mine = [one for one in zip(asked, *sides, strict=True) if output in self._out_of_step and one[0].signature == signature]
         steady = not any(unequal(a[alias], b[alias]) for _, _, here, again in mine for a, b in zip(here, again, strict=True))
-        proof = "with fixed seeds it equals the training graph's" if steady else "it cannot be compared"
-        drawn = self._drawn(signature, " ({})")
         failed = [f for t, there, here, _ in mine if steady for f in self._noted(t, alias, self._compared(alias, there, here))]
         if not failed:
-            self.warnings.append(f"{_place(signature, alias)}: is random, as in the training graph{drawn}; {proof}")
-        yield from failed
+            self.warnings.append(self._random(output, steady))
+        return failed
+
+    def _random(self, output: Output, steady: bool) -> str:
+        drawn = self._drawn(output[0], "is random, as in the training graph ({}); ")
+        if not steady:
+            return f"{_place(*output)}: {drawn or 'changes from run to run; '}it could not be compared"
+        proof = "with fixed seeds it equals the training graph's"
+        return f"{_place(*output)}: " + (
+            f"{drawn}{proof}" if drawn else "changes from run to run, as in the training graph, which it equals"
+        )
 
     # As a server optimises it
 

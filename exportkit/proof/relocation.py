@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from exportkit import seeding
 from exportkit.metagraph import read_saved_model
+from exportkit.proof import seeding
 from exportkit.protos import SavedModel, types_pb2
 
 ELSEWHERE = "/nowhere"
