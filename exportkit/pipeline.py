@@ -1,6 +1,8 @@
 """The way of the data: claim, build, prune, bind, write, steps, commit, publish. A failure leaves no version behind."""
 
+import errno
 import logging
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -106,12 +108,23 @@ def _export(plan: ExportPlan, plugins: Plugins, report: ExportReport, scratch: P
         report.bytes = sum(path.stat().st_size for path in claim.directory.rglob("*") if path.is_file())
         with report.stage("commit"):
             export.directory = claim.commit()
-    except BaseException:
+    except BaseException as error:
         report.version = None
-        claim.abandon()
+        _give_up(claim, error)
         raise
     report.version, report.directory, export.version = claim.number, str(export.directory), claim.number
     _run_steps(plan, plugins, export, progress, Phase.PUBLISH)
+
+
+def _give_up(claim: Claim, error: BaseException) -> None:
+    """Abandon the claim; where it failed because somebody removed its directory, say so instead."""
+    try:
+        if isinstance(error, Exception) and not claim.is_visible:
+            claim.check()
+    except EnvironmentFailed as removed:
+        raise removed from error
+    finally:
+        claim.abandon()
 
 
 def _build(plan: ExportPlan, plugins: Plugins, report: ExportReport, scratch: Path, progress: Progress) -> Built:
@@ -196,14 +209,17 @@ def _prove(prepared: Prepared, directory: Path, report: ExportReport) -> None:
 
 @contextmanager
 def _tensorflow_errors(where: Path) -> Iterator[None]:
-    """TensorFlow's own file errors, as ours; they would not survive a worker's pipe."""
+    """TensorFlow's own file errors (``path; what the system said``) as ours; they would not survive a worker's pipe."""
     import tensorflow as tf
 
     try:
         yield
     except tf.errors.OpError as cause:
-        do = "free some space" if "space" in str(cause).lower() else ""
-        raise EnvironmentFailed(Problem(str(where), _brief(cause), do)) from cause
+        path, _, what = cause.message.rpartition("; ")
+        number = next((n for n in errno.errorcode if os.strerror(n) == what), None)
+        if number is None:
+            raise EnvironmentFailed(Problem(str(where), _brief(cause))) from cause
+        raise system_error(OSError(number, what, path), where) from cause
 
 
 def _run_steps(plan: ExportPlan, plugins: Plugins, export: Export, progress: Progress, *phases: Phase) -> None:
@@ -223,8 +239,11 @@ def _run_step(name: str, step: Any, plugins: Plugins, export: Export) -> None:
     except ExportKitError:
         raise
     except Exception as cause:
-        provider = plugins.providers.get(type(step))
-        raise StepFailed(Problem(f"post.{name} ({provider})", f"raised {_brief(cause)}")) from cause
+        where = f"post.{name} ({plugins.providers.get(type(step))})"
+        if isinstance(cause, OSError) and cause.strerror:
+            refused = system_error(cause, export.directory).problems[0]
+            raise StepFailed(Problem(where, f"{refused.where}: {refused.what}", refused.do)) from cause
+        raise StepFailed(Problem(where, f"raised {_brief(cause)}")) from cause
 
 
 def _describe(plan: ExportPlan, built: Built, report: ExportReport) -> None:

@@ -6,6 +6,7 @@ definition with `ast`; what it cannot see (a name made at run time) is left to `
 
 import ast
 import importlib.machinery
+import itertools
 import os
 import pkgutil
 import re
@@ -105,6 +106,17 @@ def told(cause: BaseException) -> str:
 def _is_users(file: str) -> bool:
     examples = file.startswith(os.path.join(_PACKAGE, "examples"))
     return os.path.isabs(file) and (examples or not file.startswith((_PACKAGE, *_FOREIGN)))
+
+
+def users_file(module: str) -> str | None:
+    """The file of a module of the user's, found without importing it; None for what is installed, or not there."""
+    spec, path = None, None
+    for depth, name in enumerate(itertools.accumulate(module.split("."), "{}.{}".format)):
+        spec = _spec(name, path) if depth == 0 or path is not None else None
+        if spec is None:
+            return None
+        path = spec.submodule_search_locations
+    return spec.origin if spec.origin and _is_users(spec.origin) else None
 
 
 def method(definition: Definition, name: str, where: str) -> Definition:

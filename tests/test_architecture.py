@@ -27,6 +27,7 @@ def may(rooms="", parties="", late="", late_parties=""):
 
 
 DOOR = "bundle capturing errors metagraph native plugin proof protos references runtime sources spec"
+EVIDENCE = "identity manifest prediction_log samples served signing tensorproto warmup"
 
 # room (or package) → rooms and third parties that it may import, then those that it may import inside functions only
 TABLE = {
@@ -67,8 +68,20 @@ TABLE = {
         late="savedmodel",
         late_parties="tensorflow",
     ),
+    "identity": may("bundle plugin references spec"),
+    "manifest": may("errors identity"),
+    "prediction_log": may("tensorbytes tensorproto", "google numpy"),
+    "served": may("samples", late="plugin protos"),
+    "signing": may("errors", late_parties="model_signing"),
+    "tensorproto": may("protos tensorbytes", "google numpy"),
+    "warmup": may("errors native prediction_log samples spec sstable", "google_crc32c"),
+    "evidence": may(
+        "binding bundle errors fields manifest metagraph native protos samples signing spec tensorbytes tensorproto "
+        "warmup weights",
+        "numpy",
+    ),
     "sources": may(DOOR, late_parties="tensorflow"),
-    "steps": may(DOOR, "numpy", late_parties="tensorflow"),
+    "steps": may(f"{DOOR} {EVIDENCE}", "numpy", late_parties="matplotlib tensorflow"),
     "examples": may("", "numpy tensorflow", late_parties="sklearn"),
 }
 ALL = {"cli", "launcher"}  # the rooms that know Hydra may import everything
