@@ -24,7 +24,6 @@ from exportkit.proof.divergence import Tolerance, compare
 from exportkit.proof.trials import TrainingGraph
 from exportkit.protos import MetaGraphDef
 from exportkit.registry import load_plugins
-from exportkit.steps import verify
 from exportkit.steps.verify import Verify
 
 pytestmark = pytest.mark.slow
@@ -51,7 +50,7 @@ class Plugin:
         return [Keep]
 
 
-PLUGINS = load_plugins(extra={"tests": Plugin(), "verify_step": verify})
+PLUGINS = load_plugins(extra={"tests": Plugin()})
 
 
 # ---- a model with all the traits, exported once ----
