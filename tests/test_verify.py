@@ -1,6 +1,7 @@
 """The step verify: whole exports are proved, and exports that were broken by hand are stopped, each with what is wrong."""
 
 import dataclasses
+import re
 import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import toys
+import yaml
 
 import exportkit
 from exportkit.bundle import Bundle, BundleWriter
@@ -24,6 +26,7 @@ from exportkit.protos import MetaGraphDef
 from exportkit.registry import load_plugins
 from exportkit.steps.verify import Verify
 
+pytestmark = pytest.mark.slow
 v1 = tf.compat.v1
 KEPT = []
 
@@ -303,8 +306,6 @@ def test_a_broken_export_is_stopped(broken, breaker, text):
 
 
 def assert_matches(text, pattern):
-    import re
-
     assert any(re.match(pattern, line) for line in text.splitlines()), text
 
 
@@ -549,15 +550,7 @@ def test_a_copy_has_no_path_of_this_machine(whole, tmp_path):
 # ---- real training artefacts ----
 
 
-@pytest.mark.slow
-def test_every_corpus_entry_that_exports_is_verified(tmp_path, capsys):
-    import os
-
-    import yaml
-
-    if not os.environ.get("EXPORTKIT_CORPUS"):
-        pytest.skip("EXPORTKIT_CORPUS is not set")
-    corpus = Path(os.environ["EXPORTKIT_CORPUS"])
+def test_every_corpus_entry_that_exports_is_verified(corpus, tmp_path, capsys):
     for entry in yaml.safe_load((corpus / "corpus.yaml").read_text()):
         if entry["expect"].startswith("export"):
             report = exportkit.run(exportkit.plan(of_corpus(entry, corpus, tmp_path), PLUGINS), PLUGINS)

@@ -116,7 +116,7 @@ class Proof:
 
     def _judge(self, trial: Trial, there: Answers, here: Answers) -> Iterator[Failure]:
         """Compare the answers to one question; each output that differs, though it is the same twice."""
-        if refused := _refused(trial, there[0], here[0]):
+        if refused := _refused(trial, _worse(there), _worse(here)):
             self.problems.append(refused)
             return
         for alias in there[0]:
@@ -140,7 +140,7 @@ class Proof:
         outcome = self._outcome(trial, alias)
         outcome.max_abs_diff = max(outcome.max_abs_diff, *(difference.largest for difference in found))
         outcome.mismatches = max(outcome.mismatches, *(difference.mismatches for difference in found))
-        yield from ((trial, alias, difference) for difference in found[:1] if any(found))
+        yield from [(trial, alias, difference) for difference in found if difference][:1]
 
     def _random_here(self, output: Output) -> Problem:
         what = f"changes from run to run, and the training graph's does not{self._drawn(output[0], ': {}')}"
@@ -182,10 +182,9 @@ class Proof:
         drawn = self._drawn(output[0], "is random, as in the training graph ({}); ")
         if not steady:
             return f"{_place(*output)}: {drawn or 'changes from run to run; '}it could not be compared"
-        proof = "with fixed seeds it equals the training graph's"
-        return f"{_place(*output)}: " + (
-            f"{drawn}{proof}" if drawn else "changes from run to run, as in the training graph, which it equals"
-        )
+        if drawn:
+            return f"{_place(*output)}: {drawn}with fixed seeds it equals the training graph's"
+        return f"{_place(*output)}: changes from run to run, as in the training graph, which it equals"
 
     # As a server optimises it
 
@@ -215,6 +214,10 @@ class Proof:
 
 def _place(signature: str, alias: str) -> str:
     return f"signatures.{signature}.outputs.{alias}"
+
+
+def _worse(answers: Answers) -> Answer:
+    return next((answer for answer in answers if isinstance(answer, Refusal)), answers[0])
 
 
 def _refused(trial: Trial, there: Answer, here: Answer) -> Problem | None:
