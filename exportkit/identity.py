@@ -96,7 +96,7 @@ def _code(source: ModelSource) -> Mapping[str, str]:
             continue
         found[name] = file_digest(file)
         package = name if file.name == "__init__.py" else name.rpartition(".")[0]
-        todo += [*_imported(ast.parse(file.read_bytes(), str(file)), package), name.rpartition(".")[0]]
+        todo += filter(None, [*_imported(ast.parse(file.read_bytes(), str(file)), package), name.rpartition(".")[0]])
     return found
 
 
