@@ -9,7 +9,7 @@ import hashlib
 import math
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -94,18 +94,21 @@ class Bundle:
         """
         self.prefix = os.fspath(prefix)
         self.format = checkpoints.format_of(self.prefix)
-        self._path = self.prefix + (".index" if self.format == "V2" else "")
+        self._path = f"{self.prefix}.index" if self.format == "V2" else self.prefix
+        self._tables = list(map(_table, [self._path] if self.format == "V2" else checkpoints.v1_files(self.prefix)))
         with checkpoints.readable(self._path):
-            self._table = Table(checkpoints.content(self._path))
             read = _index_v2 if self.format == "V2" else _index_v1
-            self._shards, entries, self._slices = read(self._table)
+            self._shards, entries, self._slices = read(self._tables)
         self.entries: Mapping[str, Entry] = MappingProxyType(entries)
         _check_shards(self)
 
     @functools.cached_property
     def digest(self) -> str:
         """The checkpoint's identity: SHA-256 of the index, which holds the checksums of all the data, in hex."""
-        return hashlib.sha256(self._table.data).hexdigest()
+        identity = hashlib.sha256()
+        for table in self._tables:
+            identity.update(table.data)
+        return identity.hexdigest()
 
     @functools.cached_property
     def aliases(self) -> Mapping[str, str]:
@@ -162,7 +165,7 @@ class Bundle:
         entry = self.entry(key)
         with checkpoints.readable(self._path):
             if self.format == "V1":
-                return _assemble(entry, [(extents, self._value_v1(entry, extents)) for extents in self._slices[key]])
+                return _assemble(entry, [(extents, _value_v1(entry, extents, table)) for extents, table in self._slices[key]])
             self.verify(key)
             return _assemble(entry, [(part.extents, self._value(entry, part)) for part in entry.parts])
 
@@ -176,19 +179,15 @@ class Bundle:
         dtype = tensorbytes.numpy_dtype(entry.dtype)
         return np.frombuffer(data, dtype.newbyteorder("<")).astype(dtype)
 
-    def _value_v1(self, entry: Entry, extents: Extents) -> np.ndarray:
-        """The flat value of one slice, which V1 stores as numbers of a protobuf (``SaveData`` in tensor_slice_writer.h)."""
-        saved = protos.saved_tensor_slice_pb2.SavedTensorSlices.FromString(self._table.get(slice_key(entry.key, extents)))
-        field, stored = _V1_FIELDS.get(entry.dtype, ("int_val", np.int32))
-        values = getattr(saved.data.data, field)
-        if entry.dtype == "string":
-            return tensorbytes.objects(values)
-        numbers, dtype = np.array(values, stored), tensorbytes.numpy_dtype(entry.dtype)
-        return numbers.view(dtype) if entry.dtype in _V1_BITS else numbers.astype(dtype)
+
+def _table(path: str) -> Table:
+    with checkpoints.readable(path):
+        return Table(checkpoints.content(path))
 
 
-def _index_v2(table: Table) -> tuple[int, dict[str, Entry], None]:
-    """Number of shards and entries of a V2 index."""
+def _index_v2(tables: Sequence[Table]) -> tuple[int, dict[str, Entry], None]:
+    """Number of shards and entries of a V2 index, which is one table."""
+    (table,) = tables
     (first, header), *items = list(table.items()) or [(None, b"")]
     if first != b"":
         raise ValueError("it does not begin with a header")
@@ -274,15 +273,30 @@ def slice_shape(entry: Entry, extents: Extents) -> tuple[int, ...]:
     return shape
 
 
-def _index_v1(table: Table) -> tuple[int, dict[str, Entry], dict[str, list[Extents]]]:
-    """Entries of a V1 file, and of each the slices that it was saved in."""
-    saved = protos.saved_tensor_slice_pb2.SavedTensorSlices.FromString(table.get(b"")).meta.tensor
-    entries, slices = {}, {}
-    for one in sorted(saved, key=lambda one: one.name.encode()):
-        entries[one.name] = _entry_v1(one, len(table.data))
-        slices[one.name] = [_extents(extents) for extents in one.slice]
-        _check_cover(entries[one.name], [_count(entries[one.name], extents) for extents in slices[one.name]])
-    return 0, entries, slices
+def _index_v1(tables: Sequence[Table]) -> tuple[int, dict[str, Entry], dict[str, list[tuple[Extents, Table]]]]:
+    """Entries of the files of a V1 checkpoint, and of each the slices that it was saved in, with the file that has them."""
+    entries: dict[str, Entry] = {}
+    slices: dict[str, list[tuple[Extents, Table]]] = defaultdict(list)
+    for table in tables:
+        for one in protos.saved_tensor_slice_pb2.SavedTensorSlices.FromString(table.get(b"")).meta.tensor:
+            entry = _entry_v1(one, len(table.data))
+            if entries.setdefault(one.name, entry) != entry:
+                raise ValueError(f"its files disagree on {one.name!r}")
+            slices[one.name] += [(_extents(extents), table) for extents in one.slice]
+    for entry in entries.values():
+        _check_cover(entry, [_count(entry, extents) for extents, _ in slices[entry.key]])
+    return 0, {name: entries[name] for name in sorted(entries, key=str.encode)}, slices
+
+
+def _value_v1(entry: Entry, extents: Extents, table: Table) -> np.ndarray:
+    """The flat value of one slice, which V1 stores as numbers of a protobuf (``SaveData`` in tensor_slice_writer.h)."""
+    saved = protos.saved_tensor_slice_pb2.SavedTensorSlices.FromString(table.get(slice_key(entry.key, extents)))
+    field, stored = _V1_FIELDS.get(entry.dtype, ("int_val", np.int32))
+    values = getattr(saved.data.data, field)
+    if entry.dtype == "string":
+        return tensorbytes.objects(values)
+    numbers, dtype = np.array(values, stored), tensorbytes.numpy_dtype(entry.dtype)
+    return numbers.view(dtype) if entry.dtype in _V1_BITS else numbers.astype(dtype)
 
 
 def _entry_v1(saved, most: int) -> Entry:

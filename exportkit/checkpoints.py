@@ -1,5 +1,6 @@
 """Where checkpoints are: the one that a path means, the latest of a directory, and what is there instead."""
 
+import glob
 import mmap
 import ntpath
 import os
@@ -29,7 +30,8 @@ def latest(directory: str | os.PathLike[str]) -> str:
     state, known = os.path.join(directory, "checkpoint"), _checkpoints(directory)
     if os.path.isfile(state):
         recorded = _recorded(state)
-        for prefix in (os.path.join(directory, recorded), os.path.join(directory, ntpath.basename(recorded))):
+        for path in (os.path.join(directory, recorded), os.path.join(directory, ntpath.basename(recorded))):
+            prefix = resolve(path)
             if _is_checkpoint(prefix):
                 return prefix
         raise WeightsError(Problem(state, f"names {recorded!r}, which is not there", did_you_mean(recorded, known)))
@@ -43,16 +45,32 @@ def resolve(path: str | os.PathLike[str]) -> str:
     path = os.fspath(path)
     if os.path.isdir(path) and not _is_checkpoint(path):
         return latest(path)
-    return re.sub(r"(?<=[^/])\.(index|meta|data-\d{5}-of-\d{5})$", "", path)
+    return re.sub(r"(?<=[^/])(\.(index|meta|data-\d{5}-of-\d{5})|-(\d{5}|\?{5})-of-\d{5})$", "", path)
 
 
 def format_of(prefix: str) -> str:
     """``V2`` or ``V1``; WeightsError with what is near by where no checkpoint is."""
     if os.path.isfile(prefix + ".index"):
         return "V2"
-    if os.path.isfile(prefix):
+    if v1_files(prefix):
         return "V1"
     raise WeightsError(Problem(prefix, "no checkpoint is there", _instead(*os.path.split(prefix))))
+
+
+def v1_files(prefix: str) -> list[str]:
+    """The file of a V1 checkpoint, or those of a sharded one, ``prefix-NNNNN-of-NNNNN``; none where there is no such thing.
+
+    Raises:
+        WeightsError: some of the files are missing.
+    """
+    if os.path.isfile(prefix):
+        return [prefix]
+    files = sorted(glob.glob(glob.escape(prefix) + "-[0-9][0-9][0-9][0-9][0-9]-of-[0-9][0-9][0-9][0-9][0-9]"))
+    wanted = [f"{prefix}-{i:05d}-of-{files[0][-5:]}" for i in range(int(files[0][-5:]))] if files else []
+    missing = [path for path in wanted if path not in files]
+    if missing:
+        raise WeightsError(*(Problem(path, "this part of the checkpoint is missing", "copy all its files") for path in missing))
+    return wanted
 
 
 def content(path: str) -> bytes | mmap.mmap:
@@ -121,7 +139,8 @@ def _checkpoints(directory: str) -> list[str]:
     with readable(directory):
         files = sorted(os.listdir(directory))
     v2 = [name.removesuffix(".index") for name in files if name.endswith(".index")]
-    return sorted(v2 + [name for name in files if not name.endswith(".index") and _is_table(os.path.join(directory, name))])
+    v1 = [name for name in files if not name.endswith(".index") and _is_table(os.path.join(directory, name))]
+    return sorted({*v2, *map(resolve, v1)})
 
 
 def _is_table(path: str) -> bool:
@@ -135,7 +154,7 @@ def _is_table(path: str) -> bool:
 
 
 def _is_checkpoint(prefix: str) -> bool:
-    return os.path.isfile(prefix + ".index") or os.path.isfile(prefix)
+    return os.path.isfile(prefix + ".index") or bool(v1_files(prefix))
 
 
 def _instead(directory: str, name: str) -> str:

@@ -849,3 +849,26 @@ def test_real_checkpoints(tmp_path):
         names = copy_all(prefix, tmp_path / str(number), "copied/{}".format)
         assert prove(tmp_path / str(number), names).tensors == len(names)
         same_all(load(tmp_path / str(number)), {f"copied/{name}": value for name, value in load(prefix).items()})
+
+
+def test_a_sharded_v1_checkpoint_is_read_like_any_other(tmp_path):
+    (tmp_path / "run").mkdir()
+    with tf.Graph().as_default():
+        a = tf.compat.v1.get_variable("a", initializer=np.arange(6, dtype=np.float32).reshape(2, 3), use_resource=False)
+        with tf.device("/cpu:1"):
+            b = tf.compat.v1.get_variable("b", initializer=np.int64(7), use_resource=False)
+        config = tf.compat.v1.ConfigProto(device_count={"CPU": 2})
+        with tf.compat.v1.Session(config=config) as session:
+            session.run(tf.compat.v1.global_variables_initializer())
+            saver = tf.compat.v1.train.Saver([a, b], sharded=True, write_version=tf.compat.v1.train.SaverDef.V1)
+            recorded = saver.save(session, str(tmp_path / "run" / "model.ckpt"), global_step=5)
+    assert recorded.endswith("model.ckpt-5-?????-of-00002")
+    prefix = str(tmp_path / "run" / "model.ckpt-5")
+    assert (resolve(tmp_path / "run"), resolve(recorded), resolve(f"{prefix}-00001-of-00002")) == (prefix,) * 3
+    bundle = Bundle(prefix)
+    assert (bundle.format, list(bundle.entries)) == ("V1", ["a", "b"])
+    assert bundle.read("a").tolist() == [[0, 1, 2], [3, 4, 5]] and bundle.read("b") == 7
+    (tmp_path / "run" / "model.ckpt-5-00001-of-00002").unlink()
+    with pytest.raises(WeightsError) as caught:
+        Bundle(prefix)
+    assert str(caught.value) == f"{prefix}-00001-of-00002: this part of the checkpoint is missing; copy all its files"

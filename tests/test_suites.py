@@ -40,8 +40,7 @@ STEPS = {
     "has a field without docs": ('    """How much."""', "", "every_field_is_documented"),
     "imports TensorFlow": ("import os", "import tensorflow, os", "importing_it_imports_no_tensorflow"),
     "prints when imported": ("@hookimpl", "print('hello')\n@hookimpl", "importing_it_imports_no_tensorflow"),
-    "changes its defaults": ("done =", "def __post_init__(self): self.size = 7
-    done =", "defaults_are_those_of_the_class"),
+    "changes its defaults": ("done =", "def __post_init__(self): self.size = 7\n    done =", "defaults_are_those_of_the_class"),
     "writes beside the version": (
         "...",
         "(export.directory.parents[1] / 'notes').touch()",
