@@ -59,12 +59,17 @@ TABLE = {
         "binding errors metagraph native plugin protos samples serving spec tensorbytes", "numpy", late_parties="tensorflow"
     ),
     "hookspecs": may("errors plugin report spec", "pluggy"),
-    "registry": may("errors hookspecs plugin", "pluggy"),
+    "registry": may("errors fields hookspecs plugin", "pluggy"),
+    "building": may("checkpoints errors metagraph plugin protos registry"),
+    "watching": may(),
+    "stepping": may("errors plugin registry report watching"),
     "capturing": may("bundle errors metagraph plugin weights", "numpy", late="protos", late_parties="tensorflow"),
-    "plan": may("binding bundle errors fields leaves metagraph plugin registry serving spec versions weights", "omegaconf"),
+    "plan": may(
+        "binding building bundle errors fields leaves metagraph plugin registry serving spec versions weights", "omegaconf"
+    ),
     "savedmodel": may("binding bundle errors metagraph plugin protos runtime serving spec weights", "numpy tensorflow"),
     "pipeline": may(
-        "bundle errors metagraph plan plugin registry report runtime serving spec versions",
+        "building bundle errors metagraph plan plugin registry report runtime serving spec stepping versions",
         late="savedmodel",
         late_parties="tensorflow",
     ),
@@ -84,7 +89,7 @@ TABLE = {
     "steps": may(f"{DOOR} {EVIDENCE}", "numpy", late_parties="matplotlib tensorflow"),
     "examples": may("", "numpy tensorflow", late_parties="sklearn"),
 }
-ALL = {"cli", "launcher"}  # the rooms that know Hydra may import everything
+ALL = {"cli", "launcher", "testing"}  # the rooms that know Hydra, and what tries all of it, may import everything
 
 
 def modules():
