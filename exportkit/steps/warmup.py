@@ -32,7 +32,7 @@ class Warmup(PostStep):
         replay(export.directory, meta.meta_info_def.tags, read_warmup(export.directory / FILE))
         notes = [f"{key}: {note}" for key, batch in batches.items() for note in batch.notes]
         return {
-            "summary": f"{records} records, each answered",
+            "summary": f"each request answered; requests {records}",
             "records": records,
             "bytes": (export.directory / FILE).stat().st_size,
             "notes": notes,
