@@ -7,7 +7,7 @@ checkpoint key is told before anything is built. Of code, what `ast` and the che
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, UnsupportedValueType
 
 from exportkit import binding, leaves, versions, weights
+from exportkit.building import preview_source
 from exportkit.bundle import Bundle
-from exportkit.errors import ConfigError, ExportKitError, PluginError, Problem, did_you_mean
+from exportkit.errors import ConfigError, ExportKitError, PluginError, Problem, brief, did_you_mean
 from exportkit.fields import UNSET, Reader, said
 from exportkit.metagraph import Graph
 from exportkit.plugin import ModelSource, PostStep, Preview
@@ -43,7 +44,7 @@ def plan(config: Mapping[str, Any] | DictConfig, plugins: Plugins | None = None)
     previews = _previews(drafted, reader, plugins)
     _check_models(drafted, previews, reader)
     if not reader.problems:
-        reader.problems += _policies(drafted, plugins)
+        reader.problems += plugins.policy_problems(drafted)
     if reader.problems:
         raise ConfigError(*reader.problems)
     drafted.checks = list(_checks(drafted, previews))
@@ -135,7 +136,18 @@ def _source(value: Any, reader: Reader, plugins: Plugins, where: str) -> ModelSo
     if value in (None, UNSET):
         return reader.problem(where, "is not chosen", f"choose one: source={'|'.join(sorted(plugins.sources))}")
     kind = _kind(value, reader, where, "source", plugins.sources)
-    return reader.read(plugins.sources[kind], value, where) if kind else None
+    return _made(plugins.sources[kind], value, reader, plugins, where) if kind else None
+
+
+def _made(cls: type, value: Any, reader: Reader, plugins: Plugins, where: str) -> Any:
+    """A source or step; what its own checks raise as a ConfigError are problems like all others."""
+    try:
+        return reader.read(cls, value, where)
+    except ConfigError as error:
+        reader.problems += [problem.under(where) for problem in error.problems]
+    except (Exception, SystemExit) as cause:
+        raise PluginError(Problem(f"{where} ({plugins.providers[cls]})", f"raised {brief(cause)}")) from cause
+    return None
 
 
 def _kind(value: Any, reader: Reader, where: str, noun: str, known: Mapping[str, type]) -> str | None:
@@ -170,8 +182,14 @@ def _steps(value: Any, reader: Reader, plugins: Plugins) -> dict[str, PostStep]:
     steps: dict[str, PostStep] = {}
     for name, step in _chosen(value, reader).items():
         if kind := _kind(step, reader, f"post.{name}", "step", plugins.steps):
-            steps[name] = reader.read(plugins.steps[kind], step, f"post.{name}")
+            steps[name] = _made(plugins.steps[kind], step, reader, plugins, f"post.{name}")
+            reader.problems += _timeouts(steps[name], f"post.{name}")
     return dict(sorted(((n, s) for n, s in steps.items() if s), key=lambda pair: pair[1].phase))
+
+
+def _timeouts(step: PostStep | None, where: str) -> Iterator[Problem]:
+    if step is not None and step.timeout is not None and not step.timeout > 0:
+        yield Problem(f"{where}.timeout", f"is {step.timeout:g}", "write a number of seconds above 0, or null for no limit")
 
 
 def _chosen(value: Any, reader: Reader | None = None) -> dict[str, Any]:
@@ -227,21 +245,10 @@ def _previews(drafted: ExportPlan, reader: Reader, plugins: Plugins) -> dict[str
             continue
         where = f"meta_graphs.{key}.source" if key in drafted.sources else "source"
         if id(source) not in asked:
-            asked[id(source)] = _preview(source, plugins)
+            asked[id(source)] = preview_source(source, plugins)
             reader.problems += [problem.under(where) for problem in asked[id(source)].problems]
         previews[key] = asked[id(source)]
     return previews
-
-
-def _preview(source: ModelSource, plugins: Plugins) -> Preview:
-    provider = plugins.providers.get(type(source))
-    try:
-        preview = source.preview()
-    except Exception as cause:
-        raise PluginError(Problem(f"source ({provider})", f"preview raised {type(cause).__name__}: {cause}")) from cause
-    if not isinstance(preview, Preview):
-        raise PluginError(Problem(f"source ({provider})", f"preview returned a {type(preview).__name__}, not a Preview"))
-    return preview
 
 
 def _check_models(drafted: ExportPlan, previews: Mapping[str, Preview], reader: Reader) -> None:
@@ -271,15 +278,6 @@ def _open(preview: Preview, reader: Reader) -> Bundle | None:
     except ExportKitError as error:
         reader.problems += [p for p in error.problems if p not in reader.problems]
         return None
-
-
-def _policies(drafted: ExportPlan, plugins: Plugins) -> Iterator[Problem]:
-    for provider, problems in plugins.call("exportkit_check_plan", plan=drafted):
-        for problem in problems or ():
-            if not isinstance(problem, Problem):
-                what = f"exportkit_check_plan gave a {type(problem).__name__}, not a Problem"
-                raise PluginError(Problem(str(provider), what))
-            yield replace(problem, what=f"{problem.what} ({provider})")
 
 
 def _checks(drafted: ExportPlan, previews: Mapping[str, Preview]) -> Iterator[Check]:

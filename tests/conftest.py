@@ -1,18 +1,32 @@
 """What tests of several rooms share. TensorFlow is imported only by the fixtures that make graphs."""
 
+import importlib
+import importlib.metadata
 import os
 import shutil
+import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
 
-from exportkit.registry import load_plugins
+from exportkit.cli import hydra_app
+from exportkit.registry import DISABLE, GROUP, load_plugins
+from exportkit.testing import toys
 
 
 @pytest.fixture(autouse=True)
 def _own_directory(tmp_path, monkeypatch):
     """Every test starts in an empty directory of its own."""
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _no_other_plugins(monkeypatch):
+    """What else is installed beside exportkit has tests of its own."""
+    others = {entry.dist.name for entry in importlib.metadata.entry_points(group=GROUP)} - {"exportkit"}
+    monkeypatch.setenv(DISABLE, ",".join(sorted(others)))
+    hydra_app.plugins.cache_clear()
 
 
 @pytest.fixture
@@ -31,22 +45,8 @@ def corpus():
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory):
-    """A factory of checkpoints with their .meta, each made once: ``checkpoint("dense")`` for a function in toy_models."""
-    import toy_models
-
-    made = {}
-
-    def make(name):
-        if name not in made:
-            directory = tmp_path_factory.mktemp(name)
-            arguments = []
-            if name == "table":
-                (directory / "words.txt").write_text("red\ngreen\nblue\n")
-                arguments = [str(directory / "words.txt")]
-            made[name] = toy_models.save(getattr(toy_models, name), directory, *arguments)
-        return made[name]
-
-    return make
+    """A factory of checkpoints with their .meta, each made once: ``checkpoint("dense")``."""
+    return cache(lambda name: toys.checkpoint(name, tmp_path_factory.mktemp(name)))
 
 
 @pytest.fixture
@@ -62,3 +62,27 @@ def copied(checkpoint, tmp_path):
         return target / source.name
 
     return copy
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """A factory of installed distributions: their metadata and one module, on sys.path as pip leaves them."""
+    site = tmp_path / "site"
+    site.mkdir()
+    monkeypatch.syspath_prepend(site)
+    made = []
+
+    def make(name, code, entry_points=None, version="1.2"):
+        module = name.replace("-", "_")
+        (site / f"{module}.py").write_text(code)
+        info = site / f"{module}-{version}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        lines = [f"{key} = {value}" for key, value in (entry_points or {name: module}).items()]
+        (info / "entry_points.txt").write_text("\n".join(["[exportkit]", *lines, ""]))
+        made.append(module)
+        importlib.invalidate_caches()
+
+    yield make
+    for module in made:
+        sys.modules.pop(module, None)

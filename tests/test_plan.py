@@ -672,7 +672,7 @@ def test_a_policy_is_not_asked_about_a_broken_plan(config):
     plugins = load_plugins({"rules": Policy(["not a problem"])})
     assert told(config({"version": -1}), plugins) == [f"version: is the integer -1; {NO_ZEROS}"]
     assert told(config(), plugins, PluginError) == [
-        "plugin rules of this process: exportkit_check_plan gave a str, not a Problem"
+        "plugin rules of this process: exportkit_check_plan returned ['not a problem'], not a list of Problems; mend it"
     ]
 
 

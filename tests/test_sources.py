@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from toy_models import ramp
+from exportkit.testing.graphs import ramp
 
 from exportkit import metagraph
 from exportkit.bundle import Bundle
@@ -23,8 +23,8 @@ v1 = tf.compat.v1
 HEADER = """
 import numpy as np
 import tensorflow as tf
-import toy_models
-from toy_models import ramp, variable
+from exportkit.testing import graphs
+from exportkit.testing.graphs import ramp, variable
 v1 = tf.compat.v1
 called = []
 
@@ -111,7 +111,7 @@ def test_a_meta_of_another_name(checkpoint, copied, scratch):
     ("returned", "tensors", "captured"),
     [
         ("None", {}, False),
-        ("toy_models.averaged()", {}, False),
+        ("graphs.averaged()", {}, False),
         ("{'in': x, 'out': 'y:0', 'slope': slope}", {"in": "x:0", "out": "y:0", "slope": "slope:0"}, False),
         ("restore", {}, True),
         ("({'out': y}, restore)", {"out": "y:0"}, True),
@@ -126,7 +126,7 @@ def build():
     x = v1.placeholder(tf.float32, [None], "x")
     slope = variable("slope", np.float32(9))
     y = tf.multiply(x, slope, name="y")
-    return {returned.replace("toy_models.averaged()", "None")}
+    return {returned.replace("graphs.averaged()", "None")}
 """)
     given = checkpoint("averaged").prefix
     model = builder(module, checkpoint=Path(given)).build(scratch, ["y:0"])
@@ -203,7 +203,7 @@ def test_a_builder_that_fails(text, told, code, scratch, tmp_path):
 
 
 def test_values_have_to_come_from_somewhere(code, scratch):
-    source = builder(code("build = toy_models.averaged"))
+    source = builder(code("build = graphs.averaged"))
     assert refusal(ConfigError, source.build, scratch, []) == (
         "source.checkpoint: is not set, and the builder returned no restore function; set it"
     )
@@ -214,7 +214,7 @@ def test_values_have_to_come_from_somewhere(code, scratch):
 
 @pytest.mark.parametrize("name", ["dense", "resources", "partitioned", "queued", "averaged", "integers"])
 def test_captured_values_are_bit_for_bit_those_of_the_session(name, code, checkpoint, scratch):
-    module = code(f"def build():\n    toy_models.{name}()\n    return restore")
+    module = code(f"def build():\n    graphs.{name}()\n    return restore")
     saved = checkpoint(name)
     source = builder(module, checkpoint=Path(saved.prefix))
     model = source.build(scratch, [])
@@ -223,12 +223,12 @@ def test_captured_values_are_bit_for_bit_those_of_the_session(name, code, checkp
 
 
 def test_without_a_checkpoint_the_note_says_so(code, scratch):
-    source = builder(code("def build():\n    toy_models.dense()\n    return restore"))
+    source = builder(code("def build():\n    graphs.dense()\n    return restore"))
     assert source.build(scratch, []).notes == ["values as restore_fn left them"]
 
 
 def test_only_what_is_wanted_is_captured(code, scratch):
-    module = code("def build():\n    return toy_models.dense(), restore")
+    module = code("def build():\n    return graphs.dense(), restore")
     source = builder(module)
     assert_bits(
         values(source.build(scratch, ["scores", "x:0"])), {"dense/kernel": ramp(4, 3), "dense/bias": ramp(3, start=5.0)}
@@ -236,7 +236,7 @@ def test_only_what_is_wanted_is_captured(code, scratch):
 
 
 def test_what_a_wanted_operation_needs_is_captured(code, scratch):
-    module = code("def build():\n    return toy_models.dense(), restore")
+    module = code("def build():\n    return graphs.dense(), restore")
     source = builder(module)
     assert sorted(values(source.build(scratch, ["scores", "train"]))) == [
         "beta1_power",
@@ -251,7 +251,7 @@ def test_what_a_wanted_operation_needs_is_captured(code, scratch):
 
 
 def test_a_name_that_is_not_there_is_left_to_binding(code, scratch):
-    module = code("def build():\n    return toy_models.averaged() or restore")
+    module = code("def build():\n    return graphs.averaged() or restore")
     source = builder(module)
     assert sorted(values(source.build(scratch, ["y:0", "nothing:0"]))) == ["offset", "slope"]
 
@@ -398,7 +398,7 @@ def test_a_restore_function_that_changes_some(code, checkpoint, scratch):
     module = code(
         """
 def build():
-    toy_models.dense()
+    graphs.dense()
     saver = v1.train.Saver()
     def restore(session):
         saver.restore(session, CHECKPOINT)
@@ -415,7 +415,7 @@ def build():
 
 
 def test_a_restore_function_that_raises(code, scratch, tmp_path):
-    module = code("def build():\n    toy_models.averaged()\n    return lambda session: 1 / 0")
+    module = code("def build():\n    graphs.averaged()\n    return lambda session: 1 / 0")
     source = builder(module)
     assert refusal(ConfigError, source.build, scratch, []) == (
         f"the builder: restore function: raised ZeroDivisionError: division by zero ({tmp_path}/user_code.py:13)"

@@ -30,12 +30,12 @@ class Verify(PostStep):
     batch_sizes: list[int] = field(default_factory=list)
     """Numbers of rows to try; empty: 1, and all of the samples' but at least 2."""
 
-    timeout: float = 600.0
+    run_timeout: float = 600.0
     """Seconds that starting a model, or one run of it, may take."""
 
     def run(self, export: Export) -> dict[str, Any]:
         tolerance = Tolerance(self.atol, self.rtol)
-        proofs = {key: Proof(export, key, tolerance, self.batch_sizes, self.timeout) for key in export.meta_graphs}
+        proofs = {key: Proof(export, key, tolerance, self.batch_sizes, self.run_timeout) for key in export.meta_graphs}
         details = {key: proof.prove() for key, proof in proofs.items()}
         if problems := [problem for proof in proofs.values() for problem in proof.problems]:
             raise StepFailed(*dict.fromkeys(problems))
