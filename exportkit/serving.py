@@ -7,7 +7,7 @@ same code, in the same words.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from exportkit import binding, metagraph, weights
+from exportkit import binding, metagraph, rules, weights
 from exportkit.binding import Facts, Wiring
 from exportkit.bundle import Bundle
 from exportkit.errors import BindingError, Problem, WeightsError
@@ -72,7 +72,7 @@ def prepare(plan: ExportPlan, models: Mapping[str, Model]) -> tuple[Prepared, li
         sound = list(_sound(plan, wiring))
         whole = whole and len(sound) == len(wiring.signatures)
         needed = binding.used((plan.signatures[name] for name in sound), plan.bindings)
-        found += [*problems, *binding.computed({name: plan.bindings[name] for name in needed}, facts)]
+        found += [*problems, *rules.computed({name: plan.bindings[name] for name in needed}, facts)]
         cuts_known = all(name in wiring.names for name, b in plan.bindings.items() if isinstance(b, Constant | None))
         for name in sound:
             found += _signature_problems(name, plan, wiring, model.graph, facts, cuts_known)
@@ -116,7 +116,7 @@ def _signature_problems(
 ) -> Iterator[Problem]:
     """What is wrong with a signature; what it reaches is judged only where all that was to be baked was found."""
     signature, where = plan.signatures[key], f"signatures.{key}"
-    yield from binding.rules(where, signature, facts)
+    yield from rules.demands(where, signature, facts)
     fetches = wiring.fetches(plan.signatures, plan.bindings, [key])
     if cuts_known:
         yield from metagraph.problems(graph, fetches, _stops(plan, wiring, signature), where)

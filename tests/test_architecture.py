@@ -50,9 +50,10 @@ TABLE = {
     "native_worker": may("", "ml_dtypes numpy"),
     "native": may("errors metagraph native_worker protos", "numpy"),
     "binding": may("errors spec"),
+    "rules": may("binding errors spec"),
     "leaves": may("binding errors fields protos spec"),
     "weights": may("bundle errors metagraph spec"),
-    "serving": may("binding bundle errors metagraph spec weights"),
+    "serving": may("binding bundle errors metagraph rules spec weights"),
     "plugin": may("errors spec", "pluggy", late="capturing protos report serving", late_parties="tensorflow"),
     "samples": may("binding errors plugin protos spec sstable tensorbytes", "google google_crc32c numpy"),
     "proof": may(
@@ -61,8 +62,10 @@ TABLE = {
     "hookspecs": may("errors plugin report spec", "pluggy"),
     "registry": may("errors hookspecs plugin", "pluggy"),
     "capturing": may("bundle errors metagraph plugin weights", "numpy", late="protos", late_parties="tensorflow"),
-    "plan": may("binding bundle errors fields leaves metagraph plugin registry serving spec versions weights", "omegaconf"),
-    "savedmodel": may("binding bundle errors metagraph plugin protos runtime serving spec weights", "numpy tensorflow"),
+    "plan": may(
+        "binding rules bundle errors fields leaves metagraph plugin registry serving spec versions weights", "omegaconf"
+    ),
+    "savedmodel": may("binding rules bundle errors metagraph plugin protos runtime serving spec weights", "numpy tensorflow"),
     "pipeline": may(
         "bundle errors metagraph plan plugin registry report runtime serving spec versions",
         late="savedmodel",

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from exportkit.testing.graphs import ramp
 
 from exportkit import metagraph
 from exportkit.bundle import Bundle
@@ -17,6 +16,7 @@ from exportkit.plugin import SourceModel, capture
 from exportkit.sources.encoder import EncoderSource, ModelConfig
 from exportkit.sources.graph_builder import GraphBuilder
 from exportkit.sources.meta_graph import MetaGraphSource
+from exportkit.testing.graphs import ramp
 
 v1 = tf.compat.v1
 
