@@ -50,7 +50,7 @@ class TextSource(ModelSource):
     """Whether letters are made small before they are looked up."""
 
     separator: str = r"[^\pL\pM\pN']+"
-    """What stands between words: a regular expression of RE2, by default all but letters, digits and apostrophes."""
+    """What stands between words, beside white space: an RE2 pattern, by default all but letters, digits and apostrophes."""
 
     unknown: Any = "<unk>"
     """What a word becomes that the vocabulary does not have: a word of it, or an id."""

@@ -71,9 +71,8 @@ class Tokenizer:
         """
         import tensorflow as tf
 
-        text = sentences
+        text = tf.strings.regex_replace(sentences, r"\x00", SPACE)
         if self.lowercase:
-            text = tf.strings.regex_replace(text, r"\x00", SPACE)
             text = tf.strings.regex_replace(tf.strings.lower(text), "\u0130", "i\u0307")
             text = tf.strings.lower(text, encoding="utf-8")
         return tf.strings.regex_replace(text, self.separator, SPACE)
