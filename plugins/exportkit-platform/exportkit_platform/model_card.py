@@ -56,7 +56,7 @@ def _facts(export: Export, summary: str) -> dict[str, Any]:
         "version": export.version,
         "summary": summary,
         "owner": plan.config["vars"].get("owner"),
-        "source": _source(plan.config["source"]),
+        "sources": _source(plan.config["source"]),
         "meta_graphs": report.meta_graphs,
         "requests": {s.key: request(plan.name, s, plan.bindings) for m in report.meta_graphs for s in m.signatures},
         "weights": report.weights,
@@ -67,9 +67,10 @@ def _facts(export: Export, summary: str) -> dict[str, Any]:
 
 
 def _source(config: Mapping[str, Any]) -> dict[str, str]:
-    """The source's kind and what it names, a path by its last two parts; what it holds in mappings is the training's."""
-    told = {key: value for key, value in config.items() if isinstance(value, str | int) and not isinstance(value, bool)}
-    return {key: "/".join(str(value).split("/")[-2:]) for key, value in told.items()}
+    """The source's kind, and the checkpoint that it, or a source that it holds, was given, by its last two parts."""
+    held = [value for value in config.values() if isinstance(value, Mapping)]
+    checkpoint = next((c["checkpoint"] for c in [config, *held] if c.get("checkpoint")), None)
+    return {"source": config["kind"], **({"checkpoint": "/".join(checkpoint.split("/")[-2:])} if checkpoint else {})}
 
 
 def _shape(tensor: TensorReport) -> str:

@@ -62,9 +62,15 @@ class Notify(PostStep):
 
     def problems(self) -> list[Problem]:
         """What is wrong with the step before anything is published."""
-        wrong = [Problem(name, f"is {getattr(self, name)}", "write 1 or more") for name in ("attempts",) if self.attempts < 1]
-        if self.answer_within <= 0:
-            wrong.append(Problem("answer_within", f"is {self.answer_within}", "write a number of seconds"))
+        wrong = [
+            Problem(name, f"is {getattr(self, name):g}", f"write {do}")
+            for name, fits, do in (
+                ("attempts", self.attempts >= 1, "1 or more"),
+                ("answer_within", self.answer_within > 0, "a number of seconds"),
+                ("pause", self.pause >= 0, "a number of seconds, or 0"),
+            )
+            if not fits
+        ]
         for name in filter(None, (self.url_variable, self.token_variable)):
             if not os.environ.get(name):
                 wrong.append(Problem("", f"the environment variable {name} is not set", "set it, or leave the step out"))
