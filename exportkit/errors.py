@@ -90,6 +90,16 @@ def system_error(cause: OSError, path: str | os.PathLike[str]) -> EnvironmentFai
     return EnvironmentFailed(Problem(os.fspath(where), (cause.strerror or str(cause)).lower(), do))
 
 
+def brief(cause: BaseException) -> str:
+    """Somebody else's exception on one line: ``ValueError: what it said``."""
+    return shortened(f"{type(cause).__name__}: {' '.join(str(cause).split())}".removesuffix(": "))
+
+
+def shortened(text: str, most: int = 300) -> str:
+    """At most so much of a text."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
 def did_you_mean(name: str, known: Iterable[str], most: int = 3) -> str:
     """What to do about an unknown name: its nearest neighbours among `known`, or all of a few, or nothing."""
     known = sorted(set(known))

@@ -96,6 +96,18 @@ class Reader:
         return Path(tidy if os.path.realpath(tidy) == os.path.realpath(path) else path)
 
 
+def readable(hint: Any) -> bool:
+    """Whether a `Reader` can make a value of type `hint`."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return len(inner) == 2 and type(None) in inner and all(readable(t) for t in inner if t is not type(None))
+    if is_dataclass(hint):
+        return all(map(readable, _hints(hint).values()))
+    if (origin or hint) in (list, dict):
+        return all(map(readable, inner)) and (origin is not dict or inner[0] is str)
+    return hint is Any or hint in _SCALARS
+
+
 @cache
 def _hints(cls: type) -> dict[str, Any]:
     hints = get_type_hints(cls)

@@ -9,16 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from exportkit.building import build_source
 from exportkit.bundle import Bundle, prove
-from exportkit.errors import EnvironmentFailed, ExportKitError, PluginError, Problem, StepFailed, system_error
+from exportkit.errors import EnvironmentFailed, Problem, brief, system_error
 from exportkit.metagraph import Graph
 from exportkit.plan import wanted
-from exportkit.plugin import Export, ModelSource, Phase, SourceModel
+from exportkit.plugin import Export, Phase, SourceModel
 from exportkit.registry import Plugins, load_plugins
-from exportkit.report import ExportReport, MetaGraphReport, SignatureReport, StepReport, TensorReport, WeightsReport
+from exportkit.report import ExportReport, MetaGraphReport, SignatureReport, TensorReport, WeightsReport
 from exportkit.runtime import import_tensorflow
 from exportkit.serving import Model, Prepared, demand
 from exportkit.spec import ExportPlan
+from exportkit.stepping import run_steps
 from exportkit.versions import Claim
 
 if TYPE_CHECKING:
@@ -101,7 +103,7 @@ def _export(plan: ExportPlan, plugins: Plugins, report: ExportReport, scratch: P
         if plan.weights.prove:
             progress("prove")
             _prove(built.prepared, claim.directory, report)
-        _run_steps(plan, plugins, export, progress, Phase.AUGMENT, Phase.VERIFY, Phase.SEAL)
+        run_steps(plugins, export, progress, Phase.AUGMENT, Phase.VERIFY, Phase.SEAL)
         progress("commit")
         report.bytes = sum(path.stat().st_size for path in claim.directory.rglob("*") if path.is_file())
         with report.stage("commit"):
@@ -111,7 +113,7 @@ def _export(plan: ExportPlan, plugins: Plugins, report: ExportReport, scratch: P
         claim.abandon()
         raise
     report.version, report.directory, export.version = claim.number, str(export.directory), claim.number
-    _run_steps(plan, plugins, export, progress, Phase.PUBLISH)
+    run_steps(plugins, export, progress, Phase.PUBLISH)
 
 
 def _build(plan: ExportPlan, plugins: Plugins, report: ExportReport, scratch: Path, progress: Progress) -> Built:
@@ -121,7 +123,10 @@ def _build(plan: ExportPlan, plugins: Plugins, report: ExportReport, scratch: Pa
     progress("build")
     with report.stage("build"):
         sources = _sources(plan, plugins, scratch)
-        models = {id(source): _model(source) for source in sources.values()}
+        models = {
+            id(source): Model(Graph(source.meta_graph), source.tensors, Bundle(source.checkpoint))
+            for source in sources.values()
+        }
         prepared = demand(plan, {key: models[id(source)] for key, source in sources.items()})
     progress("bind")
     with report.stage("bind"):
@@ -142,22 +147,9 @@ def _sources(plan: ExportPlan, plugins: Plugins, scratch: Path) -> dict[str, Sou
         if id(source) not in built:
             room = scratch / f"source-{len(built)}"
             room.mkdir()
-            built[id(source)] = _build_source(source, plugins, room, wanted(plan))
+            built[id(source)] = build_source(source, plugins, room, wanted(plan))
         found[key] = built[id(source)]
     return found
-
-
-def _build_source(source: ModelSource, plugins: Plugins, room: Path, wanted: list[str]) -> SourceModel:
-    provider = plugins.providers.get(type(source))
-    try:
-        model = source.build(room, wanted)
-    except (ExportKitError, OSError):
-        raise
-    except Exception as cause:
-        raise PluginError(Problem(f"source ({provider})", f"raised {_brief(cause)}")) from cause
-    if not isinstance(model, SourceModel):
-        raise PluginError(Problem(f"source ({provider})", f"build returned a {type(model).__name__}, not a SourceModel"))
-    return model
 
 
 def _model(source: SourceModel) -> Model:
@@ -202,28 +194,7 @@ def _tensorflow_errors(where: Path) -> Iterator[None]:
         yield
     except tf.errors.OpError as cause:
         do = "free some space" if "space" in str(cause).lower() else ""
-        raise EnvironmentFailed(Problem(str(where), _brief(cause), do)) from cause
-
-
-def _run_steps(plan: ExportPlan, plugins: Plugins, export: Export, progress: Progress, *phases: Phase) -> None:
-    for name, step in plan.post.items():
-        if step.phase in phases:
-            progress(name)
-            with export.report.stage(name):
-                _run_step(name, step, plugins, export)
-
-
-def _run_step(name: str, step: Any, plugins: Plugins, export: Export) -> None:
-    line = StepReport(kind=step.kind, phase=step.phase.name, status="failed")
-    export.report.steps.append(line)
-    try:
-        line.details = dict(step.run(export) or {})
-        line.status = "passed"
-    except ExportKitError:
-        raise
-    except Exception as cause:
-        provider = plugins.providers.get(type(step))
-        raise StepFailed(Problem(f"post.{name} ({provider})", f"raised {_brief(cause)}")) from cause
+        raise EnvironmentFailed(Problem(str(where), brief(cause), do)) from cause
 
 
 def _describe(plan: ExportPlan, built: Built, report: ExportReport) -> None:
@@ -271,7 +242,3 @@ def _finish(plan: ExportPlan, plugins: Plugins, report: ExportReport) -> None:
             log.warning("%s", system_error(error, plan.report))
     for error in plugins.notify("exportkit_export_finished", report=report):
         log.warning("%s", error)
-
-
-def _brief(cause: BaseException) -> str:
-    return f"{type(cause).__name__}: {' '.join(str(cause).split())[:300]}"

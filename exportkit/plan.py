@@ -5,7 +5,7 @@ checkpoint key is told before anything is built. Of code, what `ast` and the che
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from exportkit import binding, leaves, versions, weights
+from exportkit.building import preview_source
 from exportkit.bundle import Bundle
-from exportkit.errors import ConfigError, ExportKitError, Problem, did_you_mean
+from exportkit.errors import ConfigError, ExportKitError, PluginError, Problem, brief, did_you_mean
 from exportkit.fields import UNSET, Reader
 from exportkit.metagraph import Graph
 from exportkit.plugin import ModelSource, PostStep, Preview
@@ -38,11 +39,11 @@ def plan(config: Mapping[str, Any] | DictConfig, plugins: Plugins | None = None)
     data = _plain(config)
     reader = Reader(Path.cwd())
     drafted = _draft(data, reader, plugins)
-    previews = _previews(drafted, reader)
+    previews = _previews(drafted, reader, plugins)
     if drafted.source is not None:
         _check_models(drafted, previews, reader)
     if not reader.problems:
-        reader.problems += _policies(drafted, plugins)
+        reader.problems += plugins.policy_problems(drafted)
     if reader.problems:
         raise ConfigError(*reader.problems)
     drafted.checks = list(_checks(drafted, previews))
@@ -128,7 +129,18 @@ def _source(value: Any, reader: Reader, plugins: Plugins, where: str) -> ModelSo
     if not isinstance(value, Mapping) or value.get("kind") not in plugins.sources:
         kind = str(value.get("kind")) if isinstance(value, Mapping) else str(value)
         return reader.problem(f"{where}.kind", f"there is no source '{kind}'", did_you_mean(kind, plugins.sources))
-    return reader.read(plugins.sources[value["kind"]], value, where)
+    return _made(plugins.sources[value["kind"]], value, reader, plugins, where)
+
+
+def _made(cls: type, value: Any, reader: Reader, plugins: Plugins, where: str) -> Any:
+    """A source or step; what its own checks raise as a ConfigError are problems like all others."""
+    try:
+        return reader.read(cls, value, where)
+    except ConfigError as error:
+        reader.problems += [problem.under(where) for problem in error.problems]
+    except (Exception, SystemExit) as cause:
+        raise PluginError(Problem(f"{where} ({plugins.providers[cls]})", f"raised {brief(cause)}")) from cause
+    return None
 
 
 def _sources(value: Any, meta_graphs: Mapping[str, Any], reader: Reader, plugins: Plugins) -> dict[str, ModelSource]:
@@ -152,10 +164,16 @@ def _steps(value: Any, reader: Reader, plugins: Plugins) -> dict[str, PostStep]:
     for name, step in (value or {}).items():
         kind = step.get("kind") if isinstance(step, Mapping) else None
         if kind in plugins.steps:
-            steps[name] = reader.read(plugins.steps[kind], step, f"post.{name}")
+            steps[name] = _made(plugins.steps[kind], step, reader, plugins, f"post.{name}")
+            reader.problems += _timeouts(steps[name], f"post.{name}")
         elif kind not in (None, UNSET):
             reader.problem(f"post.{name}.kind", f"there is no step '{kind}'", did_you_mean(kind, plugins.steps))
     return dict(sorted(((n, s) for n, s in steps.items() if s), key=lambda pair: pair[1].phase))
+
+
+def _timeouts(step: PostStep | None, where: str) -> Iterator[Problem]:
+    if step is not None and step.timeout is not None and not step.timeout > 0:
+        yield Problem(f"{where}.timeout", f"is {step.timeout:g}", "write a number of seconds above 0, or null for no limit")
 
 
 def _export_dir(value: Any, reader: Reader) -> Path:
@@ -191,7 +209,7 @@ def _warnings(drafted: ExportPlan) -> Iterator[str]:
             yield f"post.{name}: ignored, as the step was not chosen (post=[…,{name}])"
 
 
-def _previews(drafted: ExportPlan, reader: Reader) -> dict[str, Preview]:
+def _previews(drafted: ExportPlan, reader: Reader, plugins: Plugins) -> dict[str, Preview]:
     """Meta graph key → what its source tells unbuilt; sources that several meta graphs share are asked once."""
     asked: dict[int, Preview] = {}
     previews: dict[str, Preview] = {}
@@ -201,7 +219,7 @@ def _previews(drafted: ExportPlan, reader: Reader) -> dict[str, Preview]:
             continue
         where = f"meta_graphs.{key}.source" if key in drafted.sources else "source"
         if id(source) not in asked:
-            asked[id(source)] = source.preview()
+            asked[id(source)] = preview_source(source, plugins)
             reader.problems += [problem.under(where) for problem in asked[id(source)].problems]
         previews[key] = asked[id(source)]
     return previews
@@ -232,12 +250,6 @@ def _open(preview: Preview, reader: Reader) -> Bundle | None:
     except ExportKitError as error:
         reader.problems += [p for p in error.problems if p not in reader.problems]
         return None
-
-
-def _policies(drafted: ExportPlan, plugins: Plugins) -> Iterator[Problem]:
-    for provider, problems in plugins.call("exportkit_check_plan", plan=drafted):
-        for problem in problems or ():
-            yield replace(problem, what=f"{problem.what} ({provider})")
 
 
 def _checks(drafted: ExportPlan, previews: Mapping[str, Preview]) -> Iterator[Check]:

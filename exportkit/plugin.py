@@ -64,7 +64,8 @@ class ModelSource(ABC):
     """Where a model comes from. The class is its name, its config schema, its docs and its behaviour.
 
     Fields are config keys; a string literal below a field documents it. A field of type `Path` is made absolute before
-    anything runs. `kind` names the source in the config group ``source``.
+    anything runs. `kind` names the source in the config group ``source``. What `__post_init__` raises as a ConfigError is told
+    with the plan's other problems.
     """
 
     kind: str
@@ -84,7 +85,10 @@ class ModelSource(ABC):
 
 
 class Phase(IntEnum):
-    """When a step runs, and what it may do: only AUGMENT and SEAL write to the version, PUBLISH to the outside."""
+    """When a step runs, and what it may do: only AUGMENT and SEAL add files to the version, PUBLISH writes to the outside.
+
+    No phase changes or removes what is there. The version's files are compared around each step.
+    """
 
     AUGMENT = 1
     VERIFY = 2
@@ -97,11 +101,14 @@ class PostStep(ABC):
     """A step after the version was written; what it returns is its entry in the report.
 
     Raise `exportkit.errors.StepFailed` to refuse the export. `phase` says when it runs; within a phase
-    the config's order counts.
+    the config's order counts. What `__post_init__` raises as a ConfigError is told with the plan's other problems.
     """
 
     kind: str
     phase: ClassVar[Phase]
+
+    timeout: float | None = None
+    """Seconds that the step may take; null for no limit. With a limit it runs in a thread of its own."""
 
     @abstractmethod
     def run(self, export: Export) -> Mapping[str, Any] | None:

@@ -1,21 +1,26 @@
 """Discovery of plugins, each attributed to the distribution that it came from.
 
 pluggy calls implementations in an order that depends on what is installed, and raises without naming the plugin; so the
-implementations are called here one by one, sorted, and whatever goes wrong names plugin, distribution and cause.
+implementations are called here one by one, sorted, and whatever goes wrong names plugin, distribution and cause. What they
+print goes to stderr: stdout is the answer of a command, of tab completion too.
 """
 
 import importlib.metadata
+import importlib.util
 import inspect
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from contextlib import redirect_stdout
+from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 from typing import Any, get_type_hints
 
 import pluggy
 
 from exportkit import hookspecs
-from exportkit.errors import PluginError, Problem, did_you_mean
+from exportkit.errors import PluginError, Problem, brief, did_you_mean, shortened
+from exportkit.fields import readable
 from exportkit.plugin import ModelSource, Phase, PostStep
 
 GROUP = "exportkit"
@@ -57,6 +62,13 @@ class Plugins:
         """Call the implementations of `hook` one by one; each answer comes with who gave it."""
         for provider, implementation in self.hooks.get(hook, ()):
             yield provider, _guard(provider, hook, implementation, arguments)
+
+    def policy_problems(self, plan: Any) -> Iterator[Problem]:
+        """What the plugins' policies have against a plan, each problem with who says so."""
+        hook = "exportkit_check_plan"
+        for provider, answer in self.call(hook, plan=plan):
+            for problem in _checked(provider, hook, answer or [], lambda p: isinstance(p, Problem), "Problems"):
+                yield replace(problem, what=f"{problem.what} ({provider})")
 
     def notify(self, hook: str, **arguments: Any) -> Iterator[PluginError]:
         """Call the implementations of `hook`, all of them; yields what went wrong with each."""
@@ -105,20 +117,27 @@ def _installed() -> Iterator[tuple[Provider, Any]]:
 
 def _import(provider: Provider, entry: importlib.metadata.EntryPoint) -> Any:
     try:
-        return entry.load()
+        with redirect_stdout(sys.stderr):
+            return entry.load()
     except (Exception, SystemExit) as cause:
-        raise _failure(provider, f"cannot be imported: {_brief(cause)}") from cause
+        raise _failure(provider, f"cannot be imported: {brief(cause)}") from cause
 
 
 def _register(manager: pluggy.PluginManager, provider: Provider, plugin: Any) -> None:
+    implemented = False
     for name in dir(plugin):
         if options := manager.parse_hookimpl_opts(plugin, name):
             _check_hook(provider, options.get("specname") or name, getattr(plugin, name), options)
+            implemented = True
+        elif name in _hook_names():
+            raise _failure(provider, f"{name} is not marked as a hook; put @hookimpl above it")
+    if not implemented:
+        raise _failure(provider, f"implements no hook; there are {', '.join(_hook_names())}")
     try:
         manager.register(plugin, name=provider.plugin)
         manager.check_pending()
     except (pluggy.PluginValidationError, ValueError) as cause:
-        raise _failure(provider, _brief(cause)) from cause
+        raise _failure(provider, brief(cause)) from cause
 
 
 def _check_hook(provider: Provider, hook: str, function: Any, options: Mapping[str, Any]) -> None:
@@ -147,10 +166,11 @@ def _implementations(manager: pluggy.PluginManager, hook: str, providers: Mappin
 
 def _guard(provider: Provider, hook: str, impl: pluggy.HookImpl, arguments: Mapping[str, Any]) -> Any:
     try:
-        answer = impl.function(*(arguments[name] for name in impl.argnames))
-        return list(answer) if isinstance(answer, Iterable) and not isinstance(answer, str) else answer
+        with redirect_stdout(sys.stderr):
+            answer = impl.function(*(arguments[name] for name in impl.argnames))
+            return list(answer) if isinstance(answer, Iterable) and not isinstance(answer, str) else answer
     except (Exception, SystemExit) as cause:
-        raise _failure(provider, f"{hook} raised {_brief(cause)}") from cause
+        raise _failure(provider, f"{hook} raised {brief(cause)}") from cause
 
 
 def _collect(hooks: dict[str, list[tuple[Provider, Any]]]) -> Plugins:
@@ -158,9 +178,10 @@ def _collect(hooks: dict[str, list[tuple[Provider, Any]]]) -> Plugins:
     plugins.sources = _classes(plugins, "exportkit_model_sources", ModelSource)
     plugins.steps = _classes(plugins, "exportkit_post_steps", PostStep)
     for provider, packages in plugins.call("exportkit_conf_packages"):
-        plugins.conf_packages += _checked(
-            provider, "exportkit_conf_packages", packages, lambda p: isinstance(p, str), "package names"
-        )
+        hook = "exportkit_conf_packages"
+        for package in _checked(provider, hook, packages, lambda p: isinstance(p, str), "package names"):
+            _check_package(provider, package)
+            plugins.conf_packages.append(package)
     return plugins
 
 
@@ -181,6 +202,8 @@ def _classes(plugins: Plugins, hook: str, base: type) -> dict[str, type]:
 def _check_class(provider: Provider, cls: type, base: type) -> None:
     """Whether a config can be read into `cls`, and it does what `base` asks for."""
     offer = f"offers {_NOUNS[base]} '{cls.kind}'"
+    if not cls.kind.isidentifier():
+        raise _failure(provider, f"{offer}, which cannot be an option's name; write letters, digits and _")
     if "__annotations__" in vars(cls) and "__dataclass_fields__" not in vars(cls):
         raise _failure(provider, f"{offer}, which is not a dataclass; put @dataclass(kw_only=True) above it")
     if missing := sorted(cls.__abstractmethods__):
@@ -188,14 +211,27 @@ def _check_class(provider: Provider, cls: type, base: type) -> None:
     if base is PostStep and not isinstance(getattr(cls, "phase", None), Phase):
         raise _failure(provider, f"{offer} without a phase; set phase to one of Phase")
     try:
-        get_type_hints(cls)
+        hints = get_type_hints(cls)
     except Exception as cause:
-        raise _failure(provider, f"{offer}, whose fields cannot be read: {_brief(cause)}") from cause
+        raise _failure(provider, f"{offer}, whose fields cannot be read: {brief(cause)}") from cause
+    for name in (f.name for f in fields(cls) if not readable(hints[f.name])):
+        type_ = getattr(hints[name], "__name__", hints[name])
+        do = "use str, int, float, bool, Path, list, dict, a dataclass, one of these or None, or Any"
+        raise _failure(provider, f"{offer}, whose field '{name}' of type {type_} no config can hold; {do}")
+
+
+def _check_package(provider: Provider, package: str) -> None:
+    try:
+        found = importlib.util.find_spec(package)
+    except Exception as cause:
+        raise _failure(provider, f"the config package {package} cannot be found: {brief(cause)}") from cause
+    if found is None:
+        raise _failure(provider, f"there is no config package {package}")
 
 
 def _checked(provider: Provider, hook: str, answer: Any, fits: Any, wanted: str) -> list[Any]:
     if not isinstance(answer, list) or not all(map(fits, answer)):
-        raise _failure(provider, f"{hook} returned {_shortened(repr(answer))}, not a list of {wanted}")
+        raise _failure(provider, f"{hook} returned {shortened(repr(answer))}, not a list of {wanted}")
     return answer
 
 
@@ -203,11 +239,3 @@ def _failure(provider: Provider, what: str, also: Provider | None = None) -> Plu
     names = [p.plugin if also is None or also.plugin != provider.plugin else p.distribution for p in (provider, also) if p]
     off = f"upgrade or uninstall it, or switch it off with {DISABLE}={' or '.join(names)}"
     return PluginError(Problem(str(provider), what, "mend it" if provider.distribution == _OURS else off))
-
-
-def _brief(cause: BaseException) -> str:
-    return _shortened(f"{type(cause).__name__}: {' '.join(str(cause).split())}")
-
-
-def _shortened(text: str, most: int = 300) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"

@@ -66,7 +66,8 @@ class ExportReport:
     """What came of an export.
 
     Attributes:
-        status: ``exported`` or ``failed``.
+        status: ``exported`` or ``failed``. A failed export has a `version` where that was committed before a step of PUBLISH
+            failed: the version stays.
         error: the failure's text, one line per problem.
         stages: seconds per stage, in the order in which they ran.
     """

@@ -1,12 +1,16 @@
 """What tests of several rooms share. TensorFlow is imported only by the fixtures that make graphs."""
 
+import importlib
 import os
 import shutil
+import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from exportkit.registry import load_plugins
+from exportkit.testing import toys
 
 
 @pytest.fixture(autouse=True)
@@ -31,22 +35,8 @@ def corpus():
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory):
-    """A factory of checkpoints with their .meta, each made once: ``checkpoint("dense")`` for a function in toy_models."""
-    import toy_models
-
-    made = {}
-
-    def make(name):
-        if name not in made:
-            directory = tmp_path_factory.mktemp(name)
-            arguments = []
-            if name == "table":
-                (directory / "words.txt").write_text("red\ngreen\nblue\n")
-                arguments = [str(directory / "words.txt")]
-            made[name] = toy_models.save(getattr(toy_models, name), directory, *arguments)
-        return made[name]
-
-    return make
+    """A factory of checkpoints with their .meta, each made once: ``checkpoint("dense")``."""
+    return cache(lambda name: toys.checkpoint(name, tmp_path_factory.mktemp(name)))
 
 
 @pytest.fixture
@@ -62,3 +52,27 @@ def copied(checkpoint, tmp_path):
         return target / source.name
 
     return copy
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """A factory of installed distributions: their metadata and one module, on sys.path as pip leaves them."""
+    site = tmp_path / "site"
+    site.mkdir()
+    monkeypatch.syspath_prepend(site)
+    made = []
+
+    def make(name, code, entry_points=None, version="1.2"):
+        module = name.replace("-", "_")
+        (site / f"{module}.py").write_text(code)
+        info = site / f"{module}-{version}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        lines = [f"{key} = {value}" for key, value in (entry_points or {name: module}).items()]
+        (info / "entry_points.txt").write_text("\n".join(["[exportkit]", *lines, ""]))
+        made.append(module)
+        importlib.invalidate_caches()
+
+    yield make
+    for module in made:
+        sys.modules.pop(module, None)

@@ -1,8 +1,9 @@
-"""Small graphs with the traits of real training graphs; every variable has a value of its own that a test can name."""
+"""Small graphs with the traits of real training graphs: slots, queues, tables, partitions, moving averages.
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+Every variable has a value of its own that a test can name, except in `softmax`, where they are drawn. This room imports
+TensorFlow; `exportkit.testing.toys` imports it where a checkpoint is made. A config can name a graph as
+``exportkit.testing.graphs:softmax``.
+"""
 
 import numpy as np
 import tensorflow as tf
@@ -17,6 +18,19 @@ def ramp(*shape, start=0.0, step=0.125):
 
 def variable(name, value, **options):
     return v1.get_variable(name, initializer=tf.constant(value), **options)
+
+
+def softmax(inputs=4, outputs=3):
+    """A dense softmax layer with an Adam optimizer: x → probs, and placeholders that only training feeds."""
+    x = v1.placeholder(tf.float32, [None, inputs], "x")
+    labels = v1.placeholder(tf.int64, [None], "labels")
+    kernel = v1.get_variable("dense/kernel", [inputs, outputs], initializer=v1.random_normal_initializer())
+    bias = v1.get_variable("dense/bias", [outputs], initializer=v1.random_normal_initializer())
+    logits = tf.nn.bias_add(tf.matmul(x, kernel), bias, name="logits")
+    probs = tf.nn.softmax(logits, name="probs")
+    loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits), name="loss")
+    v1.train.AdamOptimizer().minimize(loss, name="train_op")
+    return {"x": x, "probs": probs}
 
 
 def dense(resource=False):
@@ -84,25 +98,3 @@ def integers():
     """A counter as output, one as input, and a variable that is not a float."""
     x = v1.placeholder(tf.int64, [None], "x")
     tf.add(x, variable("step", np.int64(7)), name="counted")
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A checkpoint on disk: its prefix, and the values of its variables by name, whole where they are partitioned."""
-
-    prefix: str
-    values: dict[str, np.ndarray]
-
-    @property
-    def meta(self):
-        return f"{self.prefix}.meta"
-
-
-def save(build: Callable, directory: Path, *args) -> Checkpoint:
-    """Build a graph, initialise it, and save it in `directory` as its training would."""
-    with tf.Graph().as_default() as graph, v1.Session(graph=graph) as session:
-        build(*args)
-        session.run(v1.global_variables_initializer())
-        prefix = v1.train.Saver().save(session, str(directory / "model.ckpt"), global_step=3)
-        reader = tf.train.load_checkpoint(prefix)
-        return Checkpoint(prefix, {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()})

@@ -1,0 +1,116 @@
+"""The conformance suite of a post-export step."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+import exportkit
+from exportkit.errors import ExportKitError, StepFailed
+from exportkit.plugin import Phase, PostStep
+from exportkit.report import ExportReport
+from exportkit.testing import toys
+from exportkit.testing.suite import PluginSuite, content, export
+
+
+class StepSuite(PluginSuite):
+    """Subclass it and say which step; `keys` sets its keys, `config` another model than the toy.
+
+    Attributes:
+        step: the class under test.
+    """
+
+    step: ClassVar[type[PostStep]]
+    group = "post"
+
+    @property
+    def plugin(self) -> type[PostStep]:
+        return self.step
+
+    def config(self, directory: Path) -> dict[str, Any]:
+        prefix = toys.checkpoint("softmax", directory).prefix
+        samples = {"serving_default": {"x": [[1.0, 2.0, 3.0, 4.0], [4.0, 3.0, 2.0, 1.0]]}}
+        post = {self.step.kind: {"kind": self.step.kind, **self.keys(directory)}}
+        return toys.config(prefix, directory.parent, samples=samples, post=post)
+
+    def check(self, directory: Path, report: ExportReport) -> None:
+        """What else shall hold of the exported version and the report."""
+
+    def test_its_phase_is_declared(self):
+        assert isinstance(self.step.phase, Phase)
+        assert "phase" not in {field.name for field in self.own_fields()}, "a phase is the class's, no config may change it"
+
+    def test_it_passes(self, data, plugins):
+        report = export(data, plugins)
+        assert [(line.kind, line.phase, line.status) for line in report.steps] == [
+            (self.step.kind, self.step.phase.name, "passed")
+        ]
+        self.check(Path(report.directory), report)
+
+    def test_its_details_are_plain_data(self, data, plugins):
+        details = export(data, plugins).steps[0].details
+        assert json.loads(json.dumps(details)) == _plain(details)
+
+    def test_it_writes_what_its_phase_allows(self, data, plugins):
+        with_step = content(Path(export(data, plugins).directory))
+        without = content(Path(export({**data, "post": {}}, plugins).directory))
+        assert {name: with_step.get(name) for name in without} == without, "what was there is as it was"
+        if self.step.phase in (Phase.VERIFY, Phase.PUBLISH):
+            assert sorted(with_step) == sorted(without), "a step of this phase adds nothing"
+
+    def test_the_version_answers_as_without_it(self, data, plugins):
+        signature, sample = next(iter(data["samples"].items()))
+        answers = [
+            toys.served(export(config, plugins).directory, signature, sample)["probs"].tolist()
+            for config in (data, {**data, "post": {}})
+        ]
+        assert answers[0] == answers[1]
+
+    def test_it_may_be_chosen_under_another_name(self, data, plugins):
+        other = {**data, "post": {"another_name": self.at(data)}}
+        assert export(other, plugins).steps[0].status == "passed"
+
+    def test_it_runs_twice(self, data, plugins):
+        assert [export(data, plugins).steps[0].status for _ in range(2)] == ["passed", "passed"]
+
+    def test_it_runs_within_a_time_limit(self, data, plugins):
+        """A step with a timeout runs in a thread of its own."""
+        assert export(self.changed(data, timeout=300.0), plugins).steps[0].status == "passed"
+
+    def test_it_runs_beside_several_meta_graphs(self, data, plugins):
+        tags = {"serving": {"tags": ["serve"]}, "gpu": {"tags": ["serve", "gpu"]}}
+        assert export({**data, "meta_graphs": tags}, plugins).steps[0].status == "passed"
+
+    def test_it_runs_or_refuses_without_samples(self, data, plugins):
+        try:
+            assert export({**data, "samples": {}}, plugins).steps[0].status == "passed"
+        except ExportKitError as refusal:
+            assert all(problem.where and problem.what for problem in refusal.problems)
+
+    def test_an_error_after_its_work_leaves_no_version(self, data, plugins, monkeypatch):
+        def run_and_raise(step, export):
+            work(step, export)
+            raise RuntimeError("raised\nby the suite")
+
+        work = self.step.run
+        monkeypatch.setattr(self.step, "run", run_and_raise)
+        with pytest.raises(StepFailed) as failed:
+            export(data, plugins)
+        said, provider = str(failed.value), plugins.providers[self.step]
+        assert said.startswith(f"post.{self.step.kind} ({provider}): raised RuntimeError: raised by the suite")
+        base = Path(data["export_dir"])
+        assert [path.name for path in base.iterdir()] == (["1"] if self.step.phase is Phase.PUBLISH else [])
+
+    def test_a_plan_names_it_and_its_phase(self, data, plugins):
+        checks = exportkit.plan(data, plugins).checks
+        assert [(line.stage, line.checked) for line in checks if line.what == self.step.kind] == [
+            (self.step.phase.name.lower(), False)
+        ]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value

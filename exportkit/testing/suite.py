@@ -1,0 +1,338 @@
+"""The checks that sources and steps have in common: what a class says of itself, and how a config is read into it."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import MISSING, Field, fields
+from fnmatch import fnmatch
+from pathlib import Path
+from types import UnionType
+from typing import Any, ClassVar, Union, get_args, get_origin, get_type_hints
+
+import pytest
+import yaml
+
+import exportkit
+from exportkit.cli import hydra_app, main
+from exportkit.cli.fielddocs import field_docs
+from exportkit.errors import ConfigError, ExportKitError
+from exportkit.registry import Plugins, load_plugins
+
+LINE = 120
+QUICK = 1.0  # seconds that a plan may take, on any machine; a second more would be TensorFlow's import
+_PLAN = """
+import importlib, json, sys, time
+importlib.import_module(sys.argv[1])
+early = "tensorflow" in sys.modules
+import exportkit
+plugins = exportkit.load_plugins()
+started = time.perf_counter()
+exportkit.plan(json.load(open(sys.argv[2])), plugins)
+seconds = time.perf_counter() - started
+json.dump([early, "tensorflow.python" in sys.modules, seconds], open(sys.argv[3], "w"))
+"""
+_MADE: dict[tuple[type, str], Any] = {}
+
+
+class PluginSuite:
+    """What `SourceSuite` and `StepSuite` share.
+
+    Attributes:
+        plugin: the class under test.
+        group: the config group that it is of.
+        varies: patterns of files in a version whose bytes may differ from export to export, as those of a signature do.
+    """
+
+    plugin: ClassVar[type]
+    group: ClassVar[str]
+    varies: ClassVar[Sequence[str]] = ()
+
+    def keys(self, directory: Path) -> dict[str, Any]:
+        """The keys that a config sets, without `kind`; what they name on disk is written below the empty `directory`."""
+        return {}
+
+    def config(self, directory: Path) -> dict[str, Any]:
+        """A whole config that exports with the plugin, everything that it reads below `directory`."""
+        raise NotImplementedError
+
+    # What the checks use
+
+    @pytest.fixture(autouse=True)
+    def _own_directory(self, tmp_path, monkeypatch):
+        hydra_app.plugins.cache_clear()
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(tempfile, "tempdir", str(empty(tmp_path / "temp")))
+
+    @pytest.fixture
+    def plugins(self) -> Plugins:
+        return load_plugins()
+
+    @pytest.fixture
+    def data(self, tmp_path) -> dict[str, Any]:
+        return self.config(empty(tmp_path / "given"))
+
+    @pytest.fixture
+    def outcome(self, tmp_path_factory) -> tuple[bool, bool, float]:
+        """Whether importing the module imports TensorFlow, whether planning does, and the seconds of a plan."""
+        return self.once("outcome", lambda: self._planned_elsewhere(tmp_path_factory.mktemp("plan")))
+
+    def once(self, name: str, make: Callable[[], Any]) -> Any:
+        """What `make` returned when it was first asked for in this class."""
+        key = type(self), name
+        if key not in _MADE:
+            _MADE[key] = make()
+        return _MADE[key]
+
+    def _planned_elsewhere(self, directory: Path) -> tuple[bool, bool, float]:
+        data = self.config(empty(directory / "given"))
+        (directory / "config.json").write_text(json.dumps(data))
+        command = [sys.executable, "-c", _PLAN, self.plugin.__module__, "config.json", "outcome.json"]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), "importing and planning is silent, and passes"
+        return tuple(json.loads((directory / "outcome.json").read_text()))
+
+    def at(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """The part of a config that is read into the plugin's class."""
+        part = data["source"] if self.group == "source" else data["post"][self.plugin.kind]
+        assert part["kind"] == self.plugin.kind
+        return part
+
+    def changed(self, data: Mapping[str, Any], **keys: Any) -> dict[str, Any]:
+        """The config with other keys for the plugin."""
+        part = {**self.at(data), **keys}
+        return {**data, "source": part} if self.group == "source" else {**data, "post": {self.plugin.kind: part}}
+
+    @property
+    def where(self) -> str:
+        return "source" if self.group == "source" else f"post.{self.plugin.kind}"
+
+    def refused(self, data: Mapping[str, Any], plugins: Plugins) -> list[str]:
+        """The problems for which a plan is refused."""
+        with pytest.raises(ConfigError) as refusal:
+            exportkit.plan(data, plugins)
+        return str(refusal.value).splitlines()
+
+    def own_fields(self) -> list[Field]:
+        return [field for field in fields(self.plugin) if field.name != "kind"]
+
+    # What the class says of itself
+
+    def test_it_is_found_by_its_kind(self, plugins):
+        known = plugins.sources if self.group == "source" else plugins.steps
+        assert known.get(self.plugin.kind) is self.plugin, "is it installed, with an entry point and a hook that offers it?"
+
+    def test_its_distribution_is_known(self, plugins):
+        provider = plugins.providers[self.plugin]
+        assert provider.distribution and provider.version
+
+    def test_its_kind_is_a_name_for_an_option(self):
+        kind = self.plugin.kind
+        assert kind.isidentifier() and kind == kind.lower() and kind.isascii()
+
+    def test_it_is_a_dataclass_of_keywords(self):
+        assert "__dataclass_fields__" in vars(self.plugin), "put @dataclass(kw_only=True) above the class"
+        assert [field.name for field in fields(self.plugin) if not field.kw_only] == []
+
+    def test_its_summary_is_a_sentence_on_one_line(self):
+        summary = (self.plugin.__doc__ or "").strip().partition("\n")[0]
+        assert not summary.startswith(f"{self.plugin.__name__}("), "it has no docstring of its own"
+        assert summary.endswith((".", "?", "!")) and len(summary) <= LINE
+
+    def test_every_field_is_documented(self):
+        undocumented = [doc.name for doc in field_docs(self.plugin) if doc.name != "kind" and not doc.doc]
+        assert undocumented == [], "write a text in quotes below each field"
+
+    def test_the_command_line_shows_every_field(self, capsys):
+        assert main(["plugins", self.plugin.kind]) == 0
+        shown = capsys.readouterr().out
+        assert [field.name for field in self.own_fields() if field.name not in shown] == []
+
+    # How a config is read into it
+
+    def test_its_config_composes_as_an_option(self, data, tmp_path, capsys):
+        composed = self._composed(data, tmp_path, capsys)
+        assert self.at(composed) == {**_defaults(self.plugin), **self.at(data)}
+
+    def test_a_composed_config_means_the_same(self, data, plugins, tmp_path, capsys):
+        composed = exportkit.plan(self._composed(data, tmp_path, capsys), plugins)
+        written = exportkit.plan(data, plugins)
+        assert (composed.source, composed.post) == (written.source, written.post)
+
+    def test_the_command_line_refuses_an_unknown_key(self, data, tmp_path, capsys):
+        self._written(data, tmp_path)
+        assert main(["model=suite", f"{self.where}.no_such_key=1", "--cfg", "job"]) == 2
+        assert "no_such_key" in capsys.readouterr().err
+
+    def test_defaults_are_those_of_the_class(self, data, plugins):
+        read = self.read(exportkit.plan(data, plugins))
+        for field in self.own_fields():
+            if field.name not in self.at(data) and field.default is not MISSING:
+                assert getattr(read, field.name) == field.default
+
+    def test_a_misspelt_key_gets_its_neighbour(self, data, plugins):
+        for field in self.own_fields():
+            misspelt = f"{field.name}{field.name[-1]}"
+            said = self.refused(self.changed(data, **{misspelt: None}), plugins)
+            assert any(line.startswith(f"{self.where}.{misspelt}: no such key; did you mean") for line in said), said
+
+    def test_a_wrong_type_is_told_with_its_path(self, data, plugins):
+        hints = get_type_hints(self.plugin)
+        for field in self.own_fields():
+            for wrong in _wrong(hints[field.name]):
+                said = self.refused(self.changed(data, **{field.name: wrong}), plugins)
+                assert any(line.startswith(f"{self.where}.{field.name}") for line in said), said
+
+    def test_a_missing_key_is_told_with_its_path(self, data, plugins):
+        for field in self.own_fields():
+            if field.default is MISSING and field.default_factory is MISSING:
+                said = self.refused(self.changed(data, **{field.name: "???"}), plugins)
+                assert any(line.startswith(f"{self.where}.{field.name}: is not set") for line in said), said
+
+    def read(self, plan: exportkit.ExportPlan) -> Any:
+        """The plugin's instance in a plan."""
+        return plan.source if self.group == "source" else plan.post[self.plugin.kind]
+
+    def _written(self, data: Mapping[str, Any], directory: Path) -> None:
+        chosen = {"override /source": data["source"]["kind"]}, {"override /post": list(data.get("post", {}))}
+        path = directory / "conf" / "model" / "suite.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("# @package _global_\n" + yaml.safe_dump({"defaults": list(chosen), **data}, sort_keys=False))
+
+    def _composed(self, data: Mapping[str, Any], directory: Path, capsys: Any) -> dict[str, Any]:
+        """What the command line makes of the config, as plain data again."""
+        self._written(data, directory)
+        code = main(["model=suite", "--cfg", "job"])
+        said = capsys.readouterr()
+        assert code == 0, said.err
+        return yaml.safe_load(said.out)
+
+    # What planning does
+
+    def test_importing_it_imports_no_tensorflow(self, outcome):
+        assert outcome[0] is False, "import it inside the methods that use it"
+
+    def test_planning_imports_no_tensorflow(self, outcome):
+        assert outcome[1] is False
+
+    def test_planning_is_quick(self, outcome):
+        assert outcome[2] < QUICK
+
+    def test_planning_writes_nothing(self, data, plugins, tmp_path):
+        before = tree(tmp_path)
+        exportkit.plan(data, plugins)
+        assert tree(tmp_path) == before
+
+    def test_planning_twice_is_the_same(self, data, plugins):
+        assert exportkit.plan(data, plugins) == exportkit.plan(data, plugins)
+
+    def test_a_plan_travels_to_another_process(self, data, plugins):
+        plan = exportkit.plan(data, plugins)
+        assert pickle.loads(pickle.dumps(plan)) == plan
+
+    # What exporting does
+
+    def test_an_export_changes_nothing_but_its_directory(self, data, plugins, tmp_path):
+        before = tree(tmp_path)
+        report = export(data, plugins)
+        left = tree(tmp_path)
+        base = Path(report.base_path)
+        assert {path: size for path, size in left.items() if base not in path.parents} == before
+        assert sorted(path.name for path in base.iterdir()) == ["1"]
+
+    def test_an_export_leaves_the_process_as_it_was(self, data, plugins):
+        with unchanged():
+            export(data, plugins)
+
+    def test_an_export_leaves_its_plan_as_it_was(self, data, plugins):
+        plan = exportkit.plan(data, plugins)
+        before = pickle.dumps(plan)
+        exportkit.run(plan, plugins)
+        assert pickle.dumps(plan) == before
+
+    def test_two_exports_are_the_same_bytes(self, data, plugins):
+        first, second = (content(Path(export(data, plugins).directory)) for _ in range(2))
+        assert sorted(first) == sorted(second)
+        differ = [name for name in first if first[name] != second[name]]
+        assert [name for name in differ if not any(fnmatch(name, pattern) for pattern in self.varies)] == []
+
+    def test_the_report_is_plain_data(self, data, plugins):
+        report = export(data, plugins)
+        assert json.loads(report.to_json())["status"] == "exported"
+
+    def test_what_is_missing_is_told_in_lines(self, data, plugins, tmp_path):
+        for path in sorted((tmp_path / "given").rglob("*"), reverse=True):
+            path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+        try:
+            export(data, plugins)
+        except ExportKitError as refusal:
+            assert all(problem.where and problem.what for problem in refusal.problems)
+
+
+def export(data: Mapping[str, Any], plugins: Plugins) -> exportkit.ExportReport:
+    """Plan and run."""
+    return exportkit.run(exportkit.plan(data, plugins), plugins)
+
+
+def tree(directory: Path) -> dict[Path, int]:
+    """The files below a directory, and their sizes."""
+    return {path: path.stat().st_size for path in directory.rglob("*") if path.is_file()}
+
+
+def content(directory: Path) -> dict[str, bytes]:
+    """The files below a directory by their names in it."""
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+@contextmanager
+def unchanged() -> Iterator[None]:
+    """Whether working directory, environment, threads and TensorFlow's mode are after what happens inside as before."""
+    import tensorflow as tf
+
+    def state() -> dict[str, Any]:
+        return {
+            "working directory": os.getcwd(),
+            "environment": dict(os.environ),
+            "threads": sorted(thread.name for thread in threading.enumerate()),
+            "eager execution": tf.executing_eagerly(),
+            "resource variables": tf.compat.v1.resource_variables_enabled(),
+            "default graph": len(tf.compat.v1.get_default_graph().get_operations()),
+        }
+
+    before = state()
+    yield
+    after = state()
+    assert [name for name in before if before[name] != after[name]] == []
+
+
+def empty(directory: Path) -> Path:
+    """A new directory."""
+    directory.mkdir()
+    return directory
+
+
+def _defaults(cls: type) -> dict[str, Any]:
+    """What the config has for keys that are not given."""
+    found = {}
+    for field in fields(cls):
+        value = field.default_factory() if field.default_factory is not MISSING else field.default
+        found[field.name] = "???" if value is MISSING else str(value) if isinstance(value, Path) else value
+    return found
+
+
+def _wrong(hint: Any) -> list[Any]:
+    """Values that a field of this type cannot hold."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return _wrong(next(kind for kind in inner if kind is not type(None)))
+    if hint in (str, Path):
+        return [["a", "list"], {"a": "mapping"}]
+    if hint in (int, float, bool):
+        return ["a text", ["a", "list"]]
+    return [] if hint is Any else [3, "a text"]

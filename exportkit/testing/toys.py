@@ -1,0 +1,115 @@
+"""Toy checkpoints, configs that export them, and what a version answers. TensorFlow is imported where it is used."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import exportkit
+from exportkit.registry import load_plugins
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint on disk: its prefix, and the values of its variables by name, whole where they are partitioned."""
+
+    prefix: str
+    values: dict[str, np.ndarray]
+
+    @property
+    def meta(self) -> str:
+        return f"{self.prefix}.meta"
+
+
+def checkpoint(name: str, directory: Path) -> Checkpoint:
+    """The graph `name` of `exportkit.testing.graphs`, saved in `directory`; ``table`` has its vocabulary there too."""
+    from exportkit.testing import graphs
+
+    arguments = []
+    if name == "table":
+        (directory / "words.txt").write_text("red\ngreen\nblue\n")
+        arguments = [str(directory / "words.txt")]
+    return save(lambda: getattr(graphs, name)(*arguments), directory)
+
+
+def save(build: Callable[[], Any], directory: Path, seed: int = 7, step: int = 3) -> Checkpoint:
+    """Build a graph, initialise it, and save it in `directory` with its .meta, as its training would."""
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    with tf.Graph().as_default() as graph, v1.Session(graph=graph) as session:
+        v1.set_random_seed(seed)
+        build()
+        session.run([v1.global_variables_initializer(), v1.local_variables_initializer()])
+        prefix = v1.train.Saver().save(session, str(directory / "model.ckpt"), global_step=step)
+    reader = tf.train.load_checkpoint(prefix)
+    return Checkpoint(prefix, {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()})
+
+
+def config(prefix: str, base: Path, **changes: Any) -> dict[str, Any]:
+    """A config that exports the graph `softmax` through its .meta; `changes` replace top-level keys."""
+    return {
+        "name": "toy",
+        "source": {"kind": "meta_graph", "checkpoint": prefix},
+        "bindings": {"x": "x:0", "probs": "probs:0"},
+        "signatures": {"serving_default": {"inputs": {"x": "x"}, "outputs": {"probs": "probs"}}},
+        "export_dir": str(base / "exports" / "toy"),
+        **changes,
+    }
+
+
+def export(data: Mapping[str, Any]) -> exportkit.ExportReport:
+    """Plan and run with the installed plugins."""
+    plugins = load_plugins()
+    return exportkit.run(exportkit.plan(data, plugins), plugins)
+
+
+def restored(prefix: str, fetches: Any, feeds: Mapping[str, Any]) -> Any:
+    """What the whole training graph answers with the checkpoint's values: the reference."""
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    with tf.Graph().as_default() as graph, v1.Session(graph=graph) as session:
+        v1.train.import_meta_graph(prefix + ".meta").restore(session, prefix)
+        return session.run(fetches, feeds)
+
+
+def served(directory: str, signature: str, inputs: Mapping[str, Any], tags: tuple[str, ...] = ("serve",)) -> dict[str, Any]:
+    """What the compat.v1 loader answers to a signature."""
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    with tf.Graph().as_default() as graph, v1.Session(graph=graph) as session:
+        definition = v1.saved_model.load(session, list(tags), directory).signature_def[signature]
+        feeds = {definition.inputs[alias].name: value for alias, value in inputs.items()}
+        return session.run({alias: info.name for alias, info in definition.outputs.items()}, feeds)
+
+
+def served_eagerly(
+    directory: str, signature: str, inputs: Mapping[str, Any], tags: tuple[str, ...] = ("serve",)
+) -> dict[str, Any]:
+    """What tf.saved_model.load answers to a signature."""
+    import tensorflow as tf
+
+    function = tf.saved_model.load(directory, tags=list(tags)).signatures[signature]
+    dtypes = {name: spec.dtype for name, spec in function.structured_input_signature[1].items()}
+    return {k: v.numpy() for k, v in function(**{k: tf.constant(v, dtypes[k]) for k, v in inputs.items()}).items()}
+
+
+def example(**features: Any) -> bytes:
+    """A serialized tf.Example."""
+    import tensorflow as tf
+
+    feature = {name: _feature(tf.train, values) for name, values in features.items()}
+    return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
+
+
+def _feature(train: Any, values: Any) -> Any:
+    array = np.ravel(values)
+    if array.dtype.kind in "OSU":
+        return train.Feature(bytes_list=train.BytesList(value=[v if isinstance(v, bytes) else v.encode() for v in array]))
+    if array.dtype.kind == "f":
+        return train.Feature(float_list=train.FloatList(value=array))
+    return train.Feature(int64_list=train.Int64List(value=array))

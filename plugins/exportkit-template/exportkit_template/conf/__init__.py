@@ -1,0 +1,1 @@
+"""Presets for Hydra: `exportkit experiment=template_notice`."""

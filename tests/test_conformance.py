@@ -1,0 +1,48 @@
+"""exportkit's own sources and steps pass the suites that its plugins' authors subclass."""
+
+from exportkit.sources.encoder import EncoderSource
+from exportkit.sources.graph_builder import GraphBuilder
+from exportkit.sources.meta_graph import MetaGraphSource
+from exportkit.testing import SourceSuite, toys
+
+
+class Softmax(SourceSuite):
+    """The toy `softmax`, whichever way it comes in."""
+
+    bindings = {"x": "x:0", "probs": "probs:0"}
+    signatures = {"serving_default": {"inputs": {"x": "x"}, "outputs": {"probs": "probs"}}}
+    sample = {"x": [[1.0, 2.0, 3.0, 4.0]]}
+
+    def keys(self, directory):
+        return {"checkpoint": toys.checkpoint("softmax", directory).prefix}
+
+
+class TestMetaGraph(Softmax):
+    source = MetaGraphSource
+
+
+class TestGraphBuilder(Softmax):
+    source = GraphBuilder
+
+    def keys(self, directory):
+        return {"builder": "exportkit.testing.graphs:softmax", "params": {"inputs": 4}, **super().keys(directory)}
+
+
+class Encoder:
+    """An encoder whose method returns a restore function."""
+
+    def build(self, config, checkpoint):
+        import tensorflow as tf
+
+        from exportkit.testing import graphs
+
+        graphs.softmax(config.inputs)
+        return lambda session: tf.compat.v1.train.Saver().restore(session, checkpoint)
+
+
+class TestEncoder(Softmax):
+    source = EncoderSource
+
+    def keys(self, directory):
+        config = {"encoder": f"{__name__}:Encoder", "method": "build", "config": {"inputs": 4}}
+        return {**config, **super().keys(directory)}
