@@ -6,14 +6,13 @@ import os
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from exportkit.errors import Problem, StepFailed
+from exportkit.errors import ConfigError, Problem, StepFailed
 from exportkit.plugin import Export, Phase, PostStep, hookimpl
-from exportkit.spec import ExportPlan
 
 ANSWER = 1 << 10  # bytes of a refusal that are told
 
@@ -57,12 +56,15 @@ class Notify(PostStep):
             if attempt < self.attempts:
                 time.sleep(self.pause * 2 ** (attempt - 1))
         times = "" if attempt == 1 else f" {attempt} times"
-        what = f"version {export.version} is published, but {host} {refusal}{times}"
+        what = f"{host} {refusal}{times}"
         raise StepFailed(Problem("post.notify", what, f"see to the webhook that {self.url_variable} names"))
 
-    def problems(self) -> list[Problem]:
-        """What is wrong with the step before anything is published."""
-        wrong = [
+    def __post_init__(self) -> None:
+        if wrong := [*self._wrong_numbers(), *self._wrong_variables()]:
+            raise ConfigError(*wrong)
+
+    def _wrong_numbers(self) -> list[Problem]:
+        return [
             Problem(name, f"is {getattr(self, name):g}", f"write {do}")
             for name, fits, do in (
                 ("attempts", self.attempts >= 1, "1 or more"),
@@ -71,13 +73,15 @@ class Notify(PostStep):
             )
             if not fits
         ]
+
+    def _wrong_variables(self) -> Iterator[Problem]:
+        """What is wrong with the environment, told before anything is published."""
         for name in filter(None, (self.url_variable, self.token_variable)):
             if not os.environ.get(name):
-                wrong.append(Problem("", f"the environment variable {name} is not set", "set it, or leave the step out"))
+                yield Problem("", f"the environment variable {name} is not set", "set it, or leave the step out")
         url = os.environ.get(self.url_variable, "")
         if url and not (url.startswith(("http://", "https://")) and urlsplit(url).hostname):
-            wrong.append(Problem("url_variable", f"{self.url_variable} holds no http:// or https:// address", "mend it"))
-        return wrong
+            yield Problem("url_variable", f"{self.url_variable} holds no http:// or https:// address", "mend it")
 
     def _token(self) -> str | None:
         return os.environ[self.token_variable] if self.token_variable else None
@@ -122,12 +126,6 @@ def _request(url: str, token: str | None, export: Export) -> urllib.request.Requ
         **({"Authorization": f"Bearer {token}"} if token else {}),
     }
     return urllib.request.Request(url, json.dumps(report, default=str).encode(), headers, method="POST")
-
-
-@hookimpl
-def exportkit_check_plan(plan: ExportPlan) -> list[Problem]:
-    steps = {name: step for name, step in plan.post.items() if isinstance(step, Notify)}
-    return [problem.under(f"post.{name}") for name, step in steps.items() for problem in step.problems()]
 
 
 @hookimpl

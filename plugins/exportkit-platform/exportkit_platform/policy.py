@@ -136,23 +136,19 @@ def _listed(tags: Iterable[str]) -> str:
     return f"[{', '.join(tags)}]"
 
 
-def _unproved(plan: ExportPlan) -> Iterator[Problem]:
-    if not any(isinstance(step, PolicyStep) for step in plan.post.values()):
-        yield Problem("post", "the policy asks for the step policy", "add it: post=[…,policy]")
-
-
 def _unbuilt(policy: Policy, plan: ExportPlan) -> Iterator[Problem]:
-    """What the size and the ops of graphs that lie in files have against the policy, without building anything."""
+    """What the size and the ops of graphs that lie in files have against the policy; the step judges those that are built."""
     models = {id(s): _model(s.preview()) for s in (plan.source, *plan.sources.values())}
     chosen = {key: models[id(plan.sources.get(key, plan.source))] for key in plan.meta_graphs}
     prepared, _, _ = prepare(plan, {key: model for key, model in chosen.items() if model is not None})
-    if None not in chosen.values():
-        yield from _size(policy, sum(bundle.entries[key].size for bundle, key in prepared.sources.values()))
     ops: dict[str, str] = {}
     for part in prepared.parts.values():
         cuts = [*part.wiring.inputs.values(), *part.wiring.constants]
         ops |= dict(_reached(part.model.graph, part.wiring.fetches(plan.signatures, plan.bindings), cuts))
+    yield from _size(policy, sum(bundle.entries[key].size for bundle, key in prepared.sources.values()))
     yield from _ops(policy, ops)
+    if None in chosen.values() and not any(isinstance(step, PolicyStep) for step in plan.post.values()):
+        yield Problem("post", "size and ops can be judged only when the graph is built", "add the step: post=[…,policy]")
 
 
 def _model(preview: Preview) -> Model | None:
@@ -166,7 +162,7 @@ def exportkit_check_plan(plan: ExportPlan) -> list[Problem]:
     policy, problems = policy_of(plan)
     if policy is None:
         return problems
-    return [*_owner(policy, plan), *_tags(policy, plan), *_unproved(plan), *_unbuilt(policy, plan)]
+    return [*_owner(policy, plan), *_tags(policy, plan), *_unbuilt(policy, plan)]
 
 
 @hookimpl

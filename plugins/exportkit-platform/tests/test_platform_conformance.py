@@ -13,6 +13,7 @@ from exportkit_platform.policy import POLICY_FILE, PolicyStep
 
 class TestModelCard(StepSuite):
     step = ModelCard
+    varies = ("assets.extra/model_card.*",)  # they hold the version's number
 
     def check(self, directory, report):
         assert (directory / "assets.extra" / "model_card.md").read_text().startswith("# toy, version 1\n")
@@ -30,9 +31,6 @@ class TestPolicy(StepSuite):
         tags = [["serve"], ["serve", "gpu"]]
         return {**super().config(directory), "vars": {"owner": "search", "platform": {"max_bytes": 10**6, "tags": tags}}}
 
-    def changed(self, data, **keys):
-        return super().changed(data, **keys)
-
 
 class _Taking(BaseHTTPRequestHandler):
     def do_POST(self):
@@ -44,16 +42,18 @@ class _Taking(BaseHTTPRequestHandler):
         pass
 
 
+@pytest.fixture(scope="module")
+def webhook():
+    with HTTPServer(("127.0.0.1", 0), _Taking) as server, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EXPORTKIT_NOTIFY_URL", f"http://127.0.0.1:{server.server_port}/hook")
+        patch.setenv("no_proxy", "127.0.0.1")
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.usefixtures("webhook")
 class TestNotify(StepSuite):
     step = Notify
-
-    @pytest.fixture(autouse=True, scope="class")
-    def _webhook(self):
-        with HTTPServer(("127.0.0.1", 0), _Taking) as server, pytest.MonkeyPatch.context() as patch:
-            patch.setenv("EXPORTKIT_NOTIFY_URL", f"http://127.0.0.1:{server.server_port}/hook")
-            patch.setenv("no_proxy", "127.0.0.1")
-            thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-            thread.start()
-            yield
-            server.shutdown()
-            thread.join()

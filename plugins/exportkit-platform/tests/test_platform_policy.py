@@ -38,11 +38,10 @@ def test_what_keeps_the_policy_is_exported(scores_prefix, tmp_path):
 
 def test_all_that_is_against_the_policy_is_told_at_once(scores_prefix, tmp_path):
     policy = {"owners": ["search", "ads"], "max_bytes": 47, "forbidden_ops": ["Mat.*"], "tags": [["serve"], ["serve", "gpu"]]}
-    changes = {"meta_graphs": {"tuned": {"tags": ["serve", "tpu"]}}, "post": {}}
+    changes = {"meta_graphs": {"tuned": {"tags": ["serve", "tpu"]}}}
     assert refusal(ConfigError, plan, _under(policy, scores_prefix, tmp_path, owner="me", **changes)) == [
         f"vars.owner: 'me' may not own a model {BY}; write one of search, ads",
         f"meta_graphs.tuned.tags: the policy does not allow [serve, tpu] {BY}; write [serve] or [serve, gpu]",
-        f"post: the policy asks for the step policy {BY}; add it: post=[…,policy]",
         f"policy.max_bytes: the weights have 48 bytes, of 47 that the policy allows {BY}; "
         "export a smaller model, or ask the platform team for room",
         f"policy.forbidden_ops: the signatures need scores (MatMul), which the policy forbids {BY}; "
@@ -77,12 +76,18 @@ def test_ops_count_that_a_function_holds(scores_prefix, tmp_path):
 def test_what_code_builds_is_judged_before_the_commit(built_by_code, tmp_path):
     data = _under({"max_bytes": 47, "forbidden_ops": ["MatMul"]}, "", tmp_path, source=built_by_code)
     assert refusal(StepFailed, export, data) == [
-        "policy.max_bytes: the weights have 48 bytes, of 47 that the policy allows; "
+        "policy.max_bytes: the weights have 48 bytes, of 47 that the policy allows (post.policy); "
         "export a smaller model, or ask the platform team for room",
-        "policy.forbidden_ops: the signatures need scores (MatMul), which the policy forbids; "
+        "policy.forbidden_ops: the signatures need scores (MatMul), which the policy forbids (post.policy); "
         "bind an input behind it, or an output before it",
     ]
     assert not list((tmp_path / "exports").glob("[0-9]*"))
+
+
+def test_what_code_builds_needs_the_step(built_by_code, tmp_path):
+    assert refusal(ConfigError, plan, _under({}, "", tmp_path, source=built_by_code, post={})) == [
+        f"post: size and ops can be judged only when the graph is built {BY}; add the step: post=[…,policy]"
+    ]
 
 
 def test_a_policy_that_cannot_be_read(scores_prefix, tmp_path):
