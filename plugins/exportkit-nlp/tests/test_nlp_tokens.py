@@ -1,5 +1,8 @@
 """Ids and masks that the graph makes are those of a plain-Python tokenizer."""
 
+import os
+import subprocess
+import sys
 import unicodedata
 
 import numpy as np
@@ -84,13 +87,26 @@ def test_bytes_that_are_no_text_are_as_replacement_characters(tokenizer):
     np.testing.assert_array_equal(run([b"\xff\xfe", b"\xc3"])["ids"], run(["\ufffd\ufffd", "\ufffd"])["ids"])
 
 
-def test_letters_are_made_small_whatever_the_locale_of_the_server(tmp_path, monkeypatch):
-    monkeypatch.setenv("LC_ALL", "tr_TR.UTF-8")
-    how = Tokenizer(vocabulary=write_vocabulary(tmp_path, ["<pad>", "<unk>", "igloo", "i\u0307"]), **WAYS["unicode"])
-    graph, names = build_front(how, "text", None, {"ids": "int64"})
-    with graph.as_default(), v1.Session() as session:
-        session.run(v1.tables_initializer())
-        assert session.run(names["ids"], {names["sentences"]: _bytes(["IGLOO", "İ"])}).tolist() == [[2], [3]]
+IN_TURKEY = """
+import sys
+import tensorflow as tf
+from exportkit_nlp.tokens import Tokenizer, build_front
+
+how = Tokenizer(vocabulary=sys.argv[1], separator="[,]", lowercase=True, unknown=1, padding=0)
+graph, names = build_front(how, "text", None, {"ids": "int64"})
+with graph.as_default(), tf.compat.v1.Session() as session:
+    session.run(tf.compat.v1.tables_initializer())
+    lower = tf.strings.lower("I", encoding="utf-8")
+    print(session.run([names["ids"], lower], {names["sentences"]: ["IGLOO", "\u0130"]}))
+"""
+
+
+def test_letters_are_made_small_whatever_the_locale_of_the_server(tmp_path):
+    vocabulary = write_vocabulary(tmp_path, ["<pad>", "<unk>", "igloo", "i\u0307"])
+    environment = {**os.environ, "LC_ALL": "tr_TR.UTF-8", "PYTHONUTF8": "1"}
+    command = [sys.executable, "-c", IN_TURKEY, str(vocabulary)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, encoding="utf-8")
+    assert done.stdout.split() == ["[array([[2],", "[3]]),", str("\u0131".encode()) + "]"], done.stderr
 
 
 def test_the_servers_kernels_only(tmp_path):
