@@ -1,11 +1,14 @@
 """The shipped example: a thought encoder that is served sentences, through the command line."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from exportkit.cli import main
 from exportkit.examples import thought_encoder
 from nlp_toys import served
 
@@ -43,3 +46,16 @@ def test_a_misspelt_key_of_the_model_is_told_by_hydra(runs):
     done = subprocess.run(command, cwd=runs, capture_output=True, text=True)
     assert done.returncode == 2
     assert "source.model.cnfig: no such key; did you mean source.model.config?" in done.stderr
+
+
+def test_the_readmes_model_composes_and_is_planned(tmp_path, monkeypatch, capsys):
+    readme = Path(__file__).parents[1].joinpath("README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```yaml\n# (conf/model/titles\.yaml)\n(.*?)```", readme, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / block[0]).parent.mkdir(parents=True)
+    (tmp_path / block[0]).write_text(block[1])
+    (tmp_path / "runs" / "titles").mkdir(parents=True)
+    (tmp_path / "runs" / "titles" / "words.txt").write_text("<pad>\n<unk>\n</s>\nthe\n")
+    assert main(["plan", "model=titles"]) == 2
+    told = capsys.readouterr().err
+    assert "source.model.checkpoint: " in told and len(told.splitlines()) == 1, told

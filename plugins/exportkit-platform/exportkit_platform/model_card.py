@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -60,6 +61,7 @@ def _facts(export: Export, summary: str) -> dict[str, Any]:
         "meta_graphs": report.meta_graphs,
         "requests": {s.key: request(plan.name, s, plan.bindings) for m in report.meta_graphs for s in m.signatures},
         "weights": report.weights,
+        "proof": [line for line in (report.weights.proof, *report.weights.notes) if line],
         "assets": report.assets,
         "warnings": report.warnings,
         "steps": [step for step in report.steps if step.phase == Phase.VERIFY.name and step.status == "passed"],
@@ -70,7 +72,7 @@ def _source(config: Mapping[str, Any]) -> dict[str, str]:
     """The source's kind, and the checkpoint that it, or a source that it holds, was given, by its last two parts."""
     held = [value for value in config.values() if isinstance(value, Mapping)]
     checkpoint = next((c["checkpoint"] for c in [config, *held] if c.get("checkpoint")), None)
-    return {"source": config["kind"], **({"checkpoint": "/".join(checkpoint.split("/")[-2:])} if checkpoint else {})}
+    return {"source": config["kind"], **({"checkpoint": "/".join(Path(checkpoint).parts[-2:])} if checkpoint else {})}
 
 
 def _shape(tensor: TensorReport) -> str:

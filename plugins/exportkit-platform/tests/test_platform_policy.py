@@ -1,6 +1,10 @@
 """The policy: what a plan is refused for, and what only the built graph tells."""
 
+import re
+from pathlib import Path
+
 import pytest
+import yaml
 from exportkit.errors import ConfigError, StepFailed
 from platform_toys import config, export, plan, refusal
 
@@ -128,3 +132,12 @@ def test_the_step_without_a_policy_fails(scores_prefix, tmp_path):
 
 def test_the_defaults_forbid_what_reads_and_writes_files_and_runs_python():
     assert Policy().forbidden_ops == ["(Eager)?PyFunc(Stateless)?", "ReadFile", "WriteFile"]
+
+
+def test_the_readmes_policy_and_the_preset_can_be_read(scores_prefix, tmp_path):
+    home = Path(__file__).parents[1]
+    (block,) = re.findall(r"```yaml\n(vars:.*?)```", home.joinpath("README.md").read_text(encoding="utf-8"), re.DOTALL)
+    written = yaml.safe_load(block)["vars"]
+    preset = yaml.safe_load((home / "exportkit_platform/conf/platform/serving.yaml").read_text())
+    for policy in (written["platform"], preset):
+        assert plan(_under(policy, scores_prefix, tmp_path, owner=written["owner"]))
