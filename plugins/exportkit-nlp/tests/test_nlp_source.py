@@ -15,6 +15,7 @@ from nlp_toys import END, PADDING, UNKNOWN, answer, encode, save, served, write_
 from exportkit_nlp.tokens import Tokenizer
 
 PLUGINS = load_plugins()
+OTHERS = ", ".join(sorted(kind for kind in PLUGINS.sources if kind != "text"))
 SENTENCES = ["The river.", "Nobody spoke to the river, nobody!", "", "Don't"]
 HOW = {"separator": r"[^a-z']+", "lowercase": True, "unknown": UNKNOWN, "padding": PADDING, "end": END}
 
@@ -144,8 +145,8 @@ def test_a_tensor_that_built_code_does_not_have(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("model", "told"),
     [
-        ({}, "source.model.kind: is not set; write one of encoder, graph_builder, meta_graph"),
-        ({"kind": "text"}, "source.model.kind: there is no source 'text' to hold; known: encoder, graph_builder, meta_graph"),
+        ({}, f"source.model.kind: is not set; write one of {OTHERS}"),
+        ({"kind": "text"}, f"source.model.kind: there is no source 'text' to hold; known: {OTHERS}"),
         ({"kind": "metagraph"}, "source.model.kind: there is no source 'metagraph' to hold; did you mean meta_graph?"),
         ({"kind": "meta_graph"}, "source.model.checkpoint: is not set; set it to a path"),
         (

@@ -21,7 +21,7 @@ class ModelCard(PostStep):
     """
 
     kind: str = "model_card"
-    phase = Phase.SEAL  # behind VERIFY: the card lists what was verified
+    phase = Phase.AUGMENT  # so that whatever seals the version seals the card
 
     summary: str = ""
     """What the model does and for whom, in a sentence or a few."""
@@ -64,7 +64,7 @@ def _facts(export: Export, summary: str) -> dict[str, Any]:
         "proof": [line for line in (report.weights.proof, *report.weights.notes) if line],
         "assets": report.assets,
         "warnings": report.warnings,
-        "steps": [step for step in report.steps if step.phase == Phase.VERIFY.name and step.status == "passed"],
+        "verified": [step.kind for step in plan.post.values() if step.phase is Phase.VERIFY],  # or there will be no version
     }
 
 
