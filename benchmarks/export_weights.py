@@ -49,13 +49,6 @@ class Checkpoint:
     def total(self) -> int:
         return sum(entry.size for entry in Bundle(self.prefix).entries.values())
 
-    def warm(self, keys: Sequence[str]) -> None:
-        """Bring the bytes of `keys` into the page cache, with nothing left to be written by others."""
-        os.sync()
-        bundle = Bundle(self.prefix)
-        for key in keys:
-            bundle.verify(key)
-
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Big weights: a hand-written script, exportkit, and cp.")
@@ -90,18 +83,36 @@ def measure(cwd: Path, checkpoint: Checkpoint) -> dict[str, Run]:
     """Each way once; the results are compared and deleted."""
     done = {}
     if 1.5 * checkpoint.total < _free_memory():
-        checkpoint.warm(list(Bundle(checkpoint.prefix).entries))
+        _warm(checkpoint.prefix)
         done[BY_HAND] = _left(harness.script("by_hand_dense.py", checkpoint.prefix, "by_hand", cwd=cwd), cwd / "by_hand")
         _same_values(checkpoint, cwd / "by_hand")
         shutil.rmtree(cwd / "by_hand")
-    checkpoint.warm(checkpoint.trainable)
+    _forget(cwd / "runs")
+    _warm(checkpoint.prefix, checkpoint.trainable)
     done[EXPORTKIT] = _left(harness.exportkit("model=dense", cwd=cwd), cwd / "exports")
     _same_values(checkpoint, cwd / "exports" / "1")
-    os.sync()
+    _forget(cwd)
+    _warm(cwd / "exports" / "1" / "variables" / "variables")
     done[COPY] = _left(harness.run(["cp", "-r", "exports/1", "copy"], cwd), cwd / "copy")
     shutil.rmtree(cwd / "exports")
     shutil.rmtree(cwd / "copy")
     return done
+
+
+def _forget(path: Path) -> None:
+    """Take the files below `path` out of the page cache, for each way has to find as much free memory as the others."""
+    os.sync()
+    for file in filter(Path.is_file, path.rglob("*")):
+        with file.open("rb") as opened:
+            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _warm(prefix: str | Path, keys: Sequence[str] = ()) -> None:
+    """Bring the bytes of `keys`, or of all tensors, into the page cache, with nothing left to be written for others."""
+    os.sync()
+    bundle = Bundle(prefix)
+    for key in keys or bundle.entries:
+        bundle.verify(key)
 
 
 def _left(run: Run, path: Path) -> Run:

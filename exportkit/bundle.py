@@ -275,7 +275,8 @@ def prove(written: Bundle | str, names: Mapping[str, tuple[Bundle, str]]) -> Pro
         names: of each tensor in it that was copied, the checkpoint that it came from and its key there.
 
     Raises:
-        WeightsError: names all tensors that are missing, differ from their source or do not have their checksum.
+        WeightsError: names all tensors that are missing, differ from their source or do not have their checksum; where it is
+            the source's bytes that do not, the source.
     """
     written = written if isinstance(written, Bundle) else Bundle(written)
     problems = [problem for name, source in names.items() if (problem := _differs(written, name, *source))]
@@ -284,10 +285,22 @@ def prove(written: Bundle | str, names: Mapping[str, tuple[Bundle, str]]) -> Pro
         try:
             written.verify_part(entry, part)
         except WeightsError as error:
-            problems += error.problems
+            problems += _blamed(names.get(entry.key), error).problems
     if problems:
-        raise WeightsError(*problems)
+        raise WeightsError(*dict.fromkeys(problems))
     return Proof(len(names), sum(entry.size for entry in written.entries.values()))
+
+
+def _blamed(source: tuple[Bundle, str] | None, error: WeightsError) -> WeightsError:
+    """The error of the source, where a written tensor is wrong because its source is: index and data of two saves, say."""
+    if source is None:
+        return error
+    try:
+        source[0].verify(source[1])
+    except WeightsError as older:
+        mixed = "its index and its data are of two different saves, or it was damaged: copy both again"
+        return WeightsError(*(replace(problem, do=mixed) for problem in older.problems))
+    return error
 
 
 def _differs(written: Bundle, name: str, source: Bundle, key: str) -> Problem | None:

@@ -31,7 +31,7 @@ class Reader:
         """An instance of dataclass `cls` from the mapping `value`, or None after telling what is wrong."""
         before = len(self.problems)
         if not isinstance(value, Mapping):
-            return self.problem(where, f"is {_said(value)}, not a mapping", f"write {{{', '.join(_keys(cls))}}}")
+            return self.problem(where, f"is {said(value)}, not a mapping", f"write {{{', '.join(_keys(cls))}}}")
         hints = _hints(cls)
         unknown = [str(key) for key in value if key not in hints]
         for key in unknown:
@@ -68,15 +68,15 @@ class Reader:
     def _list(self, inner: Any, value: Any, where: str) -> list[Any] | None:
         if not isinstance(value, list | tuple):
             item = f"{_kind(inner)}, …" if value is None or isinstance(value, Mapping) else _bare(value)
-            return self.problem(where, f"is {_said(value)}, not a list", f"write [{item}]")
+            return self.problem(where, f"is {said(value)}, not a list", f"write [{item}]")
         return [self.convert(inner, item, f"{where}[{i}]") for i, item in enumerate(value)]
 
     def _dict(self, inner: Any, value: Any, where: str) -> dict[str, Any] | None:
         if not isinstance(value, Mapping):
-            return self.problem(where, f"is {_said(value)}, not a mapping", "write {NAME: …}")
+            return self.problem(where, f"is {said(value)}, not a mapping", "write {NAME: …}")
         for key in value:
             if not isinstance(key, str):
-                self.problem(f"{where}.{_bare(key)}", f"the key is {_said(key)}, not a text", "put it in quotes")
+                self.problem(f"{where}.{_bare(key)}", f"the key is {said(key)}, not a text", "put it in quotes")
         return {str(key): self.convert(inner, item, f"{where}.{_bare(key)}") for key, item in value.items()}
 
     def _scalar(self, hint: Any, value: Any, where: str, wanted: str) -> Any:
@@ -87,7 +87,7 @@ class Reader:
         if hint in (str, int, float, bool) and type(value) is hint:
             return value
         do = "put it in quotes" if hint is str and isinstance(value, int | float) else f"write {wanted}"
-        return self.problem(where, f"is {_said(value)}, not {_kind(hint)}", do)
+        return self.problem(where, f"is {said(value)}, not {_kind(hint)}", do)
 
     def path(self, value: str | Path) -> Path:
         """`value` made absolute, from where exportkit was started; without ``..`` unless that goes through a symbolic link."""
@@ -122,7 +122,7 @@ def _keys(cls: type) -> list[str]:
     return [f"{field.name}: …" for field in fields(cls) if _required(field)] or ["…"]
 
 
-def _said(value: Any) -> str:
+def said(value: Any) -> str:
     """A value as a part of a sentence: ``the integer 3``."""
     if value is None:
         return "null"

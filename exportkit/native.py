@@ -32,10 +32,14 @@ NOISE = re.compile(r"[IWE]\d{4} |WARNING: All log messages|\*\*\*|@ ")
 
 @dataclass(frozen=True)
 class Request:
-    """What a client sends: a signature's key and its inputs by alias; strings are bytes or str in an object array."""
+    """What a client sends: a signature's key and its inputs by alias; strings are bytes or str in an object array.
+
+    Problems call it by its `name`; by default ``request 0 (serving_default)``.
+    """
 
     signature: str
     inputs: Mapping[str, np.ndarray]
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ def run_signatures(
         EnvironmentFailed: the process was killed from outside, or is not to be started.
     """
     signatures = meta_graph(directory, tags).signature_def
-    named = {f"request {i} ({request.signature})": request for i, request in enumerate(requests)}
+    named = {request.name or f"request {i} ({request.signature})": request for i, request in enumerate(requests)}
     if problems := [Problem(os.fspath(directory), *p) for name, r in named.items() for p in _misfits(signatures, name, r)]:
         raise StepFailed(*problems)
     runs = {name: _as_run(signatures[request.signature], request) for name, request in named.items()}

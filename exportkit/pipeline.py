@@ -1,6 +1,8 @@
 """The way of the data: claim, build, prune, bind, write, steps, commit, publish. A failure leaves no version behind."""
 
+import errno
 import logging
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -108,12 +110,23 @@ def _export(plan: ExportPlan, plugins: Plugins, report: ExportReport, scratch: P
         report.bytes = sum(path.stat().st_size for path in claim.directory.rglob("*") if path.is_file())
         with report.stage("commit"):
             export.directory = claim.commit()
-    except BaseException:
+    except BaseException as error:
         report.version = None
-        claim.abandon()
+        _give_up(claim, error)
         raise
     report.version, report.directory, export.version = claim.number, str(export.directory), claim.number
     run_steps(plugins, export, progress, Phase.PUBLISH)
+
+
+def _give_up(claim: Claim, error: BaseException) -> None:
+    """Abandon the claim; where it failed because somebody removed its directory, say so instead."""
+    try:
+        if isinstance(error, Exception) and not claim.is_visible:
+            claim.check()
+    except EnvironmentFailed as removed:
+        raise removed from error
+    finally:
+        claim.abandon()
 
 
 def _build(plan: ExportPlan, plugins: Plugins, report: ExportReport, scratch: Path, progress: Progress) -> Built:
@@ -170,6 +183,7 @@ def _write(plan: ExportPlan, built: Built, claim: Claim, scratch: Path, report: 
         scratch=scratch,
         plan=plan,
         source=built.source,
+        prepared=built.prepared,
         meta_graphs=written,
         bound=savedmodel.bound_tensors(built.bound),
         report=report,
@@ -187,14 +201,17 @@ def _prove(prepared: Prepared, directory: Path, report: ExportReport) -> None:
 
 @contextmanager
 def _tensorflow_errors(where: Path) -> Iterator[None]:
-    """TensorFlow's own file errors, as ours; they would not survive a worker's pipe."""
+    """TensorFlow's own file errors (``path; what the system said``) as ours; they would not survive a worker's pipe."""
     import tensorflow as tf
 
     try:
         yield
     except tf.errors.OpError as cause:
-        do = "free some space" if "space" in str(cause).lower() else ""
-        raise EnvironmentFailed(Problem(str(where), brief(cause), do)) from cause
+        path, _, what = cause.message.rpartition("; ")
+        number = next((n for n in errno.errorcode if os.strerror(n) == what), None)
+        if number is None:
+            raise EnvironmentFailed(Problem(str(where), brief(cause))) from cause
+        raise system_error(OSError(number, what, path), where) from cause
 
 
 def _describe(plan: ExportPlan, built: Built, report: ExportReport) -> None:
@@ -204,8 +221,16 @@ def _describe(plan: ExportPlan, built: Built, report: ExportReport) -> None:
         variables=len(coverage.saved),
         bytes=sum(bundle.entries[key].size for bundle, key in built.prepared.sources.values()),
         proof=coverage.summary(),
+        how=_how(built.prepared),
         notes=[*built.source.notes, *coverage.notes],
     )
+
+
+def _how(prepared: Prepared) -> str:
+    """Which way the values took: bytes are copied, but V1 checkpoints hold numbers of a protobuf, which are decoded."""
+    formats = {bundle.format for bundle, _ in prepared.sources.values()}
+    ways = {"V2": "copied as bytes", "V1": "decoded from a V1 checkpoint"}
+    return " and ".join(way for version, way in ways.items() if version in formats)
 
 
 def _meta_graph_report(plan: ExportPlan, key: str, bound: "BoundGraph") -> MetaGraphReport:

@@ -4,24 +4,26 @@ A `.meta` is read and prepared here as far as protos go, so that a wrong name, a
 checkpoint key is told before anything is built. Of code, what `ast` and the checkpoint's index tell.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import os
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException, UnsupportedValueType
 
 from exportkit import binding, leaves, versions, weights
 from exportkit.building import preview_source
 from exportkit.bundle import Bundle
 from exportkit.errors import ConfigError, ExportKitError, PluginError, Problem, brief, did_you_mean
-from exportkit.fields import UNSET, Reader
+from exportkit.fields import UNSET, Reader, said
 from exportkit.metagraph import Graph
 from exportkit.plugin import ModelSource, PostStep, Preview
 from exportkit.registry import Plugins, load_plugins
 from exportkit.serving import Model, prepare
-from exportkit.spec import Check, Config, Constant, ExportPlan, ParseExample, ReportTo, Weights
+from exportkit.spec import Check, Config, Constant, ExportPlan, MetaGraph, ParseExample, ReportTo, Weights
 
 
 def plan(config: Mapping[str, Any] | DictConfig, plugins: Plugins | None = None) -> ExportPlan:
@@ -40,8 +42,7 @@ def plan(config: Mapping[str, Any] | DictConfig, plugins: Plugins | None = None)
     reader = Reader(Path.cwd())
     drafted = _draft(data, reader, plugins)
     previews = _previews(drafted, reader, plugins)
-    if drafted.source is not None:
-        _check_models(drafted, previews, reader)
+    _check_models(drafted, previews, reader)
     if not reader.problems:
         reader.problems += plugins.policy_problems(drafted)
     if reader.problems:
@@ -59,7 +60,8 @@ def _plain(config: Mapping[str, Any] | DictConfig) -> dict[str, Any]:
     try:
         data = OmegaConf.to_container(OmegaConf.create(config) if not isinstance(config, DictConfig) else config, resolve=True)
     except OmegaConfBaseException as cause:
-        raise ConfigError(Problem(cause.full_key or "config", str(cause).splitlines()[0], "mend the interpolation")) from None
+        do = "write plain values" if isinstance(cause, UnsupportedValueType) else "mend the interpolation"
+        raise ConfigError(Problem(cause.full_key or "config", str(cause).splitlines()[0], do)) from None
     defaults = OmegaConf.to_container(OmegaConf.structured(Config()), resolve=False)
     defaults["export_dir"] = f"exports/{data.get('name')}"
     targets = list(_targets(data, ""))
@@ -69,13 +71,14 @@ def _plain(config: Mapping[str, Any] | DictConfig) -> dict[str, Any]:
 
 
 def _targets(value: Any, where: str) -> Iterator[Problem]:
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, inner in items:
+    if isinstance(value, list):
+        for i, inner in enumerate(value):
+            yield from _targets(inner, f"{where}[{i}]")
+    for key, inner in value.items() if isinstance(value, dict) else ():
         place = f"{where}.{key}".lstrip(".")
         if key == "_target_":
-            yield Problem(
-                place, "configs do not import anything by _target_", "name code where a source asks for it: package.module:name"
-            )
+            do = "name code where a source asks for it: package.module:name"
+            yield Problem(place, "configs do not import anything by _target_", do)
         yield from _targets(inner, place)
 
 
@@ -84,7 +87,8 @@ def _draft(data: dict[str, Any], reader: Reader, plugins: Plugins) -> ExportPlan
     known = {field.name for field in fields(Config)}
     for key in data:
         if key not in known:
-            reader.problem(key, "no such key", did_you_mean(key, known) or "free keys go under vars")
+            reader.problem(str(key), "no such key", did_you_mean(str(key), known) or "free keys go under vars")
+    reader.convert(dict[str, Any], data["vars"], "vars")
     bound = leaves.bindings(data["bindings"], reader)
     signatures = leaves.signatures(data["signatures"], reader)
     if not signatures:
@@ -99,37 +103,40 @@ def _draft(data: dict[str, Any], reader: Reader, plugins: Plugins) -> ExportPlan
         sources=_sources(data["source"], meta_graphs, reader, plugins) if source else {},
         bindings=bound,
         signatures=signatures,
-        meta_graphs=meta_graphs,
+        meta_graphs=meta_graphs or {"serving": MetaGraph(tags=["serve"])},  # where none can be read, check the rest
         samples=leaves.samples(data["samples"], reader, signatures, bound),
         weights=_weights(data["weights"], reader),
         post=_steps(data["post"], reader, plugins),
-        export_dir=_export_dir(data["export_dir"], reader),
+        export_dir=_export_dir(data["export_dir"], data["name"], reader),
         version=_version(data["version"], reader),
         report=getattr(reader.read(ReportTo, data["report"] or {}, "report"), "path", None),
         config=data,
         **{key: reader.convert(bool, data[key], key) for key in ("ensure_shape", "clear_devices", "strip_default_attrs")},
     )
     drafted.warnings = list(_warnings(drafted))
+    version = drafted.version
+    if isinstance(version, int) and version in versions.numbers(drafted.export_dir):
+        reader.problems += versions.exists(drafted.export_dir, version).problems
     return drafted
 
 
 def _name(value: Any, reader: Reader) -> str:
-    if value in (None, UNSET):
+    if value in (None, UNSET, ""):
         reader.problem("name", "is not set", "choose a model (model=NAME) or set name")
         return ""
     name = reader.convert(str, value, "name") or ""
-    if "/" in name or name.startswith("."):
-        reader.problem("name", f"'{name}' cannot be a model's name", "write a name without / and without a leading dot")
+    if not re.fullmatch(r"[^/\s.][^/\s]*|", name):
+        reader.problem("name", f"'{name}' cannot be a model's name", "write one without /, spaces and a leading dot")
+    elif name.isdigit():
+        reader.problem("name", f"'{name}' cannot be a model's name", "its directory would be taken for a version: add a letter")
     return name
 
 
 def _source(value: Any, reader: Reader, plugins: Plugins, where: str) -> ModelSource | None:
     if value in (None, UNSET):
-        return reader.problem(where, "not chosen", f"choose one: source={'|'.join(sorted(plugins.sources))}")
-    if not isinstance(value, Mapping) or value.get("kind") not in plugins.sources:
-        kind = str(value.get("kind")) if isinstance(value, Mapping) else str(value)
-        return reader.problem(f"{where}.kind", f"there is no source '{kind}'", did_you_mean(kind, plugins.sources))
-    return _made(plugins.sources[value["kind"]], value, reader, plugins, where)
+        return reader.problem(where, "is not chosen", f"choose one: source={'|'.join(sorted(plugins.sources))}")
+    kind = _kind(value, reader, where, "source", plugins.sources)
+    return _made(plugins.sources[kind], value, reader, plugins, where) if kind else None
 
 
 def _made(cls: type, value: Any, reader: Reader, plugins: Plugins, where: str) -> Any:
@@ -143,6 +150,18 @@ def _made(cls: type, value: Any, reader: Reader, plugins: Plugins, where: str) -
     return None
 
 
+def _kind(value: Any, reader: Reader, where: str, noun: str, known: Mapping[str, type]) -> str | None:
+    """The kind of a source or step, if there is such a one."""
+    if not isinstance(value, Mapping):
+        return reader.problem(where, f"is {said(value)}, not a mapping", "write {kind: …}")
+    kind = value.get("kind", UNSET)
+    if kind in (None, UNSET):
+        return reader.problem(f"{where}.kind", "is not set", f"known: {', '.join(sorted(known))}")
+    if reader.convert(str, kind, f"{where}.kind") is not None and kind not in known:
+        reader.problem(f"{where}.kind", f"there is no {noun} '{kind}'", did_you_mean(kind, known))
+    return kind if isinstance(kind, str) and kind in known else None
+
+
 def _sources(value: Any, meta_graphs: Mapping[str, Any], reader: Reader, plugins: Plugins) -> dict[str, ModelSource]:
     """Sources of the meta graphs that override fields for a build of their own."""
     own = {key: meta_graph.source for key, meta_graph in meta_graphs.items() if meta_graph.source}
@@ -152,22 +171,19 @@ def _sources(value: Any, meta_graphs: Mapping[str, Any], reader: Reader, plugins
 
 
 def _weights(value: Any, reader: Reader) -> Weights:
-    read = reader.read(Weights, value or {}, "weights")
-    if read is not None:
-        reader.problems += weights.check(read)
-    return read or Weights()
+    read = reader.read(Weights, {} if value is None else value, "weights")
+    wrong = list(weights.check(read)) if read else []
+    reader.problems += wrong
+    return Weights() if wrong or not read else read
 
 
 def _steps(value: Any, reader: Reader, plugins: Plugins) -> dict[str, PostStep]:
     """The chosen steps by phase, then by the config's order."""
     steps: dict[str, PostStep] = {}
-    for name, step in (value or {}).items():
-        kind = step.get("kind") if isinstance(step, Mapping) else None
-        if kind in plugins.steps:
+    for name, step in _chosen(value, reader).items():
+        if kind := _kind(step, reader, f"post.{name}", "step", plugins.steps):
             steps[name] = _made(plugins.steps[kind], step, reader, plugins, f"post.{name}")
             reader.problems += _timeouts(steps[name], f"post.{name}")
-        elif kind not in (None, UNSET):
-            reader.problem(f"post.{name}.kind", f"there is no step '{kind}'", did_you_mean(kind, plugins.steps))
     return dict(sorted(((n, s) for n, s in steps.items() if s), key=lambda pair: pair[1].phase))
 
 
@@ -176,22 +192,32 @@ def _timeouts(step: PostStep | None, where: str) -> Iterator[Problem]:
         yield Problem(f"{where}.timeout", f"is {step.timeout:g}", "write a number of seconds above 0, or null for no limit")
 
 
-def _export_dir(value: Any, reader: Reader) -> Path:
+def _chosen(value: Any, reader: Reader | None = None) -> dict[str, Any]:
+    """The entries of post whose step was chosen: such an entry has a kind."""
+    entries = value if isinstance(value, Mapping) else {}
+    if reader is not None and value is not None:
+        reader.convert(dict[str, Any], value, "post")
+    return {name: step for name, step in entries.items() if isinstance(step, Mapping) and "kind" in step}
+
+
+def _export_dir(value: Any, name: Any, reader: Reader) -> Path:
     path = reader.convert(Path, value, "export_dir") or reader.base
-    if path.name.isdigit():
+    if path.name.isdigit() and path.name != str(name):
         reader.problem("export_dir", f"ends in the number {path.name}", "versions are made below it: leave the number out")
-    above = next((p for p in [path, *path.parents] if p.exists()), None)
-    if above is not None and not above.is_dir():
-        reader.problem("export_dir", f"{above} is a file", "choose another directory")
+    above = next(p for p in [path, *path.parents] if os.path.lexists(p))
+    if not above.is_dir():
+        reader.problem("export_dir", f"{above} is not a directory", "choose another one")
+    elif not os.access(above, os.R_OK | os.W_OK | os.X_OK):
+        reader.problem("export_dir", f"{above} is not writable", "make it writable, or choose another one")
     return path
 
 
 def _version(value: Any, reader: Reader) -> str | int:
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= versions.LARGEST:
         return value
     if value not in ("auto", "timestamp"):
-        shown = f"'{value}'" if isinstance(value, str) else str(value).lower()
-        reader.problem("version", f"is {shown}", "write auto, timestamp or an integer from 0, without leading zeros")
+        reader.problem("version", f"is {said(value)}", "write auto, timestamp or an integer from 0, without leading zeros")
+        return "auto"
     return value
 
 
@@ -204,8 +230,8 @@ def _warnings(drafted: ExportPlan) -> Iterator[str]:
     for name, bound in drafted.bindings.items():
         if name not in used and bound is not None and not isinstance(bound, Constant):
             yield f"bindings.{name}: is used by no signature"
-    for name, step in drafted.config["post"].items():
-        if name not in drafted.post and not (isinstance(step, Mapping) and "kind" in step):
+    for name in drafted.config["post"] or ():
+        if name not in _chosen(drafted.config["post"]):
             yield f"post.{name}: ignored, as the step was not chosen (post=[…,{name}])"
 
 
@@ -236,12 +262,14 @@ def _check_models(drafted: ExportPlan, previews: Mapping[str, Preview], reader: 
         if id(preview) not in models:
             models[id(preview)] = Model(Graph(preview.meta_graph), {}, _open(preview, reader))
         known[key] = models[id(preview)]
-    prepared, problems, lacking = prepare(drafted, known)
+    try:
+        prepared, problems, lacking = prepare(drafted, known)
+    except ExportKitError as error:
+        reader.problems += error.problems
+        return
     drafted.warnings += prepared.warnings
-    reader.problems += [*problems, *lacking]
-    version = drafted.version
-    if isinstance(version, int) and version in versions.numbers(drafted.export_dir):
-        reader.problems += versions.exists(drafted.export_dir, version).problems
+    told = any(problem.where.startswith("weights") for problem in reader.problems)
+    reader.problems += [*problems, *([] if told else lacking)]
 
 
 def _open(preview: Preview, reader: Reader) -> Bundle | None:
@@ -268,17 +296,15 @@ def _checks(drafted: ExportPlan, previews: Mapping[str, Preview]) -> Iterator[Ch
     yield Check("bind", f"{len(drafted.bindings)} bindings: {', '.join(drafted.bindings)}", static)
     yield Check("bind", "ops and CPU kernels", False)
     for key, signature in drafted.signatures.items():
-        yield Check("sign", f"{key}: {signature.method} ({_said(signature.inputs)}) → ({_said(signature.outputs)})", static)
+        yield Check(
+            "sign", f"{key}: {signature.method} ({', '.join(signature.inputs)}) → ({', '.join(signature.outputs)})", static
+        )
     for meta_graph in drafted.meta_graphs.values():
         yield Check("write", f"meta graph tagged {', '.join(meta_graph.tags)}", True)
     for name, step in drafted.post.items():
         yield Check(step.phase.name.lower(), name, False)
     number = next_version(drafted)
     yield Check("commit", f"{drafted.export_dir}/{number}", isinstance(drafted.version, int))
-
-
-def _said(aliases: Sequence[str]) -> str:
-    return ", ".join(aliases)
 
 
 def next_version(drafted: ExportPlan) -> str:

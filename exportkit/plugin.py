@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from exportkit.protos import MetaGraphDef
     from exportkit.report import ExportReport
+    from exportkit.serving import Prepared
 
 hookimpl = pluggy.HookimplMarker("exportkit")
 
@@ -142,6 +143,8 @@ class Export:
         scratch: a directory for temporary files; it lives until the last step has run.
         plan: the plan that is being carried out.
         source: what the source yielded, whole and unpruned.
+        prepared: what the version was made from: for each meta graph its source's graph, the tensors that the config names
+            there and the serving subgraph; and for each variable the checkpoint and the key of its value.
         meta_graphs: the exported MetaGraphDefs by their keys in the config.
         bound: meta graph key → binding → tensor.
         report: the report so far.
@@ -152,6 +155,7 @@ class Export:
     scratch: Path
     plan: ExportPlan
     source: SourceModel
+    prepared: Prepared
     meta_graphs: Mapping[str, MetaGraphDef]
     bound: Mapping[str, Mapping[str, BoundTensor]]
     report: ExportReport

@@ -37,6 +37,8 @@ def _load(*modules: str) -> list[types.ModuleType]:
 
 
 (
+    example_pb2,
+    feature_pb2,
     attr_value_pb2,
     graph_pb2,
     node_def_pb2,
@@ -53,6 +55,8 @@ def _load(*modules: str) -> list[types.ModuleType]:
     trackable_object_graph_pb2,
     saved_tensor_slice_pb2,
 ) = _load(
+    "example.example_pb2",
+    "example.feature_pb2",
     "framework.attr_value_pb2",
     "framework.graph_pb2",
     "framework.node_def_pb2",

@@ -6,6 +6,7 @@ definition with `ast`; what it cannot see (a name made at run time) is left to `
 
 import ast
 import importlib.machinery
+import itertools
 import os
 import pkgutil
 import re
@@ -19,6 +20,7 @@ from typing import Any
 from exportkit.errors import ConfigError, Problem, did_you_mean, nearest
 
 _FOREIGN = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+_PACKAGE = os.path.dirname(__file__)
 _FORM = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
@@ -96,9 +98,25 @@ def resolve(reference: str, where: str) -> Any:
 def told(cause: BaseException) -> str:
     """What the user's code raised and where, on one line: its innermost line outside the standard library and packages."""
     frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(cause.__traceback__)]
-    own = [f"{file}:{line}" for file, line in frames[1:] if os.path.isabs(file) and not file.startswith(_FOREIGN)]
+    own = [f"{file}:{line}" for file, line in frames[1:] if _is_users(file)]
     text = f"{type(cause).__name__}: {' '.join(str(cause).split())[:300]}"
     return f"{text} ({own[-1]})" if own else text
+
+
+def _is_users(file: str) -> bool:
+    examples = file.startswith(os.path.join(_PACKAGE, "examples"))
+    return os.path.isabs(file) and (examples or not file.startswith((_PACKAGE, *_FOREIGN)))
+
+
+def users_file(module: str) -> str | None:
+    """The file of a module of the user's, found without importing it; None for what is installed, or not there."""
+    spec, path = None, None
+    for depth, name in enumerate(itertools.accumulate(module.split("."), "{}.{}".format)):
+        spec = _spec(name, path) if depth == 0 or path is not None else None
+        if spec is None:
+            return None
+        path = spec.submodule_search_locations
+    return spec.origin if spec.origin and _is_users(spec.origin) else None
 
 
 def method(definition: Definition, name: str, where: str) -> Definition:

@@ -4,7 +4,9 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from math import isfinite
 from pathlib import Path
+from shlex import quote
 from time import perf_counter
 from typing import Any
 
@@ -100,13 +102,25 @@ class ExportReport:
         return sum(self.stages.values())
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=2) + "\n"
+        return json.dumps(_plain(asdict(self)), indent=2) + "\n"
 
     def write(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(self.to_json())
+        path.write_text(self.to_json(), encoding="utf-8")
 
     @property
     def server_command(self) -> str:
         """The command line that serves this export."""
-        return f"tensorflow_model_server --rest_api_port=8501 --model_name={self.name} --model_base_path={self.base_path}"
+        options = f"--rest_api_port=8501 --model_name={quote(self.name)} --model_base_path={quote(str(self.base_path))}"
+        return f"tensorflow_model_server {options}"
+
+
+def _plain(value: Any) -> Any:
+    """`value` as JSON can hold it: steps may return paths, numpy's numbers and what is not a number."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    return value if isinstance(value, str | int | None) or (isinstance(value, float) and isfinite(value)) else str(value)

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 
 from exportkit.errors import EnvironmentFailed, Problem
 
+_EAGER = ("keras.src.optimizers", "tf_keras.src.optimizers")
+
 
 def import_tensorflow() -> None:
     """Import TensorFlow without its start-up noise, which is printed only if the import fails.
@@ -24,7 +26,7 @@ def import_tensorflow() -> None:
     if importlib.util.find_spec("tf_keras"):
         os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
     try:
-        with quiet(), _uncollected():
+        with quiet(), _uncollected(), _keras_when_used():
             importlib.import_module("tensorflow").config.list_physical_devices()  # a missing GPU is told of once, here
     except Exception as cause:
         brief = f"{type(cause).__name__}: {' '.join(str(cause).split())}"
@@ -46,6 +48,23 @@ def _uncollected() -> Iterator[None]:
         gc.freeze()
     finally:
         gc.enable()
+
+
+@contextmanager
+def _keras_when_used() -> Iterator[None]:
+    """Leave Keras to be imported by the first use of `tf.keras`, which is lazy anyway.
+
+    At its end TensorFlow's import loads one module of Keras, for the optimizers of saved Keras models, and goes on without it
+    where it cannot. With it come all of Keras and, where they are installed, scikit-learn and matplotlib: nearly half of the
+    time of the whole import, and 100 MB. A None in sys.modules is Python's way to say that a module cannot be imported.
+    """
+    held = [name for name in _EAGER if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(held))
+    try:
+        yield
+    finally:
+        for name in held:
+            del sys.modules[name]
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from exportkit.binding import Facts, Wiring
 from exportkit.bundle import Bundle
 from exportkit.errors import BindingError, Problem, WeightsError
 from exportkit.metagraph import Graph, Pruned
-from exportkit.spec import ExportPlan, Signature
+from exportkit.spec import Constant, ExportPlan, Signature
 from exportkit.weights import Coverage
 
 
@@ -73,8 +73,9 @@ def prepare(plan: ExportPlan, models: Mapping[str, Model]) -> tuple[Prepared, li
         whole = whole and len(sound) == len(wiring.signatures)
         needed = binding.used((plan.signatures[name] for name in sound), plan.bindings)
         found += [*problems, *binding.computed({name: plan.bindings[name] for name in needed}, facts)]
+        cuts_known = all(name in wiring.names for name, b in plan.bindings.items() if isinstance(b, Constant | None))
         for name in sound:
-            found += _signature_problems(name, plan, wiring, model.graph, facts)
+            found += _signature_problems(name, plan, wiring, model.graph, facts, cuts_known)
             prepared.warnings += _signature_warnings(name, plan, wiring, model.graph, facts)
         prepared.parts[key] = Part(key, model, wiring, _pruned(plan, prepared, model, wiring), facts)
     lacking = [] if found or not whole else _cover(plan, prepared)
@@ -111,12 +112,14 @@ def _stops(plan: ExportPlan, wiring: Wiring, signature: Signature) -> list[str]:
 
 
 def _signature_problems(
-    key: str, plan: ExportPlan, wiring: Wiring, graph: Graph, facts: Mapping[str, Facts]
+    key: str, plan: ExportPlan, wiring: Wiring, graph: Graph, facts: Mapping[str, Facts], cuts_known: bool
 ) -> Iterator[Problem]:
+    """What is wrong with a signature; what it reaches is judged only where all that was to be baked was found."""
     signature, where = plan.signatures[key], f"signatures.{key}"
     yield from binding.rules(where, signature, facts)
     fetches = wiring.fetches(plan.signatures, plan.bindings, [key])
-    yield from metagraph.problems(graph, fetches, _stops(plan, wiring, signature), where)
+    if cuts_known:
+        yield from metagraph.problems(graph, fetches, _stops(plan, wiring, signature), where)
 
 
 def _signature_warnings(key: str, plan: ExportPlan, wiring: Wiring, graph: Graph, facts: Mapping[str, Facts]) -> Iterator[str]:

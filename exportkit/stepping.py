@@ -10,7 +10,7 @@ from queue import Empty, SimpleQueue
 from time import perf_counter
 from typing import Any
 
-from exportkit.errors import ExportKitError, Problem, StepFailed, brief
+from exportkit.errors import ExportKitError, Problem, StepFailed, brief, system_error
 from exportkit.plugin import Export, Phase, PostStep
 from exportkit.registry import Plugins
 from exportkit.report import StepReport
@@ -89,7 +89,7 @@ class _Guard:
         except ExportKitError:
             raise
         except (Exception, SystemExit) as cause:
-            raise self.failure(f"raised {brief(cause)}") from cause
+            raise self.failure(*_told(cause, export)) from cause
 
     def check(self, watch: Watch) -> None:
         """Whether the version is what the phase lets it be."""
@@ -102,9 +102,8 @@ class _Guard:
 
     def _suspects(self) -> str:
         """Who else may have done it: a thread of a step before, which this one runs beside."""
-        others = [
-            f"post.{name}, whose thread '{t.name}' still runs" for name, t in self.strays if t.is_alive() and name != self.name
-        ]
+        others = [(name, stray) for name, stray in self.strays if stray.is_alive() and name != self.name]
+        said = [f"post.{name}, whose thread '{stray.name}' still runs" for name, stray in others]
         return f" (or did it {', or '.join(said)}?)" if said else ""
 
     def details(self, answer: Any) -> dict[str, Any]:
@@ -133,6 +132,14 @@ class _Guard:
             if _here() != here:
                 os.chdir(here)
                 warnings.append(f"post.{self.name}: left the working directory for another; it was set back")
+
+
+def _told(cause: BaseException, export: Export) -> tuple[str, str]:
+    """What went wrong and what to do; of what the machine refused, both are known."""
+    if isinstance(cause, OSError) and cause.strerror:
+        refused = system_error(cause, export.directory).problems[0]
+        return f"{refused.where}: {refused.what}", refused.do
+    return f"raised {brief(cause)}", ""
 
 
 class _TooLong(Exception):

@@ -1,8 +1,10 @@
 """Versions of a model under its base path: claimed in a staging directory, committed by one rename.
 
 TensorFlow Serving takes every child of the base path whose name is an integer for a whole version, at any moment. So a version
-is written under ``.<number>.staging/version`` and renamed when it is complete and on disk. A lock file beside it, held
-(flock) by the process that writes, tells a version in the making from what a killed run left behind.
+is written under ``.<number>.staging/version-<token>`` and renamed when it is complete and on disk. A lock file beside it, held
+(flock) by the process that writes, tells a version in the making from what a killed run left behind. No two runs ever write
+to one directory, and what is to be removed is first renamed as a whole: so even where somebody deletes locks or staging
+directories under a run, that run fails, and nothing half-written or half-removed is committed.
 """
 
 import ctypes
@@ -10,16 +12,19 @@ import errno
 import fcntl
 import os
 import re
+import secrets
 import shutil
 import time
 from contextlib import suppress
 from pathlib import Path
 
-from exportkit.errors import ConfigError, Problem, system_error
+from exportkit.errors import ConfigError, EnvironmentFailed, Problem, system_error
 
 LARGEST = 2**63 - 1
 _RENAME_NOREPLACE = 1
 _AT_FDCWD = -100
+_PATIENCE = 0.5  # seconds; another run's sweep holds a lock for a moment
+_NO_SYNC = (errno.EINVAL, errno.ENOTSUP)
 
 
 class Claim:
@@ -33,45 +38,75 @@ class Claim:
     def __init__(self, base: Path, version: str | int):
         self.base = base
         self.explicit = isinstance(version, int)
+        self._held: list[int] = []  # open descriptors: the lock's and the directory's
         try:
-            base.mkdir(parents=True, exist_ok=True)
+            _make(base)
             sweep(base)
             self.number = self._take(version)
+            self._staging = staging(base, self.number)
+            self.directory = self._staging / f"version-{secrets.token_hex(4)}"
+            self._start()
         except OSError as cause:
-            raise system_error(cause, base) from cause
-        try:
-            self.directory = self._staging / "version"
-            shutil.rmtree(self.directory, ignore_errors=True)
-            self.directory.mkdir()
-        except OSError as cause:
-            self.abandon()
             raise system_error(cause, base) from cause
 
     def _take(self, version: str | int) -> int:
         number = version if isinstance(version, int) else _first(self.base, version)
-        while True:
-            if number not in numbers(self.base):
-                lock = _lock(staging(self.base, number), patience=20 if self.explicit else 1)
-                if lock is not None and number not in numbers(self.base):
-                    self._descriptor, self._staging = lock, staging(self.base, number)
-                    return number
-                if lock is not None:
-                    _clear(staging(self.base, number), lock)
+        while not self._hold(number):
             if self.explicit:
                 raise exists(self.base, number)
             number += 1
+        return number
+
+    def _hold(self, number: int) -> bool:
+        """Try to hold the lock of a number that no version has."""
+        patience = time.monotonic() + (_PATIENCE if self.explicit else 0)
+        while number not in numbers(self.base):
+            lock = _lock(staging(self.base, number))
+            if lock is not None and number not in numbers(self.base):
+                self._held.append(lock)
+                return True
+            if lock is not None:
+                _discard(staging(self.base, number), lock)
+                os.close(lock)
+            elif time.monotonic() >= patience:
+                return False
+            else:
+                time.sleep(0.01)
+        return False
+
+    def _start(self) -> None:
+        """Make the directory, and keep it open: one that is made anew in its place will be another."""
+        try:
+            self.directory.mkdir()
+            self._held.append(os.open(self.directory, os.O_RDONLY | os.O_CLOEXEC))
+        except BaseException:
+            self.abandon()
+            raise
 
     def commit(self) -> Path:
-        """Make the version visible: everything on disk first, then one rename that never replaces anything."""
+        """Make the version visible: everything on disk first, then one rename that never replaces anything.
+
+        Where this fails, `abandon` takes back what became visible.
+        """
         try:
             sync(self.directory)
+            self.check()
             self._rename()
+            _sync_one(self.base)
         except OSError as cause:
             raise system_error(cause, self.base / str(self.number)) from cause
-        with suppress(OSError):  # it is there and whole; not every file system can sync a directory
-            _sync_one(self.base)
-        _clear(self._staging, self._descriptor)
+        self._release()
         return self.base / str(self.number)
+
+    def check(self) -> None:
+        """Raise EnvironmentFailed where somebody removed the directory; TensorFlow may have made it anew since, empty."""
+        if not self._is_ours(self.directory):
+            do = "keep staging directories until their export has ended, and export again"
+            raise EnvironmentFailed(Problem(str(self.directory), "was removed while it was being written", do))
+
+    def _is_ours(self, directory: Path) -> bool:
+        """Whether this is the directory that the claim made, under whatever name."""
+        return len(self._held) == 2 and _same(self._held[1], directory)
 
     def _rename(self) -> None:
         while True:
@@ -80,11 +115,28 @@ class Claim:
             except FileExistsError:
                 if self.explicit:
                     raise exists(self.base, self.number) from None
-                self.number += 1
+                self.number = _next_free(self.base, self.number)
+
+    def _release(self) -> None:
+        if self._held:
+            _discard(self._staging, self._held[0])
+        while self._held:
+            os.close(self._held.pop())
 
     def abandon(self) -> None:
-        """Leave nothing behind."""
-        _clear(self._staging, self._descriptor)
+        """Leave nothing behind, not even a version that was visible before its commit failed; after a commit, do nothing.
+
+        A visible version that cannot be taken back by a rename stays, whole.
+        """
+        if self.is_visible:
+            with suppress(OSError):
+                shutil.rmtree(_set_aside(self.base / str(self.number)), ignore_errors=True)
+        self._release()
+
+    @property
+    def is_visible(self) -> bool:
+        """Whether the version stands under its number while the commit has not ended."""
+        return self._is_ours(self.base / str(self.number))
 
 
 def exists(base: Path, number: int) -> ConfigError:
@@ -108,27 +160,22 @@ def staging(base: Path, number: int) -> Path:
 
 
 def sweep(base: Path) -> list[Path]:
-    """Remove what runs that died left below `base`; the lock of a live one keeps its own."""
+    """Remove what runs that died left below `base`, as far as it can be; the lock of a live one keeps its own."""
     removed = []
-    for path in sorted(base.iterdir()):
-        ours = re.fullmatch(r"\.[0-9]+\.staging", path.name) and not path.is_symlink()
-        lock = _lock(path, create=False) if ours else None
-        if lock is not None:
-            _clear(path, lock)
-            removed.append(path)
+    for path in sorted(base.glob(".*.staging")):
+        ours = re.fullmatch(r"\.[0-9a-f]+\.staging", path.name) and not path.is_symlink()
+        with suppress(OSError):
+            lock = _lock(path, create=False) if ours else None
+            if lock is not None:
+                _discard(path, lock)
+                os.close(lock)
+                removed.append(path)
     return removed
-
-
-def _clear(path: Path, lock: int) -> None:
-    """Remove a staging directory whose lock is held, the lock last: with it goes the right to remove anything."""
-    shutil.rmtree(path / "version", ignore_errors=True)
-    shutil.rmtree(path, ignore_errors=True)
-    os.close(lock)
 
 
 def sync(directory: Path) -> None:
     """Bring all files below `directory`, and the directories themselves, onto the disk."""
-    for path, _, files in os.walk(directory, topdown=False):
+    for path, _, files in os.walk(directory, topdown=False, onerror=_raise):
         for name in files:
             _sync_one(Path(path, name))
         _sync_one(Path(path))
@@ -147,25 +194,81 @@ def _first(base: Path, version: str) -> int:
     return int(time.time()) if version == "timestamp" else max(numbers(base), default=0) + 1
 
 
-def _lock(path: Path, create: bool = True, patience: int = 1) -> int | None:
-    """The held lock of a staging directory, or None where a live process holds it or the directory went away.
+def _next_free(base: Path, number: int) -> int:
+    """The next number that is neither a version nor, as far as one can see, about to be one."""
+    while number in numbers(base) or staging(base, number).exists():
+        number += 1
+    return number
 
-    With `patience` a holder that is only sweeping is waited for.
-    """
-    for attempt in range(patience):
-        if attempt:
-            time.sleep(0.05)
-        if create:
-            with suppress(FileExistsError):
-                path.mkdir()
-        with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+
+def _make(base: Path) -> None:
+    """Make the base path, with all that it takes on the disk."""
+    missing = [path for path in (base, *base.parents) if not path.exists()]
+    base.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        _sync_one(path.parent)
+
+
+def _lock(path: Path, create: bool = True) -> int | None:
+    """The held lock of a staging directory, or None where another process holds it, or there is none to lock."""
+    while True:
+        made = create and _made(path)
+        try:
             descriptor = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            with suppress(BlockingIOError, FileNotFoundError):
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.path.samestat(os.fstat(descriptor), os.stat(path / "lock")):
-                    return descriptor
+        except FileNotFoundError:
+            if create:
+                continue  # it was swept in this moment
+            return None
+        except OSError as error:
+            if isinstance(error, PermissionError) and not made:
+                return None  # another user's
+            if made:
+                with suppress(OSError):
+                    path.rmdir()
+            raise
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
             os.close(descriptor)
-    return None
+            if isinstance(error, BlockingIOError):
+                return None
+            raise
+        if _same(descriptor, path / "lock"):
+            return descriptor
+        os.close(descriptor)
+
+
+def _made(path: Path) -> bool:
+    """Make a directory; whether it was not there before."""
+    try:
+        path.mkdir()
+    except FileExistsError:
+        return False
+    return True
+
+
+def _discard(path: Path, lock: int) -> None:
+    """Remove a staging directory whose lock is held; one that has another's lock by now stays."""
+    if _same(lock, path / "lock") or not (path / "lock").exists():
+        with suppress(OSError):
+            path = _set_aside(path)
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _set_aside(path: Path) -> Path:
+    """Rename a directory that is to be removed, so that nobody sees it become less or writes to it any more."""
+    return path.rename(path.with_name(f".{secrets.token_hex(8)}.staging"))
+
+
+def _same(descriptor: int, path: Path) -> bool:
+    """Whether an open file is what stands at a path."""
+    with suppress(OSError):
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    return False
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _renameat2(old: Path, new: Path) -> bool:
@@ -186,5 +289,9 @@ def _sync_one(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_SYNC or not path.is_dir():  # some file systems cannot sync a directory
+            error.filename = str(path)
+            raise
     finally:
         os.close(descriptor)

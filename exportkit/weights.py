@@ -163,8 +163,8 @@ def _uncovered(wanted: Mapping[str, str], bundle: Bundle, most: int = 10) -> Ite
         do += "map it with weights.names, or list it in weights.initialize"
         yield Problem(bundle.prefix, f"variable {_called(name, key)} is not in the checkpoint", do)
     if rest := list(wanted)[most:]:
-        do = f"is it the checkpoint of another model? it holds {_some(known)}"
-        yield Problem(bundle.prefix, f"{len(rest)} more variables are not in the checkpoint: {_some(rest)}", do)
+        do = f"is it the checkpoint of another model? it holds {some(known)}"
+        yield Problem(bundle.prefix, f"{len(rest)} more variables are not in the checkpoint: {some(rest)}", do)
 
 
 def _called(name: str, key: str) -> str:
@@ -199,13 +199,14 @@ def _unused_rules(weights: Weights, hits: set[str]) -> Iterator[Problem]:
 def _average_notes(coverage: Coverage, bundle: Bundle, weights: Weights, without: list[str]) -> list[str]:
     if weights.moving_average:
         taken = sum(key.endswith(AVERAGE) for key in coverage.keys.values())
-        rest = f", none for {_some(without)}" if without else ""
+        rest = f", none for {some(without)}" if without else ""
         return [f"{taken} moving averages taken{rest}"]
     unused = [name for name in coverage.keys if _lookup(name + AVERAGE, bundle)]
     return [f"{len(unused)} moving averages not used; weights.moving_average=true takes them"] if unused else []
 
 
-def _some(names: list[str], most: int = 5) -> str:
+def some(names: list[str], most: int = 5) -> str:
+    """A list of names in a sentence, a long one shortened."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 

@@ -1,6 +1,7 @@
 """What tests of several rooms share. TensorFlow is imported only by the fixtures that make graphs."""
 
 import importlib
+import importlib.metadata
 import os
 import shutil
 import sys
@@ -9,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from exportkit.registry import load_plugins
+from exportkit.cli import hydra_app
+from exportkit.registry import DISABLE, GROUP, load_plugins
 from exportkit.testing import toys
 
 
@@ -17,6 +19,14 @@ from exportkit.testing import toys
 def _own_directory(tmp_path, monkeypatch):
     """Every test starts in an empty directory of its own."""
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _no_other_plugins(monkeypatch):
+    """What else is installed beside exportkit has tests of its own."""
+    others = {entry.dist.name for entry in importlib.metadata.entry_points(group=GROUP)} - {"exportkit"}
+    monkeypatch.setenv(DISABLE, ",".join(sorted(others)))
+    hydra_app.plugins.cache_clear()
 
 
 @pytest.fixture

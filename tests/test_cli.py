@@ -453,7 +453,7 @@ def test_a_plan_of_a_sweep_shows_each_job(run, here):
     told = run("plan", "-m", "model=mnist_mlp,other", "version=1,x")
     assert told.out.count("Plan of ") == 2
     assert told.code == 2
-    assert told.err.count("version: is 'x'") == 2
+    assert told.err.count("version: is the text 'x'") == 2
     assert not (here / ".exportkit").exists()
 
 

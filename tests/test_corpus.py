@@ -24,7 +24,7 @@ VARIABLES = {
     "queue-estimator": 18,
     "iterator-estimator": 20,
 }
-STALE = "the graph and the checkpoint are not of one run: take the .meta that was saved with it"
+STALE = "take the graph and the checkpoint of one run"
 UNSAVED = "map it with weights.names, or list it in weights.initialize"
 REFUSED = {
     "threaded-training": [

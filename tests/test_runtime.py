@@ -25,10 +25,30 @@ import_tensorflow()
 assert not gc.isenabled() and gc.get_freeze_count() == before
 """
 
+KERAS = """
+import sys
+from exportkit.runtime import import_tensorflow
+import_tensorflow()
+import tensorflow as tf
+assert not {"keras", "tf_keras", "sklearn", "matplotlib"} & set(sys.modules)
+assert tf.losses.MeanSquaredError().name == "mean_squared_error"
+assert tf.keras.Sequential([tf.keras.layers.Dense(2)])(tf.ones([1, 3])).shape == (1, 2)
+assert tf.keras.optimizers.get("adam").name == "adam"
+"""
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("program", [COLLECTOR, LEFT_ALONE], ids=["on", "off"])
 def test_garbage_collector_is_as_it_was(program):
+    run(program)
+
+
+@pytest.mark.slow
+def test_keras_is_imported_by_its_first_use():
+    run(KERAS)
+
+
+def run(program):
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert not done.stderr

@@ -395,6 +395,56 @@ def test_the_init_op_assigns_no_variable(tmp_path, dense):
     assert "saved_model_main_op" not in meta_graphs(report)[0].collection_def
 
 
+def test_tables_whose_filling_would_assign_variables_are_refused(tmp_path):
+    def build():
+        words = v1.placeholder(tf.string, [None], "x")
+        step = v1.get_variable("step", [], initializer=v1.zeros_initializer(), use_resource=False)
+        with tf.control_dependencies([step.initializer]):
+            table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(["a"], [1.0]), 0.0)
+        tf.add(table.lookup(words), step.value(), name="probs")
+
+    with pytest.raises(BindingError) as refused:
+        toys.export(toys.config(toys.saved(tmp_path, build), tmp_path))
+    assert str(refused.value) == (
+        "meta_graphs.serving: filling its tables would assign variables anew: step/Assign; "
+        "build the tables without control dependencies on variables"
+    )
+
+
+def test_a_meta_graph_may_have_a_build_of_its_own(tmp_path, monkeypatch):
+    (tmp_path / "builders.py").write_text(
+        "import tensorflow as tf\n"
+        "def build(scale):\n"
+        "    x = tf.compat.v1.placeholder(tf.float32, [None], 'x')\n"
+        "    w = tf.compat.v1.get_variable('w', [], initializer=tf.compat.v1.ones_initializer())\n"
+        "    return {'x': x, 'y': tf.multiply(x * w, scale, name='y')}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    import builders
+
+    report = toys.export(
+        {
+            "name": "scaled",
+            "source": {
+                "kind": "graph_builder",
+                "builder": "builders:build",
+                "params": {"scale": 2.0},
+                "checkpoint": toys.saved(tmp_path, lambda: builders.build(1.0)),
+            },
+            "bindings": {"x": "x", "y": "y"},
+            "signatures": {"serving_default": {"inputs": {"x": "x"}, "outputs": {"y": "y"}}},
+            "meta_graphs": {
+                "serving": {"tags": ["serve"]},
+                "train": {"tags": ["train"], "source": {"params": {"scale": 5.0}}},
+            },
+            "export_dir": str(tmp_path / "exports"),
+        }
+    )
+    answers = [toys.served(report.directory, "serving_default", {"x": [1.0]}, (tag,))["y"] for tag in ("serve", "train")]
+    assert [answer.tolist() for answer in answers] == [[2.0], [5.0]]
+    assert report.weights.variables == 1
+
+
 def test_default_attributes_are_stripped_on_request_only(dense, tmp_path):
     stripped = toys.export(toys.config(dense, tmp_path))
     kept = toys.export(toys.config(dense, tmp_path, strip_default_attrs=False))
@@ -417,6 +467,34 @@ def test_twice_the_same_input_gives_twice_the_same_bytes(dense, tmp_path):
         digests.append({p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in files})
     assert digests[0] == digests[1]
     assert sorted(digests[0]) == ["saved_model.pb", "variables.data-00000-of-00001", "variables.index"]
+
+
+def test_an_index_and_data_of_two_saves_are_told_and_the_checkpoint_is_blamed(tmp_path):
+    prefix = toys.saved(tmp_path, toys.dense)
+    (tmp_path / "other" / "run").mkdir(parents=True)
+    other = toys.saved(tmp_path / "other", toys.dense, seed=8)
+    data = ".data-00000-of-00001"
+    Path(prefix + data).write_bytes(Path(other + data).read_bytes())
+    with pytest.raises(WeightsError) as refused:
+        toys.export(toys.config(prefix, tmp_path))
+    do = "its index and its data are of two different saves, or it was damaged: copy both again"
+    assert str(refused.value).splitlines() == [
+        f"{prefix}{data}: is damaged: the bytes of 'dense/{name}' do not have their checksum; {do}"
+        for name in ("kernel", "bias")
+    ]
+
+
+def test_the_report_says_which_way_the_values_took(dense, tmp_path):
+    assert toys.export(toys.config(dense, tmp_path)).weights.how == "copied as bytes"
+    with tf.Graph().as_default() as graph, v1.Session(graph=graph) as session:
+        toys.dense()
+        session.run(v1.global_variables_initializer())
+        old = v1.train.Saver(write_version=v1.train.SaverDef.V1).save(session, str(tmp_path / "old"))
+    report = toys.export(toys.config(old, tmp_path))
+    assert (report.weights.how, report.weights.proof) == (
+        "decoded from a V1 checkpoint",
+        "2/2 variables equal to the checkpoint, 0 initialised",
+    )
 
 
 def test_bytes_that_change_on_the_way_fail_the_export(dense, tmp_path, monkeypatch):

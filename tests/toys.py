@@ -13,6 +13,6 @@ __all__ = ["config", "dense", "example", "export", "restored", "saved", "served"
 v1 = tf.compat.v1
 
 
-def saved(directory: Path, build: Callable[[], Any]) -> str:
+def saved(directory: Path, build: Callable[[], Any], *, seed: int = 7) -> str:
     """Save a graph below `directory`; returns the checkpoint's prefix."""
-    return save(build, directory / "run", step=1).prefix
+    return save(build, directory / "run", seed=seed, step=1).prefix

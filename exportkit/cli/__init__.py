@@ -15,6 +15,7 @@ COMMANDS = {
     "export": "exportkit.cli.export",
     "plan": "exportkit.cli.plan",
     "inspect": "exportkit.cli.inspect",
+    "verify": "exportkit.cli.verify",
     "plugins": "exportkit.cli.plugins",
 }
 

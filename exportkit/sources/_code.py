@@ -17,12 +17,19 @@ if TYPE_CHECKING:
 
 def preview(checkpoint: Path | None, problems: Sequence[Problem], checked: Sequence[str]) -> Preview:
     """The preview of a source that builds its graph: its code and its checkpoint, as far as they can be told unbuilt."""
-    problems, prefix = list(problems), None
+    found, wrong = prefix(checkpoint) if checkpoint else (None, [])
+    when_built = ["the graph's tensors and variables"]
+    return Preview(checkpoint=found, problems=[*problems, *wrong], checked=checked, when_built=when_built)
+
+
+def prefix(checkpoint: Path) -> tuple[str | None, list[Problem]]:
+    """The prefix of a checkpoint that can be read, or what is wrong with it."""
     try:
-        prefix = bundle.resolve(checkpoint) if checkpoint else None
+        found = bundle.resolve(checkpoint)
+        bundle.Bundle(found)
     except ExportKitError as error:
-        problems += [Problem("checkpoint", f"{p.where}: {p.what}", p.do) for p in error.problems]
-    return Preview(checkpoint=prefix, problems=problems, checked=checked, when_built=["the graph's tensors and variables"])
+        return None, [Problem("checkpoint", f"{p.where}: {p.what}", p.do) for p in error.problems]
+    return found, []
 
 
 def call(function: Callable, where: str, *args: Any, **kwargs: Any) -> Any:
@@ -51,6 +58,9 @@ def model(
     where: str,
 ) -> SourceModel:
     """The built graph with its values: from what `restore_fn` leaves in a session, or else from the checkpoint."""
+    if not graph.get_operations():
+        do = "build in the graph that is the default when it is called, not in a tf.Graph of its own"
+        raise ConfigError(Problem(f"source ({where})", "left an empty graph", do))
     if restore_fn is None:
         if checkpoint is None:
             raise ConfigError(Problem("source.checkpoint", f"is not set, and {where} returned no restore function", "set it"))
@@ -75,5 +85,14 @@ def _captured(
 
 
 def tensor_names(offered: Mapping[str, Any] | None) -> dict[str, str]:
-    """Names that the user's code offers → tensor names; values may be tensors or names."""
-    return {str(name): getattr(tensor, "name", tensor) for name, tensor in (offered or {}).items()}
+    """Names that the user's code offers → tensor names; values may be tensors or names.
+
+    Raises:
+        ConfigError: a value is neither.
+    """
+    names = {str(name): getattr(tensor, "name", tensor) for name, tensor in (offered or {}).items()}
+    wrong = {name: type(offered[name]).__name__ for name in offered or {} if not isinstance(names[str(name)], str)}
+    if wrong:
+        do = "return tensors or their names"
+        raise ConfigError(*(Problem("source.builder", f"returned a {kind} as '{name}'", do) for name, kind in wrong.items()))
+    return names

@@ -23,7 +23,7 @@ class ModelConfig(dict):
         try:
             return self[name]
         except KeyError:
-            near = did_you_mean(name, self)
+            near = did_you_mean(name, map(str, self))
             raise AttributeError(f"the config has no '{name}'" + (f"; {near}" if near else "")) from None
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -66,7 +66,10 @@ class EncoderSource(ModelSource):
         try:
             found = references.examine(self.encoder, "encoder")
             problems = references.constructor(found).problems(self.args, "args")
-            references.method(found, self.method, "method")
+            built = references.method(found, self.method, "method")
+            needed = [name for name in built.required if "checkpoint" in name]
+            if needed and self.checkpoint is None:
+                problems.append(Problem("checkpoint", f"is not set, and {self.method} needs it", "set it"))
         except ExportKitError as error:
             return _code.preview(self.checkpoint, error.problems, [])
         return _code.preview(self.checkpoint, problems, [f"encoder {self.encoder}.{self.method}"])

@@ -1,5 +1,6 @@
 """The source `meta_graph`: a checkpoint with the ``.meta`` that was saved beside it. No Python of the model is needed."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 from exportkit import bundle, metagraph
 from exportkit.errors import ExportKitError, Problem
 from exportkit.plugin import ModelSource, Preview, SourceModel, hookimpl
+from exportkit.protos import MetaGraphDef
+from exportkit.sources import _code
 
 
 @dataclass(kw_only=True)
@@ -22,17 +25,20 @@ class MetaGraphSource(ModelSource):
     """The MetaGraphDef; by default the checkpoint's prefix with ``.meta``."""
 
     def preview(self) -> Preview:
-        problems: list[Problem] = []
-        graph = prefix = None
+        prefix, problems = _code.prefix(self.checkpoint)
+        graph, wrong = self._read(prefix)
+        return Preview(graph, prefix, [*problems, *wrong], checked=[f"graph {self._meta(prefix)}"] if graph else [])
+
+    def _read(self, prefix: str | None) -> tuple[MetaGraphDef | None, list[Problem]]:
+        if prefix is None and self.meta is None:
+            return None, []
+        if self.meta is None and not os.path.exists(self._meta(prefix)):
+            do = "put it there, name it with source.meta, or build the graph from code (source=graph_builder)"
+            return None, [Problem("checkpoint", f"{prefix} has no .meta beside it", do)]
         try:
-            prefix = bundle.resolve(self.checkpoint)
+            return metagraph.read(self._meta(prefix)), []
         except ExportKitError as error:
-            problems += [Problem("checkpoint", f"{p.where}: {p.what}", p.do) for p in error.problems]
-        try:
-            graph = metagraph.read(self._meta(prefix)) if prefix or self.meta else None
-        except ExportKitError as error:
-            problems += [Problem("meta", f"{p.where}: {p.what}", p.do) for p in error.problems]
-        return Preview(graph, prefix, problems, checked=[f"graph {self._meta(prefix)}"] if graph else [])
+            return None, [Problem("meta", f"{p.where}: {p.what}", p.do) for p in error.problems]
 
     def build(self, scratch: Path, wanted: Sequence[str]) -> SourceModel:
         prefix = bundle.resolve(self.checkpoint)

@@ -1,0 +1,33 @@
+"""What a check says."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from exportkit.errors import Problem
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of a verification.
+
+    Attributes:
+        passed: True and False; None for what cannot be told here, or is allowed and worth knowing.
+        what: what was looked at.
+        why: what was found there.
+        do: what the user can do; may be empty.
+    """
+
+    passed: bool | None
+    what: str
+    why: str
+    do: str = ""
+
+    def __str__(self) -> str:
+        mark = {True: "v", False: "x", None: "-"}[self.passed]
+        return f"[{mark}] {self.what}: {self.why}" + (f"; {self.do}" if self.do else "")
+
+
+def failures(what: str, problems: Iterable[Problem]) -> Iterator[Finding]:
+    """Problems as findings; a problem's place is said where it is not `what` itself."""
+    for problem in problems:
+        yield Finding(False, what, problem.what if problem.where == what else f"{problem.where}: {problem.what}", problem.do)

@@ -1,0 +1,117 @@
+"""Values that a config or a file gives, as arrays of the dtype and shape that are wanted, or what is wrong with them."""
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from exportkit.binding import Facts, Shape, compatible
+from exportkit.errors import did_you_mean
+from exportkit.samples import tfexample
+from exportkit.tensorbytes import numpy_dtype, objects
+
+
+class Misfit(Exception):
+    """Values that are not what is wanted: what is wrong with them, and what to do."""
+
+    def __init__(self, what: str, do: str = ""):
+        super().__init__(what, do)
+        self.what, self.do = what, do
+
+
+def read(path: Path, name: str | None) -> np.ndarray:
+    """An array from a ``.npy``, the array `name` of an ``.npz``, or a TFRecord's records or their feature `name`.
+
+    Raises:
+        Misfit: the file is not what its name says, or has nothing of that name.
+    """
+    try:
+        return _records(path, name) if path.suffix == ".tfrecord" else _numpy(path, name)
+    except (ValueError, EOFError, zipfile.BadZipFile) as cause:
+        what = str(cause) if path.suffix == ".tfrecord" else f"is not a {path.suffix} file of numbers or bytes"
+        raise Misfit(f"{path} {what}") from None
+    except OSError as cause:
+        raise Misfit(f"{path} cannot be read: {cause.strerror}") from None
+
+
+def _numpy(path: Path, name: str | None) -> np.ndarray:
+    with open(path, "rb") as file:
+        content = np.load(file, allow_pickle=False)
+        if isinstance(content, np.ndarray):
+            return content
+        if name not in content:
+            raise Misfit(f"there is no array '{name}' in {path}", did_you_mean(name or "", content))
+        return content[name]
+
+
+def _records(path: Path, name: str | None) -> np.ndarray:
+    rows = list(tfexample.records(path))
+    if not name:
+        return objects(rows)
+    try:
+        return tfexample.column(rows, name)
+    except tfexample.NoFeature as cause:
+        raise Misfit(f"there is no feature '{name}' in {path}", did_you_mean(name, cause.known)) from None
+
+
+def fit(value: Any, dtype: str, shape: Shape) -> np.ndarray:
+    """`value` as an array of that dtype, where that changes no value, and of that shape; strings are bytes.
+
+    Raises:
+        Misfit: it is ragged, of another kind or shape, or would change.
+    """
+    array = _strings(value) if dtype == "string" else _numbers(_array(value), dtype)
+    if shape is not None and not compatible(array.shape, shape):
+        do = "write a list of rows" if array.ndim == len(shape) - 1 and shape[0] is None else ""
+        raise Misfit(f"is {Facts(dtype, array.shape)}, not {Facts(dtype, shape)}", do)
+    return array
+
+
+def _array(value: Any) -> np.ndarray:
+    try:
+        return np.asarray(value)
+    except ValueError:
+        raise Misfit("is ragged: its lists are of different lengths", "fill them up to one length") from None
+
+
+def _strings(value: Any) -> np.ndarray:
+    array = _array(value)
+    texts = array if isinstance(value, np.ndarray) else np.asarray(value, object)
+    for item in texts.flat:
+        if not isinstance(item, str | bytes):
+            raise Misfit(f"holds {item}, which is no string", "write texts, in quotes")
+    return objects([item.encode() if isinstance(item, str) else bytes(item) for item in texts.flat]).reshape(texts.shape)
+
+
+def _numbers(array: np.ndarray, dtype: str) -> np.ndarray:
+    """Numbers of another dtype: floats are rounded, as float64 is to float32; integers and booleans must stay what they are."""
+    target = numpy_dtype(dtype)
+    if array.dtype == target:
+        return array
+    if _kind(array.dtype) not in _FROM[_kind(target)] and array.size:
+        raise Misfit(f"is {_named(array)}, not {dtype}", f"write {dtype} values")
+    with np.errstate(all="ignore"):
+        cast = array.astype(target)
+        kept = (np.isfinite(cast) | ~np.isfinite(array)) if _kind(target) in ("float", "complex") else cast == array
+    if not kept.all():
+        raise Misfit(f"holds {array[~kept].flat[0]}, which is no {dtype}", f"write {dtype} values")
+    return cast
+
+
+_FROM = {
+    "bool": {"bool"},
+    "integer": {"integer", "float"},
+    "float": {"integer", "float"},
+    "complex": {"integer", "float", "complex"},
+}
+
+
+def _kind(dtype: np.dtype) -> str:
+    kinds = {"b": "bool", "i": "integer", "u": "integer", "f": "float", "c": "complex"}
+    by_name = "float" if "float" in dtype.name else "integer"  # ml_dtypes' own are of kind V
+    return kinds.get(dtype.kind, by_name if dtype.kind == "V" else "text")
+
+
+def _named(array: np.ndarray) -> str:
+    return "string" if _kind(array.dtype) == "text" else array.dtype.name

@@ -1,0 +1,159 @@
+"""tf.Example protos and the TFRecord files that hold them, without TensorFlow.
+
+A record is its length (8 bytes, little-endian), the length's masked CRC-32C, the data, and the data's masked CRC-32C
+(tensorflow/core/lib/io/record_writer.h). What a feature must hold is the rule of tf.io.FixedLenFeature.
+"""
+
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from exportkit.errors import did_you_mean
+from exportkit.protos import example_pb2, feature_pb2
+from exportkit.spec import Feature
+from exportkit.sstable import mask
+from exportkit.tensorbytes import objects
+
+Example = example_pb2.Example
+_LISTS = {"float32": "float_list", "int64": "int64_list", "string": "bytes_list"}
+_GZIP = b"\x1f\x8b"
+
+
+class NoFeature(Exception):
+    """A feature that the first example does not have; `known` are those that it has."""
+
+    def __init__(self, known: Sequence[str]):
+        super().__init__(known)
+        self.known = known
+
+
+def records(path: Path) -> Iterator[bytes]:
+    """The records of a TFRecord file.
+
+    Raises:
+        ValueError: the file is cut short, damaged, or compressed.
+        OSError: it cannot be read.
+    """
+    with open(path, "rb") as file:
+        while header := file.read(12):
+            if header.startswith(_GZIP):
+                raise ValueError("is compressed with gzip: decompress it")
+            length = struct.unpack("<Q", _proved(header[:8], header[8:], len(header) == 12))[0]
+            data, tail = file.read(length), file.read(4)
+            yield _proved(data, tail, len(data) == length and len(tail) == 4)
+
+
+def _proved(data: bytes, checksum: bytes, whole: bool) -> bytes:
+    if not whole:
+        raise ValueError("is cut short")
+    if mask(google_crc32c.value(data)).to_bytes(4, "little") != checksum:
+        raise ValueError("is damaged: a checksum does not hold, or it is no TFRecord file")
+    return data
+
+
+def encode(columns: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Rows as serialized tf.Example protos.
+
+    Args:
+        columns: feature → float32, int64 or string [N, …].
+
+    Returns:
+        string [N].
+    """
+    (size,) = {len(column) for column in columns.values()}
+    rows = ({name: _feature(column[i]) for name, column in columns.items()} for i in range(size))
+    return objects([_example(row).SerializeToString(deterministic=True) for row in rows])
+
+
+def _example(features: Mapping[str, Any]) -> Any:
+    example = Example()
+    for name, feature in features.items():
+        example.features.feature[name].CopyFrom(feature)
+    return example
+
+
+def _feature(value: np.ndarray) -> Any:
+    kind = "string" if np.asarray(value).dtype.kind == "O" else np.asarray(value).dtype.name
+    feature = feature_pb2.Feature()
+    getattr(feature, _LISTS[kind]).value.extend(np.ravel(value).tolist())
+    return feature
+
+
+def decode(serialized: Sequence[bytes], features: Mapping[str, Feature]) -> dict[str, np.ndarray]:
+    """Serialized tf.Example protos as columns, by the rule of tf.io.FixedLenFeature.
+
+    Returns:
+        Feature → values [N, …] of its dtype.
+
+    Raises:
+        ValueError: a row is no tf.Example, or a feature is missing, of another dtype, or of another number of values.
+    """
+    rows = [_parsed(i, row) for i, row in enumerate(serialized)]
+    return {name: _column(name, feature, rows) for name, feature in features.items()}
+
+
+def column(serialized: Sequence[bytes], name: str) -> np.ndarray:
+    """One feature of serialized tf.Example protos, of the dtype and size that it has in the first.
+
+    Returns:
+        Values [N, size].
+
+    Raises:
+        NoFeature: the first example has none of that name.
+        ValueError: a row is no tf.Example, or has another dtype or number of values.
+    """
+    first = _parsed(0, serialized[0]) if serialized else {}
+    kind = first[name].WhichOneof("kind") if name in first else None
+    if kind is None:
+        raise NoFeature(sorted(first))
+    dtype = next(dtype for dtype, field in _LISTS.items() if field == kind)
+    size = len(getattr(first[name], kind).value)
+    return decode(serialized, {name: Feature(dtype=dtype, shape=[size])})[name]
+
+
+def _parsed(i: int, row: bytes) -> Mapping[str, Any]:
+    try:
+        return Example.FromString(row).features.feature
+    except DecodeError:
+        raise ValueError(f"row {i} is not a tf.Example") from None
+
+
+def _column(name: str, feature: Feature, rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    values = [_values(f"row {i}: feature '{name}'", name, feature, row) for i, row in enumerate(rows)]
+    dtype = object if feature.dtype == "string" else feature.dtype
+    column = np.empty((len(rows), *feature.shape), dtype)
+    for i, value in enumerate(values):
+        column[i] = np.reshape(value, feature.shape)
+    return column
+
+
+def _values(where: str, name: str, feature: Feature, row: Mapping[str, Any]) -> np.ndarray:
+    size, dtype = int(np.prod(feature.shape)), object if feature.dtype == "string" else feature.dtype
+    kind = row[name].WhichOneof("kind") if name in row else None
+    if kind is None and feature.default is None:
+        raise ValueError(f"{where} is missing, and has no default" + _near(name, row))
+    if kind is None:
+        return np.broadcast_to(_default(feature), feature.shape)
+    if kind != _LISTS[feature.dtype]:
+        raise ValueError(f"{where} is a {kind}, not a {_LISTS[feature.dtype]}")
+    held = getattr(row[name], kind).value
+    if len(held) != size:
+        raise ValueError(f"{where} has {len(held)} values, not {size}")
+    return objects(held) if dtype is object else np.asarray(held, dtype)
+
+
+def _default(feature: Feature) -> np.ndarray:
+    if feature.dtype != "string":
+        return np.asarray(feature.default, feature.dtype)
+    texts = np.asarray(feature.default, object)
+    return objects([str(text).encode() for text in texts.flat]).reshape(texts.shape)
+
+
+def _near(name: str, row: Mapping[str, Any]) -> str:
+    near = did_you_mean(name, row)
+    return f" ({near})" if near else ""

@@ -1,0 +1,132 @@
+"""The step `manifest`: what a version was made from and what was proved of it, written down beside it."""
+
+import os
+import subprocess
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from exportkit import native, tensorproto
+from exportkit.bundle import Bundle
+from exportkit.errors import Problem, StepFailed
+from exportkit.identity import graph_digest, identity
+from exportkit.manifest import FILE, write_manifest
+from exportkit.plugin import Export, Phase, PostStep, hookimpl
+from exportkit.samples import Batch
+from exportkit.served import tried
+
+
+@dataclass(kw_only=True)
+class Manifest(PostStep):
+    """Writes assets.extra/exportkit.json: digests, config, checkpoint, packages, proofs and the samples' outputs.
+
+    It comes after every step that adds a file; only a signature is written later. `exportkit verify` checks it again.
+    """
+
+    kind: str = "manifest"
+    phase = Phase.SEAL
+
+    rows: int = 8
+    """How many rows of each sample are recorded, with what the version answers to them."""
+
+    def run(self, export: Export) -> Mapping[str, Any]:
+        if self.rows < 1:
+            raise StepFailed(Problem("post.manifest.rows", f"is {self.rows}", "write 1 or more"))
+        recorded = self._samples(export)
+        content = {**_facts(export), "samples": recorded}
+        write_manifest(export.directory, content)
+        return {
+            "bytes": (export.directory / FILE).stat().st_size,
+            "identity": content["identity"]["sha256"],
+            "samples": len(recorded),
+        }
+
+    def _samples(self, export: Export) -> dict[str, Any]:
+        """Signature → inputs and outputs; the outputs are left out where two runs of one input differ."""
+        meta, batches = tried(export)
+        asked = {key: self._first(batch) for key, batch in batches.items()}
+        requests = [native.Request(key, inputs) for key, inputs in asked.items()]
+        answers = native.run_signatures(export.directory, meta.meta_info_def.tags, [*requests, *requests]).outputs
+        return {
+            key: {"inputs": _said(inputs), "outputs": _said(first) if _same(first, second) else None}
+            for (key, inputs), first, second in zip(asked.items(), answers, answers[len(asked) :], strict=False)
+        }
+
+    def _first(self, batch: Batch) -> dict[str, np.ndarray]:
+        return dict(batch.values) if batch.rows is None else batch.resized(min(self.rows, batch.rows))
+
+
+def _said(values: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    return {alias: tensorproto.to_json(value) for alias, value in sorted(values.items())}
+
+
+def _same(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> bool:
+    return all(tensorproto.digest(first[alias]) == tensorproto.digest(second[alias]) for alias in first)
+
+
+def _facts(export: Export) -> dict[str, Any]:
+    plan, report = export.plan, export.report
+    return {
+        "name": plan.name,
+        "identity": identity(plan),
+        "checkpoint": _checkpoint(export),
+        "graph": graph_digest(export.source.meta_graph),
+        **_git(_config_directory()),
+        "config": plan.config,
+        "meta_graphs": [asdict(meta_graph) for meta_graph in report.meta_graphs],
+        "weights": asdict(report.weights),
+        **_proof(export),
+    }
+
+
+def _checkpoint(export: Export) -> dict[str, Any]:
+    """The checkpoint that the config names; where it names none, the one that the source's values were saved to."""
+    named = export.plan.source.preview().checkpoint
+    bundle = Bundle(named or export.source.checkpoint)
+    step = bundle.entries.get("global_step")
+    scalar = step is not None and step.dtype == "int64" and step.shape == ()
+    return {"prefix": named, "digest": bundle.digest, "step": int(bundle.read("global_step")) if scalar else None}
+
+
+def _config_directory() -> Path:
+    """Where configs are looked for: ``conf`` where exportkit was started, or that directory itself."""
+    return Path("conf") if Path("conf").is_dir() else Path()
+
+
+def _git(directory: Path) -> dict[str, Any]:
+    """The commit that the config's directory is at, and whether it was changed since; nothing outside of git."""
+    commit, changes = _git_says(directory, "rev-parse", "HEAD"), _git_says(directory, "status", "--porcelain", "--", ".")
+    return {} if commit is None else {"git": {"commit": commit, "dirty": bool(changes)}}
+
+
+def _git_says(directory: Path, *words: str) -> str | None:
+    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
+    try:
+        answer = subprocess.run(["git", *words], cwd=directory, env=environment, capture_output=True, text=True)
+    except FileNotFoundError:
+        return None
+    return answer.stdout.strip() if answer.returncode == 0 else None
+
+
+def _proof(export: Export) -> dict[str, Any]:
+    """What the step `verify` found, without how long it took, and how near was near enough."""
+    tolerances = {"atol": 0.0, "rtol": 0.0}
+    for step in export.plan.post.values():
+        if step.kind == "verify":
+            tolerances = {name: getattr(step, name, 0.0) for name in tolerances}
+    found = next((line.details for line in export.report.steps if line.kind == "verify"), None)
+    return {"tolerances": tolerances, **({} if found is None else {"verify": _timeless(found)})}
+
+
+def _timeless(details: Any) -> Any:
+    if isinstance(details, Mapping):
+        return {key: _timeless(value) for key, value in details.items() if not str(key).endswith("seconds")}
+    return [_timeless(value) for value in details] if isinstance(details, list | tuple) else details
+
+
+@hookimpl
+def exportkit_post_steps():
+    return [Manifest]

@@ -1,0 +1,306 @@
+"""Exports that are killed, starved and meddled with: never is anything visible that is not whole, and the next one completes.
+
+The whole campaign, every kind of fault at every point, is ``benchmarks/faults.py``; here most kinds are put at some points.
+"""
+
+import errno
+import os
+import shutil
+from functools import partial
+
+import faultlab
+import pytest
+import syscalls
+from faultlab import ACTS, KILLED, Lab
+from omegaconf import OmegaConf
+
+from exportkit import versions
+from exportkit.errors import ConfigError, EnvironmentFailed
+from exportkit.versions import Claim
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    with faultlab.forking():
+        yield Lab(tmp_path_factory.mktemp("lab"))
+
+
+@pytest.fixture(scope="module")
+def points(lab):
+    if not syscalls.available():
+        pytest.skip("this machine cannot stop a process at its system calls")
+    return lab.points()
+
+
+@pytest.fixture
+def base(tmp_path):
+    return tmp_path / "base"
+
+
+def cases(lab, points, kind, stride):
+    act, onwards = ACTS[kind]
+    return [lab.case(act, at, onwards) for at in range(len(points) - 1, -1, -stride)]
+
+
+def bad(found):
+    return [(str(case.point), case) for case in found]
+
+
+def test_a_killed_export_leaves_nothing_half_visible_and_blocks_nothing(lab, points):
+    found = cases(lab, points, "killed", 1)
+    assert all(case.outcome.code == KILLED for case in found)
+    assert [case.half for case in found if case.half] == []
+    assert bad(case for case in found if not case.completes) == []
+    renamed = next(i for i, point in enumerate(points) if point.call == "renameat2")
+    assert [case.versions for case in found[::-1]] == [[]] * (renamed + 1) + [["1"]] * (len(points) - renamed - 1)
+
+
+@pytest.mark.parametrize(("kind", "stride"), [("disk full, once", 3), ("disk full, from there on", 4)])
+def test_a_full_disk_is_one_line_and_leaves_nothing(kind, stride, lab, points):
+    found = cases(lab, points, kind, stride)
+    assert bad(case for case in found if case.half or not case.completes or case.left) == []
+    failed = [case for case in found if case.outcome.code]
+    assert len(failed) > 5
+    assert bad(case for case in failed if not (case.is_one_line and case.outcome.code == 1 and not case.versions)) == []
+    assert bad(case for case in failed if not case.outcome.text.endswith("no space left on device; free some space")) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "stride"),
+    [
+        ("read-only, from there on", 7),
+        ("staging directory removed", 5),
+        ("base path removed", 7),
+        ("lock removed, swept by another", 5),
+        ("version made by a stranger", 7),
+        ("number usurped by another", 5),
+    ],
+)
+def test_who_meddles_breaks_an_export_at_most(kind, stride, lab, points):
+    found = cases(lab, points, kind, stride)
+    assert bad(case for case in found if case.half or not case.completes) == []
+    assert bad(case for case in found if case.outcome.code and not case.is_one_line) == []
+
+
+@pytest.mark.parametrize("call", ["sendfile", "openat saved_model.pb"])
+def test_a_staging_directory_that_tensorflow_would_make_anew(call, lab, points):
+    """TensorFlow makes the directories that it misses, so without its asset, or without its variables, all seems well."""
+    at = next(i for i, point in enumerate(points) if all(word in str(point) for word in call.split()))
+    case = lab.case(faultlab.remove_staging, at)
+    assert case.outcome.text.endswith("export again") and "was removed while it was being written" in case.outcome.text
+    assert (case.half, case.versions, case.left) == ([], [], [])
+
+
+@pytest.mark.parametrize("options", ["size=8k", "size=20k", "size=32k", "size=40k", "nr_inodes=4", "nr_inodes=10"])
+def test_a_small_disk(options, lab):
+    case = lab.small_disk(options)
+    if case is None:
+        pytest.skip("mounting a file system is not allowed")
+    assert case.is_one_line and case.outcome.code == 1
+    assert case.outcome.text.endswith("no space left on device; free some space")
+    assert (case.half, case.versions, case.left, case.completes) == ([], [], [], True)
+
+
+def test_a_read_only_base_path(lab):
+    case = lab.small_disk("ro")
+    if case is None:
+        pytest.skip("mounting a file system is not allowed")
+    assert case.is_one_line and case.outcome.code == 2  # the plan tells it, before anything is built
+    assert case.outcome.text.endswith(" is not writable; make it writable, or choose another one")
+    assert case.completes
+
+
+@pytest.mark.parametrize(("file", "version"), [("saved_model.pb", "auto"), ("labels.txt", "3"), ("index.tmp", "auto")])
+def test_the_command_says_one_line_when_the_disk_is_full(file, version, lab, points, base):
+    (base.parent / "conf" / "model").mkdir(parents=True)
+    config = {"defaults": [{"override /source": "meta_graph"}], **lab.config(base)}
+    config["source"].pop("kind")
+    config.pop("post")
+    (base.parent / "conf" / "model" / "toy.yaml").write_text("# @package _global_\n" + OmegaConf.to_yaml(config))
+    arguments = [f"--config-dir={base.parent}/conf", "model=toy", f"version={version}"]
+    work = partial(faultlab.command, arguments)
+
+    def full(pid, point):
+        return errno.ENOSPC if point.path.endswith(file) else None
+
+    outcome = lab.disturbed(base, full, 0, True, work)
+    *stages, line = outcome.text.splitlines()
+    assert stages == ["toy: import tensorflow", "toy: build", "toy: bind", "toy: write"]
+    assert line.endswith(f"{file}: no space left on device; free some space") and outcome.code == 1
+    assert os.listdir(base) == []
+
+
+def test_everything_is_on_the_disk_before_the_rename_and_the_rename_before_the_end(lab, points):
+    base = str(lab.directory / "case" / "base")
+    calls = [(point.call, point.path) for point in points]
+    commit = calls.index(("renameat2", f"{base}/1"))
+    staged = next(os.path.dirname(path) for _, path in calls if path.endswith("saved_model.pb"))
+    for name in ["", *lab.whole]:
+        path = os.path.normpath(f"{staged}/{name}")
+        changes = [i for i, call in enumerate(calls[:commit]) if call[0] not in syscalls.SYNCS and changed(call[1], path)]
+        synced = [i for i, call in enumerate(calls[:commit]) if call == ("fsync", path)]
+        assert changes and synced and max(changes) < max(synced) < commit, path
+    order = [os.path.relpath(path, staged) for call, path in calls[:commit] if call == "fsync" and "variables.data" not in path]
+    tail = order[-len(lab.whole) :]
+    assert all(tail.index(os.path.dirname(name) or ".") > tail.index(name) for name in lab.whole if name in tail)
+    assert calls[commit - 1] == ("fsync", staged) and calls[commit + 1] == ("fsync", base)
+    made = calls.index(("mkdir", base))
+    assert calls[made + 1] == ("fsync", os.path.dirname(base))
+    assert not any(path.startswith(f"{base}/1") for _, path in calls[commit + 1 :])
+
+
+def changed(path, what):
+    """Whether a call on `path` changes `what`: the file itself, or the directory that it stands in."""
+    return path == what or os.path.dirname(path) == what or path == f"{what}.tmp"
+
+
+def test_ten_exports_at_once_get_ten_versions(lab):
+    base = lab.fresh()
+    outcomes = []
+
+    def race():
+        running = [faultlab.start(lab.config(base)) for _ in range(10)]
+        outcomes.extend(map(faultlab.finish, running))
+
+    looked, half = faultlab.observed(lab, base, race)
+    assert [outcome.text for outcome in outcomes if outcome.code] == []
+    numbers = {outcome.version for outcome in outcomes}
+    assert len(numbers) == 10 and set(map(str, numbers)) == set(os.listdir(base))
+    assert looked > 10 and half == [] and lab.half(base) == []
+
+
+def test_ten_exports_of_one_version_and_one_wins(lab):
+    base = lab.fresh()
+    outcomes = []
+
+    def race():
+        running = [faultlab.start(lab.config(base, version=5)) for _ in range(10)]
+        outcomes.extend(map(faultlab.finish, running))
+
+    _, half = faultlab.observed(lab, base, race)
+    assert sorted(outcome.code for outcome in outcomes) == [0] + [2] * 9
+    assert all(outcome.text.endswith("write version=auto") for outcome in outcomes if outcome.code)
+    assert os.listdir(base) == ["5"] and half == [] and lab.half(base) == []
+
+
+def test_an_explicit_version_that_a_stranger_made_is_refused(base):
+    claim = Claim(base, 5)
+    (base / "5").mkdir()
+    with pytest.raises(ConfigError, match=r"^version: 5 exists in "):
+        claim.commit()
+    claim.abandon()
+    assert os.listdir(base) == ["5"] and os.listdir(base / "5") == []
+
+
+def test_the_number_of_a_live_claim_is_not_taken(base):
+    claim = Claim(base, "auto")
+    other = Claim(base, 2)
+    (base / "1").mkdir()
+    assert claim.commit() == base / "3"
+    assert other.commit() == base / "2"
+    assert sorted(os.listdir(base)) == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize("failing", ["sync", "rename"])
+def test_giving_up_a_number_that_was_raised_leaves_the_claim_of_another(failing, base, monkeypatch):
+    claim = Claim(base, "auto")
+    (base / "1").mkdir()
+    other = Claim(base, "auto")
+
+    def refuse(*arguments):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    if failing == "sync":
+        monkeypatch.setattr(versions, "_sync_one", lambda path: refuse() if path == base else None)
+    else:
+        rename = versions.rename_exclusively
+        monkeypatch.setattr(versions, "rename_exclusively", lambda old, new: rename(old, new) if new.name == "1" else refuse())
+    with pytest.raises(EnvironmentFailed):
+        claim.commit()
+    claim.abandon()
+    monkeypatch.undo()
+    assert sorted(os.listdir(base)) == [".2.staging", "1"]
+    assert other.commit() == base / "2"
+
+
+def test_a_version_whose_rename_is_not_known_to_be_on_disk_is_taken_back(base, monkeypatch):
+    claim = Claim(base, "auto")
+    sync = versions._sync_one
+
+    def refuse(path):
+        if path == base:
+            assert (base / "1").is_dir()
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        sync(path)
+
+    monkeypatch.setattr(versions, "_sync_one", refuse)
+    with pytest.raises(EnvironmentFailed, match="input/output error"):
+        claim.commit()
+    claim.abandon()
+    assert os.listdir(base) == []
+
+
+def test_directories_that_cannot_be_synced_are_no_failure_and_files_are(base, monkeypatch):
+    fsync, refused = os.fsync, []
+
+    def refuse(descriptor):
+        if os.path.isdir(f"/proc/self/fd/{descriptor}") or refused:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    claim = Claim(base, "auto")
+    (claim.directory / "saved_model.pb").write_bytes(b"")
+    assert claim.commit() == base / "1"
+    refused.append("files too")
+    claim = Claim(base, "auto")
+    (claim.directory / "saved_model.pb").write_bytes(b"")
+    with pytest.raises(EnvironmentFailed, match=r"saved_model\.pb: invalid argument"):
+        claim.commit()
+    claim.abandon()
+
+
+def test_what_another_removes_is_gone_as_a_whole_at_once(base, monkeypatch):
+    """A sweep that took a live claim for dead, its lock being deleted, can break the commit but not make it publish a part."""
+    claim = Claim(base, "auto")
+    for name in "ab":
+        (claim.directory / name).write_bytes(b"")
+    (base / ".1.staging" / "lock").unlink()
+    rmtree, seen = shutil.rmtree, []
+
+    def slowly(path, **options):
+        with pytest.raises(EnvironmentFailed):
+            claim.commit()
+        seen.append(path)
+        rmtree(path, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", slowly)
+    assert versions.sweep(base) == [base / ".1.staging"]
+    monkeypatch.undo()
+    claim.abandon()
+    assert len(seen) == 1 and os.listdir(base) == []
+
+
+def test_a_claim_waits_for_a_sweep_to_let_go(base, monkeypatch):
+    staged = versions.staging(base, 7)
+    staged.mkdir(parents=True)
+    lock, sleep = versions._lock(staged), versions.time.sleep
+    monkeypatch.setattr(versions.time, "sleep", lambda seconds: (os.close(lock), monkeypatch.undo(), sleep(seconds)))
+    assert Claim(base, 7).commit() == base / "7"
+
+
+def test_a_live_claim_of_an_explicit_version_refuses_another(base):
+    claim = Claim(base, 7)
+    with pytest.raises(ConfigError, match="7 is being written by another process"):
+        Claim(base, 7)
+    assert claim.commit() == base / "7"
+    assert os.listdir(base) == ["7"]
+
+
+def test_what_cannot_be_swept_blocks_nothing(base):
+    (base / ".3.staging").mkdir(parents=True)
+    (base / ".4.staging").write_bytes(b"a file")
+    (base / ".3.staging" / "lock").mkdir()
+    assert Claim(base, "auto").commit() == base / "1"
