@@ -1,6 +1,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+PLUGINS = $(sort $(wildcard plugins/exportkit-*))
 
 .PHONY: demo test clean
 
@@ -18,8 +19,8 @@ $(VENV)/demo: pyproject.toml | $(BIN)/python
 	$(BIN)/pip install --quiet --editable '.[examples]'
 	touch $@
 
-$(VENV)/test: pyproject.toml | $(BIN)/python
-	$(BIN)/pip install --quiet --editable '.[test]'
+$(VENV)/test: pyproject.toml $(PLUGINS:%=%/pyproject.toml) | $(BIN)/python
+	$(BIN)/pip install --quiet --editable '.[test]' $(PLUGINS:%=--editable %)
 	touch $@
 
 $(BIN)/python:

@@ -4,9 +4,10 @@ import ast
 import hashlib
 import importlib.metadata
 import json
+import os
 import platform
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,10 @@ def _version(name: str) -> str | None:
 
 
 def _named(plan: ExportPlan) -> Iterator[tuple[str, Path]]:
-    """The files whose content goes into the export, by their places in the config."""
+    """The files whose content goes into the export, by their places in the config; of a source all that it names."""
+    configured = {"source": plan.source, **{f"meta_graphs.{key}.source": source for key, source in plan.sources.items()}}
+    for place, value in configured.items():
+        yield from ((where, Path(leaf)) for where, leaf in _leaves(value, place) if _is_file(leaf))
     for name, binding in plan.bindings.items():
         if isinstance(binding, Lookup):
             yield f"bindings.{name}.vocabulary", binding.vocabulary
@@ -82,13 +86,28 @@ def _named(plan: ExportPlan) -> Iterator[tuple[str, Path]]:
                     yield f"samples.{key}.{alias}{suffix}", one.path
 
 
+def _leaves(value: Any, where: str) -> Iterator[tuple[str, Any]]:
+    """What a source was configured with, at any depth, by its place in the config."""
+    if is_dataclass(value):
+        value = {field.name: getattr(value, field.name) for field in fields(value)}
+    if isinstance(value, Mapping | list | tuple):
+        for key, inner in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from _leaves(inner, f"{where}.{key}")
+    else:
+        yield where, value
+
+
+def _is_file(value: Any) -> bool:
+    return isinstance(value, Path | str) and len(str(value)) < 4096 and "\0" not in str(value) and os.path.isfile(value)
+
+
 def _code(source: ModelSource) -> Mapping[str, str]:
     """The user's modules that a source's references reach by import statements, as module → digest of its file.
 
     What is installed, and exportkit itself, are known by their versions.
     """
     found: dict[str, str] = {}
-    todo = [value.split(":")[0] for field in fields(source) if _is_reference(value := getattr(source, field.name))]
+    todo = [value.split(":")[0] for _, value in _leaves(source, "source") if _is_reference(value)]
     while todo:
         name = todo.pop()
         file = _file(name)

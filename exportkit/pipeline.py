@@ -60,13 +60,12 @@ def run(plan: ExportPlan, plugins: Plugins | None = None, progress: Progress | N
     try:
         with _scratch() as scratch:
             _export(plan, plugins, report, scratch, progress or _silent)
-        report.status = "exported"
     except OSError as cause:
         error = system_error(cause, plan.export_dir)
-        report.error, error.report = str(error), report
+        _blame(report, error)
         raise error from cause
     except BaseException as error:
-        report.error, error.report = str(error) or type(error).__name__, report
+        _blame(report, error)
         raise
     finally:
         _finish(plan, plugins, report)
@@ -81,6 +80,12 @@ def build(plan: ExportPlan, plugins: Plugins | None = None, progress: Progress |
     _describe(plan, built, report)
     report.status = "built"
     return report
+
+
+def _blame(report: ExportReport, error: BaseException) -> None:
+    """The failure in the report, and the report with the failure."""
+    report.status, report.error = "failed", str(error) or type(error).__name__
+    error.report = report
 
 
 def _silent(stage: str) -> None:
@@ -115,6 +120,7 @@ def _export(plan: ExportPlan, plugins: Plugins, report: ExportReport, scratch: P
         _give_up(claim, error)
         raise
     report.version, report.directory, export.version = claim.number, str(export.directory), claim.number
+    report.status = "exported"
     run_steps(plugins, export, progress, Phase.PUBLISH)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, UnsupportedValueType
 
-from exportkit import binding, leaves, versions, weights
+from exportkit import binding, leaves, rules, versions, weights
 from exportkit.building import preview_source
 from exportkit.bundle import Bundle
 from exportkit.errors import ConfigError, ExportKitError, PluginError, Problem, brief, did_you_mean
@@ -93,7 +93,7 @@ def _draft(data: dict[str, Any], reader: Reader, plugins: Plugins) -> ExportPlan
     signatures = leaves.signatures(data["signatures"], reader)
     if not signatures:
         reader.problem("signatures", "there are none", "write signatures: {serving_default: {inputs: …, outputs: …}}")
-    reader.problems += binding.check(bound, signatures)
+    reader.problems += rules.check(bound, signatures)
     constants = [name for name, b in bound.items() if isinstance(b, Constant)]
     meta_graphs = leaves.meta_graphs(data["meta_graphs"], reader, signatures, constants)
     source = _source(data["source"], reader, plugins, "source")

@@ -99,7 +99,7 @@ class Phase(IntEnum):
 
 @dataclass(kw_only=True)
 class PostStep(ABC):
-    """A step after the version was written; what it returns is its entry in the report.
+    """A step after the version was written; what it returns is its entry in the report, its `summary` a line for the user.
 
     Raise `exportkit.errors.StepFailed` to refuse the export. `phase` says when it runs; within a phase
     the config's order counts. What `__post_init__` raises as a ConfigError is told with the plan's other problems.

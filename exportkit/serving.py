@@ -7,7 +7,7 @@ same code, in the same words.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from exportkit import binding, metagraph, weights
+from exportkit import binding, metagraph, rules, weights
 from exportkit.binding import Facts, Wiring
 from exportkit.bundle import Bundle
 from exportkit.errors import BindingError, Problem, WeightsError
@@ -72,7 +72,7 @@ def prepare(plan: ExportPlan, models: Mapping[str, Model]) -> tuple[Prepared, li
         sound = list(_sound(plan, wiring))
         whole = whole and len(sound) == len(wiring.signatures)
         needed = binding.used((plan.signatures[name] for name in sound), plan.bindings)
-        found += [*problems, *binding.computed({name: plan.bindings[name] for name in needed}, facts)]
+        found += [*problems, *rules.computed({name: plan.bindings[name] for name in needed}, facts)]
         cuts_known = all(name in wiring.names for name, b in plan.bindings.items() if isinstance(b, Constant | None))
         for name in sound:
             found += _signature_problems(name, plan, wiring, model.graph, facts, cuts_known)
@@ -116,7 +116,7 @@ def _signature_problems(
 ) -> Iterator[Problem]:
     """What is wrong with a signature; what it reaches is judged only where all that was to be baked was found."""
     signature, where = plan.signatures[key], f"signatures.{key}"
-    yield from binding.rules(where, signature, facts)
+    yield from rules.demands(where, signature, facts)
     fetches = wiring.fetches(plan.signatures, plan.bindings, [key])
     if cuts_known:
         yield from metagraph.problems(graph, fetches, _stops(plan, wiring, signature), where)
@@ -169,16 +169,27 @@ def _same(a: Wiring, b: Wiring) -> bool:
 def _cover(plan: ExportPlan, prepared: Prepared) -> list[Problem]:
     """Find the place of every value; of meta graphs with checkpoints of their own the first that has a variable gives it."""
     problems: list[Problem] = []
-    for model in {id(part.model): part.model for part in prepared.parts.values()}.values():
-        if model.bundle is None:
-            continue
+    hits: set[str] = set()
+    models = {id(part.model): part.model for part in prepared.parts.values()}.values()
+    for model in (model for model in models if model.bundle is not None):
         variables = weights.by_name(part.pruned.variables for part in prepared.parts.values() if part.model is model)
         new = [v for v in variables if v.full_name not in prepared.coverage.saved]
-        coverage, wrong = weights.cover(new, model.bundle, plan.weights)
+        coverage, wrong = weights.cover(new, model.bundle, plan.weights, hits)
         problems += wrong
         prepared.sources |= {name: (model.bundle, key) for name, key in coverage.keys.items()}
         prepared.coverage = _joined(prepared.coverage, coverage)
-    return problems
+    problems += _uninitialisable(prepared)
+    return problems + (list(weights.unused(plan.weights, hits)) if any(model.bundle for model in models) else [])
+
+
+def _uninitialisable(prepared: Prepared) -> Iterator[Problem]:
+    """Variables that the config has initialised, and whose initial value does not travel with the graph."""
+    lacking = {name: why for part in prepared.parts.values() for name, why in part.pruned.no_initializer.items()}
+    for name in prepared.coverage.initialized:
+        for part in prepared.coverage.saved[name].parts:
+            if part.name in lacking:
+                do = "take its value from a checkpoint, by weights.names"
+                yield Problem("weights.initialize", f"'{name}' cannot be initialised: {lacking[part.name]}", do)
 
 
 def _joined(a: Coverage, b: Coverage) -> Coverage:

@@ -92,13 +92,14 @@ def saved(variables: Iterable[Variable]) -> dict[str, Saved]:
     return {name: Saved(name, parts[0].dtype, parts[0].full_shape, tuple(parts)) for name, parts in groups.items()}
 
 
-def cover(variables: Iterable[Variable], bundle: Bundle, weights: Weights) -> tuple[Coverage, list[Problem]]:
+def cover(variables: Iterable[Variable], bundle: Bundle, weights: Weights, hits: set[str]) -> tuple[Coverage, list[Problem]]:
     """Find the one place that each variable's value comes from.
 
     Args:
-        variables: the variables that the signatures reach, of all meta graphs.
+        variables: the variables that the signatures reach, of all meta graphs of one checkpoint.
         bundle: the checkpoint's index.
         weights: the config's word on it.
+        hits: gets what of the config's word was used, for `unused`.
 
     Returns:
         The coverage, and what is wrong: variables that nothing covers with the nearest keys, and those whose shape or dtype
@@ -107,7 +108,6 @@ def cover(variables: Iterable[Variable], bundle: Bundle, weights: Weights) -> tu
     coverage = Coverage(saved=saved(variables))
     problems: list[Problem] = []
     uncovered: dict[str, str] = {}
-    hits: set[str] = set()
     without_average: list[str] = []
     for name, variable in coverage.saved.items():
         pattern = next((p for p in weights.initialize if re.fullmatch(p, name)), None)
@@ -122,7 +122,6 @@ def cover(variables: Iterable[Variable], bundle: Bundle, weights: Weights) -> tu
         coverage.keys[name] = key
         problems += _mismatch(variable, bundle, key)
     problems += _uncovered(uncovered, bundle)
-    problems += _unused_rules(weights, hits)
     coverage.notes += _average_notes(coverage, bundle, weights, without_average)
     return coverage, problems
 
@@ -187,7 +186,8 @@ def _same_shape(graph: tuple[int | None, ...], saved_shape: tuple[int, ...]) -> 
     return len(graph) == len(saved_shape) and all(g in (None, s) for g, s in zip(graph, saved_shape, strict=True))
 
 
-def _unused_rules(weights: Weights, hits: set[str]) -> Iterator[Problem]:
+def unused(weights: Weights, hits: set[str]) -> Iterator[Problem]:
+    """The rules and patterns that no variable matched, after all were covered."""
     for i, rule in enumerate(weights.names):
         if f"names {rule.variable}" not in hits:
             yield Problem(f"weights.names[{i}].variable", f"'{rule.variable}' matches no variable", "mend or drop the rule")

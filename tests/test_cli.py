@@ -168,7 +168,7 @@ ERRORS = {
         "bindings.prbs: no such key; did you mean bindings.probs? to add it, write +bindings.prbs=VALUE"
     ),
     "model=other post.note.text=x": "post.note: the step is not chosen; choose it: post=[note]",
-    "model=other post.nte.text=x": "post.nte: no such key; did you mean note?",
+    "model=other post.verfy.atol=1": "post.verfy: no such key; did you mean post.verify?",
     "post=[nte]": "post: there is no 'nte'; did you mean note?",
     "post=[note] post.note.time=2": "post.note.time: no such key; did you mean post.note.times?",
     "post=[note] post.note.times=twice": "post.note.times: is 'twice', not an integer",
@@ -444,7 +444,7 @@ def test_a_plan_is_shown_in_order_and_writes_nothing(run, here):
     told = run("plan", "model=mnist_mlp")
     assert told.code == 0
     stages = [line.split()[0] for line in told.out.splitlines()[3:] if not line.startswith((" ", "warning"))]
-    assert stages == ["source", "weights", "bind", "sign", "write", "commit"]
+    assert stages == ["source", "weights", "bind", "sign", "write", "verify", "seal", "commit"]
     assert re.search(r"^sign +serving_default: predict \(x\) → \(probs\) +checked$", told.out, re.MULTILINE)
     assert sorted(here.rglob("*")) == before
 
@@ -472,9 +472,9 @@ def test_help_lists_what_there_is(run, here):
     assert told.code == 0
     assert "  model=NAME        mnist_mlp, other\n" in told.out
     assert "meta_graph" in told.out
-    assert "  post=[A,B]        note\n" in told.out
+    assert "  post=[A,B]        benchmark, manifest, sign, verify, warmup, note\n" in told.out
     assert "  exportkit -m model=mnist_mlp,other " in told.out
-    for command in ("plan", "inspect", "plugins"):
+    for command in ("plan", "inspect", "verify", "plugins"):
         assert f"\n  exportkit {command} " in told.out
 
 
@@ -545,7 +545,7 @@ def test_a_plugin_is_shown_with_its_keys(run, monkeypatch):
     assert told.out.startswith("post=[note]    ")
     assert "Leaves a note.\n\nNobody reads it.\n" in told.out
     assert re.search(r"^text +str +'hello' +What the note says\.$", told.out, re.MULTILINE)
-    assert re.search(r"^ +note +verify +Leaves a note\. +this process +-$|^step +note", run("plugins").out, re.MULTILINE)
+    assert re.search(r"^ +note +verify +Leaves a note\. +this process *-?$", run("plugins").out, re.MULTILINE)
 
 
 def test_an_unknown_plugin_gets_its_neighbour(run):

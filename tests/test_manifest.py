@@ -180,6 +180,20 @@ def test_code_is_followed_through_its_imports(tmp_path, monkeypatch):
     assert identity.identity(plan(data))["code"] != before["code"]
 
 
+def test_what_a_source_names_at_any_depth_is_in_the_identity(tmp_path, monkeypatch):
+    (tmp_path / "inner_of_us.py").write_text("def build(**_): pass\n")
+    (tmp_path / "outer_of_us.py").write_text("def build(**_): pass\n")
+    (tmp_path / "words.txt").write_text("a\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    prefix = toys.saved(tmp_path, toys.dense)
+    params = {"inner": [{"builder": "inner_of_us:build", "vocabulary": str(tmp_path / "words.txt")}]}
+    source = {"kind": "graph_builder", "builder": "outer_of_us:build", "params": params, "checkpoint": prefix}
+    drafted = plan(toys.config(prefix, tmp_path, source=source))
+    assert sorted(identity._code(drafted.source)) == ["inner_of_us", "outer_of_us"]
+    files = identity.identity(drafted)["files"]
+    assert files == {"source.params.inner.0.vocabulary": identity.file_digest(tmp_path / "words.txt")}
+
+
 # ---- reading it back ----
 
 

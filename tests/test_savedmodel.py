@@ -283,6 +283,49 @@ def test_an_uncovered_variable_is_named_with_its_nearest_keys(dense, tmp_path):
     assert toys.served(report.directory, "serving_default", {"x": X})["probs"].tolist() == [[0.0] * 3] * 2
 
 
+def test_a_variable_whose_initial_value_does_not_travel_cannot_be_initialised(tmp_path):
+    def build():
+        x = v1.placeholder(tf.float32, [None, 4], "x")
+        start = v1.placeholder(tf.float32, [4], "start")
+        bias = v1.get_variable("bias", initializer=lambda: start, use_resource=False)
+        v1.get_variable("kernel", [4], initializer=v1.ones_initializer())
+        tf.identity(x + bias.value(), name="probs")
+
+    with tf.Graph().as_default() as graph, v1.Session(graph=graph) as session:
+        build()
+        session.run(v1.global_variables_initializer(), {"start:0": [1, 2, 3, 4]})
+        prefix = v1.train.Saver().save(session, str(tmp_path / "model.ckpt"))
+    report = toys.export(toys.config(prefix, tmp_path))
+    assert toys.served(report.directory, "serving_default", {"x": X})["probs"].tolist() == np.add(X, [1, 2, 3, 4]).tolist()
+    with pytest.raises(ConfigError) as refused:
+        toys.export(toys.config(prefix, tmp_path, weights={"initialize": ["bias"]}))
+    assert [p.where for p in refused.value.problems] == ["weights.initialize"]
+    assert refused.value.problems[0].what.startswith("'bias' cannot be initialised: ")
+
+
+def test_each_initialised_variable_is_written_whichever_meta_graph_has_it(dense, tmp_path):
+    report = toys.export(
+        toys.config(
+            dense,
+            tmp_path,
+            bindings={"x": "x:0", "probs": "probs:0", "labels": "labels:0", "loss": "loss:0"},
+            signatures={
+                "serving_default": {"inputs": {"x": "x"}, "outputs": {"probs": "probs"}},
+                "train": {"inputs": {"x": "x", "labels": "labels"}, "outputs": {"loss": "loss"}},
+            },
+            meta_graphs={
+                "serving": {"tags": ["serve"], "signatures": ["serving_default"]},
+                "train": {"tags": ["train"], "train_op": "train_op"},
+            },
+            weights={"initialize": [".*/Adam(_1)?", "beta._power"]},
+        )
+    )
+    exported = Bundle(f"{report.directory}/variables/variables")
+    assert exported.read("beta1_power") == np.float32(0.9)
+    assert not exported.read("dense/kernel/Adam").any()
+    assert report.weights.proof == "2/8 variables equal to the checkpoint, 6 initialised"
+
+
 def test_partitioned_variables_keep_their_slices(tmp_path):
     def build():
         x = v1.placeholder(tf.float32, [None, 6], "x")

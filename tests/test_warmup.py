@@ -239,7 +239,12 @@ def _config(checkpoint, base, **fields):
 def test_an_export_is_warmed_up_at_every_batch_size(tmp_path, checkpoint):
     report = versions_made.export(_config(checkpoint, tmp_path, batch_sizes=[1, 4], repeat=2))
     path = tmp_path / "exports" / "toy" / "1" / "assets.extra" / "tf_serving_warmup_requests"
-    assert report.steps[0].details == {"records": 12, "bytes": path.stat().st_size, "notes": []}
+    assert report.steps[0].details == {
+        "summary": "each request answered; requests 12",
+        "records": 12,
+        "bytes": path.stat().st_size,
+        "notes": [],
+    }
     found = [(n, f.method, f.signature, {a: v.shape for a, v in f.inputs.items()}) for n, f in warmup.read_warmup(path)]
     once = [
         ("predict", "serving_default", {"x": (1, 4)}),

@@ -29,7 +29,9 @@ def variable(name, shape=(2,), dtype="float32"):
 
 
 def covered(bundle, variables, **config):
-    coverage, problems = weights.cover([variable(v) if isinstance(v, str) else v for v in variables], bundle, Weights(**config))
+    hits, spec = set(), Weights(**config)
+    coverage, problems = weights.cover([variable(v) if isinstance(v, str) else v for v in variables], bundle, spec, hits)
+    problems += weights.unused(spec, hits)
     return coverage, [str(problem).replace(bundle.prefix, "CKPT") for problem in problems]
 
 
@@ -97,7 +99,7 @@ def test_parts_of_a_partitioned_variable_are_one(checkpoint):
     graph = metagraph.Graph(metagraph.read(model.meta))
     saved = weights.saved(graph.variables.values())
     assert {name: (v.shape, len(v.parts), v.trainable) for name, v in saved.items()} == {"embedding/table": ((7, 2), 3, True)}
-    coverage, problems = weights.cover(graph.variables.values(), Bundle(model.prefix), Weights())
+    coverage, problems = weights.cover(graph.variables.values(), Bundle(model.prefix), Weights(), set())
     assert (coverage.keys, problems) == ({"embedding/table": "embedding/table"}, [])
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from exportkit.errors import ConfigError, Problem, did_you_mean
 
 COMPOSING = ("export", "plan")  # the commands that take overrides
-COMPLETED = (*COMPOSING, "inspect", "plugins")
+COMPLETED = (*COMPOSING, "inspect", "verify", "plugins")
 TAKES_VALUE = {
     *("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"),
     "--experimental-rerun",

@@ -85,7 +85,7 @@ def _facts(report: ExportReport) -> None:
     facts += [(f"nodes ({m.key})", f"{m.nodes_before} before, {m.nodes_after} after") for m in report.meta_graphs]
     facts += [("assets", ", ".join(report.assets))] if report.assets else []
     facts += [("stages", ", ".join(f"{name} {seconds:.2f} s" for name, seconds in report.stages.items()))]
-    facts += [(f"step {s.kind}", f"{s.status}, {s.seconds:.2f} s") for s in report.steps]
+    facts += [(f"step {s.kind}", f"{s.status}{_because(s.details.get('summary', ''))}") for s in report.steps]
     _grid(facts)
     _warnings(report.warnings)
 

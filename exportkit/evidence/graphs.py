@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from exportkit import binding
+from exportkit import rules
 from exportkit.binding import Facts
 from exportkit.errors import Problem
 from exportkit.evidence.finding import Finding, failures
@@ -97,8 +97,8 @@ def _rules(definition: Any, graph: Graph) -> Iterator[Problem]:
     infos = [*definition.inputs.values(), *definition.outputs.values()]
     facts = {info.name: Facts(graph.dtype(info.name) or dtype_name(info.dtype), shape_of(info)) for info in infos}
     found = [
-        *binding.check({name: Tensor(tensor=name) for name in facts}, {"": signature}),
-        *binding.rules("", signature, facts),
+        *rules.check({name: Tensor(tensor=name) for name in facts}, {"": signature}),
+        *rules.demands("", signature, facts),
     ]
     for problem in found:
         yield Problem(problem.where.removeprefix("signatures.").lstrip("."), problem.what, problem.do or _AGAIN)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import tensorflow as tf
 
-from exportkit import binding
+from exportkit import binding, rules
 from exportkit.binding import Facts
 from exportkit.errors import BindingError, Problem
 from exportkit.plugin import BoundTensor
@@ -65,7 +65,7 @@ def bind(plan: ExportPlan, prepared: Prepared) -> dict[str, BoundGraph]:
         bound[key] = graphs[identity]
         facts = {ref: Facts(t.dtype.base_dtype.name, adapters.dims(t)) for ref, t in bound[key].values.items()}
         for name in part.wiring.signatures:
-            problems += binding.rules(f"signatures.{name}", plan.signatures[name], facts)
+            problems += rules.demands(f"signatures.{name}", plan.signatures[name], facts)
     problems += asset_clashes(bound.graph for bound in graphs.values())
     if problems:
         raise BindingError(*dict.fromkeys(problems))

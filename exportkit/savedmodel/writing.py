@@ -35,12 +35,13 @@ def write(directory: Path, plan: ExportPlan, prepared: Prepared, bound: Mapping[
     for key, graph in bound.items():
         new = id(graph) not in finished
         finished.add(id(graph))
-        _add(builder, key, graph, plan, prepared, first=key == first, new=new)
+        saver = _CopyingSaver(graph, prepared, list(bound.values()))
+        _add(builder, key, graph, plan, saver, first=key == first, new=new)
     builder.save()
     return dict(zip(bound, read_saved_model(directory).meta_graphs, strict=True))
 
 
-def _add(builder: Any, key: str, bound: BoundGraph, plan: ExportPlan, prepared: Prepared, *, first: bool, new: bool) -> None:
+def _add(builder: Any, key: str, bound: BoundGraph, plan: ExportPlan, saver: Any, *, first: bool, new: bool) -> None:
     tags, wiring = plan.meta_graphs[key].tags, bound.part.wiring
     with bound.graph.as_default():
         options = {
@@ -48,7 +49,7 @@ def _add(builder: Any, key: str, bound: BoundGraph, plan: ExportPlan, prepared: 
             "assets_collection": v1.get_collection(v1.GraphKeys.ASSET_FILEPATHS) if new else None,
             "main_op": bound.init_op if new else None,
             "strip_default_attrs": plan.strip_default_attrs,
-            "saver": _CopyingSaver(bound, prepared),
+            "saver": saver,
         }
         if new and wiring.train_op:
             v1.add_to_collection("saved_model_train_op", bound.graph.get_operation_by_name(wiring.train_op))
@@ -84,9 +85,10 @@ class _CopyingSaver(v1.train.Saver):
     Its restore ops are TensorFlow's own; only `save` is different: it writes the union of all meta graphs' variables.
     """
 
-    def __init__(self, bound: BoundGraph, prepared: Prepared):
-        self._bound, self._prepared = bound, prepared
-        super().__init__(variables_by_name(bound), allow_empty=True)
+    def __init__(self, bound: BoundGraph, prepared: Prepared, graphs: Sequence[BoundGraph]):
+        self._prepared, self._graphs = prepared, graphs
+        with bound.graph.as_default():
+            super().__init__(variables_by_name(bound), allow_empty=True)
 
     def save(self, sess: None, save_path: str, **_: Any) -> str:
         coverage = self._prepared.coverage
@@ -94,7 +96,7 @@ class _CopyingSaver(v1.train.Saver):
             with BundleWriter(save_path) as writer:
                 for name, (bundle, key) in self._prepared.sources.items():
                     writer.copy(name, bundle, key)
-                for name, value in _initial_values(self._bound, coverage.initialized).items():
+                for name, value in _initial_values(self._graphs, coverage.initialized).items():
                     writer.add(name, value)
         return save_path
 
@@ -110,15 +112,16 @@ def _one_or_parts(variables: list[tf.Variable], part: Any) -> tf.Variable | list
     return variables[0] if part is None else variables
 
 
-def _initial_values(bound: BoundGraph, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """What the initialisers of the named variables give; the parts of a partitioned one put together."""
-    if not names:
-        return {}
-    variables = variables_by_name(bound)
-    with quiet():
-        session = v1.Session(graph=bound.graph)
-    with session:
-        return {name: _initial_value(session, variables[name]) for name in names if name in variables}
+def _initial_values(graphs: Sequence[BoundGraph], names: Sequence[str]) -> dict[str, np.ndarray]:
+    """What the initialisers of the named variables give, each in the first graph that has it."""
+    values: dict[str, np.ndarray] = {}
+    for bound in graphs if names else ():
+        variables = variables_by_name(bound)
+        with quiet():
+            session = v1.Session(graph=bound.graph)
+        with session:
+            values |= {name: _initial_value(session, variables[name]) for name in names if name in variables.keys() - values}
+    return values
 
 
 def _initial_value(session: tf.compat.v1.Session, variable: tf.Variable | list[tf.Variable]) -> np.ndarray:

@@ -1,5 +1,6 @@
 """The step `verify`: what was written answers as the training graph does, or it does not go live."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -39,7 +40,17 @@ class Verify(PostStep):
         if problems := [problem for proof in proofs.values() for problem in proof.problems]:
             raise StepFailed(*dict.fromkeys(problems))
         export.report.warnings += dict.fromkeys(warning for proof in proofs.values() for warning in proof.warnings)
-        return {"atol": self.atol, "rtol": self.rtol, "meta_graphs": details}
+        return {"summary": _summary(details), "atol": self.atol, "rtol": self.rtol, "meta_graphs": details}
+
+
+def _summary(details: Mapping[str, Any]) -> str:
+    """``max abs diff 0, mismatches 0; signatures 2, outputs 3``."""
+    signatures = [s for found in details.values() for s in found.get("signatures", {}).values()]
+    outputs = [output for signature in signatures for output in signature["outputs"].values()]
+    if not outputs:
+        return "nothing could be run"
+    worst, wrong = max(o["max_abs_diff"] for o in outputs), sum(o["mismatches"] for o in outputs)
+    return f"max abs diff {worst:g}, mismatches {wrong}; signatures {len(signatures)}, outputs {len(outputs)}"
 
 
 @hookimpl

@@ -31,7 +31,12 @@ class Warmup(PostStep):
         records = write_warmup(export.directory, export.plan.name, self._requests(export, batches), self.repeat)
         replay(export.directory, meta.meta_info_def.tags, read_warmup(export.directory / FILE))
         notes = [f"{key}: {note}" for key, batch in batches.items() for note in batch.notes]
-        return {"records": records, "bytes": (export.directory / FILE).stat().st_size, "notes": notes}
+        return {
+            "summary": f"each request answered; requests {records}",
+            "records": records,
+            "bytes": (export.directory / FILE).stat().st_size,
+            "notes": notes,
+        }
 
     def _requests(self, export: Export, batches: Mapping[str, Batch]) -> Iterator[Logged]:
         for key, batch in batches.items():

@@ -1,0 +1,1 @@
+"""A text source for exportkit: another source's model, served sentences instead of ids."""

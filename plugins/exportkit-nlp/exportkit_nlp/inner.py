@@ -1,0 +1,42 @@
+"""The source that another source holds: chosen from the installed plugins by its `kind`, and read as a config is."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from exportkit.errors import ExportKitError, Problem, did_you_mean
+from exportkit.fields import Reader
+from exportkit.plugin import ModelSource
+from exportkit.registry import load_plugins
+
+
+def read(config: Any, where: str, banned: str) -> tuple[ModelSource | None, Sequence[Problem]]:
+    """The source that `config` describes, its paths absolute; or else what is wrong with it.
+
+    Args:
+        where: its place in the config of the source that holds it.
+        banned: the kind that may not be chosen: the holder's own.
+    """
+    kind = config.get("kind") if isinstance(config, Mapping) else None
+    sources = {name: cls for name, cls in load_plugins().sources.items() if name != banned}
+    if kind not in sources:
+        if kind is None:
+            return None, [Problem(f"{where}.kind", "is not set", f"write one of {', '.join(sorted(sources))}")]
+        return None, [Problem(f"{where}.kind", f"there is no source '{kind}' to hold", did_you_mean(str(kind), sources))]
+    reader = Reader(Path.cwd())
+    return reader.read(sources[kind], config, where), reader.problems
+
+
+@contextmanager
+def told_within(name: str) -> Iterator[None]:
+    """Problems that the held source tells of ``source.KEY`` while it builds, as of ``source.NAME.KEY``."""
+    try:
+        yield
+    except ExportKitError as error:
+        raise type(error)(*(replace(p, where=_within(name, p.where)) for p in error.problems)) from error
+
+
+def _within(name: str, where: str) -> str:
+    return f"source.{name}.{where.removeprefix('source.')}" if where.startswith("source.") else where

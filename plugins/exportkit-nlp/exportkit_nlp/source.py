@@ -1,0 +1,154 @@
+"""The source `text`: another source's model, with a tokenizer and a vocabulary before it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from exportkit.errors import BindingError, ConfigError, Problem
+from exportkit.metagraph import Graph
+from exportkit.plugin import ModelSource, Preview, SourceModel, hookimpl
+
+from exportkit_nlp import inner
+from exportkit_nlp.graft import free_scope, grafted
+from exportkit_nlp.tokens import Tokenizer, build_front
+from exportkit_nlp.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from exportkit.protos import MetaGraphDef
+
+_FEEDS = ("ids", "mask", "lengths")
+OFFERED = ("sentences", *_FEEDS)
+
+
+@dataclass(kw_only=True)
+class TextSource(ModelSource):
+    """Another source's model that is served sentences: they are tokenized and looked up inside the graph.
+
+    Offers `sentences` (string [batch]) and what it makes of them, as far as the model reads it: `ids`, `mask` and `lengths`;
+    besides, whatever the model offers. The vocabulary travels with the export.
+    """
+
+    kind: str = "text"
+
+    model: dict[str, Any] = field(default_factory=dict)
+    """The model, which must be given: another source's config with its `kind`, or `/source@source.model: KIND` in defaults."""
+
+    vocabulary: Path
+    """A file with one word per line; the line's number, from 0, is the word's id."""
+
+    ids: str
+    """The model's tensor that reads ids, integers [batch, length]. A fixed length is kept."""
+
+    mask: str | None = None
+    """The model's tensor that reads 1 where there is a word and 0 behind the sentence's end, [batch, length]."""
+
+    lengths: str | None = None
+    """The model's tensor that reads the sentences' lengths, integers [batch]."""
+
+    lowercase: bool = True
+    """Whether letters are made small before they are looked up."""
+
+    separator: str = r"[^\pL\pM\pN']+"
+    """What stands between words, beside white space: an RE2 pattern, by default all but letters, digits and apostrophes."""
+
+    unknown: Any = "<unk>"
+    """What a word becomes that the vocabulary does not have: a word of it, or an id."""
+
+    padding: Any = 0
+    """What stands behind the end of a sentence up to that of the longest: a word of the vocabulary, or an id."""
+
+    start: Any = None
+    """What stands before the first word: a word of the vocabulary, or an id; null for nothing."""
+
+    end: Any = None
+    """What stands behind the last word, of a sentence that is cut too: a word of the vocabulary, or an id; null for nothing."""
+
+    max_length: int | None = None
+    """How many ids a sentence has at most, start and end counted; null for as many as it has, or as the model reads."""
+
+    def __post_init__(self) -> None:
+        self._model, self._problems = inner.read(self.model, "model", banned=self.kind)
+
+    def preview(self) -> Preview:
+        problems = [*self._problems, *self._length_problems(self.max_length, "max_length")]
+        try:
+            size = len(self._specials()[0].words)
+        except ConfigError as error:
+            problems += error.problems
+        if self._model is None:
+            return Preview(problems=problems)
+        held = self._model.preview()
+        problems += [problem.under("model") for problem in held.problems]
+        if held.meta_graph is not None:
+            problems += _unknown_tensors(self._fed(), Graph(held.meta_graph))
+        checked = [] if problems else [f"vocabulary {self.vocabulary}: {size} words", *held.checked]
+        return Preview(None, held.checkpoint, problems, checked, [*held.when_built, "the tokenizer before it"])
+
+    def build(self, scratch: Path, wanted: Sequence[str]) -> SourceModel:
+        if self._model is None:
+            raise ConfigError(*(problem.under("source") for problem in self._problems))
+        with inner.told_within("model"):
+            model = self._model.build(scratch, self._wanted(wanted))
+        graph, fed = Graph(model.meta_graph), self._fed(model.tensors)
+        if problems := _unknown_tensors(fed, graph):
+            raise BindingError(*(problem.under("source") for problem in problems))
+        meta, offered = self._joined(graph, {name: graph.find(tensor) for name, tensor in fed.items()})
+        return SourceModel(meta, model.checkpoint, {**model.tensors, **offered}, model.notes)
+
+    def _joined(self, graph: Graph, fed: Mapping[str, str]) -> tuple["MetaGraphDef", dict[str, str]]:
+        """The model's graph behind the tokenizer's, and the names of the latter's tensors."""
+        from exportkit.capturing import export_meta_graph
+
+        batch, length = graph.shape(fed["ids"]) or (None, None)
+        scope = free_scope(graph.meta, "text")
+        front, offered = build_front(self._tokenizer(length), scope, batch, {name: graph.dtype(fed[name]) for name in fed})
+        return grafted(export_meta_graph(front), graph.meta, {fed[name]: offered[name] for name in fed}), offered
+
+    def _tokenizer(self, fixed_length: int | None) -> Tokenizer:
+        vocabulary, specials = self._specials()
+        length = fixed_length if self.max_length is None else self.max_length
+        if problems := self._length_problems(length, "ids" if self.max_length is None else "max_length"):
+            raise ConfigError(*(problem.under("source") for problem in problems))
+        return Tokenizer(
+            vocabulary=vocabulary.path,
+            separator=self.separator,
+            lowercase=self.lowercase,
+            max_length=length if fixed_length is None else min(length, fixed_length),
+            fixed_length=fixed_length,
+            **specials,
+        )
+
+    def _specials(self) -> tuple[Vocabulary, dict[str, int]]:
+        vocabulary = Vocabulary.read(self.vocabulary)
+        return vocabulary, vocabulary.ids(unknown=self.unknown, padding=self.padding, start=self.start, end=self.end)
+
+    def _length_problems(self, length: int | None, where: str) -> list[Problem]:
+        least = 1 + (self.start is not None) + (self.end is not None)
+        if length is None or length >= least:
+            return []
+        return [Problem(where, f"is a length of {length}, which leaves no room for a word", f"{least} or more are needed")]
+
+    def _fed(self, offered: Mapping[str, str] | None = None) -> dict[str, str]:
+        """What the model reads of ids, mask and lengths → its tensor."""
+        named = {name: getattr(self, name) for name in _FEEDS}
+        return {name: (offered or {}).get(tensor, tensor) for name, tensor in named.items() if tensor is not None}
+
+    def _wanted(self, wanted: Sequence[str]) -> list[str]:
+        """What the model has to provide: what bindings name and this source does not make, and what it is fed through."""
+        return list(dict.fromkeys([*(name for name in wanted if name not in OFFERED), *self._fed().values()]))
+
+
+def _unknown_tensors(fed: Mapping[str, str], graph: Graph) -> list[Problem]:
+    found = {name: graph.find(tensor) for name, tensor in fed.items()}
+    return [problem.under(name) for name, problem in found.items() if isinstance(problem, Problem)]
+
+
+@hookimpl
+def exportkit_model_sources():
+    return [TextSource]
+
+
+@hookimpl
+def exportkit_conf_packages():
+    return ["exportkit_nlp.conf"]

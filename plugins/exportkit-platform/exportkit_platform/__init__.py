@@ -1,0 +1,1 @@
+"""What a platform team adds to exportkit: a policy, a model card and a webhook."""

@@ -1,0 +1,175 @@
+"""A policy: which models may be exported, and as what. Told by the plan as far as it can be, proved by the step `policy`."""
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from exportkit.bundle import Bundle
+from exportkit.errors import Problem, StepFailed
+from exportkit.fields import Reader
+from exportkit.metagraph import Graph
+from exportkit.plugin import Export, Phase, PostStep, Preview, hookimpl
+from exportkit.serving import Model, prepare
+from exportkit.spec import ExportPlan
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+POLICY_FILE = "EXPORTKIT_PLATFORM_POLICY"
+
+
+@dataclass(kw_only=True)
+class Policy:
+    """What a platform asks of every model."""
+
+    owners: list[str] | None = None
+    """Teams that may own a model; null for any. Each model names its own in `vars.owner`."""
+
+    tags: list[list[str]] = field(default_factory=lambda: [["serve"]])
+    """The sets of tags that a meta graph may have."""
+
+    max_bytes: int | None = None
+    """How many bytes of weights a model may have; null for any number."""
+
+    forbidden_ops: list[str] = field(default_factory=lambda: ["(Eager)?PyFunc(Stateless)?", "ReadFile", "WriteFile"])
+    """Regular expressions of ops that no signature may reach; each matches a whole name."""
+
+
+def policy_of(plan: ExportPlan) -> tuple[Policy | None, list[Problem]]:
+    """The policy that a plan has to keep, and what is wrong with it.
+
+    It is the file that the environment names, which no config can change, or else the config's `vars.platform`. None where
+    there is neither, or where it cannot be read.
+    """
+    file = os.environ.get(POLICY_FILE)
+    try:
+        data, where = (_read(file), file) if file else (plan.config["vars"].get("platform"), "vars.platform")
+    except (OSError, YAMLError, OmegaConfBaseException) as cause:
+        what = f"{file} cannot be read: {getattr(cause, 'strerror', None) or type(cause).__name__}"
+        return None, [Problem(POLICY_FILE, what, "name a YAML file with a policy")]
+    if data is None:
+        return None, []
+    reader = Reader(Path.cwd())
+    policy = reader.read(Policy, data, where)
+    problems = [*reader.problems, *(_patterns(policy, where) if policy else ())]
+    return (None if problems else policy), problems
+
+
+def _read(file: str) -> Any:
+    return OmegaConf.to_container(OmegaConf.load(file), resolve=True)
+
+
+def _patterns(policy: Policy, where: str) -> Iterator[Problem]:
+    for number, pattern in enumerate(policy.forbidden_ops):
+        try:
+            re.compile(pattern)
+        except re.error as cause:
+            yield Problem(f"{where}.forbidden_ops[{number}]", f"'{pattern}' is not a pattern: {cause}", "mend it")
+
+
+@dataclass(kw_only=True)
+class PolicyStep(PostStep):
+    """Refuses an export whose weights or ops are against the policy, whatever source it came from."""
+
+    kind: str = "policy"
+    phase = Phase.VERIFY
+
+    def run(self, export: Export) -> Mapping[str, Any]:
+        policy, problems = policy_of(export.plan)
+        if policy is None:
+            nothing = Problem("post.policy", "there is no policy to keep", f"set vars.platform or {POLICY_FILE}")
+            raise StepFailed(*(problems or [nothing]))
+        ops = {op: node for meta in export.meta_graphs.values() for op, node in _served_ops(meta)}
+        problems = [*_size(policy, export.report.weights.bytes), *_ops(policy, ops)]
+        if problems:
+            raise StepFailed(*problems)
+        return {"bytes": export.report.weights.bytes, "ops": len(ops)}
+
+
+def _served_ops(meta: Any) -> Iterator[tuple[str, str]]:
+    """Ops that a signature of an exported meta graph reaches, with a node of each."""
+    graph = Graph(meta)
+    for signature in meta.signature_def.values():
+        feeds = [info.name for info in signature.inputs.values()]
+        yield from _reached(graph, [info.name for info in signature.outputs.values()], feeds)
+
+
+def _reached(graph: Graph, fetches: Iterable[str], feeds: Iterable[str]) -> Iterator[tuple[str, str]]:
+    nodes = [graph.nodes[name] for name in sorted(graph.reach(fetches, feeds))]
+    yield from ((node.op, node.name) for node in nodes)
+    for function, caller in graph.called(nodes).items():
+        yield from ((node.op, f"{caller}, in {function}") for node in graph.functions[function].node_def)
+
+
+def _size(policy: Policy, size: int) -> Iterator[Problem]:
+    if policy.max_bytes is not None and size > policy.max_bytes:
+        what = f"the weights have {size:,} bytes, of {policy.max_bytes:,} that the policy allows"
+        yield Problem("policy.max_bytes", what, "export a smaller model, or ask the platform team for room")
+
+
+def _ops(policy: Policy, ops: Mapping[str, str]) -> Iterator[Problem]:
+    for op, node in sorted(ops.items()):
+        if any(re.fullmatch(pattern, op) for pattern in policy.forbidden_ops):
+            what = f"the signatures need {node} ({op}), which the policy forbids"
+            yield Problem("policy.forbidden_ops", what, "bind an input behind it, or an output before it")
+
+
+def _owner(policy: Policy, plan: ExportPlan) -> Iterator[Problem]:
+    owner = plan.config["vars"].get("owner")
+    if not isinstance(owner, str) or not owner.strip():
+        yield Problem("vars.owner", "every model needs an owner", "set it to the team that answers for the model")
+    elif policy.owners is not None and owner not in policy.owners:
+        yield Problem("vars.owner", f"'{owner}' may not own a model", f"write one of {', '.join(policy.owners)}")
+
+
+def _tags(policy: Policy, plan: ExportPlan) -> Iterator[Problem]:
+    do = f"write {' or '.join(map(_listed, policy.tags))}"
+    for key, meta_graph in plan.meta_graphs.items():
+        if set(meta_graph.tags) not in map(set, policy.tags):
+            yield Problem(f"meta_graphs.{key}.tags", f"the policy does not allow {_listed(meta_graph.tags)}", do)
+
+
+def _listed(tags: Iterable[str]) -> str:
+    return f"[{', '.join(tags)}]"
+
+
+def _unbuilt(policy: Policy, plan: ExportPlan) -> Iterator[Problem]:
+    """What the size and the ops of graphs that lie in files have against the policy; the step judges those that are built."""
+    models = {id(s): _model(s.preview()) for s in (plan.source, *plan.sources.values())}
+    chosen = {key: models[id(plan.sources.get(key, plan.source))] for key in plan.meta_graphs}
+    prepared, _, _ = prepare(plan, {key: model for key, model in chosen.items() if model is not None})
+    ops: dict[str, str] = {}
+    for part in prepared.parts.values():
+        cuts = [*part.wiring.inputs.values(), *part.wiring.constants]
+        ops |= dict(_reached(part.model.graph, part.wiring.fetches(plan.signatures, plan.bindings), cuts))
+    yield from _size(policy, sum(bundle.entries[key].size for bundle, key in prepared.sources.values()))
+    yield from _ops(policy, ops)
+    if None in chosen.values() and not any(isinstance(step, PolicyStep) for step in plan.post.values()):
+        yield Problem("post", "size and ops can be judged only when the graph is built", "add the step: post=[…,policy]")
+
+
+def _model(preview: Preview) -> Model | None:
+    if preview.meta_graph is None or preview.checkpoint is None:
+        return None
+    return Model(Graph(preview.meta_graph), {}, Bundle(preview.checkpoint))
+
+
+@hookimpl
+def exportkit_check_plan(plan: ExportPlan) -> list[Problem]:
+    policy, problems = policy_of(plan)
+    if policy is None:
+        return problems
+    return [*_owner(policy, plan), *_tags(policy, plan), *_unbuilt(policy, plan)]
+
+
+@hookimpl
+def exportkit_post_steps():
+    return [PolicyStep]
+
+
+@hookimpl
+def exportkit_conf_packages():
+    return ["exportkit_platform.conf"]
