@@ -41,6 +41,7 @@ def plan(config: Mapping[str, Any] | DictConfig, plugins: Plugins | None = None)
     data = _plain(config)
     reader = Reader(Path.cwd())
     drafted = _draft(data, reader, plugins)
+    drafted.config = _without_secrets(config, data)
     previews = _previews(drafted, reader, plugins)
     _check_models(drafted, previews, reader)
     if not reader.problems:
@@ -68,6 +69,35 @@ def _plain(config: Mapping[str, Any] | DictConfig) -> dict[str, Any]:
     if targets:
         raise ConfigError(*targets)
     return {**defaults, **data}
+
+
+def _without_secrets(config: Mapping[str, Any] | DictConfig, data: dict[str, Any]) -> dict[str, Any]:
+    """The config as it is written down: what came from the environment stays the words that asked for it."""
+    written = OmegaConf.to_container(config, resolve=False) if isinstance(config, DictConfig) else dict(config)
+    secrets = {value: words for words, value in _paired(written, data) if "${oc.env:" in words and value}
+
+    def masked(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: masked(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [masked(inner) for inner in value]
+        for secret, words in secrets.items() if isinstance(value, str) else ():
+            value = value.replace(secret, words)
+        return value
+
+    return masked(data) if secrets else data
+
+
+def _paired(written: Any, resolved: Any) -> Iterator[tuple[str, str]]:
+    """The texts of a config before and after resolving, place by place."""
+    if isinstance(written, dict) and isinstance(resolved, dict):
+        for key in written.keys() & resolved:
+            yield from _paired(written[key], resolved[key])
+    elif isinstance(written, list) and isinstance(resolved, list):
+        for one, other in zip(written, resolved, strict=False):
+            yield from _paired(one, other)
+    elif isinstance(written, str) and isinstance(resolved, str):
+        yield written, resolved
 
 
 def _targets(value: Any, where: str) -> Iterator[Problem]:

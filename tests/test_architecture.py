@@ -88,7 +88,7 @@ TABLE = {
         "numpy",
     ),
     "sources": may(DOOR, late_parties="tensorflow"),
-    "steps": may(f"{DOOR} {EVIDENCE}", "numpy", late_parties="matplotlib tensorflow"),
+    "steps": may(f"{DOOR} {EVIDENCE}", "numpy", late="proof", late_parties="matplotlib tensorflow"),
     "testing": may("__init__ bundle cli errors metagraph plan plugin registry report runtime", "numpy pytest tensorflow yaml"),
     "examples": may("", "numpy tensorflow", late_parties="sklearn"),
 }

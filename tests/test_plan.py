@@ -715,3 +715,10 @@ def test_a_directory_that_is_not_writable(config, monkeypatch, tmp_path):
 
 def test_errors_of_a_plan_are_of_exit_code_2():
     assert ConfigError.exit_code == BindingError.exit_code == 2
+
+
+def test_what_comes_from_the_environment_is_not_written_down(plugins, config, monkeypatch):
+    monkeypatch.setenv("TOKEN_OF_A_TEAM", "s3cr3t")
+    secret = "${oc.env:TOKEN_OF_A_TEAM}"
+    composed = OmegaConf.create(config({"vars": {"token": secret, "url": "https://host/${vars.token}/x"}}))
+    assert plan(composed, plugins).config["vars"] == {"token": secret, "url": f"https://host/{secret}/x"}

@@ -71,7 +71,7 @@ def _by_name(written: Bundle, checkpoint: Bundle, saved_model: Any, manifest: Ma
     config = (manifest or {}).get("config", {})
     rules = Reader(Path()).read(Weights, config.get("weights") or {}, "weights") or Weights()
     variables = weights.by_name([Graph(meta).variables for meta in saved_model.meta_graphs])
-    coverage, problems = weights.cover(variables, checkpoint, rules)
+    coverage, problems = weights.cover(variables, checkpoint, rules, set())
     return {name: key for name, key in coverage.keys.items() if name in written.entries}, problems
 
 

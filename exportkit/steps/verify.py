@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 
 from exportkit.errors import StepFailed
 from exportkit.plugin import Export, Phase, PostStep, hookimpl
-from exportkit.proof import Proof, Tolerance
 
 
 @dataclass(kw_only=True)
@@ -34,6 +33,8 @@ class Verify(PostStep):
     """Seconds that starting a model, or one run of it, may take."""
 
     def run(self, export: Export) -> dict[str, Any]:
+        from exportkit.proof import Proof, Tolerance  # a room of many modules, for this step alone
+
         tolerance = Tolerance(self.atol, self.rtol)
         proofs = {key: Proof(export, key, tolerance, self.batch_sizes, self.run_timeout) for key in export.meta_graphs}
         details = {key: proof.prove() for key, proof in proofs.items()}
