@@ -1,26 +1,31 @@
-"""The README, run from top to bottom as a user would: its files written, its commands run, its output met."""
+"""The README and the author's guide, run as a reader would: their files written, their commands run, their output met."""
 
 import os
 import re
 import subprocess
 import sys
+import sysconfig
+import venv
 from pathlib import Path
 
 import pytest
 
+from exportkit.testing import SourceSuite, StepSuite
+
 ROOT = Path(__file__).parent.parent
+GUIDE = ROOT / "plugins" / "README.md"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"^# (\S+\.(?:yaml|py))$", re.MULTILINE)
 # what makes the environment that the tests run in already
 SETUP = ("python3 -m venv", ".venv/bin/pip install")
 
 
-def blocks():
-    return BLOCK.findall((ROOT / "README.md").read_text())
+def blocks(page=ROOT / "README.md"):
+    return BLOCK.findall(page.read_text())
 
 
 def commands(block):
-    """A console block's commands, each with the exit code and the output that the README promises."""
+    """A console block's commands, each with the exit code and the output that the page promises."""
     for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
         command, _, output = part.partition("\n")
         code = re.search(r"\s+# exits (\d)$", command)
@@ -35,21 +40,20 @@ def meets(promised, printed):
     return re.search(pattern.replace("(?:.*\n)*?[^\\n]*\\n", "(?:.*\n)*?"), printed) is not None
 
 
-@pytest.mark.slow
-def test_readme(tmp_path):
-    bin = Path(sys.executable).parent
-    environment = {**os.environ, "PATH": f"{bin}:{os.environ['PATH']}", "COLUMNS": "160"}
-    for kind, text in blocks():
+def follow(page, directory, bin, **variables):
+    """Do in `directory` what `page` says, with the programs in `bin`."""
+    environment = {**os.environ, "PATH": f"{bin}:{os.environ['PATH']}", "COLUMNS": "160", **variables}
+    for kind, text in blocks(page):
         if kind in ("yaml", "python") and (name := FILE.search(text)):
-            path = tmp_path / name[1]
+            path = directory / name[1]
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
         elif kind == "python":
-            subprocess.run([sys.executable, "-c", text], cwd=tmp_path, check=True)
+            subprocess.run([bin / "python", "-c", text], cwd=directory, env=environment, check=True)
         elif kind == "console":
             for command, code, promised in commands(text):
                 if not command.startswith(SETUP):
-                    run(command.replace(".venv/bin/", ""), code, promised, tmp_path, environment)
+                    run(command.replace(".venv/bin/", ""), code, promised, directory, environment)
 
 
 def run(command, code, promised, directory, environment):
@@ -57,6 +61,39 @@ def run(command, code, promised, directory, environment):
     printed = ran.stdout + ran.stderr
     assert ran.returncode == code, f"{command}\n{printed}"
     assert meets(promised, printed), f"{command}\n--- promised\n{promised}\n--- printed\n{printed}"
+
+
+@pytest.fixture
+def layer(tmp_path):
+    """The programs of an environment on top of this one, in which a test may install what it likes, without a network."""
+    home = tmp_path / "environment"
+    venv.create(home)
+    paths = sysconfig.get_paths(vars={"base": str(home), "platbase": str(home)})
+    below = f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n"
+    Path(paths["purelib"], "below.pth").write_text(below)
+    for name in ("pip", "pytest", "exportkit"):
+        program = Path(paths["scripts"], name)
+        program.write_text(f'#!/bin/sh\nexec "{paths["scripts"]}/python" -m {name} "$@"\n')
+        program.chmod(0o755)
+    return Path(paths["scripts"])
+
+
+@pytest.mark.slow
+def test_readme(tmp_path):
+    follow(ROOT / "README.md", tmp_path, Path(sys.executable).parent)
+
+
+@pytest.mark.slow
+def test_guide(tmp_path, layer):
+    offline = {"PIP_NO_INDEX": "1", "PIP_NO_DEPS": "1", "PIP_NO_BUILD_ISOLATION": "false", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    place = tmp_path / "empty"
+    place.mkdir()
+    follow(GUIDE, place, layer, EXPORTKIT=str(ROOT), **offline)
+
+
+def test_the_guide_counts_the_checks():
+    sources, steps = (sum(name.startswith("test_") for name in dir(suite)) for suite in (SourceSuite, StepSuite))
+    assert f"{sources} checks of a source and {steps} of a step" in GUIDE.read_text()
 
 
 def test_the_make_targets_are_what_the_readme_says_they_stand_for():
