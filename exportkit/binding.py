@@ -90,6 +90,13 @@ def targets(binding: ParseExample) -> dict[str, str]:
     return {key: feature.to or key for key, feature in binding.parse_example.items()}
 
 
+def operation(binding: Binding) -> str:
+    """The config key that makes this binding what it is."""
+    return {Tensor: "tensor", Placeholder: "placeholder", Constant: "constant", TopK: "top_k", Lookup: "lookup"}.get(
+        type(binding), "parse_example"
+    )
+
+
 def used(signatures: Iterable[Signature], bindings: Bindings) -> set[str]:
     """The bindings that the signatures use, directly or through others."""
     names: set[str] = set()

@@ -6,9 +6,9 @@ every request.
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from exportkit.binding import Bindings, Facts, compatible, offers, targets
+from exportkit.binding import Bindings, Facts, compatible, offers, operation, targets
 from exportkit.errors import Problem, did_you_mean
-from exportkit.spec import Binding, Constant, Lookup, ParseExample, Placeholder, Signature, Tensor, TopK
+from exportkit.spec import Constant, Lookup, ParseExample, Placeholder, Signature, Tensor, TopK
 
 
 def check(bindings: Bindings, signatures: Mapping[str, Signature | None]) -> Iterator[Problem]:
@@ -68,13 +68,6 @@ def _check_parse(where: str, binding: ParseExample, bindings: Bindings) -> Itera
         elif bindings[target] is not None and target not in feedable:
             what = f"'{target}' is a {operation(bindings[target])} and cannot be fed"
             yield Problem(f"{where}.parse_example.{feature}.to", what, "name a tensor or placeholder binding")
-
-
-def operation(binding: Binding) -> str:
-    """The config key that makes this binding what it is."""
-    return {Tensor: "tensor", Placeholder: "placeholder", Constant: "constant", TopK: "top_k", Lookup: "lookup"}.get(
-        type(binding), "parse_example"
-    )
 
 
 def _check_signature(where: str, signature: Signature, bindings: Bindings, offered: Mapping[str, str]) -> Iterator[Problem]:
