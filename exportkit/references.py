@@ -15,10 +15,12 @@ import sysconfig
 import traceback
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from exportkit.errors import ConfigError, Problem, did_you_mean, nearest
 
+_INSTALLED = {"site-packages", "dist-packages"}  # of this environment, or of one below it
 _FOREIGN = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib"))
 _PACKAGE = os.path.dirname(__file__)
 _FORM = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
@@ -105,7 +107,8 @@ def told(cause: BaseException) -> str:
 
 def _is_users(file: str) -> bool:
     examples = file.startswith(os.path.join(_PACKAGE, "examples"))
-    return os.path.isabs(file) and (examples or not file.startswith((_PACKAGE, *_FOREIGN)))
+    installed = not _INSTALLED.isdisjoint(Path(file).parts)
+    return os.path.isabs(file) and (examples or not (installed or file.startswith((_PACKAGE, *_FOREIGN))))
 
 
 def users_file(module: str) -> str | None:

@@ -7,7 +7,7 @@ import zipfile
 import pytest
 
 from exportkit.errors import ConfigError
-from exportkit.references import constructor, examine, method, resolve
+from exportkit.references import constructor, examine, method, resolve, users_file
 
 MODEL = '''
 """A model."""
@@ -245,3 +245,11 @@ def test_a_failing_import_is_one_line(text, told, code, monkeypatch):
     importlib.invalidate_caches()
     assert refusal(resolve, "bad_model:build", "source.builder") == "source.builder: " + told.format(code / "bad_model.py")
     monkeypatch.delitem(sys.modules, "bad_model", raising=False)
+
+
+def test_what_an_environment_below_has_installed_is_not_the_user_s(tmp_path, monkeypatch):
+    site = tmp_path / "below" / "site-packages"
+    site.mkdir(parents=True)
+    (site / "installed_there.py").write_text("")
+    monkeypatch.syspath_prepend(site)
+    assert users_file("installed_there") is None
