@@ -160,7 +160,7 @@ def _within(seconds: float | None, work: Callable[[], Any]) -> Any:
     done: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
     threading.Thread(target=_deliver, args=(work, done), name=_THREAD, daemon=True).start()
     try:
-        answer, error = done.get(timeout=seconds)
+        answer, error = done.get(timeout=min(seconds, threading.TIMEOUT_MAX))
     except Empty:
         raise _TooLong from None
     if error is not None:

@@ -3,7 +3,10 @@
 from exportkit.sources.encoder import EncoderSource
 from exportkit.sources.graph_builder import GraphBuilder
 from exportkit.sources.meta_graph import MetaGraphSource
-from exportkit.testing import SourceSuite, toys
+from exportkit.steps.manifest import Manifest
+from exportkit.steps.verify import Verify
+from exportkit.steps.warmup import Warmup
+from exportkit.testing import SourceSuite, StepSuite, toys
 
 
 class Softmax(SourceSuite):
@@ -46,3 +49,18 @@ class TestEncoder(Softmax):
     def keys(self, directory):
         config = {"encoder": f"{__name__}:Encoder", "method": "build", "config": {"inputs": 4}}
         return {**config, **super().keys(directory)}
+
+
+class TestVerify(StepSuite):
+    step = Verify
+
+
+class TestManifest(StepSuite):
+    step = Manifest
+
+
+class TestWarmup(StepSuite):
+    step = Warmup
+
+    def keys(self, directory):
+        return {"batch_sizes": [1, 4]}

@@ -403,6 +403,11 @@ def test_a_timeout_is_some_time(timeout, export):
     )
 
 
+def test_a_timeout_may_be_endless(export):
+    code = STEP.format(phase="VERIFY", body=indented("..."))
+    assert export(code, post={"bad": {"kind": "bad", "timeout": float("inf")}}).status == "exported"
+
+
 def test_a_hard_link_to_a_file_is_no_change(export, tmp_path):
     code = STEP.format(phase="PUBLISH", body=indented("os.link(weights, export.scratch.parent / f'published-{os.getpid()}')"))
     code = code.replace("export.scratch.parent", f"Path({str(tmp_path)!r})")

@@ -60,7 +60,7 @@ STEPS = {
         "export.samples['serving_default']",
         "it_runs_or_refuses_without_samples",
     ),
-    "works once": ("...", "self.done.append(1); assert len(self.done) == 1", "it_runs_twice"),
+    "works once": ("...", "self.done.append(1); assert len(self.done) == 1", "two_exports_are_the_same_bytes"),
 }
 SOURCE = '''
 import os, random

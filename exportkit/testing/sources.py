@@ -105,21 +105,20 @@ class SourceSuite(PluginSuite):
         ours, theirs = Bundle(first.checkpoint).entries, Bundle(second.checkpoint).entries
         assert {name: entry.crc32c for name, entry in ours.items()} == {name: entry.crc32c for name, entry in theirs.items()}
 
-    def test_every_variable_has_a_value(self, data, plugins):
-        report = export(data, plugins)
-        count = report.weights.variables
-        assert report.weights.proof == f"{count}/{count} variables equal to the checkpoint, 0 initialised"
+    def test_every_variable_has_a_value(self, exported):
+        count = exported.weights.variables
+        assert exported.weights.proof == f"{count}/{count} variables equal to the checkpoint, 0 initialised"
 
-    def test_the_version_answers(self, data, plugins):
-        report, signature = export(data, plugins), next(iter(self.signatures))
-        answer = toys.served(report.directory, signature, self.sample)
+    def test_the_version_answers(self, exported):
+        signature = next(iter(self.signatures))
+        answer = toys.served(exported.directory, signature, self.sample)
         for alias, expected in self.answer.items():
             _assert_near(answer[alias], expected)
 
-    def test_every_loader_answers_the_same(self, data, plugins):
-        report, signature = export(data, plugins), next(iter(self.signatures))
-        answers = toys.served(report.directory, signature, self.sample)
-        for alias, value in toys.served_eagerly(report.directory, signature, self.sample).items():
+    def test_every_loader_answers_the_same(self, exported):
+        signature = next(iter(self.signatures))
+        answers = toys.served(exported.directory, signature, self.sample)
+        for alias, value in toys.served_eagerly(exported.directory, signature, self.sample).items():
             _assert_near(answers[alias], value)
 
     def test_two_tags_share_its_variables(self, data, plugins):
