@@ -83,9 +83,9 @@ def script(name: str, *arguments: object, cwd: Path) -> Run:
 
 
 def exportkit(*overrides: str, cwd: Path) -> Run:
-    """Run exportkit's command line; its stages are those of its report."""
+    """Run exportkit's command line without post steps; its stages are those of its report."""
     report = cwd / "report.json"
-    command = [sys.executable, "-m", "exportkit", *overrides, f"report.path={report}"]
+    command = [sys.executable, "-m", "exportkit", *overrides, "post=[]", f"report.path={report}"]
     done = run(command, cwd)
     return replace(done, stages=json.loads(report.read_text())["stages"])
 
