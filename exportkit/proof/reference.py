@@ -181,7 +181,7 @@ class Reference:
 
     def _death(self, stage: str, late: bool) -> ExportKitError:
         if late:
-            do = "raise the timeout, or look for a queue that waits for ever"
+            do = "set post.verify.run_timeout higher, or look for a queue that waits for ever"
             return StepFailed(Problem("training graph", f"{stage}: no end within {self._timeout:g} s", do))
         code = self._process.wait()
         self._log.seek(0)
