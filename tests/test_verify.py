@@ -483,7 +483,8 @@ def test_a_training_graph_that_does_not_answer_in_time(whole, tmp_path):
     with pytest.raises(StepFailed) as caught:
         Verify(run_timeout=0.01).run(copied(whole, tmp_path))
     assert str(caught.value) == (
-        "training graph: starting it: no end within 0.01 s; set post.verify.run_timeout higher, or look for a queue that waits for ever"
+        "training graph: starting it: no end within 0.01 s; set post.verify.run_timeout higher, "
+        "or look for a queue that waits for ever"
     )
 
 
