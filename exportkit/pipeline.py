@@ -142,10 +142,7 @@ def _build(plan: ExportPlan, plugins: Plugins, report: ExportReport, scratch: Pa
     progress("build")
     with report.stage("build"):
         sources = _sources(plan, plugins, scratch)
-        models = {
-            id(source): Model(Graph(source.meta_graph), source.tensors, Bundle(source.checkpoint))
-            for source in sources.values()
-        }
+        models = {id(source): _model(source) for source in sources.values()}
         prepared = demand(plan, {key: models[id(source)] for key, source in sources.items()})
     progress("bind")
     with report.stage("bind"):

@@ -430,7 +430,7 @@ def test_a_sweep_runs_all_jobs_and_says_what_became_of_each(run, here):
 
 
 def test_a_job_that_died_is_in_the_table(here, run, monkeypatch):
-    monkeypatch.setattr("exportkit.cli.sweep.record", lambda report: None)
+    monkeypatch.setattr("exportkit.cli.sweep.records.record", lambda report: None)
     told = run("-m", "model=mnist_mlp")
     assert told.code == 1
     assert re.search(r"^0 +\? +- +died", told.out, re.MULTILINE)

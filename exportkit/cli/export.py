@@ -8,9 +8,10 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from exportkit.cli import arguments as cli_arguments
-from exportkit.cli import hydra_app, print_problems, sweep, tables
+from exportkit.cli import hydra_app, print_problems, tables
 from exportkit.cli.hydra_app import JobFailed
 from exportkit.cli.progress import progress
+from exportkit.cli.sweep import records
 from exportkit.errors import ConfigError, ExportKitError
 from exportkit.report import ExportReport
 from exportkit.spec import ExportPlan
@@ -26,18 +27,18 @@ def main(arguments: Sequence[str]) -> int:
     if cli_arguments.has(arguments, "-sc", "--shell-completion"):
         hydra_app.complete(arguments)
         return 0
-    sweep.RememberDirectory.directory = None
+    records.RememberDirectory.directory = None
     try:
         hydra_app.run(arguments, job)
     except JobFailed as failed:
-        if sweep.RememberDirectory.directory is None:
+        if records.RememberDirectory.directory is None:
             return hydra_app.told(failed)
     except ExportKitError as error:
-        if sweep.RememberDirectory.directory is None or isinstance(error, ConfigError):
+        if records.RememberDirectory.directory is None or isinstance(error, ConfigError):
             raise
         print_problems(str(error))  # the launcher gave up; how far it came is in the records
-        return _swept(sweep.RememberDirectory.directory) or error.exit_code
-    return _swept(sweep.RememberDirectory.directory)
+        return _swept(records.RememberDirectory.directory) or error.exit_code
+    return _swept(records.RememberDirectory.directory)
 
 
 def _nothing_asked() -> int:
@@ -50,7 +51,7 @@ def _swept(directory: Path | None) -> int:
     """Say what became of a sweep's jobs, if there was a sweep."""
     if directory is None:
         return 0
-    jobs = sweep.jobs(directory)
+    jobs = records.jobs(directory)
     tables.show_jobs(jobs)
     failed = [job for job in jobs if job.status != "exported"]
     if failed:
@@ -73,10 +74,10 @@ def job(config: DictConfig) -> None:
         report = _failed(error, report)
         raise
     finally:
-        if sweep.is_sweep():
-            sweep.record(report)
+        if records.is_sweep():
+            records.record(report)
             tables.line(tables.summary(report))
-    if not sweep.is_sweep():
+    if not records.is_sweep():
         tables.show_report(report, plan)
 
 

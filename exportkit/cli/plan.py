@@ -8,9 +8,10 @@ from typing import Any
 from omegaconf import DictConfig
 
 from exportkit.cli import arguments as cli_arguments
-from exportkit.cli import hydra_app, print_problems, sweep, tables
+from exportkit.cli import hydra_app, print_problems, tables
 from exportkit.cli.hydra_app import JobFailed
 from exportkit.cli.progress import progress
+from exportkit.cli.sweep import records
 from exportkit.errors import ConfigError, ExportKitError
 from exportkit.spec import ExportPlan
 
@@ -24,14 +25,14 @@ def main(arguments: Sequence[str]) -> int:
     if cli_arguments.has(rest, "-h", "--help") or not rest:
         hydra_app.show_overview("plan", rest)
         return 0 if rest else ConfigError.exit_code
-    sweep.RememberDirectory.directory = None
+    records.RememberDirectory.directory = None
     try:
         if BUILD in arguments:
             _compose(rest, build, hydra_app.run)
         else:
             _compose(rest, job, hydra_app.run_alone)
     except JobFailed as failed:
-        said = sweep.RememberDirectory.directory is not None  # by the jobs of a sweep
+        said = records.RememberDirectory.directory is not None  # by the jobs of a sweep
         return failed.exit_code if said else hydra_app.told(failed)
     return 0
 
@@ -77,6 +78,6 @@ def _said_in_a_sweep() -> Iterator[None]:
     try:
         yield
     except ExportKitError as error:
-        if sweep.is_sweep():
+        if records.is_sweep():
             print_problems(str(error))
         raise

@@ -10,7 +10,7 @@ from exportkit.report import ExportReport, MetaGraphReport
 from exportkit.spec import ExportPlan
 
 if TYPE_CHECKING:
-    from exportkit.cli.sweep import Job
+    from exportkit.cli.sweep.records import Job
 
 WIDE = 160  # where the output is a file or a pipe
 
