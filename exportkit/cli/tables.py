@@ -26,11 +26,12 @@ def show_report(report: ExportReport, plan: ExportPlan) -> None:
         line(request(report.name, signature, plan.bindings))
 
 
-def summary(report: ExportReport) -> str:
-    """An export in one line."""
+def summary(report: ExportReport, seconds: float | None = None) -> str:
+    """An export in one line; `seconds` where more than its stages counts."""
+    seconds = report.seconds if seconds is None else seconds
     if report.status != "exported":
-        return f"{report.name}: {report.status} after {report.seconds:.1f} s"
-    return f"{report.name}: {report.status} version {report.version} to {_near(report.directory)} in {report.seconds:.1f} s"
+        return f"{report.name}: {report.status} after {seconds:.1f} s"
+    return f"{report.name}: {report.status} version {report.version} to {near(report.directory)} in {seconds:.1f} s"
 
 
 def show_built(report: ExportReport) -> None:
@@ -52,10 +53,22 @@ def show_plan(plan: ExportPlan) -> None:
     _warnings(plan.warnings)
 
 
-def show_jobs(jobs: Sequence["Job"]) -> None:
-    """What became of each job of a sweep."""
-    rows = [(j.number, j.name, _or_dash(j.version), j.status, f"{j.seconds:.1f}", " ".join(j.overrides)) for j in jobs]
-    table("Sweep", ["job", "model", "version", "status", "seconds", "overrides"], rows)
+def show_jobs(jobs: Sequence["Job"], apart: Sequence[Sequence[str]]) -> None:
+    """What became of each job of a sweep, or will, and the overrides that set it `apart`."""
+    rows = [
+        (
+            str(job.number),
+            job.name,
+            _or_dash(job.version),
+            _styled(job.status, "" if job.status == "not run" else "green" if job.good else "red"),
+            f"{job.seconds:.1f}" if job.seconds else "-",
+            size_text(job.bytes) if job.bytes else "-",
+            job.proof or "-",
+            " ".join(own),
+        )
+        for job, own in zip(jobs, apart, strict=True)
+    ]
+    table("Sweep", ["job", "model", "version", "status", "seconds", "size", "weights", "overrides"], rows)
 
 
 def line(text: str = "") -> None:
@@ -117,7 +130,7 @@ def _or_dash(value: Any) -> str:
     return "-" if value is None else str(value)
 
 
-def _near(path: str | None) -> str:
+def near(path: str | None) -> str:
     """`path` from here, where it is below."""
     if path is None:
         return "nowhere"

@@ -1,0 +1,135 @@
+"""The way of a sweep: expand, compose and check every job, leave out what is there already, launch the rest.
+
+It knows no launcher but by Hydra's interface; exportkit's own takes configs as they were composed here.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.plugins.launcher import Launcher
+from omegaconf import DictConfig, OmegaConf
+
+from exportkit.cli import hydra_app
+from exportkit.cli.explain import explain
+from exportkit.cli.sweep import preflight, records
+from exportkit.cli.sweep.composing import Composed, compose_all, expand
+from exportkit.cli.sweep.preflight import Outlook
+from exportkit.cli.sweep.view import View
+from exportkit.errors import ConfigError, ExportKitError, Problem
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How a sweep goes.
+
+    Attributes:
+        force: export what is unchanged too.
+        keep_going: export the good jobs where others cannot be.
+        dry_run: stop before the first job.
+    """
+
+    force: bool = False
+    keep_going: bool = False
+    dry_run: bool = False
+
+
+@dataclass(kw_only=True)
+class Fleet:
+    """All jobs of a sweep, as they are known before the first one starts."""
+
+    overrides: list[list[str]]
+    composed: dict[int, Composed] = field(default_factory=dict)
+    outlooks: dict[int, Outlook] = field(default_factory=dict)
+    problems: dict[int, list[Problem]] = field(default_factory=dict)
+    unchanged: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def due(self) -> list[int]:
+        """The jobs that have to run."""
+        return [n for n in range(len(self.overrides)) if n not in self.problems and n not in self.unchanged]
+
+    def told(self) -> list[Problem]:
+        """Every problem under its job and what sets that apart from the others."""
+        return preflight.told(self.problems, dict(enumerate(records.apart(self.overrides))))
+
+    def jobs(self) -> list[records.Job]:
+        """The record of each job before it starts."""
+        return [self._job(number, words) for number, words in enumerate(self.overrides)]
+
+    def _job(self, number: int, words: Sequence[str]) -> records.Job:
+        outlook = self.outlooks.get(number)
+        job = records.Job(number=number, overrides=words)
+        if outlook is not None:
+            job.name, job.base = outlook.name, outlook.base
+        if number in self.problems:
+            job.status, job.reason = "failed", "\n".join(map(str, self.problems[number]))
+        elif number in self.unchanged:
+            job.status, job.version = "unchanged", self.unchanged[number]
+            job.directory = str(Path(job.base or "") / str(job.version))
+        return job
+
+
+def sweep(arguments: Sequence[str], config: DictConfig, launcher: Launcher, options: Options) -> Any:
+    """Run the jobs that `arguments` span.
+
+    Raises:
+        ConfigError: a job cannot be composed or planned, or gets into another's way. Nothing was started.
+    """
+    directory = Path(str(config.hydra.sweep.dir)).absolute()
+    view = View()
+    fleet = prepare(expand(arguments, launcher.hydra_context.config_loader), config, launcher, view, options.force)
+    if fleet.problems and not options.keep_going:
+        raise ConfigError(*fleet.told())
+    records.write_sweep(directory, fleet.jobs())
+    if options.dry_run or not fleet.due:
+        return []
+    OmegaConf.save(config, directory / "multirun.yaml")
+    with view.launched(fleet.jobs()):
+        return _launch(launcher, fleet, view.event)
+
+
+def prepare(
+    jobs: list[list[str]], config: DictConfig, launcher: Launcher, view: View, force: bool, n_jobs: int | None = None
+) -> Fleet:
+    """Compose and plan all jobs, and see which are there already."""
+    fleet = Fleet(overrides=jobs)
+    started = time.perf_counter()
+    with view.preparing(len(jobs)) as tell:
+        for composed in compose_all(launcher.hydra_context.config_loader, config, jobs, preflight.look, n_jobs):
+            if composed.error is None:
+                fleet.composed[composed.number], fleet.outlooks[composed.number] = composed, composed.seen
+            else:
+                fleet.problems[composed.number] = _problems(composed.error)
+            tell()
+    if not force:
+        fleet.unchanged = preflight.unchanged(fleet.outlooks)
+    for number, problem in preflight.clashes(fleet.outlooks).items():
+        fleet.problems.setdefault(number, []).append(problem)
+    view.prepared(len(jobs), len(fleet.unchanged), time.perf_counter() - started)
+    return fleet
+
+
+def _problems(error: Exception) -> list[Problem]:
+    if isinstance(error, ExportKitError):
+        return list(error.problems)
+    return [explain(error, hydra_app.ConfDirectories.user, hydra_app.plugins().steps)]
+
+
+def _launch(launcher: Launcher, fleet: Fleet, on_event: Callable[[Any], None]) -> Any:
+    own = getattr(launcher, "launch_composed", None)
+    if own is not None:
+        return own([(number, fleet.composed[number].config) for number in fleet.due], on_event)
+    return launcher.launch(_pinned(fleet), initial_job_idx=0)
+
+
+def _pinned(fleet: Fleet) -> list[list[str]]:
+    """The overrides of the jobs to run, each with its own directory: a launcher numbers what it is given from 0.
+
+    Where a config asks for its job's number, all jobs run, and those that are there already a second time.
+    """
+    if any(outlook.numbered for outlook in fleet.outlooks.values()):
+        fleet.unchanged = {}
+    return [[*fleet.overrides[number], f"hydra.sweep.subdir={number}"] for number in fleet.due]
