@@ -17,7 +17,6 @@ from exportkit.errors import ConfigError, ExportKitError
 from exportkit.report import ExportReport
 from exportkit.spec import ExportPlan
 
-
 SWITCHES = {"--force": "hydra.sweeper.force=true", "--keep-going": "hydra.sweeper.keep_going=true"}
 
 

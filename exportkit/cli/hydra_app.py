@@ -98,8 +98,10 @@ def run_alone(arguments: Sequence[str], job: Callable[[DictConfig], Any]) -> Non
 def is_sweep(arguments: Sequence[str]) -> bool:
     """Whether `arguments` ask for many jobs: by a flag, or by a config that sets ``hydra.mode``."""
     flags, overrides = cli_arguments.arrange(arguments)
-    if flags or not any(word.startswith(("experiment=", "+experiment=", "hydra")) for word in overrides):
-        return cli_arguments.has(flags, "-m", "--multirun")
+    if cli_arguments.has(flags, "-m", "--multirun"):
+        return True
+    if not any(word.startswith(("experiment=", "hydra")) for word in overrides):
+        return False
     with _as_hydra_expects(flags, overrides):
         return _composed(overrides).hydra.mode == RunMode.MULTIRUN
 
