@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -34,12 +35,28 @@ class Job:
 
 
 class RememberDirectory(Callback):
-    """A Hydra callback that learns where the sweep's record is."""
+    """A Hydra callback that learns where the sweep's record is, and records the jobs that could not do so themselves."""
 
     directory: Path | None = None
 
     def on_multirun_start(self, config: DictConfig, **kwargs: object) -> None:
         RememberDirectory.directory = Path(str(config.hydra.sweep.dir)).absolute()
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: object) -> None:
+        place = Path(config.hydra.runtime.output_dir)
+        if config.hydra.mode == RunMode.MULTIRUN and job_return.status == JobStatus.FAILED and not (place / RECORD).exists():
+            name = OmegaConf.select(job_return.cfg, "name", throw_on_resolution_failure=False)
+            error = str(job_return._return_value)
+            _write(
+                place,
+                Job(
+                    number=str(config.hydra.job.num),
+                    name=str(name),
+                    status="died",
+                    error=error,
+                    overrides=list(job_return.overrides or []),
+                ),
+            )
 
 
 def is_sweep() -> bool:
@@ -53,8 +70,13 @@ def record(report: ExportReport) -> Job:
     shown = {key: getattr(report, key) for key in ("name", "status", "version", "directory", "seconds")}
     overrides = OmegaConf.to_container(hydra.overrides.task)
     job = Job(number=str(hydra.job.num), overrides=overrides, error=report.error or "", report=asdict(report), **shown)
-    (Path(hydra.runtime.output_dir) / RECORD).write_text(json.dumps(asdict(job), indent=2) + "\n")
+    _write(Path(hydra.runtime.output_dir), job)
     return job
+
+
+def _write(place: Path, job: Job) -> None:
+    place.mkdir(parents=True, exist_ok=True)
+    (place / RECORD).write_text(json.dumps(asdict(job), indent=2) + "\n")
 
 
 def jobs(directory: Path) -> list[Job]:
