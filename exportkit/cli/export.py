@@ -11,7 +11,7 @@ from exportkit.cli import arguments as cli_arguments
 from exportkit.cli import hydra_app, tables
 from exportkit.cli.hydra_app import JobFailed
 from exportkit.cli.progress import progress
-from exportkit.cli.sweep import jobs, records
+from exportkit.cli.sweep import attempts, records
 from exportkit.cli.sweep.closing import closing
 from exportkit.errors import ConfigError, ExportKitError
 from exportkit.report import ExportReport
@@ -52,7 +52,7 @@ def job(config: DictConfig) -> str:
     """Export `config` and return its status: a job of Hydra's."""
     hydra_app.unmute_tensorflow()
     if records.is_sweep():
-        return jobs.run(config, _export_once)
+        return attempts.run(config, _export_once)
     planned = _plan(config)
     report = _export(planned)
     tables.show_report(report, planned)
@@ -61,7 +61,7 @@ def job(config: DictConfig) -> str:
 
 def _export_once(config: DictConfig) -> ExportReport:
     """Export a job of a sweep, which may have been made by an attempt that was lost."""
-    if made := jobs.earlier(config):
+    if made := attempts.earlier(config):
         return made
     planned = _plan(config)
     records.begin_attempt(planned.export_dir)
@@ -83,5 +83,5 @@ def _plan(config: DictConfig) -> ExportPlan:
         return plan(config, hydra_app.plugins())
     except ExportKitError as error:
         if path := OmegaConf.select(config, "report.path", throw_on_resolution_failure=False):
-            jobs.failed(error, jobs.named(config)).write(Path(path))
+            attempts.failed(error, attempts.named(config)).write(Path(path))
         raise

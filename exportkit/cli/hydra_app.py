@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import hydra_plugins.exportkit as launcher
 import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
@@ -194,6 +195,7 @@ def _teach(found: registry.Plugins, user: Path | None) -> None:
     yaml.add_multi_representer(Path, lambda dumper, path: dumper.represent_str(str(path)))  # for --cfg
     ConfDirectories.user, ConfDirectories.packages = user, found.conf_packages
     HydraPlugins.instance().register(ConfDirectories)
+    HydraPlugins.instance().register(launcher.ProcessLauncher)  # Hydra does not look into editable installs
 
 
 def _store(store: ConfigStore, found: registry.Plugins, cls: type, **place: str) -> None:

@@ -9,7 +9,7 @@ from exportkit.cli import arguments as cli_arguments
 from exportkit.cli import hydra_app, tables
 from exportkit.cli.hydra_app import JobFailed
 from exportkit.cli.progress import progress
-from exportkit.cli.sweep import jobs, records
+from exportkit.cli.sweep import attempts, records
 from exportkit.cli.sweep.closing import closing
 from exportkit.errors import ConfigError
 from exportkit.report import ExportReport
@@ -54,7 +54,7 @@ def job(config: DictConfig) -> None:
 def build(config: DictConfig) -> str:
     """Build the graph of `config`, bind its signatures, write nothing, and return the status."""
     hydra_app.unmute_tensorflow()
-    return jobs.run(config, _build) if records.is_sweep() else _build(config).status
+    return attempts.run(config, _build) if records.is_sweep() else _build(config).status
 
 
 def _build(config: DictConfig) -> ExportReport:

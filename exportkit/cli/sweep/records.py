@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -56,12 +57,36 @@ class Job:
 
 
 class RememberDirectory(Callback):
-    """A Hydra callback that learns where the sweep's record is."""
+    """A Hydra callback that learns where the sweep's record is, and records the jobs that could not do so themselves."""
 
     directory: Path | None = None
 
     def on_multirun_start(self, config: DictConfig, **kwargs: object) -> None:
         RememberDirectory.directory = Path(str(config.hydra.sweep.dir)).absolute()
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: object) -> None:
+        where = Path(config.hydra.runtime.output_dir)
+        if config.hydra.mode == RunMode.MULTIRUN and job_return.status == JobStatus.FAILED and not (where / RECORD).exists():
+            task = job_return.cfg
+            died = Job(
+                number=_number(where, config.hydra.job.num),
+                name=str(OmegaConf.select(task, "name", throw_on_resolution_failure=False)),
+                status="died",
+                base=_base(task),
+                reason=str(job_return._return_value),
+                overrides=list(job_return.overrides or []),
+            )
+            write_job(died, where)
+
+
+def _number(where: Path, number: int) -> int:
+    """A job's number is that of its directory: a launcher may have been given only some of a sweep's jobs."""
+    return int(where.name) if where.name.isdecimal() else int(number)
+
+
+def _base(task: DictConfig) -> str | None:
+    base = OmegaConf.select(task, "export_dir", throw_on_resolution_failure=False)
+    return None if base is None else str(Path(base).absolute())
 
 
 def is_sweep() -> bool:
@@ -77,9 +102,8 @@ def place() -> Path:
 def record(report: ExportReport, seconds: float) -> Job:
     """Write what became of the running job into its directory."""
     hydra = HydraConfig.get()
-    number = place().name if place().name.isdecimal() else hydra.job.num
     job = Job(
-        number=int(number),
+        number=_number(place(), hydra.job.num),
         name=report.name,
         status=report.status,
         version=report.version,
