@@ -236,8 +236,7 @@ def _version_base(function: Callable[..., Any]) -> dict[str, str]:
 @contextmanager
 def _as_hydra_expects(flags: Sequence[str], overrides: Sequence[str]) -> Iterator[None]:
     """Hydra's registries and the state of the process as Hydra and the user's code need them; Hydra's refusals as ours."""
-    user = _user_conf(flags)
-    _teach(plugins(), user)
+    _teach(plugins(), _user_conf(flags))
     here = os.getcwd()
     path = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
     environment = {"HYDRA_FULL_ERROR": "1", "PYTHONPATH": path, **cli_arguments.completion(os.environ)}
@@ -246,13 +245,13 @@ def _as_hydra_expects(flags: Sequence[str], overrides: Sequence[str]) -> Iterato
         process.environment(environment),
         process.interpreter([*flags, *overrides], here),
         redirect_stderr(stderr),
-        _refusals(user),
+        _refusals(),
     ):
         yield
 
 
 @contextmanager
-def _refusals(user: Path | None) -> Iterator[None]:
+def _refusals() -> Iterator[None]:
     """Hydra's errors in our words; that it ends the process where it had only to print something is none."""
     try:
         yield
@@ -261,9 +260,16 @@ def _refusals(user: Path | None) -> Iterator[None]:
     except SystemExit as end:
         if end.code:
             raise
-    except COMPOSITION_ERRORS as error:
-        raise ConfigError(explain(error, user, plugins().steps)) from error
-    except OSError as error:
-        raise EnvironmentFailed(Problem(str(error.filename or "files"), error.strerror or str(error))) from error
     except Exception as error:
-        raise PluginError(unexpected(error)) from error
+        raise refusal(error) from error
+
+
+def refusal(error: Exception) -> ExportKitError:
+    """What Hydra, or a look at what it composed, raised, in our words."""
+    if isinstance(error, ExportKitError):
+        return error
+    if isinstance(error, COMPOSITION_ERRORS):
+        return ConfigError(explain(error, ConfDirectories.user, plugins().steps))
+    if isinstance(error, OSError):
+        return EnvironmentFailed(Problem(str(error.filename or "files"), error.strerror or str(error)))
+    return PluginError(unexpected(error))
