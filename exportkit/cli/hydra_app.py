@@ -195,7 +195,8 @@ def _teach(found: registry.Plugins, user: Path | None) -> None:
     yaml.add_multi_representer(Path, lambda dumper, path: dumper.represent_str(str(path)))  # for --cfg
     ConfDirectories.user, ConfDirectories.packages = user, found.conf_packages
     HydraPlugins.instance().register(ConfDirectories)
-    HydraPlugins.instance().register(launcher.ProcessLauncher)  # Hydra does not look into editable installs
+    for cls in (launcher.ProcessLauncher, launcher.FleetSweeper):  # Hydra does not look into editable installs
+        HydraPlugins.instance().register(cls)
 
 
 def _store(store: ConfigStore, found: registry.Plugins, cls: type, **place: str) -> None:

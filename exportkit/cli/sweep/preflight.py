@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf
 
 from exportkit.cli import hydra_app
 from exportkit.errors import ConfigError, ExportKitError, Problem
@@ -38,31 +37,14 @@ class Outlook:
     numbered: bool = False
 
 
-def look(number: int, config: DictConfig) -> Outlook:
+def look(number: int, task: DictConfig) -> Outlook:
     """Plan a composed job.
 
     Raises:
         ExportKitError: as `exportkit.plan`.
     """
-    numbered = "hydra:job." in OmegaConf.to_yaml(_task(config))
-    before = HydraConfig.instance().cfg
-    HydraConfig.instance().set_config(_placed(config))
-    try:
-        return _outlook(_task(config), numbered)
-    finally:
-        HydraConfig.instance().cfg = before
-
-
-def _placed(config: DictConfig) -> DictConfig:
-    """The config with the job's directory, as Hydra sets it when the job runs."""
-    with read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
-        place = Path(str(config.hydra.sweep.dir), str(config.hydra.sweep.subdir))
-        config.hydra.runtime.output_dir = str(place.absolute())
-    return config
-
-
-def _task(config: DictConfig) -> DictConfig:
-    return OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+    numbered = "hydra:job." in OmegaConf.to_yaml(task)
+    return _outlook(task, numbered)
 
 
 def _outlook(task: DictConfig, numbered: bool) -> Outlook:

@@ -3,22 +3,22 @@
 It knows no launcher but by Hydra's interface; exportkit's own takes configs as they were composed here.
 """
 
+import pickle
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hydra.plugins.launcher import Launcher
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from exportkit.cli import hydra_app
-from exportkit.cli.explain import explain
 from exportkit.cli.sweep import preflight, records
-from exportkit.cli.sweep.composing import Composed, compose_all, expand
+from exportkit.cli.sweep.composing import compose_all, expand
 from exportkit.cli.sweep.preflight import Outlook
 from exportkit.cli.sweep.view import View
-from exportkit.errors import ConfigError, ExportKitError, Problem
+from exportkit.errors import ConfigError, Problem
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class Fleet:
     """All jobs of a sweep, as they are known before the first one starts."""
 
     overrides: list[list[str]]
-    composed: dict[int, Composed] = field(default_factory=dict)
+    configs: dict[int, bytes] = field(default_factory=dict)
     outlooks: dict[int, Outlook] = field(default_factory=dict)
     problems: dict[int, list[Problem]] = field(default_factory=dict)
     unchanged: dict[int, int] = field(default_factory=dict)
@@ -72,37 +72,36 @@ class Fleet:
         return job
 
 
-def sweep(arguments: Sequence[str], config: DictConfig, launcher: Launcher, options: Options) -> Any:
-    """Run the jobs that `arguments` span.
+def sweep(arguments: Sequence[str], params: Mapping[str, str], launcher: Launcher, options: Options) -> Any:
+    """Run the jobs that `arguments` and `params` span.
 
     Raises:
         ConfigError: a job cannot be composed or planned, or gets into another's way. Nothing was started.
     """
-    directory = Path(str(config.hydra.sweep.dir)).absolute()
+    directory = Path(str(launcher.config.hydra.sweep.dir)).absolute()
     view = View()
-    fleet = prepare(expand(arguments, launcher.hydra_context.config_loader), config, launcher, view, options.force)
+    fleet = prepare(expand(arguments, launcher.hydra_context.config_loader, params), launcher, view, options.force)
     if fleet.problems and not options.keep_going:
         raise ConfigError(*fleet.told())
     records.write_sweep(directory, fleet.jobs())
     if options.dry_run or not fleet.due:
         return []
-    OmegaConf.save(config, directory / "multirun.yaml")
+    OmegaConf.save(launcher.config, directory / "multirun.yaml")
     with view.launched(fleet.jobs()):
         return _launch(launcher, fleet, view.event)
 
 
-def prepare(
-    jobs: list[list[str]], config: DictConfig, launcher: Launcher, view: View, force: bool, n_jobs: int | None = None
-) -> Fleet:
+def prepare(jobs: list[list[str]], launcher: Launcher, view: View, force: bool) -> Fleet:
     """Compose and plan all jobs, and see which are there already."""
     fleet = Fleet(overrides=jobs)
     started = time.perf_counter()
+    loader = launcher.hydra_context.config_loader
     with view.preparing(len(jobs)) as tell:
-        for composed in compose_all(launcher.hydra_context.config_loader, config, jobs, preflight.look, n_jobs):
-            if composed.error is None:
-                fleet.composed[composed.number], fleet.outlooks[composed.number] = composed, composed.seen
+        for job in compose_all(loader, launcher.config, jobs, preflight.look, hydra_app.refusal):
+            if job.error is None:
+                fleet.configs[job.number], fleet.outlooks[job.number] = job.config, job.seen
             else:
-                fleet.problems[composed.number] = _problems(composed.error)
+                fleet.problems[job.number] = list(job.error.problems)
             tell()
     if not force:
         fleet.unchanged = preflight.unchanged(fleet.outlooks)
@@ -112,16 +111,10 @@ def prepare(
     return fleet
 
 
-def _problems(error: Exception) -> list[Problem]:
-    if isinstance(error, ExportKitError):
-        return list(error.problems)
-    return [explain(error, hydra_app.ConfDirectories.user, hydra_app.plugins().steps)]
-
-
 def _launch(launcher: Launcher, fleet: Fleet, on_event: Callable[[Any], None]) -> Any:
     own = getattr(launcher, "launch_composed", None)
     if own is not None:
-        return own([(number, fleet.composed[number].config) for number in fleet.due], on_event)
+        return own(((number, pickle.loads(fleet.configs[number])) for number in fleet.due), on_event)
     return launcher.launch(_pinned(fleet), initial_job_idx=0)
 
 
