@@ -11,14 +11,6 @@ from exportkit.runtime import preload_tensorflow
 
 with suppress(EnvironmentFailed):  # each job tries again, and says so
     preload_tensorflow()
-    import exportkit.savedmodel
 
-import hydra_plugins.exportkit
-
-import exportkit.cli.export
-import exportkit.cli.sweep.jobs
-import exportkit.cli.tables
-import exportkit.pipeline
-import exportkit.plan
 
 gc.freeze()  # what is here stays: no job looks through it for garbage, which would copy it

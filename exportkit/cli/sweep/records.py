@@ -44,19 +44,11 @@ class RememberDirectory(Callback):
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: object) -> None:
         place = Path(config.hydra.runtime.output_dir)
-        if config.hydra.mode == RunMode.MULTIRUN and job_return.status == JobStatus.FAILED and not (place / RECORD).exists():
+        if job_return.status == JobStatus.FAILED and config.hydra.mode == RunMode.MULTIRUN and not (place / RECORD).exists():
             name = OmegaConf.select(job_return.cfg, "name", throw_on_resolution_failure=False)
-            error = str(job_return._return_value)
-            _write(
-                place,
-                Job(
-                    number=str(config.hydra.job.num),
-                    name=str(name),
-                    status="died",
-                    error=error,
-                    overrides=list(job_return.overrides or []),
-                ),
-            )
+            job = Job(number=str(config.hydra.job.num), name=str(name), status="died", error=str(job_return._return_value))
+            job.overrides = list(job_return.overrides or ())
+            _write(place, job)
 
 
 def is_sweep() -> bool:
