@@ -50,7 +50,7 @@ TABLE = {
     "native_worker": may("", "ml_dtypes numpy"),
     "lastwords": may(),
     "native": may("errors lastwords metagraph native_worker protos", "numpy"),
-    "processes": may("errors lastwords"),
+    "processes": may("lastwords"),
     "binding": may("errors spec"),
     "rules": may("binding errors spec"),
     "leaves": may("binding errors fields protos spec"),

@@ -418,7 +418,7 @@ def test_a_failed_export_is_reported_too(run, here):
 
 def rows_of(table):
     """The first four cells of each row of a sweep's table."""
-    return [re.split(r"  +", line)[:4] for line in table.splitlines() if re.match(r"\d ", line)]
+    return [re.split(r"  +", line)[:4] for line in table.splitlines() if re.match(r"\d  ", line)]
 
 
 def test_a_sweep_runs_all_jobs_and_says_what_became_of_each(run, here):
@@ -457,9 +457,14 @@ def test_a_plan_is_shown_in_order_and_writes_nothing(run, here):
 
 
 def test_a_plan_of_a_sweep_shows_each_job(run, here):
-    told = run("plan", "-m", "model=mnist_mlp,other", "version=1,2")
+    told = run("plan", "-m", "model=mnist_mlp,other", "version=1,auto")
     assert told.code == 0
-    assert rows_of(told.out) == [[str(n), name, "-", "not run"] for n, name in enumerate(["mnist_mlp"] * 2 + ["other"] * 2)]
+    assert rows_of(told.out) == [
+        ["0", "mnist_mlp", "1", "planned"],
+        ["1", "mnist_mlp", "auto", "planned"],
+        ["2", "other", "1", "planned"],
+        ["3", "other", "auto", "planned"],
+    ]
     assert not (here / ".exportkit").exists()
     assert not (here / "exports").exists()
 

@@ -59,15 +59,15 @@ class Fleet:
         """Every problem under its job and what sets that apart from the others."""
         return preflight.told(self.problems, dict(enumerate(records.apart(self.overrides))))
 
-    def jobs(self) -> list[records.Job]:
-        """The record of each job before it starts."""
-        return [self._job(number, words) for number, words in enumerate(self.overrides)]
+    def jobs(self, due: str) -> list[records.Job]:
+        """The record of each job before it starts; of those that have to run the status is `due`."""
+        return [self._job(number, words, due) for number, words in enumerate(self.overrides)]
 
-    def _job(self, number: int, words: Sequence[str]) -> records.Job:
+    def _job(self, number: int, words: Sequence[str], due: str) -> records.Job:
         outlook = self.outlooks.get(number)
-        job = records.Job(number=number, overrides=words)
+        job = records.Job(number=number, overrides=words, status=due)
         if outlook is not None:
-            job.name, job.base = outlook.name, outlook.base
+            job.name, job.base, job.version = outlook.name, outlook.base, outlook.version if due == "planned" else None
         elif number in self.configs:
             job.name = str(OmegaConf.select(self.config(number), "name", throw_on_resolution_failure=False))
         if number in self.problems:
@@ -89,11 +89,11 @@ def sweep(arguments: Sequence[str], params: Mapping[str, str], launcher: Launche
     fleet = prepare(expand(arguments, launcher.hydra_context.config_loader, params), launcher, view, options.force)
     if fleet.problems and not options.keep_going:
         raise ConfigError(*fleet.told())
-    records.write_sweep(directory, fleet.jobs())
+    records.write_sweep(directory, fleet.jobs("planned" if options.dry_run else "not run"))
     if options.dry_run or not fleet.due:
         return []
     OmegaConf.save(launcher.config, directory / "multirun.yaml")
-    with view.launched(fleet.jobs()):
+    with view.launched(fleet.jobs("not run")):
         return _launch(launcher, fleet, view.event)
 
 
