@@ -67,7 +67,8 @@ def show_jobs(jobs: Sequence["Job"], apart: Sequence[Sequence[str]]) -> None:
         "below": [near(job.base) if job.status == "planned" else "-" for job in jobs],
         "overrides": [" ".join(words) for words in apart],
     }
-    shown = {name: cells for name, cells in columns.items() if any(str(cell) not in ("-", "") for cell in cells)}
+    empty = {name for name, cells in columns.items() if all(str(cell) in ("-", "") for cell in cells)} - {"version"}
+    shown = {name: cells for name, cells in columns.items() if name not in empty}
     table("Sweep", list(shown), list(zip(*shown.values(), strict=True)))
 
 
