@@ -39,6 +39,8 @@ TABLE = {
     "fields": may("errors"),
     "references": may("errors"),
     "versions": may("errors"),
+    "lastwords": may(),
+    "processes": may("lastwords"),
     "runtime": may("errors"),
     "protos": may("errors"),
     "sstable": may("", "google_crc32c"),
@@ -48,7 +50,7 @@ TABLE = {
     "bundle": may("bundle_reader checkpoints errors protos sstable tensorbytes", "numpy"),
     "metagraph": may("errors protos", "google"),
     "native_worker": may("", "ml_dtypes numpy"),
-    "native": may("errors metagraph native_worker protos", "numpy"),
+    "native": may("errors lastwords metagraph native_worker protos", "numpy"),
     "binding": may("errors spec"),
     "rules": may("binding errors spec"),
     "leaves": may("binding errors fields protos spec"),
@@ -207,6 +209,7 @@ def test_every_directory_of_configs_is_packaged():
 
 def test_every_package_is_listed():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    present = {".".join(path.parent.relative_to(ROOT).parts) for path in PACKAGE.rglob("__init__.py")}
-    listed = {name for name in project["packages"] if name.startswith("exportkit") and "conf" not in name}
-    assert present <= listed
+    places = {place: name for name, place in project["package-dir"].items()}
+    directories = [path.parent.relative_to(ROOT) for path in PACKAGE.rglob("__init__.py")]
+    present = {places.get(str(directory), ".".join(directory.parts)) for directory in directories}
+    assert present == {name for name in project["packages"] if not name.startswith("exportkit.conf")}

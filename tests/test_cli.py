@@ -429,9 +429,9 @@ def test_a_sweep_runs_all_jobs_and_says_what_became_of_each(run, here):
     assert not (here / "multirun").exists()
 
 
-def test_a_job_that_died_is_in_the_table(here, run, monkeypatch):
+def test_a_job_that_left_no_record_is_in_the_table(here, run, monkeypatch):
     monkeypatch.setattr("exportkit.cli.sweep.records.record", lambda report: None)
-    told = run("-m", "model=mnist_mlp")
+    told = run("-m", "model=mnist_mlp", "hydra/launcher=basic")
     assert told.code == 1
     assert re.search(r"^0 +\? +- +died", told.out, re.MULTILINE)
 
