@@ -66,16 +66,16 @@ def _ensure_running() -> None:
 def _apart() -> Iterator[None]:
     """Without the working directory to import from: there are the user's modules."""
     here = os.getcwd()
-    environment, path = dict(os.environ), sys.path[:]
-    elsewhere = [entry for entry in environment.get("PYTHONPATH", "").split(os.pathsep) if entry not in ("", here)]
+    path, before = sys.path[:], {name: os.environ.get(name) for name in ("PYTHONPATH", "PYTHONSAFEPATH")}
+    elsewhere = [entry for entry in (before["PYTHONPATH"] or "").split(os.pathsep) if entry not in ("", here)]
     try:
-        os.environ.update(PYTHONSAFEPATH="1", PYTHONPATH=os.pathsep.join(elsewhere))
+        os.environ.update(PYTHONPATH=os.pathsep.join(elsewhere), PYTHONSAFEPATH="1")
         sys.path[:] = [entry for entry in path if entry not in ("", here)]
         yield
     finally:
         sys.path[:] = path
-        os.environ.clear()
-        os.environ.update(environment)
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
 @contextmanager
