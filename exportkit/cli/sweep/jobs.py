@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobRuntime, JobStatus, configure_log, filter_overrides, run_job, setup_globals
 from hydra.types import HydraContext
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.basecontainer import BaseContainer
 
 from exportkit import processes
@@ -88,7 +88,7 @@ def _died(context: HydraContext, config: DictConfig, died: Died) -> JobReturn:
     timeout = " (hydra.launcher.timeout)" if died.timed_out else ""
     text = "; ".join(filter(None, [f"{died.reason}{timeout}", died.words]))
     hidden = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
-    with open_dict(config):
+    with read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
         config.hydra.runtime.output_dir = str(_output_directory(config))
     failed = JobReturn(
         overrides=OmegaConf.to_container(config.hydra.overrides.task),
