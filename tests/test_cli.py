@@ -184,7 +184,7 @@ ERRORS = {
         "model: mnist_mlp,other is several values; add -m for a job with each, or write model=[mnist_mlp,other] for a list"
     ),
     "version=range(1,3)": "version: range(1,3) is a sweep; add -m",
-    "hydra/launcher=jobli": "hydra/launcher: there is no 'jobli'; known: basic",
+    "hydra/launcher=jobli": "hydra/launcher: there is no 'jobli'; known: basic, exportkit",
     "--config-name nothing": "nothing.yaml: is in no directory of the search path; exportkit --info searchpath shows them",
     "--config-dir nowhere": "--config-dir: there is no directory nowhere",
     "--confg-dir conf": "--confg-dir: is not a flag; did you mean --config-dir?",

@@ -194,6 +194,12 @@ def test_temporary_files_are_a_tasks_own_and_go_with_it(temporary):
     assert not Path(first).exists()
 
 
+def test_the_server_has_not_asked_for_devices():
+    """A GPU that it held would not survive the fork."""
+    context = "__import__('sys').modules['tensorflow.python.eager.context']._context"
+    assert came((eval, f"{context} is None or {context}._physical_devices is None")) == [True]
+
+
 def test_random_numbers_are_not_the_same_in_each():
     first, second = came(lab.draws, lab.draws)
     assert not set(first) & set(second)
