@@ -72,10 +72,10 @@ class TemplateLoader(ConfigLoaderImpl):
             return ()
 
     def _parse_overrides_and_create_caching_repo(
-        self, config_name: str | None, overrides: Sequence[str]
+        self, config_name: str | None, overrides: Sequence[str], parsed_overrides: list[Override] | None = None
     ) -> tuple[list[Override], Repository]:
-        parsed = [self._parsed(text) for text in overrides]
-        paths = [override for override in parsed if override.get_key_element() == "hydra.searchpath"]
+        parsed = parsed_overrides or [self._parsed(text) for text in overrides]  # Hydra 1.4 may have parsed them
+        paths = [override for override in parsed if "searchpath" in override.key_or_group]
         key = (config_name, *(override.input_line for override in paths))
         if key not in self._repositories:
             repository = Repository(self.repository)
