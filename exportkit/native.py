@@ -6,10 +6,8 @@ would kill a server, and is one error here.
 
 import os
 import pickle
-import re
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -18,16 +16,15 @@ from typing import IO, Any
 
 import numpy as np
 
-from exportkit import native_worker
+from exportkit import native_worker, workers
 from exportkit.errors import EnvironmentFailed, ExportKitError, Problem, StepFailed, did_you_mean
+from exportkit.lastwords import last_words
 from exportkit.metagraph import read_saved_model
 from exportkit.protos import MetaGraphDef, config_pb2
 
 ConfigProto = config_pb2.ConfigProto
 Run = tuple[Mapping[str, np.ndarray], Sequence[str]]
 Reply = tuple[list[np.ndarray] | None, float, tuple[str, str] | None]
-LOG_BYTES = 1 << 16
-NOISE = re.compile(r"[IWE]\d{4} |WARNING: All log messages|\*\*\*|@ ")
 
 
 @dataclass(frozen=True)
@@ -179,9 +176,9 @@ def _asked(request: tuple, timeout: float | None) -> tuple[list[Reply], int | No
     with tempfile.TemporaryFile() as asked, tempfile.TemporaryFile() as answers, tempfile.TemporaryFile() as log:
         pickle.dump(request, asked, protocol=5)
         asked.seek(0)
-        code = _start({"stdin": asked, "stdout": answers, "stderr": log}, timeout)
+        code = _ended(workers.start(native_worker, asked, answers, log), timeout)
         answers.seek(0)
-        return list(_replies(answers)), code, _last_words(log)
+        return list(_replies(answers)), code, last_words(log)
 
 
 def _death(directory: str, stage: str, code: int | None, words: str, timeout: float | None) -> ExportKitError:
@@ -198,21 +195,15 @@ def _death(directory: str, stage: str, code: int | None, words: str, timeout: fl
     return StepFailed(Problem(directory, what, "a model server would die as well: let the graph check what it is fed"))
 
 
-def _start(files: Mapping[str, IO[bytes]], timeout: float | None) -> int | None:
-    """Run the worker to its end.
-
-    Its path is its only tie to this package, whose import would cost more than its own.
-
-    Returns:
-        Its exit code, minus a signal's number; None where it did not end in time and was killed.
-    """
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "2"}
+def _ended(process: workers.Process, timeout: float | None) -> int | None:
+    """A worker's exit code, minus a signal's number; None where it did not end in time and was killed."""
     try:
-        return subprocess.run(
-            [sys.executable, "-P", native_worker.__file__], env=environment, timeout=timeout, **files
-        ).returncode
+        return process.wait(timeout)
     except subprocess.TimeoutExpired:
         return None
+    finally:
+        process.kill()
+        process.wait()
 
 
 def _replies(file: IO[bytes]) -> Iterator[Reply]:
@@ -220,12 +211,3 @@ def _replies(file: IO[bytes]) -> Iterator[Reply]:
     with suppress(EOFError, pickle.UnpicklingError):
         while True:
             yield pickle.load(file)
-
-
-def _last_words(log: IO[bytes]) -> str:
-    """The line of a log that says why its process ended: a fatal one, or else the last that is no noise and no stack frame."""
-    log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_BYTES))
-    lines = [line.strip() for line in log.read().decode(errors="replace").splitlines()]
-    fatal = [line for line in lines if re.match(r"F\d{4} ", line)]
-    lines = [line for line in lines if line and not NOISE.match(line)]
-    return re.sub(r"^F\d{4} .*?\] ", "", (fatal or lines or [""])[-1])
