@@ -370,6 +370,17 @@ def test_a_process_that_dies_is_told(sweep, capfd, name):
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_process_that_dies_between_its_jobs_is_told(sweep):
+    loader, master = sweep("model=a,b")
+    jobs = compose_all(loader, master, [["model=a"]] * 40, lambda *_: None, hydra_app.refusal, n_jobs=2)
+    assert next(jobs).number == 0
+    for process in active_children():
+        process.kill()
+        process.join()
+    with pytest.raises(EnvironmentFailed, match="the process that composed it was killed by SIGKILL"):
+        list(jobs)
+
+
 def test_processes_end_quietly_when_nobody_waits_any_more(sweep, capfd):
     loader, master = sweep("model=a,b")
     jobs = compose_all(

@@ -183,7 +183,8 @@ def _in_parallel(composer: _Composer[T], count: int) -> Iterator[Composed[T]]:
             share, take = (own, own.popleft) if own else (longest := max(shares, key=len), longest.pop)
             given[connection] = sorted(take() for _ in range(min(BATCH, len(share))))
             if given[connection]:
-                connection.send(given[connection])
+                with suppress(BrokenPipeError, ConnectionResetError):  # it died while it had nothing to do: told by its end
+                    connection.send(given[connection])
 
         for connection in processes:
             give(connection)

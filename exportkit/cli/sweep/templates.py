@@ -127,8 +127,10 @@ def _remembered_list(repo: Repository, config_name: str | None, overrides_list: 
 
 def _seeing(function: Any, **names: Any) -> FunctionType:
     """The same function, for which some names of its module stand for something else."""
-    code, scope = function.__code__, {**function.__globals__, **names}
-    return FunctionType(code, scope, function.__name__, function.__defaults__, function.__closure__)
+    scope = {**function.__globals__, **names}
+    made = FunctionType(function.__code__, scope, function.__name__, function.__defaults__, function.__closure__)
+    made.__kwdefaults__ = function.__kwdefaults__
+    return made
 
 
 TemplateLoader._load_configuration_impl = _seeing(
