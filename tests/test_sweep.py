@@ -130,7 +130,7 @@ def test_versions_and_checkpoints_are_axes(fleet):
     }
     assert set(fleet.sweep(*FAST, "version=3,7", models="a,b").values()) == {"unchanged 3", "unchanged 7"}
     found = fleet.sweep(*FAST, "source.checkpoint=runs/b,runs/c", "export_dir=exports/both", models="a")
-    assert sorted(found.values()) == ["exported 1", "exported 2"] or fleet.told.returncode == 2
+    assert sorted(found.values()) == ["exported 1", "exported 2"]
     again = fleet.sweep(*FAST, "source.checkpoint=runs/b,runs/c", "export_dir=exports/both", models="a")
     assert {status.split()[0] for status in again.values()} == {"unchanged"}
 
@@ -161,10 +161,9 @@ def test_what_is_wrong_is_told_of_all_jobs_before_any_starts(fleet):
 @pytest.mark.slow
 def test_jobs_in_each_others_way_are_told(fleet):
     assert fleet.sweep(*FAST, "export_dir=exports/one", "version=1", code=2) == {}
-    assert fleet.told.stderr.splitlines()[2:] == [
-        f"job {n} (model={name}): version 1: is also made by job 0, below {fleet.directory}/exports/one; "
+    assert fleet.told.stderr.splitlines()[1:] == [
+        f"job 1 (model=b) and 1 more: version 1: is also made by job 0, below {fleet.directory}/exports/one; "
         "sweep over export_dir or version too"
-        for n, name in ((1, "b"), (2, "c"))
     ]
 
 
