@@ -4,8 +4,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -102,7 +104,7 @@ def test_a_death_is_one_jobs(fleet):
     assert told.returncode == 1
     versions = sorted((here / "exports").glob("*/[0-9]*"))
     assert [str(path.relative_to(here)) for path in versions] == ["exports/a_good/1", "exports/e_good/1"]
-    rows = [re.split(r"  +", line)[:4] for line in told.stdout.splitlines() if re.match(r"\d ", line)]
+    rows = [re.split(r"  +", line)[:4] for line in told.stdout.splitlines() if re.match(r"\d  ", line)]
     assert rows == [
         ["0", "a_good", "1", "exported"],
         ["1", "b_abort", "-", "died"],
@@ -125,24 +127,50 @@ def test_why_is_told_at_the_end(fleet):
 
 def test_a_line_tells_of_each_jobs_end(fleet):
     _, told = fleet
-    lines = [re.sub(r"\d+\.\d s", "1.0 s", line) for line in told.stderr.splitlines() if line.startswith("[")]
-    assert [line.split("]")[0] for line in lines] == [f"[{n}/5" for n in range(1, 6)]
-    assert {line.split("] ")[1] for line in lines} == {
-        "model=a_good post=[]: done in 1.0 s",
-        "model=b_abort post=[]: failed in 1.0 s",
-        "model=c_leave post=[]: failed in 1.0 s",
-        "model=d_stay post=[]: failed in 1.0 s",
-        "model=e_good post=[]: done in 1.0 s",
-    }
+    ends = dict(re.findall(r"^sweep: \[\d/5\] job \d (\w+): (\w+) in \d+\.\d s$", told.stderr, re.MULTILINE))
+    assert ends == {"a_good": "exported", "b_abort": "died", "c_leave": "failed", "d_stay": "died", "e_good": "exported"}
 
 
 def test_a_job_that_died_has_a_record(fleet):
     here, _ = fleet
     record = json.loads((here / "sweep/3/job.json").read_text())
-    assert record == {
-        "number": "3", "name": "d_stay", "status": "died", "overrides": ["model=d_stay", "post=[]"], "version": None,
-        "directory": None, "seconds": 0.0, "error": "took longer than 10 s (hydra.launcher.timeout)", "report": {},
-    }  # fmt: skip
+    said = {key: record[key] for key in ("number", "name", "status", "reason", "overrides", "version")}
+    assert said == {
+        "number": 3,
+        "name": "d_stay",
+        "status": "died",
+        "reason": "took longer than 10 s (hydra.launcher.timeout)",
+        "overrides": ["model=d_stay", "post=[]"],
+        "version": None,
+    }
+
+
+def test_ctrl_c_ends_a_sweep(fleet):
+    here, _ = fleet
+    command = [sys.executable, "-m", "exportkit", "-m", "model=d_stay", "post=[]", "hydra.sweep.dir=interrupted"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=here, start_new_session=True, **pipes) as running:
+        for _ in range(600):
+            if list((here / "exports/d_stay").glob(".*.staging")) and (here / "interrupted/0/output.log").exists():
+                break
+            time.sleep(0.1)
+        os.killpg(running.pid, signal.SIGINT)
+        _, err = running.communicate(timeout=30)
+    assert running.returncode == 130
+    assert "Traceback" not in err
+    assert err.splitlines()[-1] == "exportkit: interrupted"
+
+
+def test_each_job_tells_that_tensorflow_cannot_be_imported(fleet, tmp_path, monkeypatch):
+    here, _ = fleet
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['tensorflow.python'] = None\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    told = sweep(here, "model=a_good,e_good", "post=[]", "export_dir=broken/${name}", "hydra.sweep.dir=broken")
+    reasons = [line.split(": ", 1)[1] for line in told.stderr.splitlines() if line.startswith("job ")]
+    assert told.returncode == 1
+    assert len(reasons) == 2
+    assert {reason.split(": ")[0] for reason in reasons} == {"tensorflow"}
+    assert all("cannot be imported: ModuleNotFoundError: import of tensorflow.python halted" in reason for reason in reasons)
 
 
 def test_a_jobs_words_are_in_its_log(fleet):

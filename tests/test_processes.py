@@ -65,6 +65,12 @@ def test_a_task_starts_tells_and_ends():
     assert 0 < events[3].seconds < 10
 
 
+def test_the_stages_of_an_export_are_told(capfd):
+    events = list(run([Task(0, lab.show_progress)], preload=PRELOAD))
+    assert events[1] == Told(0, "build")
+    assert capfd.readouterr() == ("", "")
+
+
 def test_what_is_told_outside_of_a_task_is_told_to_nobody():
     processes.tell("build")
     assert not processes.inside()

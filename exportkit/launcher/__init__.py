@@ -1,16 +1,17 @@
-"""Hydra's launcher ``exportkit``: each job of a sweep in a process of its own.
+"""Hydra's launcher and sweeper ``exportkit``: all jobs planned before the first starts, each in a process of its own.
 
 Hydra imports this module, as ``hydra_plugins.exportkit``, in every application of an environment that has exportkit; so it
 imports nothing of exportkit until it launches.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
@@ -58,3 +59,23 @@ class ProcessLauncher(Launcher):
         from exportkit.cli.sweep import jobs
 
         return jobs.launch_composed(self, composed, on_event)
+
+
+class FleetSweeper(Sweeper):
+    """Composes and plans every job before the first one starts, and leaves out what is there already."""
+
+    def __init__(self, params: Mapping[str, str] | None, force: bool, keep_going: bool, dry_run: bool):
+        self.params = dict(params or {})
+        self.options = {"force": force, "keep_going": keep_going, "dry_run": dry_run}
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        from hydra.core.plugins import Plugins
+
+        found = {"hydra_context": hydra_context, "task_function": task_function, "config": config}
+        self.launcher = Plugins.instance().instantiate_launcher(**found)
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Run the jobs that `arguments` span; what the launcher returned of those that had to run."""
+        from exportkit.cli.sweep import sweeping
+
+        return sweeping.sweep(arguments, self.params, self.launcher, sweeping.Options(**self.options))
