@@ -120,6 +120,12 @@ def test_a_task_that_cannot_be_handed_over_has_not_started():
     assert (second, third.value) == (Started(1), 2)
 
 
+def test_a_task_whose_log_cannot_be_written_has_not_started(tmp_path):
+    (tmp_path / "logs").touch()
+    (died,) = came((lab.add, 1, 1), log=tmp_path / "logs")
+    assert died == f"could not be started: FileExistsError: [Errno 17] File exists: '{tmp_path / 'logs'}'"
+
+
 def test_too_long_is_told_and_kills_all_that_was_started(tmp_path):
     (tmp_path / "pids").mkdir()
     died, added = came((lab.sleep_with_child, tmp_path / "pids"), (lab.add, 1, 1), timeout=1.5)
