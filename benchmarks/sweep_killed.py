@@ -1,9 +1,9 @@
 """A sweep killed in the middle, again and again: what it leaves, and whether the next one completes it.
 
 ``python benchmarks/sweep_killed.py [--times 20] [--models 6]`` trains the digits example and sweeps over a fleet of copies.
-Each time the whole fleet is new; the sweep is killed (SIGKILL) at a random moment, once alone, once with all its processes; then
-the same command runs to its end. After the kill no version may be half-written, after the rerun every model has exactly one whole
-version, and nothing is left over.
+Each time the whole fleet is new; the sweep is killed (SIGKILL) at a random moment, once alone, once with all its processes;
+then the same command runs to its end. After the kill no version may be half-written; after the rerun every model has exactly
+one whole version, and nothing is left over.
 """
 
 import argparse
