@@ -84,6 +84,13 @@ def tell_stages():
     return inside()
 
 
+def show_progress():
+    from exportkit.cli.progress import progress
+
+    with progress("digits") as stage:
+        stage("build")
+
+
 def change_state():
     """Change whatever a process has."""
     import tensorflow as tf

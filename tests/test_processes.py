@@ -65,6 +65,12 @@ def test_a_task_starts_tells_and_ends():
     assert 0 < events[3].seconds < 10
 
 
+def test_the_stages_of_an_export_are_told(capfd):
+    events = list(run([Task(0, lab.show_progress)], preload=PRELOAD))
+    assert events[1] == Told(0, "build")
+    assert capfd.readouterr() == ("", "")
+
+
 def test_what_is_told_outside_of_a_task_is_told_to_nobody():
     processes.tell("build")
     assert not processes.inside()
@@ -112,6 +118,12 @@ def test_a_task_that_cannot_be_handed_over_has_not_started():
     first, second, third = run([Task(0, len, (lab.Unpicklable(),)), Task(1, lab.add, (1, 1))], 1, preload=PRELOAD)
     assert str(first) == "could not be started: TypeError: mine alone"
     assert (second, third.value) == (Started(1), 2)
+
+
+def test_a_task_whose_log_cannot_be_written_has_not_started(tmp_path):
+    (tmp_path / "logs").touch()
+    (died,) = came((lab.add, 1, 1), log=tmp_path / "logs")
+    assert died == f"could not be started: FileExistsError: [Errno 17] File exists: '{tmp_path / 'logs'}'"
 
 
 def test_too_long_is_told_and_kills_all_that_was_started(tmp_path):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from exportkit.lastwords import last_words
 from exportkit.processes import server
-from exportkit.processes.child import VALUE, Surroundings, brief
+from exportkit.processes.child import VALUE, brief
 from exportkit.processes.events import Died, Ended, Event, Started, Task, Told
 from exportkit.processes.scratch import scratch
 
@@ -180,7 +180,7 @@ class _Runner:
         place = self._room / str(task.number)
         begun = time.monotonic()
         try:
-            process, told = _process(task, place, self._preload)
+            process, told = server.start(task, place, self._preload)
         except Exception as error:
             shutil.rmtree(place, ignore_errors=True)
             cause = _LOST_START if isinstance(error, EOFError | ConnectionError) else brief(error)
@@ -204,11 +204,3 @@ class _Runner:
             if running.process.sentinel in ready or late:
                 self._running.remove(running)
                 yield running.end(timed_out=late and running.process.sentinel not in ready)
-
-
-def _process(task: Task, place: Path, preload: Sequence[str]) -> tuple[BaseProcess, Connection]:
-    """Start a task's process; what it tells comes out of the connection."""
-    content = pickle.dumps((task.function, task.arguments))
-    surroundings = Surroundings(dict(os.environ), place, task.log and task.log.absolute(), None)
-    surroundings.temporary.mkdir(parents=True)
-    return server.start(surroundings, content, preload)

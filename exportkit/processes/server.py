@@ -5,49 +5,66 @@ It lives as long as this process. One that died is started again.
 
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import types
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 
 from exportkit.processes import child
+from exportkit.processes.child import Surroundings
+from exportkit.processes.events import Task
 
 _context = multiprocessing.get_context("forkserver")
 
 
-def start(surroundings: child.Surroundings, task: bytes, preload: Sequence[str]) -> tuple[BaseProcess, Connection]:
-    """Fork a process for a task, starting the server where there is none.
+def start(task: Task, scratch: Path, preload: Sequence[str]) -> tuple[BaseProcess, Connection]:
+    """Fork a task's process, starting the server where there is none; what the task tells comes out of the connection.
+
+    Args:
+        scratch: the task's own directory, to be made.
+        preload: what the server imports, if this starts it.
 
     Raises:
-        OSError, EOFError: there is no server, and none could be started.
+        Exception: the task cannot be pickled, its log cannot be written.
+        EOFError, ConnectionError: the server died, and did so again when it was started anew.
     """
+    content = pickle.dumps((task.function, task.arguments))
     _context.set_forkserver_preload(list(preload))
-    try:
-        return _forked(surroundings, task)
-    except (OSError, EOFError):  # the server died
-        return _forked(surroundings, task)
-
-
-def _forked(surroundings: child.Surroundings, task: bytes) -> tuple[BaseProcess, Connection]:
-    _ensure_running()
     with ExitStack() as ours:
-        reader, writer = _context.Pipe(duplex=False)
-        ours.enter_context(writer)
-        if surroundings.log is None:
-            output = tuple(ours.enter_context(Connection(os.dup(number), readable=False)) for number in (1, 2))
-            surroundings = replace(surroundings, output=output)
-        process = _context.Process(target=child.main, args=(surroundings, writer, task))
+        output = [ours.enter_context(Connection(number, readable=False)) for number in _output(task.log)]
+        surroundings = Surroundings(dict(os.environ), scratch, output)
+        surroundings.temporary.mkdir(parents=True)
         try:
-            with _without_main():
-                process.start()
-        except BaseException:
-            reader.close()
-            raise
+            return _forked(surroundings, content)
+        except (EOFError, ConnectionError):
+            return _forked(surroundings, content)
+
+
+def _output(log: Path | None) -> tuple[int, int]:
+    """Open what a task's stdout and stderr shall be: its log, or this process's own."""
+    if log is None:
+        return os.dup(1), os.dup(2)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    return out, os.dup(out)
+
+
+def _forked(surroundings: Surroundings, content: bytes) -> tuple[BaseProcess, Connection]:
+    _ensure_running()
+    reader, writer = _context.Pipe(duplex=False)
+    process = _context.Process(target=child.main, args=(surroundings, writer, content))
+    try:
+        with writer, _without_main():
+            process.start()
+    except BaseException:
+        reader.close()
+        raise
     return process, reader
 
 
