@@ -232,12 +232,20 @@ def _write(file: Path, text: str) -> None:
 def summary(jobs: Sequence[Job], seconds: float) -> str:
     """``50 jobs in 12.3 s: 47 exported, 2 unchanged, 1 failed``."""
     found = ", ".join(f"{number} {status}" for status, number in counts(jobs).items())
-    return f"{len(jobs)} {'job' if len(jobs) == 1 else 'jobs'} in {seconds:.1f} s: {found}"
+    return f"{_jobs(len(jobs))} in {seconds:.1f} s: {found}"
 
 
-def problems(jobs: Iterable[Job]) -> list[str]:
-    """The lines that say why jobs failed."""
-    return [f"job {job.number}: {line}" for job in jobs if not job.good for line in (job.reason or job.status).splitlines()]
+def _jobs(number: int) -> str:
+    return "1 job" if number == 1 else f"{number} jobs"
+
+
+def problems(jobs: Sequence[Job]) -> list[str]:
+    """The lines that say why jobs failed; those that were not run are counted."""
+    waiting = [job.number for job in jobs if job.status == "not run"]
+    lines = [f"job {job.number}: {line}" for job in jobs if not job.good for line in job.reason.splitlines()]
+    if waiting:
+        lines.append(f"{_jobs(len(waiting))} not run, from job {waiting[0]} on: run the sweep again, and it goes on there")
+    return lines
 
 
 def apart(jobs: Sequence[Sequence[str]]) -> list[list[str]]:
