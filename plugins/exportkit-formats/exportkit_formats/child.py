@@ -13,11 +13,12 @@ from exportkit.errors import EnvironmentFailed, ExportKitError, Problem, StepFai
 WORKER = "exportkit_formats.worker"
 
 
-def call(where: str, timeout: float | None, function: str, **arguments: Any) -> Any:
+def call(where: str, who: str, timeout: float | None, function: str, **arguments: Any) -> Any:
     """What a function returns in a fresh process.
 
     Args:
-        where: what it is done for, for messages.
+        where: what it is done for, in messages.
+        who: on whose behalf, in messages.
         timeout: seconds after which the process is killed.
         function: ``package.module:function``.
         arguments: plain data.
@@ -33,22 +34,25 @@ def call(where: str, timeout: float | None, function: str, **arguments: Any) -> 
         try:
             done = subprocess.run(command, input=request, stdout=subprocess.PIPE, stderr=log, env=environment, timeout=timeout)
         except subprocess.TimeoutExpired:
-            raise StepFailed(Problem(where, f"did not end within {timeout:g} s", "raise the step's timeout")) from None
+            raise StepFailed(Problem(where, f"{who} takes longer than {timeout:g} s", "raise the step's timeout")) from None
         if done.returncode:
-            raise _death(where, done.returncode, _last_words(log))
+            raise _death(where, who, done.returncode, _last_words(log))
     value, refusal = pickle.loads(done.stdout)
     if refusal is not None:
-        raise StepFailed(Problem(where, *refusal))
+        what, *do = refusal
+        raise StepFailed(Problem(where, f"{who} {what}", *do))
     return value
 
 
-def _death(where: str, code: int, words: str) -> ExportKitError:
+def _death(where: str, who: str, code: int, words: str) -> ExportKitError:
     said = f": {words}" if words else ""
     if code == -signal.SIGKILL:
-        return EnvironmentFailed(Problem(where, "the process was killed, most often for want of memory", "free some memory"))
+        return EnvironmentFailed(
+            Problem(where, f"{who}'s process was killed, most often for want of memory", "free some memory")
+        )
     if code < 0:
-        return StepFailed(Problem(where, f"the process died of {signal.Signals(-code).name}{said}"))
-    return EnvironmentFailed(Problem(where, f"the process failed{said}"))
+        return StepFailed(Problem(where, f"{who}'s process died of {signal.Signals(-code).name}{said}"))
+    return EnvironmentFailed(Problem(where, f"{who}'s process failed{said}"))
 
 
 def _last_words(log: IO[bytes]) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from exportkit import native
 from exportkit.errors import Problem, StepFailed, did_you_mean
 from exportkit.plugin import Export, Phase, PostStep
+from exportkit.proof import Tolerance, compare
 from exportkit.samples import Batch
 from exportkit.served import loaded, tried
 from exportkit.spec import ExportPlan
@@ -118,7 +119,7 @@ class _Signature:
         return f"signatures.{self.key}"
 
     def call(self, function: str, **arguments: Any) -> Any:
-        return call(self.where, self.step.timeout, function, **arguments)
+        return call(self.where, self.step.title, self.step.timeout, function, **arguments)
 
     def converted(self, batch: Batch) -> dict[str, Any]:
         """Convert it, and say what came of it.
@@ -128,7 +129,7 @@ class _Signature:
         """
         started = perf_counter()
         files = [self.export.directory / FOLDER / f"{quote(self.key, safe='')}{suffix}" for suffix in self.step.suffixes]
-        self.call("exportkit_formats.worker:convert", **self._conversion(files[0]))
+        self.call("exportkit_formats.converting:convert", **self._conversion(files[0]))
         seconds = perf_counter() - started
         requests, expected = self._expected(batch)
         module = type(self.step).__module__
@@ -164,24 +165,34 @@ class _Signature:
         """What the model is asked, and what it shall answer: the values that a server's core has at its ends.
 
         The sample is tried with 1 row, and with all of its rows but at least 2.
+
+        Raises:
+            StepFailed: an output is not the same twice.
         """
+        samples = [batch.resized(rows) for rows in (1, max(2, batch.rows))] if batch.rows else [dict(batch.values)]
+        values = self._served([*samples, *samples])
+        once, again = values[: len(samples)], values[len(samples) :]
+        for name, end in self.part.outputs.items():
+            if any(compare(a[end.tensor], b[end.tensor]) for a, b in zip(once, again, strict=True)):
+                what = "changes from run to run, and cannot be compared"
+                raise StepFailed(
+                    Problem(f"{self.where}.outputs.{name}", what, "is dropout left on? bake its rate or is_training")
+                )
+        sides = self.part.inputs, self.part.outputs
+        asked, expected = ([{name: values[end.tensor] for name, end in side.items()} for values in once] for side in sides)
+        return asked, expected
+
+    def _served(self, samples: Sequence[Mapping[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
+        """For each sample the tensors at the ends of the part and their values, as a server's core computes them."""
         meta = self.export.meta_graphs[self.meta_graph]
         fed = meta.signature_def[self.key].inputs
-        ends = {**self.part.inputs, **self.part.outputs}
-        fetches = [end.tensor for end in ends.values()]
-        samples = [batch.resized(rows) for rows in (1, max(2, batch.rows))] if batch.rows else [dict(batch.values)]
         feeds = [{fed[alias].name: value for alias, value in sample.items()} for sample in samples]
-        wanted = list(dict.fromkeys(tensor for tensor in fetches if tensor not in feeds[0]))
+        ends = [end.tensor for side in (self.part.inputs, self.part.outputs) for end in side.values()]
+        wanted = [tensor for tensor in dict.fromkeys(ends) if tensor not in feeds[0]]
         served = native.run(self.export.directory, meta.meta_info_def.tags, [(feed, wanted) for feed in feeds])
-        values = [feed | dict(zip(wanted, outputs, strict=True)) for feed, outputs in zip(feeds, served.outputs, strict=True)]
-        return (
-            [{name: value[end.tensor] for name, end in self.part.inputs.items()} for value in values],
-            [{name: value[end.tensor] for name, end in self.part.outputs.items()} for value in values],
-        )
+        return [feed | dict(zip(wanted, values, strict=True)) for feed, values in zip(feeds, served.outputs, strict=True)]
 
     def _compared(self, expected: Answers, answers: Answers) -> dict[str, Any]:
-        from exportkit.proof import Tolerance, compare  # a room of many modules
-
         tolerance = Tolerance(self.step.atol, self.step.rtol)
         found: dict[str, Any] = {}
         for name in self.part.outputs:

@@ -61,12 +61,12 @@ def freeze(
         found = [graph.get_tensor_by_name(tensor) for tensor in outputs.values()]
         ends = [tf.identity(tensor, name=f"output_{i}").op.name for i, tensor in enumerate(found)]
         graph_def = v1.graph_util.convert_variables_to_constants(session, graph.as_graph_def(), ends)
-    names = [tensor.name for tensor in fed.values()], [f"{end}:0" for end in ends]
-    return Frozen(graph_def, *(dict(zip(side, tensors, strict=True)) for side, tensors in zip((inputs, outputs), names)))
+    fed_names, answered = [tensor.name for tensor in fed.values()], [f"{end}:0" for end in ends]
+    return Frozen(graph_def, dict(zip(inputs, fed_names, strict=True)), dict(zip(outputs, answered, strict=True)))
 
 
 def _importable(meta: bytes, cuts: tuple[str, ...]) -> Any:
-    """The MetaGraphDef without exportkit's checks of what a server is fed: the placeholders have their shapes."""
+    """The MetaGraphDef without exportkit's checks of what a server is fed, whose shapes the placeholders have."""
     import tensorflow as tf
 
     graph = tf.compat.v1.MetaGraphDef.FromString(meta)
@@ -74,4 +74,6 @@ def _importable(meta: bytes, cuts: tuple[str, ...]) -> Any:
         if node.op == "EnsureShape" and f"{node.input[0].removesuffix(':0')}:0" in cuts:
             node.op = "Identity"
             del node.attr["shape"]
+        elif node.op == "Variable":  # which TensorFlow runs, and does not turn into a constant
+            node.op = "VariableV2"
     return graph

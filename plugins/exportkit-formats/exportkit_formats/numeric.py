@@ -122,7 +122,7 @@ class _Part:
 
     def _ends_of_text(self) -> Iterator[tuple[str, End]]:
         wiring = self.prepared.wiring
-        for name in wiring.names:
+        for name in self.prepared.facts.keys() & wiring.names.keys():
             if name in wiring.inputs or name not in self.bound:
                 end = self.end(name)
                 if end.dtype != TEXT and _op(end) in self.graph.nodes:
@@ -133,9 +133,9 @@ class _Part:
         reached = self.graph.reach(fetches, cuts)
         for alias, op in self.texts().items():
             if op in reached:
-                first = next(name for name in self.graph.nodes if name in reached and self._ends(name))
-                what = f"'{alias}' is text, and no binding names the numbers that {_named(self.graph, [first])} makes of it"
-                raise self.failure(what, f"add one: bindings: {{NAME: {first}:0}}")
+                ends = [name for name in self.graph.nodes if name in reached and self._ends(name)]
+                what = f"'{alias}' is text until {_named(self.graph, ends)}"
+                raise self.failure(what, f"bind the numbers behind it, as in bindings: {{ids: {ends[0]}:0}}")
 
     def _ends(self, name: str) -> bool:
         """Whether a node makes numbers of text."""
@@ -149,5 +149,7 @@ def _op(end: End) -> str:
     return split(end.tensor)[0]
 
 
-def _named(graph: Graph, names: Iterable[str]) -> str:
-    return ", ".join(f"{name} ({graph.nodes[name].op})" for name in names)
+def _named(graph: Graph, names: Iterable[str], most: int = 3) -> str:
+    """``a (Op), b (Op) and 4 more``."""
+    told = [f"{name} ({graph.nodes[name].op})" for name in names]
+    return ", ".join(told[:most]) + (f" and {len(told) - most} more" if len(told) > most else "")

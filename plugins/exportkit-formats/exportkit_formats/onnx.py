@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from exportkit_formats.conversion import Conversion
+from exportkit_formats.converting import Uncarried
 from exportkit_formats.frozen import Frozen
-from exportkit_formats.worker import Uncarried
 
 
 @dataclass(kw_only=True)

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from exportkit_formats.conversion import Conversion
+from exportkit_formats.converting import Refusal, Uncarried
 from exportkit_formats.frozen import Frozen
-from exportkit_formats.worker import Uncarried
 
 
 @dataclass(kw_only=True)
@@ -36,9 +36,11 @@ def convert(frozen: Frozen, key: str, file: Path, scratch: Path) -> None:
     try:
         model = openvino.convert_model(scratch / "model")
     except OpConversionFailure as cause:
-        summary = str(cause).partition("Summary:")[2]
-        names = re.findall(r"(?:failed for|found for(?: node)?):? ([\w, ]+)", summary)
-        raise Uncarried(*(name for line in names for name in line.split(", "))) from cause
+        lines = re.findall(r"^-- .*: (.+)$", str(cause).partition("Summary:")[2], re.MULTILINE)
+        raise Uncarried(*(name for line in lines for name in line.split(", "))) from cause
+    for end in model.inputs:
+        if end.partial_shape.rank.is_dynamic:
+            raise Refusal(f"has to know how many dimensions '{end.any_name}' has", "give its binding a shape")
     openvino.save_model(model, file, compress_to_fp16=False)
 
 

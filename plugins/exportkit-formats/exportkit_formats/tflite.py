@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from exportkit_formats.conversion import Conversion
+from exportkit_formats.converting import Uncarried
 from exportkit_formats.frozen import Frozen
-from exportkit_formats.worker import Uncarried
 
 
 @dataclass(kw_only=True)
@@ -30,12 +30,21 @@ def convert(frozen: Frozen, key: str, file: Path, scratch: Path) -> None:
     converter = tf.lite.TFLiteConverter.from_saved_model(str(scratch / "model"), signature_keys=[key])
     try:
         file.write_bytes(converter.convert())
-    except tf.lite.experimental.ConverterError as cause:
-        raise Uncarried(*_ops(cause)) from cause
+    except Exception as cause:
+        if names := _uncarried(str(cause)):
+            raise Uncarried(*names) from cause
+        raise
 
 
-def _ops(cause: Exception) -> set[str]:
-    return set(re.findall(r"\btf\.(\w+)", str(cause)))
+def _uncarried(text: str) -> list[str]:
+    """The ops that the converter's error names: ``TF Select ops: A, B``, or those of loops that it cannot make sense of."""
+    if "Failed to functionalize Control Flow V1 ops" in text:
+        return ["Enter", "Switch"]
+    return [
+        name
+        for line in re.findall(r"^(?:TF Select|Custom|Resource) ops: (.+)$", text, re.MULTILINE)
+        for name in line.split(", ")
+    ]
 
 
 def answer(file: Path, key: str, requests: Sequence[Mapping[str, np.ndarray]]) -> list[dict[str, Any]]:
