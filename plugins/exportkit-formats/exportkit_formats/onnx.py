@@ -75,7 +75,8 @@ def _make_loops_readable(graph_def: Any) -> None:
 
     It puts a loop's condition and body into one graph by the names that their nodes have.
     """
-    for function in graph_def.library.function:
+    functions = graph_def.library.function
+    for function in functions:
         own = {node.name for node in function.node_def}
         for node in function.node_def:
             node.name = f"{function.signature.name}_{node.name}"
@@ -83,8 +84,8 @@ def _make_loops_readable(graph_def: Any) -> None:
         for ends in (function.ret, function.control_ret):
             for name in list(ends):
                 ends[name] = _renamed(ends[name], function.signature.name, own)
-    for nodes in (graph_def.node, *(function.node_def for function in graph_def.library.function)):
-        for node in nodes:
+    for node in (*graph_def.node, *(node for function in functions for node in function.node_def)):
+        if node.op in ("While", "StatelessWhile"):
             node.attr.pop("_lower_using_switch_merge", None)
 
 

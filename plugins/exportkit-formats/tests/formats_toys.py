@@ -31,7 +31,7 @@ def words(vocabulary: str) -> None:
 def table_of_numbers() -> None:
     x = v1.placeholder(tf.int64, [None], "x")
     table = tf.lookup.KeyValueTensorInitializer([1, 2], [10.0, 20.0], tf.int64, tf.float32)
-    tf.identity(tf.lookup.StaticHashTable(table, -1.0).lookup(x), "y")
+    tf.multiply(tf.lookup.StaticHashTable(table, -1.0).lookup(x), variable("scale", np.float32(2)), name="y")
 
 
 def loop(old: bool) -> Callable[[], None]:
