@@ -10,8 +10,9 @@ import platform
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median, quantiles
@@ -74,6 +75,46 @@ def run(command: Sequence[object], cwd: Path) -> Run:
     if child.returncode:
         raise RuntimeError(f"{' '.join(map(str, command))} ended with {child.returncode}:\n{text}")
     return Run(seconds, usage.ru_utime + usage.ru_stime, 1024 * usage.ru_maxrss, text, {})
+
+
+def run_tree(command: Sequence[object], cwd: Path, every: float = 0.2) -> Run:
+    """As `run`; the peak is of the command and all that it started together: their proportional set sizes, looked at `every` s.
+
+    Processes that share what a server of theirs has imported are so counted for it once.
+    """
+    me, peak, ended = os.getpid(), [0], threading.Event()
+
+    def look() -> None:
+        while not ended.wait(every):
+            peak[0] = max(peak[0], sum(map(_proportional, _below(me))))
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    try:
+        return replace(run(command, cwd), peak=peak[0])
+    finally:
+        ended.set()
+        watcher.join()
+
+
+def _below(parent: int) -> list[int]:
+    """The processes that `parent` started, and those that they did."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+    found, last = [], [parent]
+    while last:
+        last = [pid for pid, above in parents.items() if above in last]
+        found += last
+    return found
+
+
+def _proportional(pid: int) -> int:
+    """A process's memory in bytes, of pages that others have too its share."""
+    with suppress(OSError, IndexError):
+        return 1024 * int(Path(f"/proc/{pid}/smaps_rollup").read_text().split("Pss:")[1].split()[0])
+    return 0
 
 
 def script(name: str, *arguments: object, cwd: Path) -> Run:

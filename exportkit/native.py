@@ -6,7 +6,6 @@ would kill a server, and is one error here.
 
 import os
 import pickle
-import re
 import signal
 import subprocess
 import sys
@@ -20,14 +19,13 @@ import numpy as np
 
 from exportkit import native_worker
 from exportkit.errors import EnvironmentFailed, ExportKitError, Problem, StepFailed, did_you_mean
+from exportkit.lastwords import last_words
 from exportkit.metagraph import read_saved_model
 from exportkit.protos import MetaGraphDef, config_pb2
 
 ConfigProto = config_pb2.ConfigProto
 Run = tuple[Mapping[str, np.ndarray], Sequence[str]]
 Reply = tuple[list[np.ndarray] | None, float, tuple[str, str] | None]
-LOG_BYTES = 1 << 16
-NOISE = re.compile(r"[IWE]\d{4} |WARNING: All log messages|\*\*\*|@ ")
 
 
 @dataclass(frozen=True)
@@ -181,7 +179,7 @@ def _asked(request: tuple, timeout: float | None) -> tuple[list[Reply], int | No
         asked.seek(0)
         code = _start({"stdin": asked, "stdout": answers, "stderr": log}, timeout)
         answers.seek(0)
-        return list(_replies(answers)), code, _last_words(log)
+        return list(_replies(answers)), code, last_words(log)
 
 
 def _death(directory: str, stage: str, code: int | None, words: str, timeout: float | None) -> ExportKitError:
@@ -220,12 +218,3 @@ def _replies(file: IO[bytes]) -> Iterator[Reply]:
     with suppress(EOFError, pickle.UnpicklingError):
         while True:
             yield pickle.load(file)
-
-
-def _last_words(log: IO[bytes]) -> str:
-    """The line of a log that says why its process ended: a fatal one, or else the last that is no noise and no stack frame."""
-    log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_BYTES))
-    lines = [line.strip() for line in log.read().decode(errors="replace").splitlines()]
-    fatal = [line for line in lines if re.match(r"F\d{4} ", line)]
-    lines = [line for line in lines if line and not NOISE.match(line)]
-    return re.sub(r"^F\d{4} .*?\] ", "", (fatal or lines or [""])[-1])

@@ -17,6 +17,7 @@ from exportkit.errors import EnvironmentFailed, Problem, brief, system_error
 from exportkit.metagraph import Graph
 from exportkit.plan import wanted
 from exportkit.plugin import Export, Phase, SourceModel
+from exportkit.published import mark_published
 from exportkit.registry import Plugins, load_plugins
 from exportkit.report import ExportReport, MetaGraphReport, SignatureReport, TensorReport, WeightsReport
 from exportkit.runtime import import_tensorflow
@@ -121,7 +122,14 @@ def _export(plan: ExportPlan, plugins: Plugins, report: ExportReport, scratch: P
         raise
     report.version, report.directory, export.version = claim.number, str(export.directory), claim.number
     report.status = "exported"
-    run_steps(plugins, export, progress, Phase.PUBLISH)
+    if publishes(plan):
+        run_steps(plugins, export, progress, Phase.PUBLISH)
+        mark_published(plan.export_dir, claim.number)
+
+
+def publishes(plan: ExportPlan) -> bool:
+    """Whether a plan has steps that run on the visible version."""
+    return any(step.phase is Phase.PUBLISH for step in plan.post.values())
 
 
 def _give_up(claim: Claim, error: BaseException) -> None:
@@ -142,10 +150,7 @@ def _build(plan: ExportPlan, plugins: Plugins, report: ExportReport, scratch: Pa
     progress("build")
     with report.stage("build"):
         sources = _sources(plan, plugins, scratch)
-        models = {
-            id(source): Model(Graph(source.meta_graph), source.tensors, Bundle(source.checkpoint))
-            for source in sources.values()
-        }
+        models = {id(source): _model(source) for source in sources.values()}
         prepared = demand(plan, {key: models[id(source)] for key, source in sources.items()})
     progress("bind")
     with report.stage("bind"):

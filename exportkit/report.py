@@ -102,7 +102,7 @@ class ExportReport:
         return sum(self.stages.values())
 
     def to_json(self) -> str:
-        return json.dumps(_plain(asdict(self)), indent=2) + "\n"
+        return json.dumps(plain(asdict(self)), indent=2) + "\n"
 
     def write(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -115,12 +115,12 @@ class ExportReport:
         return f"tensorflow_model_server {options}"
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """`value` as JSON can hold it: steps may return paths, numpy's numbers and what is not a number."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if hasattr(value, "tolist"):
-        return _plain(value.tolist())
+        return plain(value.tolist())
     return value if isinstance(value, str | int | None) or (isinstance(value, float) and isfinite(value)) else str(value)

@@ -15,7 +15,18 @@ _EAGER = ("keras.src.optimizers", "tf_keras.src.optimizers")
 
 
 def import_tensorflow() -> None:
-    """Import TensorFlow without its start-up noise, which is printed only if the import fails.
+    """Make TensorFlow ready, without its start-up noise, which is printed only if that fails.
+
+    Raises:
+        EnvironmentFailed: the import fails.
+    """
+    preload_tensorflow()
+    with quiet():
+        sys.modules["tensorflow"].config.list_physical_devices()  # a missing GPU is told of once, here
+
+
+def preload_tensorflow() -> None:
+    """Import TensorFlow and do no more: a process that has may still be forked. One that has listed its GPUs may not.
 
     tf.compat.v1.layers, which builders of that age use, is only there with tf-keras and TF_USE_LEGACY_KERAS, read at import.
 
@@ -27,7 +38,7 @@ def import_tensorflow() -> None:
         os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
     try:
         with quiet(), _uncollected(), _keras_when_used():
-            importlib.import_module("tensorflow").config.list_physical_devices()  # a missing GPU is told of once, here
+            importlib.import_module("tensorflow")
     except Exception as cause:
         brief = f"{type(cause).__name__}: {' '.join(str(cause).split())}"
         raise EnvironmentFailed(Problem("tensorflow", f"cannot be imported: {brief}")) from cause

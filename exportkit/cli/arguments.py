@@ -6,6 +6,7 @@ from exportkit.errors import ConfigError, Problem, did_you_mean
 
 COMPOSING = ("export", "plan")  # the commands that take overrides
 COMPLETED = (*COMPOSING, "inspect", "verify", "plugins")
+OWN = ("--build", "--force", "--keep-going")  # exportkit's own flags, which Hydra never sees
 TAKES_VALUE = {
     *("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"),
     "--experimental-rerun",
@@ -55,7 +56,7 @@ def _length(words: Sequence[str]) -> int:
         return 1
     if name not in TAKES_VALUE | TAKES_NONE | set(MAY_TAKE):
         raise ConfigError(
-            Problem(name, "is not a flag", did_you_mean(name, {*TAKES_VALUE, *TAKES_NONE, *MAY_TAKE, "--build"}, most=1))
+            Problem(name, "is not a flag", did_you_mean(name, {*TAKES_VALUE, *TAKES_NONE, *MAY_TAKE, *OWN}, most=1))
         )
     if name in TAKES_VALUE and not joined and len(words) == 1:
         raise ConfigError(Problem(name, "needs a value"))

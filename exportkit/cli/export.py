@@ -8,12 +8,16 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from exportkit.cli import arguments as cli_arguments
-from exportkit.cli import hydra_app, print_problems, sweep, tables
+from exportkit.cli import hydra_app, tables
 from exportkit.cli.hydra_app import JobFailed
 from exportkit.cli.progress import progress
+from exportkit.cli.sweep import attempts, records
+from exportkit.cli.sweep.closing import closing
 from exportkit.errors import ConfigError, ExportKitError
 from exportkit.report import ExportReport
 from exportkit.spec import ExportPlan
+
+SWITCHES = {"--force": "hydra.sweeper.force=true", "--keep-going": "hydra.sweeper.keep_going=true"}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -26,18 +30,15 @@ def main(arguments: Sequence[str]) -> int:
     if cli_arguments.has(arguments, "-sc", "--shell-completion"):
         hydra_app.complete(arguments)
         return 0
-    sweep.RememberDirectory.directory = None
-    try:
-        hydra_app.run(arguments, job)
-    except JobFailed as failed:
-        if sweep.RememberDirectory.directory is None:
-            return hydra_app.told(failed)
-    except ExportKitError as error:
-        if sweep.RememberDirectory.directory is None or isinstance(error, ConfigError):
-            raise
-        print_problems(str(error))  # the launcher gave up; how far it came is in the records
-        return _swept(sweep.RememberDirectory.directory) or error.exit_code
-    return _swept(sweep.RememberDirectory.directory)
+    switches = [SWITCHES[word] for word in arguments if word in SWITCHES]
+    rest = [word for word in arguments if word not in SWITCHES]
+    with closing() as swept:
+        try:
+            hydra_app.run(rest, job, switches)
+        except JobFailed as failed:
+            if not swept.is_sweep:
+                return hydra_app.told(failed)
+    return swept.code
 
 
 def _nothing_asked() -> int:
@@ -46,41 +47,35 @@ def _nothing_asked() -> int:
     return ConfigError.exit_code
 
 
-def _swept(directory: Path | None) -> int:
-    """Say what became of a sweep's jobs, if there was a sweep."""
-    if directory is None:
-        return 0
-    jobs = sweep.jobs(directory)
-    tables.show_jobs(jobs)
-    failed = [job for job in jobs if job.status != "exported"]
-    if failed:
-        print_problems("\n".join(f"job {job.number}: {problem}" for job in failed for problem in job.error.splitlines()))
-    return 1 if failed else 0
-
-
 @hydra_app.reporting
-def job(config: DictConfig) -> None:
-    """Export `config`: a job of Hydra's."""
+def job(config: DictConfig) -> str:
+    """Export `config` and return its status: a job of Hydra's."""
+    hydra_app.unmute_tensorflow()
+    if records.is_sweep():
+        return attempts.run(config, _export_once)
+    planned = _plan(config)
+    report = _export(planned)
+    tables.show_report(report, planned)
+    return report.status
+
+
+def _export_once(config: DictConfig) -> ExportReport:
+    """Export a job of a sweep, which may have been made by an attempt that was lost."""
+    if made := attempts.earlier(config):
+        return made
+    planned = _plan(config)
+    records.begin_attempt(planned.export_dir)
+    return _export(planned)
+
+
+def _export(planned: ExportPlan) -> ExportReport:
     from exportkit import pipeline
 
-    hydra_app.unmute_tensorflow()
-    report = ExportReport(name=str(OmegaConf.select(config, "name")))
-    try:
-        plan = _plan(config, report)
-        with progress(plan.name) as stage:
-            report = pipeline.run(plan, hydra_app.plugins(), progress=stage)
-    except Exception as error:
-        report = _failed(error, report)
-        raise
-    finally:
-        if sweep.is_sweep():
-            sweep.record(report)
-            tables.line(tables.summary(report))
-    if not sweep.is_sweep():
-        tables.show_report(report, plan)
+    with progress(planned.name) as stage:
+        return pipeline.run(planned, hydra_app.plugins(), progress=stage)
 
 
-def _plan(config: DictConfig, report: ExportReport) -> ExportPlan:
+def _plan(config: DictConfig) -> ExportPlan:
     """The plan; without one, the report that is asked for is written here, for the pipeline never starts."""
     from exportkit.plan import plan
 
@@ -88,12 +83,5 @@ def _plan(config: DictConfig, report: ExportReport) -> ExportPlan:
         return plan(config, hydra_app.plugins())
     except ExportKitError as error:
         if path := OmegaConf.select(config, "report.path", throw_on_resolution_failure=False):
-            _failed(error, report).write(Path(path))
+            attempts.failed(error, attempts.named(config)).write(Path(path))
         raise
-
-
-def _failed(error: Exception, report: ExportReport) -> ExportReport:
-    """The report that the pipeline had come to, or the bare one, with `error`."""
-    report = getattr(error, "report", None) or report
-    report.error = str(error if isinstance(error, ExportKitError) else hydra_app.unexpected(error))
-    return report

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import hydra_plugins.exportkit as launcher
 import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
@@ -86,17 +87,29 @@ def run(arguments: Sequence[str], job: Callable[[DictConfig], Any], more: Sequen
 
 
 def run_alone(arguments: Sequence[str], job: Callable[[DictConfig], Any]) -> None:
-    """As `run`, for a job that needs neither logging nor directories: twice as fast, where no flag or mode asks for more."""
+    """As `run`, for a job that needs neither logging nor directories: twice as fast, where no flag asks for more."""
     flags, overrides = cli_arguments.arrange(arguments)
     if flags:
         return run(arguments, job)
     with _as_hydra_expects(flags, overrides):
-        with hydra.initialize_config_module(CONF, **_version_base(hydra.initialize_config_module)):
-            config = hydra.compose("config", overrides, return_hydra_config=True)
-        HydraConfig.instance().set_config(config)
-        if config.hydra.mode != RunMode.MULTIRUN:
-            return job(OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]))
-    run(arguments, job)
+        HydraConfig.instance().set_config(config := _composed(overrides))
+        job(OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]))
+
+
+def is_sweep(arguments: Sequence[str]) -> bool:
+    """Whether `arguments` ask for many jobs: by a flag, or by a config that sets ``hydra.mode``."""
+    flags, overrides = cli_arguments.arrange(arguments)
+    if cli_arguments.has(flags, "-m", "--multirun"):
+        return True
+    if not any(word.startswith(("experiment=", "hydra")) for word in overrides):
+        return False
+    with _as_hydra_expects(flags, overrides):
+        return _composed(overrides).hydra.mode == RunMode.MULTIRUN
+
+
+def _composed(overrides: Sequence[str]) -> DictConfig:
+    with hydra.initialize_config_module(CONF, **_version_base(hydra.initialize_config_module)):
+        return hydra.compose("config", list(overrides), return_hydra_config=True)
 
 
 def show_overview(form: str = "", arguments: Sequence[str] = ()) -> None:
@@ -182,6 +195,8 @@ def _teach(found: registry.Plugins, user: Path | None) -> None:
     yaml.add_multi_representer(Path, lambda dumper, path: dumper.represent_str(str(path)))  # for --cfg
     ConfDirectories.user, ConfDirectories.packages = user, found.conf_packages
     HydraPlugins.instance().register(ConfDirectories)
+    for cls in (launcher.ProcessLauncher, launcher.FleetSweeper):  # Hydra does not look into editable installs
+        HydraPlugins.instance().register(cls)
 
 
 def _store(store: ConfigStore, found: registry.Plugins, cls: type, **place: str) -> None:
@@ -222,8 +237,7 @@ def _version_base(function: Callable[..., Any]) -> dict[str, str]:
 @contextmanager
 def _as_hydra_expects(flags: Sequence[str], overrides: Sequence[str]) -> Iterator[None]:
     """Hydra's registries and the state of the process as Hydra and the user's code need them; Hydra's refusals as ours."""
-    user = _user_conf(flags)
-    _teach(plugins(), user)
+    _teach(plugins(), _user_conf(flags))
     here = os.getcwd()
     path = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
     environment = {"HYDRA_FULL_ERROR": "1", "PYTHONPATH": path, **cli_arguments.completion(os.environ)}
@@ -232,13 +246,13 @@ def _as_hydra_expects(flags: Sequence[str], overrides: Sequence[str]) -> Iterato
         process.environment(environment),
         process.interpreter([*flags, *overrides], here),
         redirect_stderr(stderr),
-        _refusals(user),
+        _refusals(),
     ):
         yield
 
 
 @contextmanager
-def _refusals(user: Path | None) -> Iterator[None]:
+def _refusals() -> Iterator[None]:
     """Hydra's errors in our words; that it ends the process where it had only to print something is none."""
     try:
         yield
@@ -247,9 +261,16 @@ def _refusals(user: Path | None) -> Iterator[None]:
     except SystemExit as end:
         if end.code:
             raise
-    except COMPOSITION_ERRORS as error:
-        raise ConfigError(explain(error, user, plugins().steps)) from error
-    except OSError as error:
-        raise EnvironmentFailed(Problem(str(error.filename or "files"), error.strerror or str(error))) from error
     except Exception as error:
-        raise PluginError(unexpected(error)) from error
+        raise refusal(error) from error
+
+
+def refusal(error: Exception) -> ExportKitError:
+    """What Hydra, or a look at what it composed, raised, in our words."""
+    if isinstance(error, ExportKitError):
+        return error
+    if isinstance(error, COMPOSITION_ERRORS):
+        return ConfigError(explain(error, ConfDirectories.user, plugins().steps))
+    if isinstance(error, OSError):
+        return EnvironmentFailed(Problem(str(error.filename or "files"), error.strerror or str(error)))
+    return PluginError(unexpected(error))

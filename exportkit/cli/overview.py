@@ -24,14 +24,18 @@ EXAMPLES = """\
 exportkit model={0}
 exportkit model={0} version=7 export_dir=/srv/models/{0}
 exportkit model={0} --cfg job                the whole config, composed
-exportkit -m model={1}                       one export each
+exportkit -m model={1}                       one export each, of what changed since the last one
+exportkit -m 'model=glob(*)' --keep-going    all models; those that can be, where others cannot
+exportkit plan -m model={1}                  what that would do
 exportkit plan model={0} --build
 exportkit plan --config-dir DIR model=NAME   configs from DIR instead of ./conf
 eval "$(exportkit -sc install=bash)"         completion with the tab key
 """
 
 FLAGS = """\
--m, --multirun      a job for each combination of comma-separated values
+-m, --multirun      a job for each combination of comma-separated values; every job is checked before the first starts
+--force             with -m: export again what is unchanged
+--keep-going        with -m: export the other jobs where some cannot be composed or planned
 -c, --cfg job       print the config and do nothing; -p KEY for a part of it, --resolve for values
 -cd, --config-dir   the directory of your configs, instead of ./conf
 -i, --info          how the config comes about: defaults, searchpath, plugins

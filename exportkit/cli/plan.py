@@ -1,21 +1,21 @@
 """``exportkit plan model=NAME …``: what an export would do, in order, and how much of it is known to go well."""
 
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Sequence
 
 from omegaconf import DictConfig
 
 from exportkit.cli import arguments as cli_arguments
-from exportkit.cli import hydra_app, print_problems, sweep, tables
+from exportkit.cli import hydra_app, tables
 from exportkit.cli.hydra_app import JobFailed
 from exportkit.cli.progress import progress
-from exportkit.errors import ConfigError, ExportKitError
+from exportkit.cli.sweep import attempts, records
+from exportkit.cli.sweep.closing import closing
+from exportkit.errors import ConfigError
+from exportkit.report import ExportReport
 from exportkit.spec import ExportPlan
 
 BUILD = "--build"
-SWEEPS = ("-m", "--multirun")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -24,59 +24,51 @@ def main(arguments: Sequence[str]) -> int:
     if cli_arguments.has(rest, "-h", "--help") or not rest:
         hydra_app.show_overview("plan", rest)
         return 0 if rest else ConfigError.exit_code
-    sweep.RememberDirectory.directory = None
+    if hydra_app.is_sweep(rest):
+        return _sweep(rest, BUILD in arguments)
     try:
         if BUILD in arguments:
-            _compose(rest, build, hydra_app.run)
+            hydra_app.run(rest, build)
         else:
-            _compose(rest, job, hydra_app.run_alone)
+            hydra_app.run_alone(rest, job)
     except JobFailed as failed:
-        said = sweep.RememberDirectory.directory is not None  # by the jobs of a sweep
-        return failed.exit_code if said else hydra_app.told(failed)
+        return hydra_app.told(failed)
     return 0
 
 
-def _compose(arguments: Sequence[str], work: Any, alone: Any) -> None:
-    """Run Hydra; the jobs of a sweep one by one in this process, their record in a directory that goes with it."""
-    if not cli_arguments.has(arguments, *SWEEPS):
-        return alone(arguments, work)
-    with tempfile.TemporaryDirectory(prefix="exportkit-plan-") as home:
-        hydra_app.run(arguments, work, [f"hydra.sweep.dir={home}", "hydra/launcher=basic"])
+def _sweep(arguments: Sequence[str], builds: bool) -> int:
+    """Plan all jobs, or build them too; their record is in a directory that goes with it."""
+    only = "hydra.sweeper.force=true" if builds else "hydra.sweeper.dry_run=true"
+    with tempfile.TemporaryDirectory(prefix="exportkit-plan-") as home, closing(keeps=False) as swept:
+        hydra_app.run(arguments, build, [f"hydra.sweep.dir={home}", "hydra/sweeper=exportkit", only])
+    return swept.code
 
 
 @hydra_app.reporting
 def job(config: DictConfig) -> None:
     """Show the plan of `config`."""
-    with _said_in_a_sweep():
-        tables.show_plan(_plan(config))
+    tables.show_plan(_plan(config))
 
 
 @hydra_app.reporting
-def build(config: DictConfig) -> None:
-    """Show the plan of `config`, build its graph, bind its signatures, and write nothing."""
+def build(config: DictConfig) -> str:
+    """Build the graph of `config`, bind its signatures, write nothing, and return the status."""
+    hydra_app.unmute_tensorflow()
+    return attempts.run(config, _build) if records.is_sweep() else _build(config).status
+
+
+def _build(config: DictConfig) -> ExportReport:
     from exportkit import pipeline
 
-    hydra_app.unmute_tensorflow()
-    with _said_in_a_sweep():
-        plan = _plan(config)
-        tables.show_plan(plan)
-        with progress(plan.name) as stage:
-            report = pipeline.build(plan, hydra_app.plugins(), progress=stage)
-        tables.show_built(report)
+    plan = _plan(config)
+    tables.show_plan(plan)
+    with progress(plan.name) as stage:
+        report = pipeline.build(plan, hydra_app.plugins(), progress=stage)
+    tables.show_built(report)
+    return report
 
 
 def _plan(config: DictConfig) -> ExportPlan:
     from exportkit.plan import plan
 
     return plan(config, hydra_app.plugins())
-
-
-@contextmanager
-def _said_in_a_sweep() -> Iterator[None]:
-    """Say problems at once where more jobs follow: Hydra raises only the first one's at the end."""
-    try:
-        yield
-    except ExportKitError as error:
-        if sweep.is_sweep():
-            print_problems(str(error))
-        raise

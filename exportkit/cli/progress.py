@@ -1,15 +1,22 @@
-"""What a person sees while an export works: one moving line on a terminal, a line per stage elsewhere. Always stderr."""
+"""What a person sees while an export works: one moving line on a terminal, a line per stage elsewhere. Always stderr.
+
+A job of a sweep that has a process of its own tells its stages to the sweep.
+"""
 
 import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from exportkit import processes
+
 
 @contextmanager
 def progress(name: str) -> Iterator[Callable[[str], None]]:
     """Yield what is to be called with the name of each stage of exporting `name`."""
-    if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+    if processes.inside():
+        yield processes.tell
+    elif sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
         with _moving(name) as tell:
             yield tell
     else:

@@ -10,8 +10,9 @@ from exportkit.report import ExportReport, MetaGraphReport
 from exportkit.spec import ExportPlan
 
 if TYPE_CHECKING:
-    from exportkit.cli.sweep import Job
+    from exportkit.cli.sweep.records import Job
 
+_COLOURS = {"exported": "green", "unchanged": "green", "failed": "red", "died": "red"}
 WIDE = 160  # where the output is a file or a pipe
 
 
@@ -26,11 +27,12 @@ def show_report(report: ExportReport, plan: ExportPlan) -> None:
         line(request(report.name, signature, plan.bindings))
 
 
-def summary(report: ExportReport) -> str:
-    """An export in one line."""
+def summary(report: ExportReport, seconds: float | None = None) -> str:
+    """An export in one line; `seconds` where more than its stages counts."""
+    seconds = report.seconds if seconds is None else seconds
     if report.status != "exported":
-        return f"{report.name}: {report.status} after {report.seconds:.1f} s"
-    return f"{report.name}: {report.status} version {report.version} to {_near(report.directory)} in {report.seconds:.1f} s"
+        return f"{report.name}: {report.status} after {seconds:.1f} s"
+    return f"{report.name}: {report.status} version {report.version} to {near(report.directory)} in {seconds:.1f} s"
 
 
 def show_built(report: ExportReport) -> None:
@@ -52,10 +54,22 @@ def show_plan(plan: ExportPlan) -> None:
     _warnings(plan.warnings)
 
 
-def show_jobs(jobs: Sequence["Job"]) -> None:
-    """What became of each job of a sweep."""
-    rows = [(j.number, j.name, _or_dash(j.version), j.status, f"{j.seconds:.1f}", " ".join(j.overrides)) for j in jobs]
-    table("Sweep", ["job", "model", "version", "status", "seconds", "overrides"], rows)
+def show_jobs(jobs: Sequence["Job"], apart: Sequence[Sequence[str]]) -> None:
+    """What became of each job of a sweep, or will, and the overrides that set it `apart`; no column without a value."""
+    columns = {
+        "job": [str(job.number) for job in jobs],
+        "model": [job.name for job in jobs],
+        "version": [_or_dash(job.version) for job in jobs],
+        "status": [_styled(job.status, _COLOURS.get(job.status, "")) for job in jobs],
+        "seconds": [f"{job.seconds:.1f}" if job.seconds else "-" for job in jobs],
+        "size": [size_text(job.bytes) if job.bytes else "-" for job in jobs],
+        "weights": [job.proof or "-" for job in jobs],
+        "below": [near(job.base) if job.status == "planned" else "-" for job in jobs],
+        "overrides": [" ".join(words) for words in apart],
+    }
+    empty = {name for name, cells in columns.items() if all(str(cell) in ("-", "") for cell in cells)} - {"version"}
+    shown = {name: cells for name, cells in columns.items() if name not in empty}
+    table("Sweep", list(shown), list(zip(*shown.values(), strict=True)))
 
 
 def line(text: str = "") -> None:
@@ -117,7 +131,7 @@ def _or_dash(value: Any) -> str:
     return "-" if value is None else str(value)
 
 
-def _near(path: str | None) -> str:
+def near(path: str | None) -> str:
     """`path` from here, where it is below."""
     if path is None:
         return "nowhere"

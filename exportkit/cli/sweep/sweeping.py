@@ -1,0 +1,136 @@
+"""The way of a sweep: expand, compose and check every job, leave out what is there already, launch the rest.
+
+It knows no launcher but by Hydra's interface; exportkit's own takes configs as they were composed here.
+"""
+
+import pickle
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.plugins.launcher import Launcher
+from omegaconf import DictConfig, OmegaConf
+
+from exportkit.cli import hydra_app
+from exportkit.cli.sweep import preflight, records
+from exportkit.cli.sweep.composing import compose_all, expand
+from exportkit.cli.sweep.preflight import Outlook
+from exportkit.cli.sweep.view import View
+from exportkit.errors import ConfigError, Problem
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How a sweep goes.
+
+    Attributes:
+        force: export what is unchanged too.
+        keep_going: export the good jobs where others cannot be.
+        dry_run: stop before the first job.
+    """
+
+    force: bool = False
+    keep_going: bool = False
+    dry_run: bool = False
+
+
+@dataclass(kw_only=True)
+class Fleet:
+    """All jobs of a sweep, as they are known before the first one starts."""
+
+    overrides: list[list[str]]
+    configs: dict[int, bytes] = field(default_factory=dict)
+    outlooks: dict[int, Outlook] = field(default_factory=dict)
+    problems: dict[int, list[Problem]] = field(default_factory=dict)
+    unchanged: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def due(self) -> list[int]:
+        """The jobs that have to run."""
+        return [n for n in range(len(self.overrides)) if n not in self.problems and n not in self.unchanged]
+
+    def config(self, number: int) -> DictConfig:
+        """A job's config; they are kept pickled, which takes a tenth of the memory."""
+        return pickle.loads(self.configs[number])
+
+    def told(self) -> list[Problem]:
+        """Every problem under its job and what sets that apart from the others."""
+        return preflight.told(self.problems, dict(enumerate(records.apart(self.overrides))))
+
+    def jobs(self, due: str) -> list[records.Job]:
+        """The record of each job before it starts; of those that have to run the status is `due`."""
+        return [self._job(number, words, due) for number, words in enumerate(self.overrides)]
+
+    def _job(self, number: int, words: Sequence[str], due: str) -> records.Job:
+        outlook = self.outlooks.get(number)
+        job = records.Job(number=number, overrides=words, status=due)
+        if outlook is not None:
+            job.name, job.base, job.version = outlook.name, outlook.base, outlook.version if due == "planned" else None
+        elif number in self.configs:
+            job.name = str(OmegaConf.select(self.config(number), "name", throw_on_resolution_failure=False))
+        if number in self.problems:
+            job.status, job.reason = "failed", "\n".join(map(str, self.problems[number]))
+        elif number in self.unchanged:
+            job.status, job.version = "unchanged", self.unchanged[number]
+            job.directory = str(Path(job.base or "") / str(job.version))
+        return job
+
+
+def sweep(arguments: Sequence[str], params: Mapping[str, str], launcher: Launcher, options: Options) -> Any:
+    """Run the jobs that `arguments` and `params` span.
+
+    Raises:
+        ConfigError: a job cannot be composed or planned, or gets into another's way. Nothing was started.
+    """
+    directory = Path(str(launcher.config.hydra.sweep.dir)).absolute()
+    view = View()
+    fleet = prepare(expand(arguments, launcher.hydra_context.config_loader, params), launcher, view, options.force)
+    if fleet.problems and not options.keep_going:
+        raise ConfigError(*fleet.told())
+    records.write_sweep(directory, fleet.jobs("planned" if options.dry_run else "not run"))
+    if options.dry_run or not fleet.due:
+        return []
+    OmegaConf.save(launcher.config, directory / "multirun.yaml")
+    with view.launched(fleet.jobs("not run")):
+        return _launch(launcher, fleet, view.event)
+
+
+def prepare(jobs: list[list[str]], launcher: Launcher, view: View, force: bool) -> Fleet:
+    """Compose and plan all jobs, and see which are there already."""
+    fleet = Fleet(overrides=jobs)
+    started = time.perf_counter()
+    loader = launcher.hydra_context.config_loader
+    with view.preparing(len(jobs)) as tell:
+        for job in compose_all(loader, launcher.config, jobs, preflight.look, hydra_app.refusal):
+            if job.config:
+                fleet.configs[job.number] = job.config
+            if job.error is None:
+                fleet.outlooks[job.number] = job.seen
+            else:
+                fleet.problems[job.number] = list(job.error.problems)
+            tell()
+    if not force:
+        fleet.unchanged = preflight.unchanged(fleet.outlooks)
+    for number, problem in preflight.clashes(fleet.outlooks).items():
+        fleet.problems.setdefault(number, []).append(problem)
+    view.prepared(len(jobs), len(fleet.unchanged), len(fleet.problems), time.perf_counter() - started)
+    return fleet
+
+
+def _launch(launcher: Launcher, fleet: Fleet, on_event: Callable[[Any], None]) -> Any:
+    own = getattr(launcher, "launch_composed", None)
+    if own is not None:
+        return own(((number, fleet.config(number)) for number in fleet.due), on_event)
+    return launcher.launch(_pinned(fleet), initial_job_idx=0)
+
+
+def _pinned(fleet: Fleet) -> list[list[str]]:
+    """The overrides of the jobs to run, each with its own directory: a launcher numbers what it is given from 0.
+
+    Where a config asks for its job's number, all jobs run, and those that are there already a second time.
+    """
+    if any(outlook.numbered for outlook in fleet.outlooks.values()):
+        fleet.unchanged = {}
+    return [[*fleet.overrides[number], f"hydra.sweep.subdir={number}"] for number in fleet.due]

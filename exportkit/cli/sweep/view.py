@@ -1,0 +1,116 @@
+"""What a person sees while a sweep runs: a live view on a terminal, a line for each job that ended elsewhere. Always stderr."""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.utils import JobReturn, JobStatus
+
+from exportkit.cli.sweep.records import Job
+from exportkit.processes import Died, Ended, Event, Started, Told
+
+
+@dataclass
+class Running:
+    """A job that runs: its stage, and since when."""
+
+    stage: str = "start"
+    since: float = field(default_factory=time.monotonic)
+
+
+class View:
+    """Shows a sweep from its first composed job to its last one that ended."""
+
+    def __init__(self) -> None:
+        self.live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self.jobs: dict[int, Job] = {}
+        self.running: dict[int, Running] = {}
+        self.ended: dict[str, int] = {}
+        self.total = 0
+        self.started = time.monotonic()
+
+    @contextmanager
+    def preparing(self, total: int) -> Iterator[Callable[[], None]]:
+        """Yield what is to be called after each job that was composed and checked."""
+        if not self.live:
+            yield lambda: None
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        columns = (TextColumn("compose and check"), BarColumn(), MofNCompleteColumn())
+        with Progress(*columns, console=Console(file=sys.stderr), transient=True) as progress:
+            bar = progress.add_task("", total=total)
+            yield lambda: progress.advance(bar)
+
+    def prepared(self, total: int, unchanged: int, wrong: int, seconds: float) -> None:
+        """Say what is known before the first job starts."""
+        found = {"unchanged": unchanged, "cannot be exported": wrong}
+        known = "".join(f", {number} {what}" for what, number in found.items() if number)
+        self._line(f"{total} {'job' if total == 1 else 'jobs'} composed and checked in {seconds:.1f} s{known}")
+
+    @contextmanager
+    def launched(self, jobs: Sequence[Job]) -> Iterator[None]:
+        """Show the jobs that run inside; `event` tells of them."""
+        self.jobs = {job.number: job for job in jobs}
+        self.total = sum(job.status == "not run" for job in jobs)
+        self.started = time.monotonic()
+        if not self.live:
+            yield
+            return
+        from rich.console import Console
+        from rich.live import Live
+
+        with Live(get_renderable=self._shown, console=Console(file=sys.stderr), refresh_per_second=5, transient=True):
+            yield
+
+    def event(self, event: Event) -> None:
+        """Take note of what a job did."""
+        match event:
+            case Started(number):
+                self.running[number] = Running()
+            case Told(number, text):
+                self.running[number].stage = text
+            case Ended(number, _, seconds) | Died(number, _, seconds):
+                self.running.pop(number, None)
+                self._end(number, seconds, event)
+
+    def _end(self, number: int, seconds: float, event: Any) -> None:
+        status = "died" if isinstance(event, Died) else _status(event.value)
+        self.ended[status] = self.ended.get(status, 0) + 1
+        done = sum(self.ended.values())
+        if not self.live:
+            self._line(f"[{done}/{self.total}] job {number} {self.jobs[number].name}: {status} in {seconds:.1f} s")
+
+    def _shown(self) -> Any:
+        """The live view: a line for the sweep, and one for each job that runs."""
+        from rich.table import Table
+
+        done = sum(self.ended.values())
+        grid = Table.grid(padding=(0, 2))
+        for number, running in sorted(self.running.items()):
+            age = time.monotonic() - running.since
+            grid.add_row(f"job {number}", self.jobs[number].name, running.stage, f"{age:.1f} s")
+        grid.add_row("sweep", f"{done} of {self.total}", self._counted(), self._left(done))
+        return grid
+
+    def _counted(self) -> str:
+        return ", ".join(f"{number} {status}" for status, number in self.ended.items())
+
+    def _left(self, done: int) -> str:
+        """The time left, as the jobs that ended make it likely."""
+        age = time.monotonic() - self.started
+        if done < 2:
+            return f"{age:.0f} s"
+        return f"{age:.0f} s, about {age / done * (self.total - done):.0f} s left"
+
+    def _line(self, text: str) -> None:
+        print(f"sweep: {text}", file=sys.stderr, flush=True)
+
+
+def _status(returned: JobReturn) -> str:
+    return "failed" if returned.status is JobStatus.FAILED else str(returned.return_value)

@@ -1,0 +1,81 @@
+"""Hydra's launcher and sweeper ``exportkit``: all jobs planned before the first starts, each in a process of its own.
+
+Hydra imports this module, as ``hydra_plugins.exportkit``, in every application of an environment that has exportkit; so it
+imports nothing of exportkit until it launches.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+@dataclass
+class ProcessLauncherConf:
+    """Each job in a process of its own, forked from one that has imported TensorFlow."""
+
+    _target_: str = "hydra_plugins.exportkit.ProcessLauncher"
+
+    n_jobs: int | None = None
+    """How many jobs run at a time; default: as many as there are processors for this process."""
+
+    timeout: float | None = None
+    """Seconds after which a job is killed."""
+
+
+ConfigStore.instance().store(group="hydra/launcher", name="exportkit", node=ProcessLauncherConf, provider="exportkit")
+
+
+class ProcessLauncher(Launcher):
+    """Runs the jobs of a sweep, each in a process of its own, `n_jobs` at a time."""
+
+    def __init__(self, n_jobs: int | None = None, timeout: float | None = None):
+        self.n_jobs, self.timeout = n_jobs, timeout
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
+        """Compose each job when its turn comes, and run it."""
+        from exportkit.cli.sweep import jobs
+
+        return jobs.launch(self, job_overrides, initial_job_idx)
+
+    def launch_composed(
+        self, composed: Iterable[tuple[int, DictConfig]], on_event: Callable[[Any], None] | None = None
+    ) -> list[JobReturn]:
+        """Run jobs that are composed already, given with their numbers; what came of them, in their order.
+
+        Args:
+            composed: taken one by one, each when its process can be started.
+            on_event: called with each event of `exportkit.processes`.
+        """
+        from exportkit.cli.sweep import jobs
+
+        return jobs.launch_composed(self, composed, on_event)
+
+
+class FleetSweeper(Sweeper):
+    """Composes and plans every job before the first one starts, and leaves out what is there already."""
+
+    def __init__(self, params: Mapping[str, str] | None, force: bool, keep_going: bool, dry_run: bool):
+        self.params = dict(params or {})
+        self.options = {"force": force, "keep_going": keep_going, "dry_run": dry_run}
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        from hydra.core.plugins import Plugins
+
+        found = {"hydra_context": hydra_context, "task_function": task_function, "config": config}
+        self.launcher = Plugins.instance().instantiate_launcher(**found)
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Run the jobs that `arguments` span; what the launcher returned of those that had to run."""
+        from exportkit.cli.sweep import sweeping
+
+        return sweeping.sweep(arguments, self.params, self.launcher, sweeping.Options(**self.options))

@@ -1,0 +1,178 @@
+"""The records of a sweep: what is told of each job, whatever became of it, and the config of a server for all."""
+
+import json
+
+import pytest
+from google.protobuf import text_format
+from test_published import version
+
+from exportkit.cli.sweep import preflight, records
+from exportkit.cli.sweep.preflight import Outlook
+from exportkit.cli.sweep.records import Job
+from exportkit.errors import Problem
+from exportkit.published import mark_published
+
+
+def outlook(base="/srv/m", version="auto", identity="a", **more):
+    return Outlook(name="m", base=str(base), version=version, identity=identity, **more)
+
+
+# ---- what is there already ----
+
+
+def test_jobs_whose_version_is_in_force_are_unchanged(tmp_path):
+    version(tmp_path, 1, "a")
+    version(tmp_path, 2, "b")
+    found = {0: outlook(tmp_path, identity="b"), 1: outlook(tmp_path, identity="a"), 2: outlook(tmp_path, identity="c")}
+    assert preflight.unchanged(found) == {0: 2, 1: 1}
+
+
+def test_an_older_version_is_not_in_force(tmp_path):
+    version(tmp_path, 1, "a")
+    version(tmp_path, 2, "b")
+    assert preflight.unchanged({0: outlook(tmp_path, identity="a")}) == {}
+
+
+def test_an_explicit_version_is_unchanged_wherever_it_stands(tmp_path):
+    version(tmp_path, 9, "x")
+    assert preflight.unchanged({4: outlook(tmp_path, version=3, made=3), 5: outlook(tmp_path, version=4)}) == {4: 3}
+
+
+def test_what_no_checkpoint_names_is_never_unchanged(tmp_path):
+    version(tmp_path, 1, "a")
+    assert preflight.unchanged({0: outlook(tmp_path, identity=None)}) == {}
+
+
+def test_a_version_that_was_not_published_by_all_steps_is_made_again(tmp_path):
+    version(tmp_path, 1, "a")
+    job = {0: outlook(tmp_path, publishes=True)}
+    assert preflight.unchanged(job) == {}
+    mark_published(tmp_path, 1)
+    assert preflight.unchanged(job) == {0: 1}
+
+
+# ---- jobs in each other's way ----
+
+
+def test_two_jobs_for_one_version_are_a_problem():
+    found = preflight.clashes({0: outlook(version=3), 1: outlook(version=4), 2: outlook(version=3, identity="b")})
+    assert {number: str(problem) for number, problem in found.items()} == {
+        2: "version 3: is also made by job 0, below /srv/m; sweep over export_dir or version too"
+    }
+
+
+def test_two_jobs_for_the_same_export_are_a_problem():
+    found = preflight.clashes(
+        {0: outlook(), 1: outlook("/srv/n"), 2: outlook(), 3: outlook(identity=None), 4: outlook(identity=None)}
+    )
+    assert {number: str(problem) for number, problem in found.items()} == {
+        2: "sweep: job 0 exports the same to /srv/m; leave one of them out"
+    }
+
+
+def test_a_problem_is_told_once_under_its_first_job():
+    wrong, other = Problem("source.bulder", "no such key", "did you mean builder?"), Problem("name", "is not set")
+    problems = {0: [wrong], 1: [wrong, other], 7: [wrong]}
+    words = records.apart([["model=a", "x=1"], ["model=b", "x=1"], *[[f"model={n}", "x=1"] for n in range(2, 8)]])
+    assert list(map(str, preflight.told(problems, dict(enumerate(words))))) == [
+        "job 0 (model=a) and 2 more: source.bulder: no such key; did you mean builder?",
+        "job 1 (model=b): name: is not set",
+    ]
+
+
+def test_what_all_jobs_share_does_not_set_them_apart():
+    assert records.apart([["a=1", "b=1"], ["a=1", "b=2"]]) == [["b=1"], ["b=2"]]
+    assert records.apart([["a=1"]]) == [["a=1"]]
+    assert records.apart([]) == []
+
+
+# ---- records ----
+
+
+def test_every_job_is_told_whatever_became_of_it(tmp_path):
+    planned = [Job(number=n, name="m", base="/srv/m", overrides=[f"version={n}"]) for n in range(5)]
+    planned[4].status = "unchanged"
+    records.write_sweep(tmp_path, planned)
+    records.write_job(Job(number=1, name="m", status="exported", version=1, bytes=5, proof="1/1"), tmp_path / "1")
+    records.write_job(Job(number=2, name="m", status="failed", reason="x: is wrong"), tmp_path / "2")
+    (tmp_path / "3").mkdir()
+    found = records.read_sweep(tmp_path)
+    assert [(job.number, job.status) for job in found] == [
+        (0, "not run"),
+        (1, "exported"),
+        (2, "failed"),
+        (3, "died"),
+        (4, "unchanged"),
+    ]
+    assert records.problems(found) == [
+        "job 0: not run",
+        "job 2: x: is wrong",
+        "job 3: died without a word; its last output says more",
+    ]
+    assert records.summary(found, 1.25) == "5 jobs in 1.2 s: 1 not run, 1 exported, 1 failed, 1 died, 1 unchanged"
+
+
+def test_sweep_json_says_it_all_but_the_reports(tmp_path):
+    job = Job(
+        number=0, name="m", status="exported", version=3, base="/srv/m", seconds=0.5, bytes=7, proof="2/2", report={"a": 1}
+    )
+    content = json.loads(records.write_sweep(tmp_path, [job], 2.0).read_text())
+    assert content == {
+        "directory": str(tmp_path),
+        "seconds": 2.0,
+        "counts": {"exported": 1},
+        "jobs": [
+            {
+                "number": 0,
+                "name": "m",
+                "status": "exported",
+                "version": 3,
+                "base": "/srv/m",
+                "directory": None,
+                "seconds": 0.5,
+                "bytes": 7,
+                "proof": "2/2",
+                "reason": "",
+                "overrides": [],
+            }
+        ],
+    }
+    assert records.read_sweep(tmp_path) == [Job(**content["jobs"][0])]
+
+
+# ---- models.config ----
+
+
+def test_a_server_is_told_of_every_model_that_has_a_version(tmp_path):
+    pytest.importorskip("tensorflow_serving")
+    from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
+
+    for name in ("b", 'quo"ted é'):
+        version(tmp_path / name, 1, "x")
+    jobs = [
+        Job(number=0, name='quo"ted é', status="exported", base=str(tmp_path / 'quo"ted é')),
+        Job(number=1, name="b", status="failed", base=str(tmp_path / "b")),  # yesterday's version is served on
+        Job(number=2, name="b", status="exported", base=str(tmp_path / "b")),
+        Job(number=3, name="never", status="failed", base=str(tmp_path / "never")),
+    ]
+    file, warning = records.write_server_config(tmp_path, jobs)
+    read = text_format.Parse(file.read_text(), ModelServerConfig()).model_config_list.config
+    assert [(model.name, model.base_path, model.model_platform) for model in read] == [
+        ("b", str(tmp_path / "b"), "tensorflow"),
+        ('quo"ted é', str(tmp_path / 'quo"ted é'), "tensorflow"),
+    ]
+    assert warning == ""
+
+
+def test_a_name_of_two_models_is_no_config(tmp_path):
+    for place in "ab":
+        version(tmp_path / place, 1, "x")
+    jobs = [Job(number=n, name="m", status="exported", base=str(tmp_path / place)) for n, place in enumerate("ab")]
+    assert records.write_server_config(tmp_path, jobs) == (
+        None,
+        "no models.config: m is the name of 2 base paths; give each its own name",
+    )
+
+
+def test_nothing_to_serve_is_no_config(tmp_path):
+    assert records.write_server_config(tmp_path, [Job(number=0, base=str(tmp_path / "m"))]) == (None, "")
