@@ -48,9 +48,17 @@ def convert(
 
 
 def named(graph_def: Any, names: Iterable[str], most: int = 3) -> str:
-    """Ops, or nodes, of a graph or its functions as ``node (Op)``, in the graph's order."""
+    """The first node of each of these ops, and these nodes, in a graph and its functions: ``a/b (Op), c (Op of int64)``."""
     names = set(names)
     bodies = [graph_def.node, *(function.node_def for function in graph_def.library.function)]
-    found = {node.op: node.name for nodes in bodies for node in reversed(nodes) if names & {node.name, node.op}}
-    told = [f"{node} ({op})" for op, node in found.items()][::-1] or sorted(names)
+    found = {node.op: _told(node) for nodes in bodies for node in reversed(nodes) if names & {node.name, node.op}}
+    told = [*found.values()][::-1] or sorted(names)
     return ", ".join(told[:most]) + (f" and {len(told) - most} more" if len(told) > most else "")
+
+
+def _told(node: Any) -> str:
+    """``node (Op)``; with what it computes in where that is not float32, which is mostly why it is not carried."""
+    from tensorflow import dtypes
+
+    dtype = dtypes.as_dtype(node.attr["T"].type) if node.attr["T"].type else dtypes.float32
+    return f"{node.name} ({node.op})" if dtype == dtypes.float32 else f"{node.name} ({node.op} of {dtype.name})"

@@ -135,7 +135,7 @@ class _Part:
             if op in reached:
                 ends = [name for name in self.graph.nodes if name in reached and self._ends(name)]
                 what = f"'{alias}' is text until {_named(self.graph, ends)}"
-                raise self.failure(what, f"bind the numbers behind it, as in bindings: {{ids: {ends[0]}:0}}")
+                raise self.failure(what, "bind the numbers behind it that the model reads, as in bindings: {ids: NAME:0}")
 
     def _ends(self, name: str) -> bool:
         """Whether a node makes numbers of text."""

@@ -1,6 +1,7 @@
 """The step `onnx`: signatures as ONNX models, by tf2onnx, run by ONNX Runtime."""
 
 import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,23 +77,23 @@ def _make_loops_readable(graph_def: Any) -> None:
     It puts a loop's condition and body into one graph by the names that their nodes have.
     """
     functions = graph_def.library.function
-    for function in functions:
-        own = {node.name for node in function.node_def}
+    for number, function in enumerate(functions):
+        own = {node.name: f"function_{number}_{node.name}" for node in function.node_def}
         for node in function.node_def:
-            node.name = f"{function.signature.name}_{node.name}"
-            node.input[:] = [_renamed(edge, function.signature.name, own) for edge in node.input]
+            node.name = own[node.name]
+            node.input[:] = [_renamed(edge, own) for edge in node.input]
         for ends in (function.ret, function.control_ret):
             for name in list(ends):
-                ends[name] = _renamed(ends[name], function.signature.name, own)
+                ends[name] = _renamed(ends[name], own)
     for node in (*graph_def.node, *(node for function in functions for node in function.node_def)):
         if node.op in ("While", "StatelessWhile"):
             node.attr.pop("_lower_using_switch_merge", None)
 
 
-def _renamed(edge: str, function: str, own: set[str]) -> str:
-    """An edge in a function (``node:output:0``, ``^node`` or an argument) after its nodes were renamed."""
-    control, name = ("^", edge[1:]) if edge[:1] == "^" else ("", edge)
-    return f"{control}{function}_{name}" if name.split(":")[0] in own else edge
+def _renamed(edge: str, names: Mapping[str, str]) -> str:
+    """An edge in a function (``node:output:0``, ``^node`` or an argument) under the new names of its nodes."""
+    control, node, rest = re.fullmatch(r"(\^?)([^:]*)(.*)", edge).groups()
+    return f"{control}{names.get(node, node)}{rest}"
 
 
 def answer(file: Path, key: str, requests: Sequence[Mapping[str, np.ndarray]]) -> list[dict[str, Any]]:

@@ -76,6 +76,15 @@ def spoken() -> None:
     tf.strings.as_string(y, name="text")
 
 
+def checked() -> None:
+    """A library function that reads a variable, and an assertion about what is fed, with its text."""
+    x = v1.placeholder(tf.float32, [None], "x")
+    scale = variable("scale", np.float32(2), use_resource=True)
+    scaled = tf.function(lambda value: tf.nn.relu(value * scale))(x)
+    with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(x < 100.0), ["too large", x])]):
+        tf.identity(scaled, "y")
+
+
 def any_rank() -> None:
     x = v1.placeholder(tf.float32, None, "x")
     tf.multiply(x, variable("scale", np.float32(2)), name="y")
