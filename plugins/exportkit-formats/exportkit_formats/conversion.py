@@ -70,8 +70,7 @@ class Conversion(PostStep):
                 yield Problem(f"{where}.{name}", f"is {getattr(self, name):g}", "write 0 or more")
 
     def run(self, export: Export) -> Mapping[str, Any]:
-        meta, batches = tried(export)
-        meta_graph = next(key for key, known in export.meta_graphs.items() if known is meta)
+        meta_graph, (_, batches) = _loaded(export.plan), tried(export)
         parts, left_out = self._parts(export, meta_graph)
         (export.directory / FOLDER).mkdir(exist_ok=True)
         converted = {
@@ -212,10 +211,14 @@ def _installed(distribution: str) -> bool:
     return True
 
 
+def _loaded(plan: ExportPlan) -> str:
+    return loaded({key: meta_graph.tags for key, meta_graph in plan.meta_graphs.items()})
+
+
 def _signatures(plan: ExportPlan) -> list[str]:
     """The signatures of the meta graph that a server loads if it is told nothing."""
-    meta_graph = plan.meta_graphs[loaded({key: graph.tags for key, graph in plan.meta_graphs.items()})]
-    return list(plan.signatures) if meta_graph.signatures is None else meta_graph.signatures
+    own = plan.meta_graphs[_loaded(plan)].signatures
+    return list(plan.signatures) if own is None else own
 
 
 def _predicting(plan: ExportPlan, keys: Sequence[str]) -> list[str]:

@@ -6,6 +6,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from exportkit.errors import some
+
 from exportkit_formats.frozen import freeze
 
 
@@ -47,13 +49,12 @@ def convert(
         raise Refusal(f"cannot carry {named(frozen.graph_def, cause.names)}", "end the signature before it") from cause
 
 
-def named(graph_def: Any, names: Iterable[str], most: int = 3) -> str:
+def named(graph_def: Any, names: Iterable[str]) -> str:
     """The first node of each of these ops, and these nodes, in a graph and its functions: ``a/b (Op), c (Op of int64)``."""
     names = set(names)
     bodies = [graph_def.node, *(function.node_def for function in graph_def.library.function)]
     found = {node.op: _told(node) for nodes in bodies for node in reversed(nodes) if names & {node.name, node.op}}
-    told = [*found.values()][::-1] or sorted(names)
-    return ", ".join(told[:most]) + (f" and {len(told) - most} more" if len(told) > most else "")
+    return some([*found.values()][::-1] or sorted(names), 3)
 
 
 def _told(node: Any) -> str:

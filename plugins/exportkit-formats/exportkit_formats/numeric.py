@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from exportkit.errors import Problem, StepFailed
+from exportkit.errors import Problem, StepFailed, some
 from exportkit.metagraph import Graph, Pruned, serving_subgraph, split
 from exportkit.plugin import Export
 from exportkit.spec import Lookup
@@ -93,16 +93,17 @@ class _Part:
         return {alias: split(end.tensor)[0] for alias, end in ends.items() if end.dtype == TEXT}
 
     def outputs(self) -> dict[str, End]:
-        """The outputs that are numbers, and the numbers that labels are looked up from, by the name of their binding."""
+        """The outputs that compute numbers, and the numbers that labels are looked up from, by the name of their binding."""
         ends = {alias: self.end(ref) for alias, ref in self.spec.outputs.items()}
-        found = {alias: end for alias, end in ends.items() if end.dtype != TEXT}
+        given = self.given().values()
+        found = {alias: end for alias, end in ends.items() if end.dtype != TEXT and end not in given}
         for ref in self.spec.outputs.values():
             if isinstance(self.bindings.get(ref), Lookup):
                 indices = self.bindings[ref].lookup
                 if self.end(indices) not in found.values():
                     found[indices] = self.end(indices)
         if not found:
-            raise self.failure("answers text alone, which no converter carries", "convert another signature")
+            raise self.failure("computes no numbers", "convert another signature")
         return found
 
     def behind_text(self, fetches: list[str]) -> dict[str, End]:
@@ -122,8 +123,8 @@ class _Part:
 
     def _ends_of_text(self) -> Iterator[tuple[str, End]]:
         wiring = self.prepared.wiring
-        for name in self.prepared.facts.keys() & wiring.names.keys():
-            if name in wiring.inputs or name not in self.bound:
+        for name in wiring.names:
+            if name in self.prepared.facts and (name in wiring.inputs or name not in self.bound):
                 end = self.end(name)
                 if end.dtype != TEXT and _op(end) in self.graph.nodes:
                     yield name, end
@@ -149,7 +150,6 @@ def _op(end: End) -> str:
     return split(end.tensor)[0]
 
 
-def _named(graph: Graph, names: Iterable[str], most: int = 3) -> str:
+def _named(graph: Graph, names: Iterable[str]) -> str:
     """``a (Op), b (Op) and 4 more``."""
-    told = [f"{name} ({graph.nodes[name].op})" for name in names]
-    return ", ".join(told[:most]) + (f" and {len(told) - most} more" if len(told) > most else "")
+    return some([f"{name} ({graph.nodes[name].op})" for name in names], 3)

@@ -150,17 +150,15 @@ def test_text_ends_where_a_binding_says(tmp_path):
 
 
 def test_a_signature_of_text_is_left_out_unless_it_is_named(tmp_path):
-    signatures = {key: {"inputs": {"x": "x"}, "outputs": {"said": key}} for key in ("text", "numbers")}
+    signatures = {key: {"inputs": {"x": "x"}, "outputs": {"said": key, "same": "x"}} for key in ("text", "numbers")}
     bindings = {"x": "x:0", "text": "text:0", "numbers": "y:0"}
     data = config(save(spoken, tmp_path), tmp_path, ["tflite"], bindings=bindings, signatures=signatures)
     details = export(data).steps[0].details
-    assert list(details["signatures"]) == ["numbers"]
-    assert details["left_out"] == {"text": "answers text alone, which no converter carries"}
+    assert {key: found["left_out"] for key, found in details["signatures"].items()} == {"numbers": ["same"]}
+    assert details["left_out"] == {"text": "computes no numbers"}
     named = _only(data, "tflite", signatures=["numbers", "text"])
     for changed in (named, {**data, "signatures": {"text": signatures["text"]}}):
-        assert refusal(StepFailed, changed) == [
-            "signatures.text: answers text alone, which no converter carries (post.tflite); convert another signature"
-        ]
+        assert refusal(StepFailed, changed) == ["signatures.text: computes no numbers (post.tflite); convert another signature"]
 
 
 @pytest.mark.parametrize("old", [True, False], ids=["enter and exit", "functional"])
