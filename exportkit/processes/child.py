@@ -55,16 +55,19 @@ def inside() -> bool:
 def main(surroundings: Surroundings, parent: Connection, task: bytes) -> None:
     """Run a pickled task: function and arguments. What it returns, or why it did not, is left in its scratch directory."""
     global _parent
+    gone = multiprocessing.parent_process().sentinel
+    if wait([gone], timeout=0):
+        return
     os.setsid()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with, args=(gone,), daemon=True).start()
     _become(surroundings)
     _parent = parent
     _leave(surroundings.scratch / VALUE, _outcome(task))
 
 
-def _end_with_parent() -> None:
+def _end_with(parent: int) -> None:
     """Kill this process, and what it started, as soon as the parent is gone, however that ended."""
-    wait([multiprocessing.parent_process().sentinel])
+    wait([parent])
     os.killpg(0, signal.SIGKILL)
 
 

@@ -21,6 +21,7 @@ from exportkit.processes.scratch import scratch
 
 _LOST = 255  # what multiprocessing says of a process whose server is gone; it may also be the process's own exit code
 _LOST_SERVER = "lost the process that had started it, which was killed, most often for want of memory"
+_LOST_START = "the process that starts the others died, and did so again when it was started anew"
 _PATIENCE = 5.0  # seconds that a killed process may take to be gone
 _ENDLESS = float("inf")
 
@@ -182,7 +183,8 @@ class _Runner:
             process, told = _process(task, place, self._preload)
         except Exception as error:
             shutil.rmtree(place, ignore_errors=True)
-            return Died(task.number, f"could not be started: {brief(error)}", time.monotonic() - begun)
+            cause = _LOST_START if isinstance(error, EOFError | ConnectionError) else brief(error)
+            return Died(task.number, f"could not be started: {cause}", time.monotonic() - begun)
         now = time.monotonic()
         self._running.append(_Running(task, process, told, place, now, now + self._timeout))
         return Started(task.number)

@@ -11,7 +11,7 @@ import types
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
@@ -34,8 +34,7 @@ def start(surroundings: child.Surroundings, task: bytes, preload: Sequence[str])
 
 
 def _forked(surroundings: child.Surroundings, task: bytes) -> tuple[BaseProcess, Connection]:
-    with _apart():
-        forkserver.ensure_running()
+    _ensure_running()
     with ExitStack() as ours:
         reader, writer = _context.Pipe(duplex=False)
         ours.enter_context(writer)
@@ -52,22 +51,31 @@ def _forked(surroundings: child.Surroundings, task: bytes) -> tuple[BaseProcess,
     return process, reader
 
 
+def _ensure_running() -> None:
+    """Start the server, where it is not running, such that a Ctrl-C is not for it: it is this process that answers one."""
+    with _apart():
+        resource_tracker.ensure_running()  # which the server would start, and that lets all signals in again
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            forkserver.ensure_running()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
 @contextmanager
 def _apart() -> Iterator[None]:
-    """What the server inherits: no working directory to import from, in which the user's modules are, and no Ctrl-C."""
+    """Without the working directory to import from: there are the user's modules."""
     here = os.getcwd()
-    environment, path = dict(os.environ), sys.path[:]
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    elsewhere = [entry for entry in environment.get("PYTHONPATH", "").split(os.pathsep) if entry not in ("", here)]
+    path, before = sys.path[:], {name: os.environ.get(name) for name in ("PYTHONPATH", "PYTHONSAFEPATH")}
+    elsewhere = [entry for entry in (before["PYTHONPATH"] or "").split(os.pathsep) if entry not in ("", here)]
     try:
-        os.environ.update(PYTHONSAFEPATH="1", PYTHONPATH=os.pathsep.join(elsewhere))
+        os.environ.update(PYTHONPATH=os.pathsep.join(elsewhere), PYTHONSAFEPATH="1")
         sys.path[:] = [entry for entry in path if entry not in ("", here)]
         yield
     finally:
         sys.path[:] = path
-        os.environ.clear()
-        os.environ.update(environment)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
 @contextmanager
