@@ -22,7 +22,7 @@ from omegaconf.errors import (
 )
 from yaml import MarkedYAMLError
 
-from exportkit.errors import Problem, did_you_mean
+from exportkit.errors import Problem, did_you_mean, some
 from exportkit.spec import Config
 
 NO_KEY = "no such key"
@@ -183,7 +183,9 @@ def _of_hydra(error: Exception, user: Path | None) -> Problem:
 def _missing_file(error: MissingConfigException, user: Path | None) -> Problem:
     group, _, name = str(error.missing_cfg_file).rpartition("/")
     if error.options:
-        return Problem(group, f"there is no '{name}'", did_you_mean(name, error.options) or f"there are {_some(error.options)}")
+        return Problem(
+            group, f"there is no '{name}'", did_you_mean(name, error.options) or f"there are {some(sorted(error.options), 8)}"
+        )
     if group:
         return Problem(
             group,
@@ -191,11 +193,6 @@ def _missing_file(error: MissingConfigException, user: Path | None) -> Problem:
             f"write {_relative(user or Path('conf'))}/{group}/{name}.yaml, or name its directory with --config-dir",
         )
     return Problem(f"{name}.yaml", "is in no directory of the search path", "exportkit --info searchpath shows them")
-
-
-def _some(names: Iterable[str], most: int = 8) -> str:
-    names = sorted(names)
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _grammar(error: OverrideParseException) -> Problem:
