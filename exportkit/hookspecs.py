@@ -7,6 +7,7 @@ import pluggy
 from exportkit.errors import Problem
 from exportkit.plugin import ModelSource, PostStep
 from exportkit.report import ExportReport
+from exportkit.serving import Prepared
 from exportkit.spec import ExportPlan
 
 hookspec = pluggy.HookspecMarker("exportkit")
@@ -67,8 +68,11 @@ def exportkit_conf_packages() -> Iterable[str]:
 
 
 @hookspec
-def exportkit_check_plan(plan: ExportPlan) -> Iterable[Problem]:
+def exportkit_check_plan(plan: ExportPlan, prepared: Prepared) -> Iterable[Problem]:
     """Say what a policy has against a plan, before anything is built; each problem refuses the export.
+
+    `prepared` holds the pruned graph of each meta graph whose source has it in a file, and where the variables get their values
+    from; of a graph that code builds nothing is known yet. An implementation names the arguments that it needs.
 
     Example:
         from exportkit.errors import Problem

@@ -24,7 +24,7 @@ from exportkit.fields import UNSET, Reader, said
 from exportkit.metagraph import Graph
 from exportkit.plugin import ModelSource, PostStep, Preview
 from exportkit.registry import Plugins, load_plugins
-from exportkit.serving import Model, prepare
+from exportkit.serving import Model, Prepared, prepare
 from exportkit.spec import Check, Config, Constant, ExportPlan, MetaGraph, ParseExample, ReportTo, Weights
 
 
@@ -45,9 +45,9 @@ def plan(config: Mapping[str, Any] | DictConfig, plugins: Plugins | None = None)
     drafted = _draft(data, reader, plugins)
     drafted.config = _without_secrets(config, data)
     previews = _previews(drafted, reader, plugins)
-    _check_models(drafted, previews, reader)
+    prepared = _check_models(drafted, previews, reader)
     if not reader.problems:
-        reader.problems += plugins.policy_problems(drafted)
+        reader.problems += plugins.policy_problems(drafted, prepared)
     if reader.problems:
         raise ConfigError(*reader.problems)
     drafted.checks = list(_checks(drafted, previews))
@@ -287,8 +287,8 @@ def _previews(drafted: ExportPlan, reader: Reader, plugins: Plugins) -> dict[str
     return previews
 
 
-def _check_models(drafted: ExportPlan, previews: Mapping[str, Preview], reader: Reader) -> None:
-    """Prepare what can be prepared unbuilt, for what is wrong with it; say which version there is already."""
+def _check_models(drafted: ExportPlan, previews: Mapping[str, Preview], reader: Reader) -> Prepared:
+    """Prepare what can be prepared unbuilt, and note what is wrong with it."""
     models: dict[int, Model] = {}
     known: dict[str, Model] = {}
     for key, preview in previews.items():
@@ -302,10 +302,11 @@ def _check_models(drafted: ExportPlan, previews: Mapping[str, Preview], reader: 
         prepared, problems, lacking = prepare(drafted, known)
     except ExportKitError as error:
         reader.problems += error.problems
-        return
+        return Prepared()
     drafted.warnings += prepared.warnings
     told = any(problem.where.startswith("weights") for problem in reader.problems)
     reader.problems += [*problems, *([] if told else lacking)]
+    return prepared
 
 
 def _open(preview: Preview, reader: Reader) -> Bundle | None:

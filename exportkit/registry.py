@@ -63,10 +63,10 @@ class Plugins:
         for provider, implementation in self.hooks.get(hook, ()):
             yield provider, _guard(provider, hook, implementation, arguments)
 
-    def policy_problems(self, plan: Any) -> Iterator[Problem]:
+    def policy_problems(self, plan: Any, prepared: Any) -> Iterator[Problem]:
         """What the plugins' policies have against a plan, each problem with who says so."""
         hook = "exportkit_check_plan"
-        for provider, answer in self.call(hook, plan=plan):
+        for provider, answer in self.call(hook, plan=plan, prepared=prepared):
             for problem in _checked(provider, hook, answer or [], lambda p: isinstance(p, Problem), "Problems"):
                 yield replace(problem, what=f"{problem.what} ({provider})")
 

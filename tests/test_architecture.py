@@ -67,7 +67,7 @@ TABLE = {
     "building": may("checkpoints errors metagraph plugin protos registry"),
     "stepping": may("errors plugin registry report watching"),
     "watching": may(),
-    "hookspecs": may("errors plugin report spec", "pluggy"),
+    "hookspecs": may("errors plugin report serving spec", "pluggy"),
     "registry": may("errors fields hookspecs plugin", "pluggy"),
     "capturing": may("bundle errors metagraph plugin weights", "numpy", late="protos", late_parties="tensorflow"),
     "plan": may(

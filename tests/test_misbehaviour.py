@@ -106,7 +106,7 @@ LOADING = {
     ),
     "asks a hook for what it does not give": (
         "@hookimpl\ndef exportkit_check_plan(plan, report): ...",
-        "exportkit_check_plan takes 'report', which the hook does not give; it gives plan",
+        "exportkit_check_plan takes 'report', which the hook does not give; it gives plan, prepared",
     ),
     "raises in a hook": (
         "@hookimpl\ndef exportkit_post_steps(): return [Later]",

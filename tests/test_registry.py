@@ -87,7 +87,7 @@ OFF = "upgrade or uninstall it, or switch it off with EXPORTKIT_DISABLE_PLUGINS=
         ),
         (
             "from exportkit.plugin import hookimpl\n@hookimpl\ndef exportkit_check_plan(plans): ...",
-            "exportkit_check_plan takes 'plans', which the hook does not give; it gives plan",
+            "exportkit_check_plan takes 'plans', which the hook does not give; it gives plan, prepared",
         ),
         (
             "from exportkit.plugin import hookimpl\n@hookimpl\ndef exportkit_post_steps(): return 1 / 0",

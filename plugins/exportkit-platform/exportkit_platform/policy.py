@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from exportkit.bundle import Bundle
 from exportkit.errors import Problem, StepFailed
 from exportkit.fields import Reader
 from exportkit.metagraph import Graph
-from exportkit.plugin import Export, Phase, PostStep, Preview, hookimpl
-from exportkit.serving import Model, prepare
+from exportkit.plugin import Export, Phase, PostStep, hookimpl
+from exportkit.serving import Prepared
 from exportkit.spec import ExportPlan
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -136,33 +135,24 @@ def _listed(tags: Iterable[str]) -> str:
     return f"[{', '.join(tags)}]"
 
 
-def _unbuilt(policy: Policy, plan: ExportPlan) -> Iterator[Problem]:
+def _unbuilt(policy: Policy, plan: ExportPlan, prepared: Prepared) -> Iterator[Problem]:
     """What the size and the ops of graphs that lie in files have against the policy; the step judges those that are built."""
-    models = {id(s): _model(s.preview()) for s in (plan.source, *plan.sources.values())}
-    chosen = {key: models[id(plan.sources.get(key, plan.source))] for key in plan.meta_graphs}
-    prepared, _, _ = prepare(plan, {key: model for key, model in chosen.items() if model is not None})
     ops: dict[str, str] = {}
     for part in prepared.parts.values():
         cuts = [*part.wiring.inputs.values(), *part.wiring.constants]
         ops |= dict(_reached(part.model.graph, part.wiring.fetches(plan.signatures, plan.bindings), cuts))
     yield from _size(policy, sum(bundle.entries[key].size for bundle, key in prepared.sources.values()))
     yield from _ops(policy, ops)
-    if None in chosen.values() and not any(isinstance(step, PolicyStep) for step in plan.post.values()):
+    if plan.meta_graphs.keys() - prepared.parts and not any(isinstance(step, PolicyStep) for step in plan.post.values()):
         yield Problem("post", "size and ops can be judged only when the graph is built", "add the step: post=[…,policy]")
 
 
-def _model(preview: Preview) -> Model | None:
-    if preview.meta_graph is None or preview.checkpoint is None:
-        return None
-    return Model(Graph(preview.meta_graph), {}, Bundle(preview.checkpoint))
-
-
 @hookimpl
-def exportkit_check_plan(plan: ExportPlan) -> list[Problem]:
+def exportkit_check_plan(plan: ExportPlan, prepared: Prepared) -> list[Problem]:
     policy, problems = policy_of(plan)
     if policy is None:
         return problems
-    return [*_owner(policy, plan), *_tags(policy, plan), *_unbuilt(policy, plan)]
+    return [*_owner(policy, plan), *_tags(policy, plan), *_unbuilt(policy, plan, prepared)]
 
 
 @hookimpl
