@@ -157,17 +157,26 @@ def reporting(work: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
     def job(config: DictConfig) -> Any:
         try:
             return work(config)
-        except (JobFailed, BrokenPipeError):
+        except BrokenPipeError:
             raise
-        except ExportKitError as error:
-            raise JobFailed(str(error), error.exit_code) from error
-        except OmegaConfBaseException as error:
-            raise JobFailed(str(explain(error)), ConfigError.exit_code) from error
         except Exception as error:
-            raise JobFailed(str(unexpected(error))) from error
+            raise failure(error) from error
 
     job.__module__, job.__name__, job.__qualname__ = work.__module__, work.__name__, work.__qualname__
     return job
+
+
+def failure(error: Exception) -> JobFailed:
+    """`error` as what may leave a job."""
+    match error:
+        case JobFailed():
+            return error
+        case ExportKitError():
+            return JobFailed(str(error), error.exit_code)
+        case OmegaConfBaseException():
+            return JobFailed(str(explain(error)), ConfigError.exit_code)
+        case _:
+            return JobFailed(str(unexpected(error)))
 
 
 def told(failed: JobFailed) -> int:
