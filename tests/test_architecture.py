@@ -48,7 +48,9 @@ TABLE = {
     "bundle": may("bundle_reader checkpoints errors protos sstable tensorbytes", "numpy"),
     "metagraph": may("errors protos", "google"),
     "native_worker": may("", "ml_dtypes numpy"),
-    "native": may("errors metagraph native_worker protos", "numpy"),
+    "lastwords": may(),
+    "native": may("errors lastwords metagraph native_worker protos", "numpy"),
+    "processes": may("lastwords"),
     "binding": may("errors spec"),
     "rules": may("binding errors spec"),
     "leaves": may("binding errors fields protos spec"),
@@ -71,12 +73,13 @@ TABLE = {
     ),
     "savedmodel": may("binding rules bundle errors metagraph plugin protos runtime serving spec weights", "numpy tensorflow"),
     "pipeline": may(
-        "building bundle errors metagraph plan plugin registry report runtime serving spec stepping versions",
+        "building bundle errors metagraph plan plugin published registry report runtime serving spec stepping versions",
         late="savedmodel",
         late_parties="tensorflow",
     ),
     "identity": may("bundle plugin references spec"),
     "manifest": may("errors identity"),
+    "published": may("errors manifest versions"),
     "prediction_log": may("tensorbytes tensorproto", "google numpy"),
     "served": may("samples", late="plugin protos"),
     "signing": may("errors", late_parties="model_signing"),
@@ -208,5 +211,5 @@ def test_every_directory_of_configs_is_packaged():
 def test_every_package_is_listed():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     present = {".".join(path.parent.relative_to(ROOT).parts) for path in PACKAGE.rglob("__init__.py")}
-    listed = {name for name in project["packages"] if name.startswith("exportkit") and "conf" not in name}
-    assert present <= listed
+    placed = {name: place.replace("/", ".") for name, place in project["package-dir"].items()}
+    assert present <= {placed.get(name, name) for name in project["packages"]}

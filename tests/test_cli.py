@@ -157,7 +157,7 @@ def run(capsys):
 ERRORS = {
     "model=mnist_mpl": "model: there is no 'mnist_mpl'; did you mean mnist_mlp?",
     "modle=mnist_mlp": "modle: no such key; did you mean model?",
-    "experiment=big": "experiment: there is no 'big'; write conf/experiment/big.yaml, or name its directory with --config-dir",
+    "experiment=big": "experiment: there is no 'big'; known: nightly",
     "model.name=x": "model: is a choice of files and has no keys; write model=NAME; begin its files with # @package _global_",
     "model=other source.chekpoint=x": "source.chekpoint: no such key; did you mean source.checkpoint?",
     "sourc.checkpoint=x": "sourc: no such key; did you mean source?",
@@ -184,7 +184,7 @@ ERRORS = {
         "model: mnist_mlp,other is several values; add -m for a job with each, or write model=[mnist_mlp,other] for a list"
     ),
     "version=range(1,3)": "version: range(1,3) is a sweep; add -m",
-    "hydra/launcher=jobli": "hydra/launcher: there is no 'jobli'; known: basic",
+    "hydra/launcher=jobli": "hydra/launcher: there is no 'jobli'; known: basic, exportkit",
     "--config-name nothing": "nothing.yaml: is in no directory of the search path; exportkit --info searchpath shows them",
     "--config-dir nowhere": "--config-dir: there is no directory nowhere",
     "--confg-dir conf": "--confg-dir: is not a flag; did you mean --config-dir?",
@@ -255,7 +255,10 @@ def test_problems_after_composition_come_as_one_list(run, here):
 
 def test_a_sweep_is_composed_before_its_first_job(run, here):
     told = run("-m", "model=other,mnist_mpl")
-    assert (told.code, told.err) == (2, "model: there is no 'mnist_mpl'; did you mean mnist_mlp?\n")
+    assert (told.code, told.err.splitlines()[1:]) == (
+        2,
+        ["job 1 (model=mnist_mpl): model: there is no 'mnist_mpl'; did you mean mnist_mlp?"],
+    )
     assert not (here / "exports").exists()
 
 
@@ -305,7 +308,7 @@ def test_a_job_can_be_handed_to_a_worker():
 def test_a_directory_that_cannot_be_made_is_the_machines_fault(run, here):
     write(here / ".exportkit", "a file")
     told = run("-m", "model=other", "hydra.sweep.dir=.exportkit/here")
-    assert (told.code, told.err.splitlines()[-1]) == (1, ".exportkit/here: Not a directory")
+    assert (told.code, told.err.splitlines()[-1]) == (1, f"{here}/.exportkit/here: Not a directory")
 
 
 def test_a_launcher_that_gives_up_leaves_the_records_of_its_jobs(run, here, monkeypatch):
@@ -318,7 +321,7 @@ def test_a_launcher_that_gives_up_leaves_the_records_of_its_jobs(run, here, monk
         raise RuntimeError("no more workers")
 
     monkeypatch.setattr(BasicLauncher, "launch", dying)
-    told = run("-m", "model=mnist_mlp,other")
+    told = run("-m", "model=mnist_mlp,other", "hydra/launcher=basic")
     assert told.code == 1
     assert "exportkit: RuntimeError: no more workers; " in told.err
     assert re.search(r"^0 +mnist_mlp +1 +exported ", told.out, re.MULTILINE)
@@ -413,11 +416,15 @@ def test_a_failed_export_is_reported_too(run, here):
     assert report["error"] + "\n" == told.err
 
 
+def rows_of(table):
+    """The first four cells of each row of a sweep's table."""
+    return [re.split(r"  +", line)[:4] for line in table.splitlines() if re.match(r"\d  ", line)]
+
+
 def test_a_sweep_runs_all_jobs_and_says_what_became_of_each(run, here):
-    told = run("-m", "model=mnist_mlp,other", "bindings.probs=prbs:0,probs:0")
+    told = run("-m", "model=mnist_mlp,other", "bindings.probs=prbs:0,probs:0", "--keep-going")
     assert told.code == 1
-    rows = [re.split(r"  +", line)[:4] for line in told.out.splitlines() if re.match(r"\d ", line)]
-    assert rows == [
+    assert rows_of(told.out) == [
         ["0", "mnist_mlp", "-", "failed"],
         ["1", "mnist_mlp", "1", "exported"],
         ["2", "other", "-", "failed"],
@@ -430,10 +437,10 @@ def test_a_sweep_runs_all_jobs_and_says_what_became_of_each(run, here):
 
 
 def test_a_job_that_died_is_in_the_table(here, run, monkeypatch):
-    monkeypatch.setattr("exportkit.cli.sweep.records.record", lambda report: None)
-    told = run("-m", "model=mnist_mlp")
+    monkeypatch.setattr("exportkit.cli.sweep.records.record", lambda report, seconds: None)
+    told = run("-m", "model=mnist_mlp", "hydra/launcher=basic")
     assert told.code == 1
-    assert re.search(r"^0 +\? +- +died", told.out, re.MULTILINE)
+    assert rows_of(told.out) == [["0", "mnist_mlp", "-", "died"]]
 
 
 # Plan
@@ -450,10 +457,25 @@ def test_a_plan_is_shown_in_order_and_writes_nothing(run, here):
 
 
 def test_a_plan_of_a_sweep_shows_each_job(run, here):
+    told = run("plan", "-m", "model=mnist_mlp,other", "version=1,auto")
+    assert told.code == 0
+    assert rows_of(told.out) == [
+        ["0", "mnist_mlp", "1", "planned"],
+        ["1", "mnist_mlp", "auto", "planned"],
+        ["2", "other", "1", "planned"],
+        ["3", "other", "auto", "planned"],
+    ]
+    assert not (here / ".exportkit").exists()
+    assert not (here / "exports").exists()
+
+
+def test_a_plan_of_a_sweep_tells_what_is_wrong_with_its_jobs(run, here):
     told = run("plan", "-m", "model=mnist_mlp,other", "version=1,x")
-    assert told.out.count("Plan of ") == 2
-    assert told.code == 2
-    assert told.err.count("version: is the text 'x'") == 2
+    assert (told.code, told.out) == (2, "")
+    assert told.err.splitlines()[1:] == [
+        "job 1 (model=mnist_mlp version=x) and 1 more: version: is the text 'x'; "
+        "write auto, timestamp or an integer from 0, without leading zeros"
+    ]
     assert not (here / ".exportkit").exists()
 
 

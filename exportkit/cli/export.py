@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
         try:
             hydra_app.run(rest, job, switches)
         except JobFailed as failed:
-            if not swept.directory:
+            if not swept.is_sweep:
                 return hydra_app.told(failed)
     return swept.code
 

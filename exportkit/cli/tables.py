@@ -12,6 +12,7 @@ from exportkit.spec import ExportPlan
 if TYPE_CHECKING:
     from exportkit.cli.sweep.records import Job
 
+_COLOURS = {"exported": "green", "unchanged": "green", "failed": "red", "died": "red"}
 WIDE = 160  # where the output is a file or a pipe
 
 
@@ -54,21 +55,21 @@ def show_plan(plan: ExportPlan) -> None:
 
 
 def show_jobs(jobs: Sequence["Job"], apart: Sequence[Sequence[str]]) -> None:
-    """What became of each job of a sweep, or will, and the overrides that set it `apart`."""
-    rows = [
-        (
-            str(job.number),
-            job.name,
-            _or_dash(job.version),
-            _styled(job.status, "" if job.status == "not run" else "green" if job.good else "red"),
-            f"{job.seconds:.1f}" if job.seconds else "-",
-            size_text(job.bytes) if job.bytes else "-",
-            job.proof or "-",
-            " ".join(own),
-        )
-        for job, own in zip(jobs, apart, strict=True)
-    ]
-    table("Sweep", ["job", "model", "version", "status", "seconds", "size", "weights", "overrides"], rows)
+    """What became of each job of a sweep, or will, and the overrides that set it `apart`; no column without a value."""
+    columns = {
+        "job": [str(job.number) for job in jobs],
+        "model": [job.name for job in jobs],
+        "version": [_or_dash(job.version) for job in jobs],
+        "status": [_styled(job.status, _COLOURS.get(job.status, "")) for job in jobs],
+        "seconds": [f"{job.seconds:.1f}" if job.seconds else "-" for job in jobs],
+        "size": [size_text(job.bytes) if job.bytes else "-" for job in jobs],
+        "weights": [job.proof or "-" for job in jobs],
+        "below": [near(job.base) if job.status == "planned" else "-" for job in jobs],
+        "overrides": [" ".join(words) for words in apart],
+    }
+    empty = {name for name, cells in columns.items() if all(str(cell) in ("-", "") for cell in cells)} - {"version"}
+    shown = {name: cells for name, cells in columns.items() if name not in empty}
+    table("Sweep", list(shown), list(zip(*shown.values(), strict=True)))
 
 
 def line(text: str = "") -> None:

@@ -84,7 +84,7 @@ def _output_directory(config: DictConfig) -> Path:
 
 
 def _died(context: HydraContext, config: DictConfig, died: Died) -> JobReturn:
-    """What Hydra is to know of a job whose process died; callbacks hear of its end, too, and here, for it could not tell them."""
+    """What Hydra is to know of a job whose process died; callbacks hear of its end here, for it could not tell them."""
     timeout = " (hydra.launcher.timeout)" if died.timed_out else ""
     text = "; ".join(filter(None, [f"{died.reason}{timeout}", died.words]))
     hidden = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
@@ -153,7 +153,7 @@ def _known_resolvers() -> set[str]:
 
 
 def _dumped(shared: _Shared) -> bytes:
-    """`shared`, pickled; what cannot be imported by its name (a closure, a resolver, what stands in the main script), with cloudpickle.
+    """`shared`, pickled; what has no name to be imported by (a closure, what stands in the main script), with cloudpickle.
 
     Raises:
         EnvironmentFailed: it takes cloudpickle, which is not installed.

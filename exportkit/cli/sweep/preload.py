@@ -5,12 +5,22 @@ Nothing may run here: no operation, no session, no list of devices (`exportkit.r
 
 import gc
 from contextlib import suppress
+from importlib import import_module
+from importlib.metadata import entry_points
 
 from exportkit.errors import EnvironmentFailed
+from exportkit.registry import GROUP
 from exportkit.runtime import preload_tensorflow
+
+OURS = ("exportkit.cli.export", "exportkit.cli.sweep.jobs", "exportkit.plan", "exportkit.pipeline")
+HYDRAS = ("hydra.experimental.callback", "hydra._internal.core_plugins.basic_launcher", "hydra._internal.logging_config")
 
 with suppress(EnvironmentFailed):  # each job tries again, and says so
     preload_tensorflow()
-
-
+    import_module("exportkit.savedmodel")
+for name in (*OURS, *HYDRAS):
+    import_module(name)
+for entry in entry_points(group=GROUP):
+    if entry.dist.name == "exportkit":
+        entry.load()
 gc.freeze()  # what is here stays: no job looks through it for garbage, which would copy it

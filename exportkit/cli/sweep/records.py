@@ -23,7 +23,7 @@ ATTEMPT = "attempt.json"
 SWEEP = "sweep.json"
 SERVER = "models.config"
 DIED = "died without a word; its last output says more"
-GOOD = ("exported", "unchanged", "built")
+GOOD = ("exported", "unchanged", "built", "planned")
 
 
 @dataclass(kw_only=True)
@@ -31,7 +31,9 @@ class Job:
     """One job of a sweep.
 
     Attributes:
-        status: ``exported``, ``unchanged`` (its version was there), ``built`` (by plan), ``failed``, ``died`` or ``not run``.
+        status: ``exported``, ``unchanged`` (its version was there), ``failed``, ``died``, ``not run``;
+            by plan ``planned`` and ``built``.
+        version: its number; of a planned one also how it will be chosen.
         reason: why, where it is not ``exported``.
         seconds: from its start to its end.
         bytes: of all files of the version.
@@ -41,7 +43,7 @@ class Job:
     number: int
     name: str = "?"
     status: str = "not run"
-    version: int | None = None
+    version: int | str | None = None
     base: str | None = None
     directory: str | None = None
     seconds: float = 0.0

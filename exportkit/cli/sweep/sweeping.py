@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.plugins.launcher import Launcher
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from exportkit.cli import hydra_app
 from exportkit.cli.sweep import preflight, records
@@ -51,19 +51,25 @@ class Fleet:
         """The jobs that have to run."""
         return [n for n in range(len(self.overrides)) if n not in self.problems and n not in self.unchanged]
 
+    def config(self, number: int) -> DictConfig:
+        """A job's config; they are kept pickled, which takes a tenth of the memory."""
+        return pickle.loads(self.configs[number])
+
     def told(self) -> list[Problem]:
         """Every problem under its job and what sets that apart from the others."""
         return preflight.told(self.problems, dict(enumerate(records.apart(self.overrides))))
 
-    def jobs(self) -> list[records.Job]:
-        """The record of each job before it starts."""
-        return [self._job(number, words) for number, words in enumerate(self.overrides)]
+    def jobs(self, due: str) -> list[records.Job]:
+        """The record of each job before it starts; of those that have to run the status is `due`."""
+        return [self._job(number, words, due) for number, words in enumerate(self.overrides)]
 
-    def _job(self, number: int, words: Sequence[str]) -> records.Job:
+    def _job(self, number: int, words: Sequence[str], due: str) -> records.Job:
         outlook = self.outlooks.get(number)
-        job = records.Job(number=number, overrides=words)
+        job = records.Job(number=number, overrides=words, status=due)
         if outlook is not None:
-            job.name, job.base = outlook.name, outlook.base
+            job.name, job.base, job.version = outlook.name, outlook.base, outlook.version if due == "planned" else None
+        elif number in self.configs:
+            job.name = str(OmegaConf.select(self.config(number), "name", throw_on_resolution_failure=False))
         if number in self.problems:
             job.status, job.reason = "failed", "\n".join(map(str, self.problems[number]))
         elif number in self.unchanged:
@@ -83,11 +89,11 @@ def sweep(arguments: Sequence[str], params: Mapping[str, str], launcher: Launche
     fleet = prepare(expand(arguments, launcher.hydra_context.config_loader, params), launcher, view, options.force)
     if fleet.problems and not options.keep_going:
         raise ConfigError(*fleet.told())
-    records.write_sweep(directory, fleet.jobs())
+    records.write_sweep(directory, fleet.jobs("planned" if options.dry_run else "not run"))
     if options.dry_run or not fleet.due:
         return []
     OmegaConf.save(launcher.config, directory / "multirun.yaml")
-    with view.launched(fleet.jobs()):
+    with view.launched(fleet.jobs("not run")):
         return _launch(launcher, fleet, view.event)
 
 
@@ -98,8 +104,10 @@ def prepare(jobs: list[list[str]], launcher: Launcher, view: View, force: bool) 
     loader = launcher.hydra_context.config_loader
     with view.preparing(len(jobs)) as tell:
         for job in compose_all(loader, launcher.config, jobs, preflight.look, hydra_app.refusal):
+            if job.config:
+                fleet.configs[job.number] = job.config
             if job.error is None:
-                fleet.configs[job.number], fleet.outlooks[job.number] = job.config, job.seen
+                fleet.outlooks[job.number] = job.seen
             else:
                 fleet.problems[job.number] = list(job.error.problems)
             tell()
@@ -107,14 +115,14 @@ def prepare(jobs: list[list[str]], launcher: Launcher, view: View, force: bool) 
         fleet.unchanged = preflight.unchanged(fleet.outlooks)
     for number, problem in preflight.clashes(fleet.outlooks).items():
         fleet.problems.setdefault(number, []).append(problem)
-    view.prepared(len(jobs), len(fleet.unchanged), time.perf_counter() - started)
+    view.prepared(len(jobs), len(fleet.unchanged), len(fleet.problems), time.perf_counter() - started)
     return fleet
 
 
 def _launch(launcher: Launcher, fleet: Fleet, on_event: Callable[[Any], None]) -> Any:
     own = getattr(launcher, "launch_composed", None)
     if own is not None:
-        return own(((number, pickle.loads(fleet.configs[number])) for number in fleet.due), on_event)
+        return own(((number, fleet.config(number)) for number in fleet.due), on_event)
     return launcher.launch(_pinned(fleet), initial_job_idx=0)
 
 

@@ -47,10 +47,11 @@ class View:
             bar = progress.add_task("", total=total)
             yield lambda: progress.advance(bar)
 
-    def prepared(self, total: int, unchanged: int, seconds: float) -> None:
+    def prepared(self, total: int, unchanged: int, wrong: int, seconds: float) -> None:
         """Say what is known before the first job starts."""
-        there = f", {unchanged} unchanged" if unchanged else ""
-        self._line(f"{total} jobs composed and checked in {seconds:.1f} s{there}")
+        found = {"unchanged": unchanged, "cannot be exported": wrong}
+        known = "".join(f", {number} {what}" for what, number in found.items() if number)
+        self._line(f"{total} {'job' if total == 1 else 'jobs'} composed and checked in {seconds:.1f} s{known}")
 
     @contextmanager
     def launched(self, jobs: Sequence[Job]) -> Iterator[None]:
