@@ -157,7 +157,7 @@ def reporting(work: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
     def job(config: DictConfig) -> Any:
         try:
             return work(config)
-        except BrokenPipeError:
+        except (JobFailed, BrokenPipeError):
             raise
         except Exception as error:
             raise failure(error) from error
@@ -168,15 +168,13 @@ def reporting(work: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
 
 def failure(error: Exception) -> JobFailed:
     """`error` as what may leave a job."""
-    match error:
-        case JobFailed():
-            return error
-        case ExportKitError():
-            return JobFailed(str(error), error.exit_code)
-        case OmegaConfBaseException():
-            return JobFailed(str(explain(error)), ConfigError.exit_code)
-        case _:
-            return JobFailed(str(unexpected(error)))
+    if isinstance(error, JobFailed):
+        return error
+    if isinstance(error, ExportKitError):
+        return JobFailed(str(error), error.exit_code)
+    if isinstance(error, OmegaConfBaseException):
+        return JobFailed(str(explain(error)), ConfigError.exit_code)
+    return JobFailed(str(unexpected(error)))
 
 
 def told(failed: JobFailed) -> int:

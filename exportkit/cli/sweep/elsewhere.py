@@ -6,6 +6,7 @@ TensorFlow changed, does that to nobody else, and the engine hears of a failure 
 """
 
 import contextlib
+import copy
 import os
 import pickle
 import socket
@@ -16,7 +17,7 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import configure_log, setup_globals
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from exportkit import processes
 from exportkit.cli import hydra_app, process
@@ -24,7 +25,6 @@ from exportkit.cli.hydra_app import JobFailed
 from exportkit.cli.sweep import jobs, records
 from exportkit.errors import EnvironmentFailed, Problem
 from exportkit.processes import Died, Task
-from exportkit.report import ExportReport
 
 HERE = ".BasicLauncher"  # Hydra's own, which is chosen to have all in one process
 MARGIN = 15.0  # seconds in which a job that was killed in time is told of
@@ -46,16 +46,24 @@ def run(config: DictConfig, job: Run) -> str:
         EnvironmentFailed: the sweep's directories are not to be seen from here.
     """
     with _at_home():
-        content = pickle.dumps((job, config, HydraConfig.instance().cfg))
+        content = pickle.dumps((job, config, _portable(HydraConfig.instance().cfg)))
         task = Task(0, _run, (content,), records.place() / jobs.LOG)
         with contextlib.closing(processes.run([task], 1, limit(HydraConfig.get().launcher), jobs.PRELOAD)) as events:
             *_, end = events
-    if isinstance(end, Died):
-        records.record(ExportReport(name=_name(config), status="died", error=str(end)), end.seconds)
-        raise JobFailed(str(end))
+        if isinstance(end, Died):
+            records.record_death(config, str(end), end.seconds)
+            raise JobFailed(str(end))
     if isinstance(end.value, JobFailed):
         raise end.value
     return end.value
+
+
+def _portable(config: DictConfig) -> DictConfig:
+    """`config`, such that it can be pickled: Hydra imports a plugin twice, and the launcher's schema is of the other import."""
+    config = copy.deepcopy(config)
+    with read_write(config.hydra), open_dict(config.hydra):
+        config.hydra.launcher = OmegaConf.to_container(config.hydra.launcher)
+    return config
 
 
 def _run(content: bytes) -> str | JobFailed:
@@ -71,10 +79,6 @@ def _run(content: bytes) -> str | JobFailed:
         return hydra_app.failure(error)
 
 
-def _name(config: DictConfig) -> str:
-    return str(OmegaConf.select(config, "name", throw_on_resolution_failure=False))
-
-
 @contextlib.contextmanager
 def _at_home() -> Iterator[None]:
     """Be where the sweep was started: its relative paths, its modules."""
@@ -82,7 +86,9 @@ def _at_home() -> Iterator[None]:
     home = str(hydra.runtime.cwd)
     seen = Path(str(hydra.sweep.dir), records.SWEEP) if records.is_planned(hydra) else Path(home)
     if not seen.exists():
-        raise EnvironmentFailed(Problem(home, f"is not on {socket.gethostname()} what it is where the sweep was started", SHARED))
+        raise EnvironmentFailed(
+            Problem(home, f"is not on {socket.gethostname()} what it is where the sweep was started", SHARED)
+        )
     path = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
     with contextlib.chdir(home), process.environment({"PYTHONPATH": path}), process.interpreter(sys.argv[1:], home):
         yield
