@@ -11,9 +11,9 @@ import os
 import pickle
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import configure_log, setup_globals
@@ -23,11 +23,10 @@ from exportkit import processes
 from exportkit.cli import hydra_app, process
 from exportkit.cli.hydra_app import JobFailed
 from exportkit.cli.sweep import jobs, records
-from exportkit.errors import EnvironmentFailed, Problem
-from exportkit.processes import Died, Task
+from exportkit.errors import EnvironmentFailed, Problem, brief
+from exportkit.processes import Died, Ended, Task
 
 HERE = ".BasicLauncher"  # Hydra's own, which is chosen to have all in one process
-MARGIN = 15.0  # seconds in which a job that was killed in time is told of
 SHARED = "start the sweep in a directory that all machines share under the same path"
 
 Run = Callable[[DictConfig], str]
@@ -48,14 +47,24 @@ def run(config: DictConfig, job: Run) -> str:
     with _at_home():
         content = pickle.dumps((job, config, _portable(HydraConfig.instance().cfg)))
         task = Task(0, _run, (content,), records.place() / jobs.LOG)
-        with contextlib.closing(processes.run([task], 1, limit(HydraConfig.get().launcher), jobs.PRELOAD)) as events:
-            *_, end = events
+        end = _end(task)
         if isinstance(end, Died):
             records.record_death(config, str(end), end.seconds)
             raise JobFailed(str(end))
     if isinstance(end.value, JobFailed):
         raise end.value
     return end.value
+
+
+def _end(task: Task) -> Ended | Died:
+    """What becomes of a task."""
+    started = time.monotonic()
+    try:
+        with contextlib.closing(processes.run([task], 1, preload=jobs.PRELOAD)) as events:
+            *_, end = events
+            return end
+    except Exception as error:  # out of a signal's handler, as Submitit's, when a job's time is over
+        return Died(task.number, f"was ended by its engine: {brief(error)}", time.monotonic() - started)
 
 
 def _portable(config: DictConfig) -> DictConfig:
@@ -92,15 +101,3 @@ def _at_home() -> Iterator[None]:
     path = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
     with contextlib.chdir(home), process.environment({"PYTHONPATH": path}), process.interpreter(sys.argv[1:], home):
         yield
-
-
-def limit(launcher: Any) -> float | None:
-    """How many seconds a job may take, such that Slurm need not end it: what Slurm has ended tells nothing, and ends the sweep.
-
-    Slurm warns a job `signal_delay_s` before its time is over, and Submitit then gives it up.
-    """
-    minutes = OmegaConf.select(launcher, "timeout_min")
-    if minutes is None:
-        return None
-    warned = 60 * minutes - (OmegaConf.select(launcher, "signal_delay_s") or 0)
-    return max(warned - MARGIN, 60 * minutes / 2)

@@ -10,11 +10,13 @@ from pathlib import Path
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 
+from exportkit.cli import process
 from exportkit.cli.sweep import records
 from exportkit.cli.sweep.records import Job
 from exportkit.errors import EnvironmentFailed, ExportKitError, Problem, brief
 
 PERIOD = 0.5  # seconds between two looks for records
+QUIET = {"SUBMITIT_LOG_LEVEL": "ERROR"}  # or it says at each look that Slurm keeps no accounts
 AGAIN = "end what still runs there, and start the same command again: what is done is not done twice"
 
 
@@ -30,7 +32,7 @@ def launch(launcher: Launcher, jobs: Sequence[Job], on_end: Callable[[Job], None
     """
     directory = Path(str(launcher.config.hydra.sweep.dir)).absolute()
     overrides = [[*job.overrides, *_places(directory, job.number)] for job in jobs]
-    with _watched(directory, [job.number for job in jobs], on_end):
+    with _watched(directory, [job.number for job in jobs], on_end), process.environment(QUIET):
         try:
             returns = launcher.launch(overrides, initial_job_idx=0)
         except ExportKitError:
