@@ -8,6 +8,7 @@ import os
 import platform
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +59,15 @@ def file_digest(path: Path) -> str:
 
 def packages() -> dict[str, str]:
     """Distribution → version: of Python, of what reads configs and runs graphs, and of every plugin."""
+    return {"python": platform.python_version(), **dict(_installed())}
+
+
+@cache
+def _installed() -> tuple[tuple[str, str], ...]:
+    """Read once: what a process has imported does not change with what is installed later."""
     plugins = {entry.dist.name for entry in importlib.metadata.entry_points(group="exportkit")}
     found = {name: _version(name) for name in sorted({*_PACKAGES, *plugins})}
-    return {"python": platform.python_version(), **{name: version for name, version in found.items() if version}}
+    return tuple((name, version) for name, version in found.items() if version)
 
 
 def _version(name: str) -> str | None:

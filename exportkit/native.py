@@ -8,7 +8,6 @@ import os
 import pickle
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -17,7 +16,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from exportkit import native_worker
+from exportkit import native_worker, workers
 from exportkit.errors import EnvironmentFailed, ExportKitError, Problem, StepFailed, did_you_mean
 from exportkit.lastwords import last_words
 from exportkit.metagraph import read_saved_model
@@ -177,7 +176,7 @@ def _asked(request: tuple, timeout: float | None) -> tuple[list[Reply], int | No
     with tempfile.TemporaryFile() as asked, tempfile.TemporaryFile() as answers, tempfile.TemporaryFile() as log:
         pickle.dump(request, asked, protocol=5)
         asked.seek(0)
-        code = _start({"stdin": asked, "stdout": answers, "stderr": log}, timeout)
+        code = _ended(workers.start(native_worker, asked, answers, log), timeout)
         answers.seek(0)
         return list(_replies(answers)), code, last_words(log)
 
@@ -196,21 +195,15 @@ def _death(directory: str, stage: str, code: int | None, words: str, timeout: fl
     return StepFailed(Problem(directory, what, "a model server would die as well: let the graph check what it is fed"))
 
 
-def _start(files: Mapping[str, IO[bytes]], timeout: float | None) -> int | None:
-    """Run the worker to its end.
-
-    Its path is its only tie to this package, whose import would cost more than its own.
-
-    Returns:
-        Its exit code, minus a signal's number; None where it did not end in time and was killed.
-    """
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "2"}
+def _ended(process: workers.Process, timeout: float | None) -> int | None:
+    """A worker's exit code, minus a signal's number; None where it did not end in time and was killed."""
     try:
-        return subprocess.run(
-            [sys.executable, "-P", native_worker.__file__], env=environment, timeout=timeout, **files
-        ).returncode
+        return process.wait(timeout)
     except subprocess.TimeoutExpired:
         return None
+    finally:
+        process.kill()
+        process.wait()
 
 
 def _replies(file: IO[bytes]) -> Iterator[Reply]:

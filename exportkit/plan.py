@@ -4,10 +4,12 @@ A `.meta` is read and prepared here as far as protos go, so that a wrong name, a
 checkpoint key is told before anything is built. Of code, what `ast` and the checkpoint's index tell.
 """
 
+import copy
 import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +65,16 @@ def _plain(config: Mapping[str, Any] | DictConfig) -> dict[str, Any]:
     except OmegaConfBaseException as cause:
         do = "write plain values" if isinstance(cause, UnsupportedValueType) else "mend the interpolation"
         raise ConfigError(Problem(cause.full_key or "config", str(cause).splitlines()[0], do)) from None
-    defaults = OmegaConf.to_container(OmegaConf.structured(Config()), resolve=False)
-    defaults["export_dir"] = f"exports/{data.get('name')}"
+    defaults = {**copy.deepcopy(_defaults()), "export_dir": f"exports/{data.get('name')}"}
     targets = list(_targets(data, ""))
     if targets:
         raise ConfigError(*targets)
     return {**defaults, **data}
+
+
+@cache
+def _defaults() -> dict[str, Any]:
+    return OmegaConf.to_container(OmegaConf.structured(Config()), resolve=False)
 
 
 def _without_secrets(config: Mapping[str, Any] | DictConfig, data: dict[str, Any]) -> dict[str, Any]:

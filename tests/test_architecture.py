@@ -49,7 +49,8 @@ TABLE = {
     "metagraph": may("errors protos", "google"),
     "native_worker": may("", "ml_dtypes numpy"),
     "lastwords": may(),
-    "native": may("errors lastwords metagraph native_worker protos", "numpy"),
+    "workers": may(),
+    "native": may("errors lastwords metagraph native_worker protos workers", "numpy"),
     "processes": may("lastwords"),
     "binding": may("errors spec"),
     "rules": may("binding errors spec"),
@@ -59,7 +60,9 @@ TABLE = {
     "plugin": may("errors spec", "pluggy", late="capturing protos report serving", late_parties="tensorflow"),
     "samples": may("binding errors plugin protos spec sstable tensorbytes", "google google_crc32c numpy"),
     "proof": may(
-        "binding errors metagraph native plugin protos samples serving spec tensorbytes", "numpy", late_parties="tensorflow"
+        "binding errors metagraph native plugin protos samples serving spec tensorbytes workers",
+        "numpy",
+        late_parties="tensorflow",
     ),
     "building": may("checkpoints errors metagraph plugin protos registry"),
     "stepping": may("errors plugin registry report watching"),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from exportkit import processes, workers
 from exportkit.cli import arguments as cli_arguments
 from exportkit.cli import hydra_app, tables
 from exportkit.cli.hydra_app import JobFailed
@@ -71,6 +72,8 @@ def _export_once(config: DictConfig) -> ExportReport:
 def _export(planned: ExportPlan) -> ExportReport:
     from exportkit import pipeline
 
+    if processes.inside() and planned.post:
+        workers.reserve()
     with progress(planned.name) as stage:
         return pipeline.run(planned, hydra_app.plugins(), progress=stage)
 

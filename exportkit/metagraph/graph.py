@@ -154,7 +154,7 @@ class Graph:
         if not self.functions:
             return {}
         found: dict[str, str] = {}
-        todo = deque((name, node.name) for node in nodes for name in self._functions_of(node))
+        todo = deque((name, node.name) for node in nodes if node.op not in self._plain for name in self._functions_of(node))
         while todo:
             name, caller = todo.popleft()
             if name in found or name not in self.functions:
@@ -182,6 +182,11 @@ class Graph:
         return {op: [a.name for a in spec.attr if a.type in ("func", "list(func)")] for op, spec in self.ops.items()}
 
     @cached_property
+    def _plain(self) -> set[str]:
+        """Ops that are described and call no function: nearly all."""
+        return {op for op, attributes in self._described.items() if not attributes and op not in self.functions}
+
+    @cached_property
     def _gradients(self) -> dict[str, list[str]]:
         gradients: dict[str, list[str]] = {}
         for entry in self.meta.graph_def.library.gradient:
@@ -190,7 +195,7 @@ class Graph:
 
     def _hidden(self, name: str) -> list[str]:
         """Variables and tables of the graph that the functions called by a node name by shared_name, not by an edge."""
-        if not self.functions:
+        if not self.functions or self.nodes[name].op in self._plain:
             return []
         shared = self._shared_names
         bodies = (self.functions[function] for function in self.called([self.nodes[name]]))

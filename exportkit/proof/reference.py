@@ -6,17 +6,16 @@ and not baked, and the values come from the checkpoint through TensorFlow's Rest
 
 import os
 import pickle
-import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO, Any
 
 import numpy as np
 
+from exportkit import workers
 from exportkit.errors import EnvironmentFailed, ExportKitError, Problem, StepFailed
 from exportkit.metagraph import Variable, split
 from exportkit.proof import reference_worker, seeding
@@ -130,21 +129,28 @@ def started(job: Job, timeout: float) -> Iterator["Reference"]:
     Args:
         timeout: seconds that its start, or a run, may take.
     """
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "2"}
-    command = [sys.executable, "-P", reference_worker.__file__]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with tempfile.TemporaryFile() as log, subprocess.Popen(command, env=environment, stderr=log, **pipes) as process:
+    asked, requests = os.pipe()
+    replies, answers = os.pipe()
+    with ExitStack() as ours, tempfile.TemporaryFile() as log:
+        send, receive = (ours.enter_context(open(end, mode)) for end, mode in ((requests, "wb"), (replies, "rb")))
+        with open(asked, "rb") as stdin, open(answers, "wb") as stdout:
+            process = workers.start(reference_worker, stdin, stdout, log)
         try:
-            yield Reference(process, log, job, timeout)
+            yield Reference(process, send, receive, log, job, timeout)
         finally:
             process.kill()
+            process.wait()
+            with suppress(BrokenPipeError):
+                send.close()
 
 
 class Reference:
     """A training graph in a process; `started` makes one."""
 
-    def __init__(self, process: subprocess.Popen, log: IO[bytes], job: Job, timeout: float):
-        self._process, self._log, self._timeout = process, log, timeout
+    def __init__(
+        self, process: workers.Process, requests: IO[bytes], replies: IO[bytes], log: IO[bytes], job: Job, timeout: float
+    ):
+        self._process, self._requests, self._replies, self._log, self._timeout = process, requests, replies, log, timeout
         self._send(job.message())
 
     def start(self) -> Refusal | None:
@@ -165,15 +171,15 @@ class Reference:
 
     def _send(self, message: Any) -> None:
         with suppress(BrokenPipeError):  # where it has died, that is told when its answer is missed
-            pickle.dump(message, self._process.stdin, protocol=5)
-            self._process.stdin.flush()
+            pickle.dump(message, self._requests, protocol=5)
+            self._requests.flush()
 
     def _receive(self, stage: str) -> tuple[Any, str | None]:
         late = threading.Event()
         timer = threading.Timer(self._timeout, lambda: (late.set(), self._process.kill()))
         timer.start()
         try:
-            return pickle.load(self._process.stdout)
+            return pickle.load(self._replies)
         except (EOFError, pickle.UnpicklingError):
             raise self._death(stage, late.is_set()) from None
         finally:

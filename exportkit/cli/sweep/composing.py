@@ -16,20 +16,19 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import Generic, TypeVar
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from exportkit.cli.sweep.templates import TemplateLoader
 from exportkit.errors import EnvironmentFailed, ExportKitError, Problem
 
 T = TypeVar("T")
-ALONE = 4  # so many jobs are composed before processes would have started
+ENOUGH = 4  # jobs that are worth a process: fewer are composed before it would have started
 BATCH = 4  # jobs handed to a process at once: large enough for a cheap pipe, small enough that all end together
 
 
@@ -95,7 +94,7 @@ def compose_all(
         EnvironmentFailed: a process died.
     """
     composer = _Composer(TemplateLoader(loader.get_search_path()), master, jobs, look, tell)
-    processes = min(n_jobs or len(os.sched_getaffinity(0)), len(jobs) // ALONE)
+    processes = min(n_jobs or len(os.sched_getaffinity(0)), len(jobs) // ENOUGH)
     if processes < 2:
         yield from map(composer.compose, range(len(jobs)))
     else:
@@ -140,16 +139,17 @@ class _Composer(Generic[T]):
 
 @contextmanager
 def _job(config: DictConfig) -> Iterator[DictConfig]:
-    """What a job is called with, and the surroundings in which it will read it; `config` is used up."""
+    """What a job is called with, and HydraConfig as it will be then; `config` is used up."""
     current = HydraConfig.instance()
     before, current.cfg = current.cfg, config
     try:
-        place = Path(str(config.hydra.sweep.dir), str(config.hydra.sweep.subdir))
-        with read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
-            config.hydra.runtime.output_dir = str(place.absolute())
-        current.set_config(config)
+        hydra = config.hydra
+        with read_write(hydra.runtime), open_dict(hydra.runtime):
+            hydra.runtime.output_dir = os.path.abspath(os.path.join(str(hydra.sweep.dir), str(hydra.sweep.subdir)))
         with read_write(config), open_dict(config):
             del config["hydra"]
+        OmegaConf.set_readonly(hydra, True)
+        current.cfg = DictConfig({"hydra": hydra}, flags={"no_deepcopy_set_nodes": True})
         yield config
     finally:
         current.cfg = before
@@ -229,7 +229,6 @@ def _died(process: BaseProcess, numbers: Sequence[int]) -> EnvironmentFailed:
     process.join()
     code = process.exitcode or 0
     end = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-    jobs = f"job {numbers[0]}" if len(numbers) == 1 else f"jobs {numbers[0]} to {numbers[-1]}"
-    return EnvironmentFailed(
-        Problem(jobs, f"the process that composed them {end}", "choose a smaller hydra.launcher.n_jobs if memory ran out")
-    )
+    where = f"one of jobs {', '.join(map(str, numbers))}" if len(numbers) > 1 else f"job {numbers[0]}"
+    do = "choose a smaller hydra.launcher.n_jobs if memory ran out"
+    return EnvironmentFailed(Problem(where, f"the process that composed it {end}", do))
