@@ -21,12 +21,12 @@ def import_tensorflow() -> None:
         EnvironmentFailed: the import fails.
     """
     preload_tensorflow()
-    with quiet():
+    with _refusal(), quiet():
         sys.modules["tensorflow"].config.list_physical_devices()  # a missing GPU is told of once, here
 
 
 def preload_tensorflow() -> None:
-    """Import TensorFlow and do no more: a process that has may still be forked. One that has listed its GPUs may not.
+    """Import TensorFlow and do no more: such a process may be forked, while one that has listed its GPUs may not.
 
     tf.compat.v1.layers, which builders of that age use, is only there with tf-keras and TF_USE_LEGACY_KERAS, read at import.
 
@@ -36,9 +36,14 @@ def preload_tensorflow() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if importlib.util.find_spec("tf_keras"):
         os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+    with _refusal(), quiet(), _uncollected(), _keras_when_used():
+        importlib.import_module("tensorflow")
+
+
+@contextmanager
+def _refusal() -> Iterator[None]:
     try:
-        with quiet(), _uncollected(), _keras_when_used():
-            importlib.import_module("tensorflow")
+        yield
     except Exception as cause:
         brief = f"{type(cause).__name__}: {' '.join(str(cause).split())}"
         raise EnvironmentFailed(Problem("tensorflow", f"cannot be imported: {brief}")) from cause

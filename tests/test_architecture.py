@@ -39,6 +39,8 @@ TABLE = {
     "fields": may("errors"),
     "references": may("errors"),
     "versions": may("errors"),
+    "lastwords": may(),
+    "processes": may("lastwords"),
     "runtime": may("errors"),
     "protos": may("errors"),
     "sstable": may("", "google_crc32c"),
@@ -48,10 +50,8 @@ TABLE = {
     "bundle": may("bundle_reader checkpoints errors protos sstable tensorbytes", "numpy"),
     "metagraph": may("errors protos", "google"),
     "native_worker": may("", "ml_dtypes numpy"),
-    "lastwords": may(),
     "workers": may(),
     "native": may("errors lastwords metagraph native_worker protos workers", "numpy"),
-    "processes": may("lastwords"),
     "binding": may("errors spec"),
     "rules": may("binding errors spec"),
     "leaves": may("binding errors fields protos spec"),
@@ -213,6 +213,7 @@ def test_every_directory_of_configs_is_packaged():
 
 def test_every_package_is_listed():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    present = {".".join(path.parent.relative_to(ROOT).parts) for path in PACKAGE.rglob("__init__.py")}
-    placed = {name: place.replace("/", ".") for name, place in project["package-dir"].items()}
-    assert present <= {placed.get(name, name) for name in project["packages"]}
+    places = {place: name for name, place in project["package-dir"].items()}
+    directories = [path.parent.relative_to(ROOT) for path in PACKAGE.rglob("__init__.py")]
+    present = {places.get(str(directory), ".".join(directory.parts)) for directory in directories}
+    assert present == {name for name in project["packages"] if not name.startswith("exportkit.conf")}

@@ -436,7 +436,7 @@ def test_a_sweep_runs_all_jobs_and_says_what_became_of_each(run, here):
     assert not (here / "multirun").exists()
 
 
-def test_a_job_that_died_is_in_the_table(here, run, monkeypatch):
+def test_a_job_that_left_no_record_is_in_the_table(here, run, monkeypatch):
     monkeypatch.setattr("exportkit.cli.sweep.records.record", lambda report, seconds: None)
     told = run("-m", "model=mnist_mlp", "hydra/launcher=basic")
     assert told.code == 1

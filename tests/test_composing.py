@@ -3,6 +3,7 @@
 import os
 import pickle
 import signal
+import threading
 from dataclasses import dataclass, field, fields
 from enum import Enum
 from multiprocessing import active_children
@@ -279,6 +280,17 @@ def compositions(monkeypatch):
     return counted
 
 
+@pytest.fixture
+def a_thread():
+    """The parent has one, as it has under a live view: Python 3.12 warns of forks then."""
+    done = threading.Event()
+    thread = threading.Thread(target=done.wait)
+    thread.start()
+    yield
+    done.set()
+    thread.join()
+
+
 def test_what_jobs_share_is_composed_once(sweep, compositions):
     loader, master = sweep("model=a,b", "version=1,2")
     compositions.merged.clear()
@@ -289,7 +301,7 @@ def test_what_jobs_share_is_composed_once(sweep, compositions):
     assert compositions.lists == 2
 
 
-def test_processes_compose_what_one_does(sweep):
+def test_processes_compose_what_one_does(sweep, a_thread):
     loader, master = sweep("model=a,b", "version=1,2")
     jobs = [[f"model={model}", f"version={version}"] for model in ("a", "b", "nope") for version in range(7)]
 
@@ -307,6 +319,13 @@ def test_processes_compose_what_one_does(sweep):
         assert bool(one.config) == bool(other.config) == (one.number < 14)
         assert not one.config or anatomy(pickle.loads(one.config)) == anatomy(pickle.loads(other.config))
     assert active_children() == []
+
+
+def test_what_templates_do_not_manage_is_hydras(sweep, monkeypatch):
+    loader, master = sweep("model=a,b", "version=1,2")
+    monkeypatch.setattr(TemplateLoader, "_begun", lambda self, key, defaults: None)
+    for job, overrides in zip(all_of(loader, master, TWO_AXES), TWO_AXES, strict=True):
+        assert anatomy(pickle.loads(job.config)) == anatomy(as_hydra_launches(loader, master, job.number, overrides))
 
 
 def test_every_job_that_cannot_be_composed_is_told(sweep):
@@ -349,6 +368,17 @@ def test_a_process_that_dies_is_told(sweep, capfd, name):
     )
     assert active_children() == []
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_process_that_dies_between_its_jobs_is_told(sweep):
+    loader, master = sweep("model=a,b")
+    jobs = compose_all(loader, master, [["model=a"]] * 40, lambda *_: None, hydra_app.refusal, n_jobs=2)
+    assert next(jobs).number == 0
+    for process in active_children():
+        process.kill()
+        process.join()
+    with pytest.raises(EnvironmentFailed, match="the process that composed it was killed by SIGKILL"):
+        list(jobs)
 
 
 def test_processes_end_quietly_when_nobody_waits_any_more(sweep, capfd):

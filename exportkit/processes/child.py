@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -32,8 +32,7 @@ class Surroundings:
 
     environment: Mapping[str, str]
     scratch: Path  # the task's own, with `temporary` inside
-    log: Path | None
-    output: tuple[Connection, Connection] | None  # stdout and stderr of the parent, where there is no log
+    output: Sequence[Connection]  # what stdout and stderr shall be
 
     @property
     def temporary(self) -> Path:
@@ -55,23 +54,26 @@ def inside() -> bool:
 def main(surroundings: Surroundings, parent: Connection, task: bytes) -> None:
     """Run a pickled task: function and arguments. What it returns, or why it did not, is left in its scratch directory."""
     global _parent
+    gone = multiprocessing.parent_process().sentinel
+    if wait([gone], timeout=0):
+        return
     os.setsid()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with, args=(gone,), daemon=True).start()
     _become(surroundings)
     _parent = parent
     _leave(surroundings.scratch / VALUE, _outcome(task))
 
 
-def _end_with_parent() -> None:
+def _end_with(parent: int) -> None:
     """Kill this process, and what it started, as soon as the parent is gone, however that ended."""
-    wait([multiprocessing.parent_process().sentinel])
+    wait([parent])
     os.killpg(0, signal.SIGKILL)
 
 
 def _become(surroundings: Surroundings) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
-    _redirect(surroundings)
+    _redirect(surroundings.output)
     faulthandler.enable()
     os.environ.clear()
     os.environ.update(surroundings.environment, TMPDIR=str(surroundings.temporary))
@@ -80,17 +82,10 @@ def _become(surroundings: Surroundings) -> None:
         numpy.random.seed()  # all forks would draw the same numbers
 
 
-def _redirect(surroundings: Surroundings) -> None:
-    if surroundings.log is None:
-        for number, output in zip((1, 2), surroundings.output, strict=True):
-            os.dup2(output.fileno(), number)
-            output.close()
-        return
-    surroundings.log.parent.mkdir(parents=True, exist_ok=True)
-    log = os.open(surroundings.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-    for number in (1, 2):
-        os.dup2(log, number)
-    os.close(log)
+def _redirect(output: Sequence[Connection]) -> None:
+    for number, connection in zip((1, 2), output, strict=True):
+        os.dup2(connection.fileno(), number)
+        connection.close()
     sys.stdout.reconfigure(line_buffering=True)  # what is in a buffer dies with the process
 
 

@@ -15,12 +15,13 @@ from pathlib import Path
 
 from exportkit.lastwords import last_words
 from exportkit.processes import server
-from exportkit.processes.child import VALUE, Surroundings, brief
+from exportkit.processes.child import VALUE, brief
 from exportkit.processes.events import Died, Ended, Event, Started, Task, Told
 from exportkit.processes.scratch import scratch
 
 _LOST = 255  # what multiprocessing says of a process whose server is gone; it may also be the process's own exit code
 _LOST_SERVER = "lost the process that had started it, which was killed, most often for want of memory"
+_LOST_START = "the process that starts the others died, and did so again when it was started anew"
 _PATIENCE = 5.0  # seconds that a killed process may take to be gone
 _ENDLESS = float("inf")
 
@@ -179,10 +180,11 @@ class _Runner:
         place = self._room / str(task.number)
         begun = time.monotonic()
         try:
-            process, told = _process(task, place, self._preload)
+            process, told = server.start(task, place, self._preload)
         except Exception as error:
             shutil.rmtree(place, ignore_errors=True)
-            return Died(task.number, f"could not be started: {brief(error)}", time.monotonic() - begun)
+            cause = _LOST_START if isinstance(error, EOFError | ConnectionError) else brief(error)
+            return Died(task.number, f"could not be started: {cause}", time.monotonic() - begun)
         now = time.monotonic()
         self._running.append(_Running(task, process, told, place, now, now + self._timeout))
         return Started(task.number)
@@ -202,11 +204,3 @@ class _Runner:
             if running.process.sentinel in ready or late:
                 self._running.remove(running)
                 yield running.end(timed_out=late and running.process.sentinel not in ready)
-
-
-def _process(task: Task, place: Path, preload: Sequence[str]) -> tuple[BaseProcess, Connection]:
-    """Start a task's process; what it tells comes out of the connection."""
-    content = pickle.dumps((task.function, task.arguments))
-    surroundings = Surroundings(dict(os.environ), place, task.log and task.log.absolute(), None)
-    surroundings.temporary.mkdir(parents=True)
-    return server.start(surroundings, content, preload)

@@ -5,69 +5,94 @@ It lives as long as this process. One that died is started again.
 
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import types
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 
 from exportkit.processes import child
+from exportkit.processes.child import Surroundings
+from exportkit.processes.events import Task
 
 _context = multiprocessing.get_context("forkserver")
 
 
-def start(surroundings: child.Surroundings, task: bytes, preload: Sequence[str]) -> tuple[BaseProcess, Connection]:
-    """Fork a process for a task, starting the server where there is none.
+def start(task: Task, scratch: Path, preload: Sequence[str]) -> tuple[BaseProcess, Connection]:
+    """Fork a task's process, starting the server where there is none; what the task tells comes out of the connection.
+
+    Args:
+        scratch: the task's own directory, to be made.
+        preload: what the server imports, if this starts it.
 
     Raises:
-        OSError, EOFError: there is no server, and none could be started.
+        Exception: the task cannot be pickled, its log cannot be written.
+        EOFError, ConnectionError: the server died, and did so again when it was started anew.
     """
+    content = pickle.dumps((task.function, task.arguments))
     _context.set_forkserver_preload(list(preload))
-    try:
-        return _forked(surroundings, task)
-    except (OSError, EOFError):  # the server died
-        return _forked(surroundings, task)
-
-
-def _forked(surroundings: child.Surroundings, task: bytes) -> tuple[BaseProcess, Connection]:
-    with _apart():
-        forkserver.ensure_running()
     with ExitStack() as ours:
-        reader, writer = _context.Pipe(duplex=False)
-        ours.enter_context(writer)
-        if surroundings.log is None:
-            output = tuple(ours.enter_context(Connection(os.dup(number), readable=False)) for number in (1, 2))
-            surroundings = replace(surroundings, output=output)
-        process = _context.Process(target=child.main, args=(surroundings, writer, task))
+        output = [ours.enter_context(Connection(number, readable=False)) for number in _output(task.log)]
+        surroundings = Surroundings(dict(os.environ), scratch, output)
+        surroundings.temporary.mkdir(parents=True)
         try:
-            with _as_others_know():
-                process.start()
-        except BaseException:
-            reader.close()
-            raise
+            return _forked(surroundings, content)
+        except (EOFError, ConnectionError):
+            return _forked(surroundings, content)
+
+
+def _output(log: Path | None) -> tuple[int, int]:
+    """Open what a task's stdout and stderr shall be: its log, or this process's own."""
+    if log is None:
+        return os.dup(1), os.dup(2)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    return out, os.dup(out)
+
+
+def _forked(surroundings: Surroundings, content: bytes) -> tuple[BaseProcess, Connection]:
+    _ensure_running()
+    reader, writer = _context.Pipe(duplex=False)
+    process = _context.Process(target=child.main, args=(surroundings, writer, content))
+    try:
+        with writer, _as_others_know():
+            process.start()
+    except BaseException:
+        reader.close()
+        raise
     return process, reader
+
+
+def _ensure_running() -> None:
+    """Start the server, where it is not running, such that a Ctrl-C is not for it: it is this process that answers one."""
+    with _apart():
+        resource_tracker.ensure_running()  # which the server would start, and that lets all signals in again
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            forkserver.ensure_running()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 @contextmanager
 def _apart() -> Iterator[None]:
-    """What the server inherits: no working directory to import from, in which the user's modules are, and no Ctrl-C."""
+    """Without the working directory to import from: there are the user's modules."""
     here = os.getcwd()
-    environment, path = dict(os.environ), sys.path[:]
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    elsewhere = [entry for entry in environment.get("PYTHONPATH", "").split(os.pathsep) if entry not in ("", here)]
+    path, before = sys.path[:], {name: os.environ.get(name) for name in ("PYTHONPATH", "PYTHONSAFEPATH")}
+    elsewhere = [entry for entry in (before["PYTHONPATH"] or "").split(os.pathsep) if entry not in ("", here)]
     try:
-        os.environ.update(PYTHONSAFEPATH="1", PYTHONPATH=os.pathsep.join(elsewhere))
+        os.environ.update(PYTHONPATH=os.pathsep.join(elsewhere), PYTHONSAFEPATH="1")
         sys.path[:] = [entry for entry in path if entry not in ("", here)]
         yield
     finally:
         sys.path[:] = path
-        os.environ.clear()
-        os.environ.update(environment)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
 @contextmanager

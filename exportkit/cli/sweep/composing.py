@@ -11,7 +11,7 @@ import signal
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
@@ -93,7 +93,7 @@ def compose_all(
     Raises:
         EnvironmentFailed: a process died.
     """
-    composer = _Composer(TemplateLoader(loader.get_search_path()), master, jobs, look, tell)
+    composer = _Composer(loader, TemplateLoader(loader.get_search_path()), master, jobs, look, tell)
     processes = min(n_jobs or len(os.sched_getaffinity(0)), len(jobs) // ENOUGH)
     if processes < 2:
         yield from map(composer.compose, range(len(jobs)))
@@ -103,7 +103,8 @@ def compose_all(
 
 @dataclass(frozen=True)
 class _Composer(Generic[T]):
-    loader: TemplateLoader
+    loader: ConfigLoader
+    templates: TemplateLoader
     master: DictConfig
     jobs: Sequence[Sequence[str]]
     look: Callable[[int, DictConfig], T]
@@ -112,7 +113,7 @@ class _Composer(Generic[T]):
     def compose(self, number: int) -> Composed[T]:
         overrides, config = self.jobs[number], b""
         try:
-            composed = self.loader.load_sweep_config(self.master, list(overrides))
+            composed = self._composed(list(overrides))
             with open_dict(composed):
                 composed.hydra.job.id = composed.hydra.job.num = number
             config = pickle.dumps(composed, pickle.HIGHEST_PROTOCOL)
@@ -121,12 +122,18 @@ class _Composer(Generic[T]):
         except Exception as error:
             return Composed(number, overrides, config, error=self.tell(error))
 
+    def _composed(self, overrides: list[str]) -> DictConfig:
+        """From a template; what that does not manage is Hydra's, to compose or to refuse."""
+        with suppress(Exception):
+            return self.templates.load_sweep_config(self.master, overrides)
+        return self.loader.load_sweep_config(self.master, overrides)
+
     def shares(self, count: int) -> list[deque[int]]:
         """The numbers for each of so many processes: jobs of one template go to the same, unless that were too many."""
         groups: dict[object, list[int]] = {}
         most = -(-len(self.jobs) // count)
         for number, overrides in enumerate(self.jobs):
-            key = self.loader.choices(self.master, overrides)
+            key = self.templates.choices(self.master, overrides)
             part = 0
             while len(groups.setdefault((key, part), [])) == most:
                 part += 1
@@ -176,7 +183,8 @@ def _in_parallel(composer: _Composer[T], count: int) -> Iterator[Composed[T]]:
             share, take = (own, own.popleft) if own else (longest := max(shares, key=len), longest.pop)
             given[connection] = sorted(take() for _ in range(min(BATCH, len(share))))
             if given[connection]:
-                connection.send(given[connection])
+                with suppress(BrokenPipeError, ConnectionResetError):  # it died while it had nothing to do: told by its end
+                    connection.send(given[connection])
 
         for connection in processes:
             give(connection)

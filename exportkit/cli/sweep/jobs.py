@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobRuntime, JobStatus, configure_log, filter_overrides, run_job, setup_globals
 from hydra.types import HydraContext
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.basecontainer import BaseContainer
 
 from exportkit import processes
@@ -84,11 +84,11 @@ def _output_directory(config: DictConfig) -> Path:
 
 
 def _died(context: HydraContext, config: DictConfig, died: Died) -> JobReturn:
-    """What Hydra is to know of a job whose process died; callbacks hear of its end here, for it could not tell them."""
+    """What Hydra is to know of a job whose process died; callbacks hear of its end here, for the job could not tell them."""
     timeout = " (hydra.launcher.timeout)" if died.timed_out else ""
     text = "; ".join(filter(None, [f"{died.reason}{timeout}", died.words]))
     hidden = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
-    with open_dict(config):
+    with read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
         config.hydra.runtime.output_dir = str(_output_directory(config))
     failed = JobReturn(
         overrides=OmegaConf.to_container(config.hydra.overrides.task),
@@ -153,7 +153,7 @@ def _known_resolvers() -> set[str]:
 
 
 def _dumped(shared: _Shared) -> bytes:
-    """`shared`, pickled; what has no name to be imported by (a closure, what stands in the main script), with cloudpickle.
+    """`shared`, pickled; with cloudpickle where something has no name to import it by: a closure, a resolver, the main script.
 
     Raises:
         EnvironmentFailed: it takes cloudpickle, which is not installed.

@@ -72,10 +72,10 @@ class TemplateLoader(ConfigLoaderImpl):
             return ()
 
     def _parse_overrides_and_create_caching_repo(
-        self, config_name: str | None, overrides: Sequence[str]
+        self, config_name: str | None, overrides: Sequence[str], parsed_overrides: list[Override] | None = None
     ) -> tuple[list[Override], Repository]:
-        parsed = [self._parsed(text) for text in overrides]
-        paths = [override for override in parsed if override.get_key_element() == "hydra.searchpath"]
+        parsed = parsed_overrides or [self._parsed(text) for text in overrides]  # Hydra 1.4 may have parsed them
+        paths = [override for override in parsed if "searchpath" in override.key_or_group]
         key = (config_name, *(override.input_line for override in paths))
         if key not in self._repositories:
             repository = Repository(self.repository)
@@ -127,8 +127,10 @@ def _remembered_list(repo: Repository, config_name: str | None, overrides_list: 
 
 def _seeing(function: Any, **names: Any) -> FunctionType:
     """The same function, for which some names of its module stand for something else."""
-    code, scope = function.__code__, {**function.__globals__, **names}
-    return FunctionType(code, scope, function.__name__, function.__defaults__, function.__closure__)
+    scope = {**function.__globals__, **names}
+    made = FunctionType(function.__code__, scope, function.__name__, function.__defaults__, function.__closure__)
+    made.__kwdefaults__ = function.__kwdefaults__
+    return made
 
 
 TemplateLoader._load_configuration_impl = _seeing(

@@ -1,0 +1,103 @@
+"""A sweep killed in the middle, again and again: what it leaves, and whether the next one completes it.
+
+``python benchmarks/sweep_killed.py [--times 20] [--models 6]`` trains the digits example and sweeps over a fleet of copies.
+Each time the whole fleet is new; the sweep is killed (SIGKILL) at a random moment, once alone, once with all its processes;
+then the same command runs to its end. After the kill no version may be half-written; after the rerun every model has exactly
+one whole version, and nothing is left over.
+"""
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import harness
+import sweep
+
+from exportkit.evidence import verify_version
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Sweeps that are killed, and started again.")
+    parser.add_argument("--times", type=int, default=20)
+    parser.add_argument("--models", type=int, default=6)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--directory", type=Path, help="where to work (default: the system's temporary directory)")
+    chosen = parser.parse_args(arguments)
+    moments = random.Random(chosen.seed)
+    with harness.workplace(chosen.directory) as cwd:
+        harness.show(harness.setting(cwd))
+        names = sweep.fleet(cwd, chosen.models)
+        whole = timed(cwd, names)
+        rows = [one(cwd, names, moments.uniform(0.05, 1.0) * whole, alone=bool(n % 2)) for n in range(chosen.times)]
+        columns = ("", "killed after s", "whole versions", "left in staging", "rerun s", "unchanged", "exported", "wrong")
+        harness.table(f"{chosen.models} models, killed {chosen.times} times; a sweep takes {whole:.1f} s", columns, rows)
+        wrong = sum(int(row[-1]) for row in rows)
+        harness.show(f"{chosen.times - wrong} of {chosen.times} reruns completed; {harness.setting(cwd)}")
+
+
+def timed(cwd: Path, names: Sequence[str]) -> float:
+    started = time.monotonic()
+    subprocess.run(command(names), cwd=cwd, check=True, capture_output=True)
+    return time.monotonic() - started
+
+
+def command(names: Sequence[str]) -> list[str]:
+    return [sys.executable, "-m", "exportkit", "-m", f"model={','.join(names)}"]
+
+
+def one(cwd: Path, names: Sequence[str], seconds: float, alone: bool) -> list[str]:
+    """Kill a sweep over a new fleet after so many seconds, and run it again."""
+    for leftover in ("exports", ".exportkit"):
+        shutil.rmtree(cwd / leftover, ignore_errors=True)
+    scratch = cwd / "scratch"
+    scratch.mkdir(exist_ok=True)
+    environment = {**os.environ, "TMPDIR": str(scratch)}
+    killed = subprocess.Popen(
+        command(names), cwd=cwd, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    time.sleep(seconds)
+    (os.kill if alone else os.killpg)(killed.pid, signal.SIGKILL)
+    killed.wait()
+    time.sleep(2)  # what it started ends by itself within that
+    whole, broken = versions(cwd)
+    staged = len(list((cwd / "exports").glob("*/.*.staging")))
+    again = subprocess.run(command(names), cwd=cwd, env=environment, capture_output=True, text=True)
+    wrong = problems(cwd, names, again, broken, scratch)
+    for problem in wrong:
+        harness.show(f"wrong: {problem}")
+    counts = [again.stdout.count(f"  {status} ") for status in ("unchanged", "exported")]
+    took = again.stdout.rpartition(" in ")[2].split(" s")[0]
+    label = "the sweep alone" if alone else "all processes"
+    return [label, f"{seconds:.1f}", str(whole), str(staged), took, *map(str, counts), str(int(bool(wrong)))]
+
+
+def versions(cwd: Path) -> tuple[int, list[str]]:
+    """How many versions there are, and what is wrong with them."""
+    found = [path for path in (cwd / "exports").glob("*/*") if path.name.isdecimal()]
+    wrong = [f"{path}: {f}" for path in found for f in verify_version(path, run=False) if f.passed is False]
+    return len(found), wrong
+
+
+def problems(
+    cwd: Path, names: Sequence[str], again: subprocess.CompletedProcess, broken: list[str], scratch: Path
+) -> list[str]:
+    """What is not as it has to be after the rerun."""
+    found = list(broken)
+    if again.returncode:
+        found.append(f"the rerun ended with {again.returncode}: {again.stdout}{again.stderr}")
+    there = {name: sorted(os.listdir(cwd / "exports" / name)) for name in names if (cwd / "exports" / name).is_dir()}
+    found += [f"{name} has {there.get(name)}" for name in names if there.get(name) != ["1"]]
+    found += versions(cwd)[1]
+    found += [f"left in TMPDIR: {path.name}" for path in scratch.glob("exportkit*")]
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""What the tests of processes run in them, importable by a child: functions, and whole programs."""
+
+import atexit
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from exportkit.processes import inside, tell
+
+
+def add(one, other):
+    return one + other
+
+
+def abort():
+    print("said before", flush=True)
+    os.abort()
+
+
+def killed():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def leave(code):
+    sys.exit(code)
+
+
+def leave_at_once(code):
+    os._exit(code)
+
+
+def fail():
+    raise ValueError("no\ngood")
+
+
+class Unreadable:
+    """Can be pickled, and not be read."""
+
+    def __reduce__(self):
+        return int, ("x",)
+
+
+class Unpicklable:
+    def __reduce__(self):
+        raise TypeError("mine alone")
+
+
+def unpicklable():
+    return Unpicklable()
+
+
+def unreadable():
+    return Unreadable()
+
+
+def sleep_with_child(place):
+    """Leave the ids of this process and of its child in `place`, and stay."""
+    sleeping = subprocess.Popen(["sleep", "600"])
+    Path(place, f"{os.getpid()}-{sleeping.pid}").touch()
+    sleeping.wait()
+
+
+def leave_a_child(place):
+    Path(place, str(subprocess.Popen(["sleep", "600"]).pid)).touch()
+
+
+def speak(text):
+    """To both streams, by Python, by C and by a child."""
+    print(f"{text} on stdout")
+    print(f"{text} on stderr", file=sys.stderr)
+    sys.stdout.flush()
+    os.write(1, f"{text} raw\n".encode())
+    subprocess.run(["echo", f"{text} of a child"], check=True)
+
+
+def tell_stages():
+    tell("build")
+    tell("ü" * 3000)
+    return inside()
+
+
+def show_progress():
+    from exportkit.cli.progress import progress
+
+    with progress("digits") as stage:
+        stage("build")
+
+
+def change_state():
+    """Change whatever a process has."""
+    import tensorflow as tf
+
+    tf.compat.v1.disable_eager_execution()
+    os.environ["CHANGED"] = "yes"
+    os.chdir("/")
+    sys.path.insert(0, "/changed")
+    sys.modules["changed"] = sys
+
+
+def state():
+    import tensorflow as tf
+
+    return tf.executing_eagerly(), os.environ.get("CHANGED"), os.getcwd(), "/changed" in sys.path, "changed" in sys.modules
+
+
+def run_session(value):
+    """One session and one eager operation."""
+    import tensorflow as tf
+
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        doubled = int(session.run(tf.constant(value) * 2))
+    return doubled + int(tf.constant(value))
+
+
+def temporary():
+    import tempfile
+
+    (Path(tempfile.gettempdir()) / "left").touch()
+    return tempfile.gettempdir()
+
+
+def draws():
+    import numpy
+
+    return random.random(), numpy.random.random()
+
+
+def stay(seconds):
+    """Stay for a while; when that began and ended."""
+    begun = time.time()
+    time.sleep(seconds)
+    return begun, time.time()
+
+
+def threaded():
+    """Leave threads and hooks behind."""
+    threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
+    atexit.register(time.sleep, 600)
+    return "done"
+
+
+def server():
+    """The id of the process that this one was forked from."""
+    return os.getppid()
+
+
+def kill_server():
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(600)

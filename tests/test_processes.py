@@ -1,0 +1,348 @@
+"""Tasks in processes of their own: each death is one task's, and nothing of a task is left."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+from contextlib import closing
+from pathlib import Path
+
+import processlab as lab
+import pytest
+
+from exportkit import processes
+from exportkit.processes import Died, Ended, Started, Task, Told, run
+from exportkit.processes.scratch import PREFIX, scratch, sweep
+
+PRELOAD = ("exportkit.cli.sweep.preload",)
+
+
+@pytest.fixture(autouse=True)
+def temporary(tmp_path, monkeypatch):
+    """Directories for temporary files below the test's own."""
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    yield tmp_path / "tmp"
+    assert list((tmp_path / "tmp").glob(f"{PREFIX}*")) == []
+
+
+def came(*functions, timeout=None, n_jobs=2, log=None):
+    """What became of calls, in their order: a value, or why there is none."""
+    calls = [call if isinstance(call, tuple) else (call,) for call in functions]
+    tasks = [Task(n, call[0], call[1:], log and log / f"{n}.log") for n, call in enumerate(calls)]
+    ends = [event for event in run(tasks, n_jobs, timeout, PRELOAD) if isinstance(event, Ended | Died)]
+    return [end.value if isinstance(end, Ended) else str(end) for end in sorted(ends, key=lambda end: end.number)]
+
+
+def is_gone(pid):
+    """Whether a process has ended; whether its parent has asked is another matter."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def until(condition, seconds=20):
+    limit = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < limit, "did not come to pass"
+        time.sleep(0.02)
+    return found
+
+
+def pids(place):
+    return [int(pid) for path in place.iterdir() for pid in path.name.split("-")]
+
+
+def test_a_task_starts_tells_and_ends():
+    events = list(run([Task(7, lab.tell_stages)], preload=PRELOAD))
+    assert events[:3] == [Started(7), Told(7, "build"), Told(7, "ü" * 500)]
+    assert (events[3].number, events[3].value, len(events)) == (7, True, 4)
+    assert 0 < events[3].seconds < 10
+
+
+def test_the_stages_of_an_export_are_told(capfd):
+    events = list(run([Task(0, lab.show_progress)], preload=PRELOAD))
+    assert events[1] == Told(0, "build")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_is_told_outside_of_a_task_is_told_to_nobody():
+    processes.tell("build")
+    assert not processes.inside()
+
+
+def test_each_death_is_one_tasks():
+    assert came(
+        (lab.add, 1, 2),
+        lab.abort,
+        lab.killed,
+        (lab.leave, 3),
+        (lab.leave, None),
+        (lab.leave_at_once, 255),
+        lab.fail,
+        (lab.add, 3, 4),
+    ) == [
+        3,
+        "died of SIGABRT",
+        "was killed (SIGKILL), most often for want of memory",
+        "ended with exit code 3",
+        "ended with exit code 0",
+        "ended with exit code 255",
+        "ValueError: no good",
+        7,
+    ]
+
+
+def test_a_death_is_told_with_its_last_words(tmp_path):
+    assert came(lab.abort, lab.killed, log=tmp_path) == [
+        "died of SIGABRT; its last line: said before; all of them: 0.log",
+        "was killed (SIGKILL), most often for want of memory",
+    ]
+    assert "in abort" in (tmp_path / "0.log").read_text()
+
+
+def test_a_value_that_cannot_be_handed_over_is_its_tasks_failure():
+    assert came(lab.unpicklable, lab.unreadable, (lab.add, 1, 1)) == [
+        "its value cannot be pickled: TypeError: mine alone",
+        "its value cannot be read: ValueError: invalid literal for int() with base 10: 'x'",
+        2,
+    ]
+
+
+def test_a_task_that_cannot_be_handed_over_has_not_started():
+    first, second, third = run([Task(0, len, (lab.Unpicklable(),)), Task(1, lab.add, (1, 1))], 1, preload=PRELOAD)
+    assert str(first) == "could not be started: TypeError: mine alone"
+    assert (second, third.value) == (Started(1), 2)
+
+
+def test_a_task_whose_log_cannot_be_written_has_not_started(tmp_path):
+    (tmp_path / "logs").touch()
+    (died,) = came((lab.add, 1, 1), log=tmp_path / "logs")
+    assert died == f"could not be started: FileExistsError: [Errno 17] File exists: '{tmp_path / 'logs'}'"
+
+
+def test_too_long_is_told_and_kills_all_that_was_started(tmp_path):
+    (tmp_path / "pids").mkdir()
+    died, added = came((lab.sleep_with_child, tmp_path / "pids"), (lab.add, 1, 1), timeout=1.5)
+    assert (died, added) == ("took longer than 1.5 s", 2)
+    (both,) = [pids(tmp_path / "pids")]
+    assert len(both) == 2
+    until(lambda: all(map(is_gone, both)))
+
+
+def test_nothing_that_a_task_started_outlives_it(tmp_path):
+    (tmp_path / "pids").mkdir()
+    assert came((lab.leave_a_child, tmp_path / "pids")) == [None]
+    until(lambda: all(map(is_gone, pids(tmp_path / "pids"))))
+
+
+def test_all_that_is_written_goes_to_the_log(tmp_path, capfd):
+    came((lab.speak, "one"), (lab.speak, "two"), log=tmp_path / "logs")
+    lines = ["one on stdout", "one on stderr", "one raw", "one of a child"]
+    assert (tmp_path / "logs/0.log").read_text().splitlines() == lines
+    assert capfd.readouterr() == ("", "")
+
+
+def test_without_a_log_it_goes_where_this_process_writes(capfd):
+    came((lab.speak, "one"))
+    assert capfd.readouterr() == ("one on stdout\none raw\none of a child\n", "one on stderr\n")
+
+
+def test_no_state_reaches_the_next_task(tmp_path):
+    unchanged = (True, None, str(tmp_path), False, False)
+    assert came(lab.state, lab.change_state, lab.state, n_jobs=1) == [unchanged, None, unchanged]
+
+
+def test_a_task_finds_what_this_process_has_at_that_time(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.setenv("CHANGED", "here")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.syspath_prepend("/changed")
+    assert came(lab.state) == [(True, "here", str(tmp_path / "elsewhere"), True, False)]
+
+
+def test_a_module_in_the_working_directory_is_found_and_not_by_the_server(tmp_path, monkeypatch):
+    (tmp_path / "users_own.py").write_text("import os\n\ndef where(): return os.path.abspath(__file__)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    import users_own
+
+    modules = "sorted(__import__('sys').modules)"
+    where, known = came(users_own.where, (eval, modules), n_jobs=1)
+    assert where == str(tmp_path / "users_own.py")
+    assert {"tensorflow", "exportkit.savedmodel"} <= set(known)
+    assert not {"users_own", "processlab", "pytest", "_pytest", "keras"} & set(known)
+
+
+def test_a_module_that_hides_the_servers_own_is_not_seen_by_it(tmp_path):
+    (tmp_path / "numpy.py").write_text("raise SystemExit('the wrong one')\n")
+    (tmp_path / "hydra.py").write_text("raise SystemExit('the wrong one')\n")
+    program = textwrap.dedent("""
+        from exportkit.processes import Task, run
+        if __name__ == "__main__":
+            for event in run([Task(0, len, ((1, 2),))], preload=["exportkit.cli.sweep.preload"]):
+                print(event)
+    """)
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts/program.py").write_text(program)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys; sys.path.pop(0); sys.path.remove(sys.argv[1]); " + program, str(tmp_path)],
+        env=environment, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout.splitlines()[0] == "Started(number=0)", done.stderr
+    assert "value=2" in done.stdout
+    assert done.stderr == ""
+
+
+def test_temporary_files_are_a_tasks_own_and_go_with_it(temporary):
+    first, second = came(lab.temporary, lab.temporary)
+    assert first != second
+    assert Path(first).parents[2] == temporary
+    assert not Path(first).exists()
+
+
+def test_the_server_has_not_asked_for_devices():
+    """A GPU that it held would not survive the fork."""
+    context = "__import__('sys').modules['tensorflow.python.eager.context']._context"
+    assert came((eval, f"{context} is None or {context}._physical_devices is None")) == [True]
+
+
+def test_random_numbers_are_not_the_same_in_each():
+    first, second = came(lab.draws, lab.draws)
+    assert not set(first) & set(second)
+
+
+def test_no_more_run_at_a_time_than_may():
+    spans = came(*[(lab.stay, 0.3)] * 6, n_jobs=2)
+    most = max(sum(begun <= at < ended for begun, ended in spans) for at, _ in spans)
+    assert most == 2
+
+
+def test_tasks_are_taken_when_they_can_start():
+    taken = []
+
+    def tasks():
+        for number in range(4):
+            taken.append(number)
+            yield Task(number, lab.add, (number, 0))
+
+    with closing(run(tasks(), 1, preload=PRELOAD)) as events:
+        assert taken == []
+        assert next(events) == Started(0)
+        assert taken == [0]
+        assert [event.value for event in events if isinstance(event, Ended)] == [0, 1, 2, 3]
+
+
+def test_no_task_is_no_process():
+    assert list(run([], preload=PRELOAD)) == []
+
+
+def test_who_stops_listening_ends_the_tasks(tmp_path):
+    (tmp_path / "pids").mkdir()
+    with closing(run([Task(0, lab.sleep_with_child, (tmp_path / "pids",))], preload=PRELOAD)) as events:
+        assert next(events) == Started(0)
+        until(lambda: pids(tmp_path / "pids"))
+    until(lambda: all(map(is_gone, pids(tmp_path / "pids"))))
+
+
+def test_a_hundred_forks_after_the_import_of_tensorflow():
+    assert came(*[(lab.run_session, n) for n in range(100)], timeout=120) == [3 * n for n in range(100)]
+
+
+def test_a_task_that_leaves_threads_behind_ends():
+    assert came(lab.threaded, timeout=60) == ["done"]
+
+
+def test_a_server_that_was_killed_takes_its_tasks_along_and_is_started_again():
+    first, killed, second = came(lab.server, lab.kill_server, lab.server, n_jobs=1)
+    assert killed == "lost the process that had started it, which was killed, most often for want of memory"
+    assert first != second
+
+
+def test_a_server_that_cannot_start_is_told_by_each_task(tmp_path):
+    (tmp_path / "deadly.py").write_text("import os\nos.abort()\n")
+    done = program(tmp_path, 'run([Task(n, len, ("a",)) for n in range(2)], preload=["deadly"])')
+    said = done.communicate(timeout=60)[0]
+    reason = "could not be started: the process that starts the others died, and did so again when it was started anew"
+    assert said.splitlines() == [reason, reason]
+
+
+# What ends the parent
+
+
+def program(tmp_path, call):
+    """A program that prints what it hears, in a process group of its own."""
+    code = f"from exportkit.processes import Task, run\nimport processlab as lab\nfor e in {call}: print(e, flush=True)\n"
+    paths = [str(Path(lab.__file__).parent), str(tmp_path / "modules")]
+    (tmp_path / "modules").mkdir()
+    for module in tmp_path.glob("*.py"):
+        module.rename(tmp_path / "modules" / module.name)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, "-c", code], env=environment, start_new_session=True, **pipes)
+
+
+@pytest.fixture
+def sleeping(tmp_path):
+    """A program that runs two tasks, each with a child, and the ids of the four."""
+    (tmp_path / "pids").mkdir()
+    call = f"run([Task(n, lab.sleep_with_child, ({str(tmp_path / 'pids')!r},)) for n in range(2)], 2)"
+    with program(tmp_path, call) as parent:
+        until(lambda: len(pids(tmp_path / "pids")) == 4)
+        yield parent, pids(tmp_path / "pids")
+        parent.kill()
+
+
+def test_ctrl_c_ends_all(sleeping, temporary):
+    parent, tasks = sleeping
+    os.killpg(parent.pid, signal.SIGINT)
+    _, err = parent.communicate(timeout=20)
+    assert parent.returncode == -signal.SIGINT
+    assert err.count("Traceback") == 1  # its own
+    assert err.splitlines()[-1] == "KeyboardInterrupt"
+    assert all(map(is_gone, tasks))
+    assert list(temporary.glob(f"{PREFIX}*")) == []
+
+
+def test_sigterm_ends_all(sleeping, temporary):
+    parent, tasks = sleeping
+    parent.terminate()
+    assert parent.communicate(timeout=20)[1] == ""
+    assert parent.returncode == 128 + signal.SIGTERM
+    assert all(map(is_gone, tasks))
+    assert list(temporary.glob(f"{PREFIX}*")) == []
+
+
+def test_no_task_outlives_a_parent_that_was_killed(sleeping, temporary):
+    parent, tasks = sleeping
+    parent.kill()
+    until(lambda: all(map(is_gone, tasks)), seconds=3)
+    assert parent.communicate(timeout=20)[1] == ""
+    (left,) = temporary.glob(f"{PREFIX}*")
+    assert sweep(temporary) == [left]
+    assert not left.exists()
+
+
+def test_ctrl_c_while_the_server_starts_is_quiet(tmp_path, temporary):
+    (tmp_path / "slow.py").write_text("import pathlib, time\npathlib.Path('started').touch()\ntime.sleep(3)\n")
+    with program(tmp_path, 'run([Task(0, lab.stay, (0,))], preload=["slow"])') as parent:
+        until((tmp_path / "started").exists)
+        os.killpg(parent.pid, signal.SIGINT)
+        out, err = parent.communicate(timeout=20)
+    assert out == ""
+    assert (err.count("Traceback"), err.splitlines()[-1]) == (1, "KeyboardInterrupt")
+
+
+def test_what_is_held_is_not_swept(temporary):
+    with scratch() as held:
+        (temporary / f"{PREFIX}file").touch()
+        (temporary / f"{PREFIX}link").symlink_to(held)
+        assert sweep(temporary) == []
+        assert held.is_dir()
+    (temporary / f"{PREFIX}file").unlink()
+    (temporary / f"{PREFIX}link").unlink()
