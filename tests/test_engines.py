@@ -1,4 +1,4 @@
-"""Sweeps on other engines, each for real: a job that crashes fails alone, a worker that is lost loses nothing, and what is told."""
+"""Sweeps on other engines, for real: a job that crashes fails alone, a worker that is lost loses nothing, and what is told."""
 
 import fcntl
 import importlib.util
