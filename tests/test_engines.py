@@ -9,9 +9,13 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+import yaml
+from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
 
+from exportkit.cli import main
 from exportkit.cli.sweep import attempts, elsewhere, foreign, records
 from exportkit.cli.sweep.records import Job
 from exportkit.errors import EnvironmentFailed
@@ -120,6 +124,41 @@ def test_an_engine_that_gives_up_leaves_the_records_of_its_jobs(sweep, launcher)
     assert "hydra/launcher: joblib gave up: TerminatedWorkerError: " in done.err
     assert f"; {foreign.AGAIN}\n" in done.err
     assert done.err.splitlines()[-1] == f"job 1: {records.DIED}"
+
+
+# ---- presets ----
+
+
+PRESETS = {
+    "ray_cluster": {
+        "ray": {
+            "init": {"address": "auto", "object_store_memory": None, "logging_level": "warning"},
+            "remote": {"max_retries": 3},
+        }
+    },
+    "ray_local": {"ray": {"init": {"address": "local", "include_dashboard": False, "logging_level": "warning"}, "remote": {}}},
+    "slurm": {"timeout_min": 30, "cpus_per_task": 2, "mem_gb": 4, "array_parallelism": 64, "max_num_timeout": 0},
+}
+
+
+@pytest.mark.parametrize("preset", [needs(preset) for preset in PRESETS])
+def test_a_preset_is_the_engines_own_options_with_what_has_to_be_set(preset):
+    command = [sys.executable, "-m", "exportkit", "--cfg", "hydra", "-p", "hydra.launcher", f"hydra/launcher={preset}"]
+    launcher = yaml.safe_load(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert {key: launcher[key] for key in PRESETS[preset]} == PRESETS[preset]
+
+
+@pytest.mark.parametrize(("launcher", "engine", "told"), [
+    ("ray_cluster", "ray", "ray_cluster needs hydra-ray-launcher; pip install 'exportkit[ray]'"),
+    ("slurm", "submitit_slurm", "slurm needs hydra-submitit-launcher; pip install 'exportkit[submitit]'"),
+    ("submitit_local", "submitit_local", "submitit_local needs hydra-submitit-launcher; pip install 'exportkit[submitit]'"),
+    ("joblib", "joblib", "joblib needs hydra-joblib-launcher; pip install 'exportkit[joblib]'"),
+])  # fmt: skip
+def test_an_engine_that_is_not_installed_is_named_with_its_command(launcher, engine, told, monkeypatch, capsys):
+    Plugins.instance()  # from here on there are those that are installed
+    monkeypatch.delitem(ConfigStore.instance().repo["hydra"]["launcher"], f"{engine}.yaml", raising=False)
+    assert main(["plan", f"hydra/launcher={launcher}"]) == 2
+    assert capsys.readouterr().err == f"hydra/launcher: {told}\n"
 
 
 # ---- what a job does in another engine's worker ----
