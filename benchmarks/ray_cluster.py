@@ -112,7 +112,7 @@ def show(swept: dict[str, Swept], nodes: int) -> None:
             f"{one.seconds:.1f}",
             ", ".join(f"{number} {status}" for status, number in one.counts.items()),
             str(one.again),
-            ", ".join(f"{count} with {len_}" for len_, count in sorted(Counter(map(len, one.versions.values())).items())),
+            ", ".join(f"{count} with {each}" for each, count in sorted(Counter(map(len, one.versions.values())).items())),
         ]
         for way, one in swept.items()
     ]

@@ -312,6 +312,7 @@ def test_a_directory_that_cannot_be_made_is_the_machines_fault(run, here):
 
 
 def test_a_launcher_that_gives_up_leaves_the_records_of_its_jobs(run, here, monkeypatch):
+    hydra_app.HydraPlugins.instance()  # imports it once more
     from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 
     launch = BasicLauncher.launch

@@ -1,5 +1,6 @@
 """Launchers of other engines, driven from where the sweep was started: all that is known of them is Hydra's interface."""
 
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,7 @@ from exportkit.errors import EnvironmentFailed, ExportKitError, Problem, brief
 
 PERIOD = 0.5  # seconds between two looks for records
 QUIET = {"SUBMITIT_LOG_LEVEL": "ERROR"}  # or it says at each look that Slurm keeps no accounts
+COLOR = re.compile(r"\x1b\[[0-9;]*m")
 AGAIN = "end what still runs there, and start the same command again: what is done is not done twice"
 
 
@@ -38,7 +40,7 @@ def launch(launcher: Launcher, jobs: Sequence[Job], on_end: Callable[[Job], None
         except ExportKitError:
             raise
         except Exception as error:
-            what = f"{launcher.config.hydra.runtime.choices['hydra/launcher']} gave up: {brief(error)}"
+            what = f"{launcher.config.hydra.runtime.choices['hydra/launcher']} gave up: {COLOR.sub('', brief(error))}"
             raise EnvironmentFailed(Problem("hydra/launcher", what, AGAIN)) from error
         finally:
             _part()
