@@ -20,7 +20,7 @@ $(VENV)/demo: pyproject.toml | $(BIN)/python
 	touch $@
 
 $(VENV)/test: pyproject.toml $(PLUGINS:%=%/pyproject.toml) | $(BIN)/python
-	$(BIN)/pip install --quiet --editable '.[test]' $(PLUGINS:%=--editable %)
+	$(BIN)/pip install --quiet --editable '.[test]' $(PLUGINS:%=--editable '%[test]')
 	touch $@
 
 $(BIN)/python:

@@ -27,10 +27,9 @@ source: {{checkpoint: runs/{name}}}
 
 @dataclass(frozen=True)
 class Measured:
-    """The whole fleet, one way: wall seconds, processor seconds, and bytes of memory that all its processes had at once."""
+    """The whole fleet, one way: wall seconds, and bytes of memory that all its processes had at once."""
 
     seconds: float
-    busy: float
     peak: int
 
 
@@ -74,13 +73,13 @@ def by_hand(cwd: Path, names: Sequence[str], share: float) -> Measured:
     runs = [
         harness.script("by_hand_digits.py", f"runs/{name}", "data/labels.txt", f"by_hand/{name}", cwd=cwd) for name in names
     ]
-    return Measured(share * sum(r.seconds for r in runs), share * sum(r.busy for r in runs), max(r.peak for r in runs))
+    return Measured(share * sum(r.seconds for r in runs), max(r.peak for r in runs))
 
 
 def by_sweep(cwd: Path, names: Sequence[str], exports: str, *overrides: str) -> Measured:
     command = ["-m", "exportkit", "-m", f"model={','.join(names)}", f"export_dir={exports}/${{name}}", *overrides]
     done: Run = harness.run_tree([sys.executable, *command], cwd)
-    return Measured(done.seconds, done.busy, done.peak)
+    return Measured(done.seconds, done.peak)
 
 
 def show(measured: dict[str, Measured], models: int, scripts: int) -> None:
@@ -91,14 +90,13 @@ def show(measured: dict[str, Measured], models: int, scripts: int) -> None:
             way,
             f"{one.seconds:.1f}",
             f"{one.seconds / models:.3f}",
-            f"{one.busy / models:.3f}",
             f"{script / one.seconds:.1f}",
             f"{one.peak / 1e6:.0f}",
         ]
         for way, one in measured.items()
     ]
     title = f"{models} small models" + (f"; of the scripts {scripts} were run" if scripts < models else "")
-    columns = ("", "seconds", "per model", "busy per model", "times as fast", "peak MB")
+    columns = ("", "seconds", "per model", "times as fast", "peak MB")
     harness.table(title, columns, rows)
     bare, again = measured["sweep, post=[]"], measured["the same sweep again"]
     goals = [

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exportkit.bundle import Bundle, BundleWriter
-from exportkit.errors import BindingError, Problem, WeightsError
+from exportkit.errors import BindingError, Problem, WeightsError, some
 from exportkit.metagraph import Graph, Variable, serving_subgraph, split
 from exportkit.metagraph.kinds import kind
 from exportkit.plugin import SourceModel
-from exportkit.weights import saved, some
+from exportkit.weights import saved
 
 if TYPE_CHECKING:
     import tensorflow as tf

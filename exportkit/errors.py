@@ -7,7 +7,7 @@ pickling (a worker hands it to its parent), and knows the exit code of the comma
 import difflib
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 
@@ -98,6 +98,11 @@ def brief(cause: BaseException) -> str:
 def shortened(text: str, most: int = 300) -> str:
     """At most so much of a text."""
     return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def some(names: Sequence[str], most: int = 5) -> str:
+    """A list of names in a sentence, a long one shortened: ``a, b and 4 more``."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def did_you_mean(name: str, known: Iterable[str], most: int = 3) -> str:

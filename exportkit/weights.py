@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from exportkit.bundle import Bundle
-from exportkit.errors import Problem, nearest
+from exportkit.errors import Problem, nearest, some
 from exportkit.metagraph import Variable
 from exportkit.spec import Weights
 
@@ -203,11 +203,6 @@ def _average_notes(coverage: Coverage, bundle: Bundle, weights: Weights, without
         return [f"{taken} moving averages taken{rest}"]
     unused = [name for name in coverage.keys if _lookup(name + AVERAGE, bundle)]
     return [f"{len(unused)} moving averages not used; weights.moving_average=true takes them"] if unused else []
-
-
-def some(names: list[str], most: int = 5) -> str:
-    """A list of names in a sentence, a long one shortened."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def by_name(rows: Iterable[Mapping[str, Variable]]) -> list[Variable]:

@@ -54,3 +54,24 @@ def test_a_cluster_that_loses_a_machine_exports_everything_once(tmp_path):
     }
     assert "versions that verify: 6 of 6" in printed
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_sweep_is_measured_against_scripts(tmp_path):
+    printed = run("sweep.py", tmp_path, "--models", "2", "--scripts", "1")
+    assert list(rows(printed))[:4] == ["a script per model", "sweep, post=[]", "sweep", "the same sweep again"]
+    assert "digits_000: equal answers to 360 digits" in printed
+    assert "versions after both sweeps: 2 of 2 models" in printed
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_large_sweeps_are_planned(tmp_path):
+    printed = run("sweep_planned.py", tmp_path, "--distinct", "12", "--versions", "2")
+    assert list(rows(printed)) == ["10 models x 2 versions", "12 distinct models"]
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_killed_is_completed_by_the_next(tmp_path):
+    printed = run("sweep_killed.py", tmp_path, "--times", "3", "--models", "3")
+    assert "3 of 3 reruns completed" in printed

@@ -346,3 +346,17 @@ def test_what_is_held_is_not_swept(temporary):
         assert held.is_dir()
     (temporary / f"{PREFIX}file").unlink()
     (temporary / f"{PREFIX}link").unlink()
+
+
+def test_a_long_temporary_directory_does_not_stand_in_the_way(tmp_path):
+    long = tmp_path / ("x" * 120)
+    long.mkdir()
+    script = (
+        "from exportkit.processes import Task, run\n"
+        "print([e.value for e in run([Task(0, len, ('four',))]) if hasattr(e, 'value')])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], env={**os.environ, "TMPDIR": str(long)}, capture_output=True, text=True
+    )
+    assert (done.stdout, done.stderr) == ("[4]\n", "")
+    assert list(long.iterdir()) == []

@@ -4,8 +4,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,17 @@ class Announce(PostStep):
 @hookimpl
 def exportkit_post_steps():
     return [Announce]
+"""
+SLOW = """\
+import pathlib, time
+import tensorflow as tf
+from exportkit.testing import graphs
+
+def build():
+    if not pathlib.Path("building").exists():
+        pathlib.Path("building").touch()
+        time.sleep(60)
+    graphs.softmax()
 """
 NAMES = ("a", "b", "c")
 FAST = ("post=[manifest]",)
@@ -209,3 +222,39 @@ def test_a_sweep_is_planned_without_tensorflow(fleet):
     assert told.returncode == 0
     assert [line for line in told.stderr.splitlines() if line.endswith("| tensorflow")] == []
     assert sorted(path.name for path in fleet.directory.iterdir()) == ["conf", "runs"]
+
+
+@pytest.mark.slow
+def test_an_interrupted_sweep_says_how_far_it_came_and_goes_on_there(fleet):
+    fleet.write("slow.py", SLOW)
+    fleet.write("conf/model/b.yaml", MODEL.format(name="b").replace("meta_graph", "graph_builder"))
+    text = (fleet.directory / "conf/model/b.yaml").read_text()
+    fleet.write("conf/model/b.yaml", text.replace("{checkpoint:", "{builder: slow:build, checkpoint:"))
+    command = [
+        sys.executable,
+        "-m",
+        "exportkit",
+        "-m",
+        "model=a,b,c",
+        "hydra.sweep.dir=record",
+        "hydra.launcher.n_jobs=1",
+        *FAST,
+    ]
+    sweep = subprocess.Popen(command, cwd=fleet.directory, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not (fleet.directory / "building").exists():
+        assert sweep.poll() is None
+        time.sleep(0.05)
+    sweep.send_signal(signal.SIGINT)
+    told, problems = sweep.communicate(timeout=30)
+    assert sweep.returncode == 130
+    assert [re.split(r"  +", line)[1:4] for line in told.splitlines() if re.match(r"\d  ", line)] == [
+        ["a", "1", "exported"],
+        ["b", "-", "interrupted"],
+        ["c", "-", "not run"],
+    ]
+    assert problems.splitlines()[-2:] == [
+        "2 jobs not run, from job 1 on: run the sweep again, and it goes on there",
+        "exportkit: interrupted",
+    ]
+    assert [path.name for path in (fleet.directory / "exports").rglob(".*.staging")] == []
+    assert fleet.sweep(*FAST) == {"a 0": "unchanged 1", "b 1": "exported 1", "c 2": "exported 1"}

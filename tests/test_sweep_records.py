@@ -105,9 +105,9 @@ def test_every_job_is_told_whatever_became_of_it(tmp_path):
         (4, "unchanged"),
     ]
     assert records.problems(found) == [
-        "job 0: not run",
         "job 2: x: is wrong",
         "job 3: died without a word; its last output says more",
+        "1 job not run, from job 0 on: run the sweep again, and it goes on there",
     ]
     assert records.summary(found, 1.25) == "5 jobs in 1.2 s: 1 not run, 1 exported, 1 failed, 1 died, 1 unchanged"
 

@@ -22,7 +22,7 @@ from omegaconf.errors import (
 )
 from yaml import MarkedYAMLError
 
-from exportkit.errors import Problem, did_you_mean
+from exportkit.errors import Problem, did_you_mean, some
 from exportkit.spec import Config
 
 NO_KEY = "no such key"
@@ -193,7 +193,9 @@ def _missing_file(error: MissingConfigException, user: Path | None) -> Problem:
         extra = ENGINES[name]
         return Problem(group, f"{_preset(error) or name} needs hydra-{extra}-launcher", f"pip install 'exportkit[{extra}]'")
     if error.options:
-        return Problem(group, f"there is no '{name}'", did_you_mean(name, error.options) or f"there are {_some(error.options)}")
+        return Problem(
+            group, f"there is no '{name}'", did_you_mean(name, error.options) or f"there are {some(sorted(error.options), 8)}"
+        )
     if group:
         return Problem(
             group,
@@ -207,11 +209,6 @@ def _preset(error: Exception) -> str:
     """The launcher's own file that asks for an engine."""
     found = re.match(r"In 'hydra/launcher/([^']*)': ", str(error))
     return found[1] if found else ""
-
-
-def _some(names: Iterable[str], most: int = 8) -> str:
-    names = sorted(names)
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _grammar(error: OverrideParseException) -> Problem:

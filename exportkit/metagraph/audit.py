@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 
-from exportkit.errors import Problem
+from exportkit.errors import Problem, some
 from exportkit.metagraph.graph import Graph
 from exportkit.metagraph.kinds import RANDOM, UPDATES, kind, obstacle
 from exportkit.metagraph.suggest import constant_for
@@ -181,20 +181,15 @@ def _known(graph: Graph, tensor: tuple[str, int], constants: Mapping[str, object
 
 def _random(nodes: Iterable[NodeDef]) -> Iterator[tuple[str, str]]:
     if found := [f"{node.name} ({node.op})" for node in nodes if RANDOM.fullmatch(node.op)]:
-        yield f"may be random: {_few(found)}", "is dropout left on? bake its rate or is_training"
+        yield f"may be random: {some(found, 3)}", "is dropout left on? bake its rate or is_training"
 
 
 def _updating(nodes: Iterable[NodeDef]) -> Iterator[tuple[str, str]]:
     if found := [f"{node.name} ({node.op})" for node in nodes if UPDATES.fullmatch(node.op)]:
-        yield f"requests may change variables: {_few(found)}", "is training mode left on? bake is_training"
+        yield f"requests may change variables: {some(found, 3)}", "is training mode left on? bake is_training"
 
 
 def _pinned(nodes: Iterable[NodeDef]) -> Iterator[tuple[str, str]]:
     devices = [node.device for node in nodes if re.search("[GT]PU", node.device, re.I)]
     if devices:
-        yield f"pins of {len(devices)} nodes to {_few(sorted(set(devices)))} are cleared", ""
-
-
-def _few(names: list[str], most: int = 3) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+        yield f"pins of {len(devices)} nodes to {some(sorted(set(devices)), 3)} are cleared", ""

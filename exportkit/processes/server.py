@@ -8,10 +8,11 @@ import os
 import pickle
 import signal
 import sys
+import tempfile
 import types
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from multiprocessing import forkserver, resource_tracker
+from multiprocessing import forkserver, resource_tracker, util
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -19,6 +20,8 @@ from pathlib import Path
 from exportkit.processes import child
 from exportkit.processes.child import Surroundings
 from exportkit.processes.events import Task
+
+LONGEST = 64  # bytes of a temporary directory; the socket's own name, and the directory that it is in, take 40
 
 _context = multiprocessing.get_context("forkserver")
 
@@ -70,13 +73,26 @@ def _forked(surroundings: Surroundings, content: bytes) -> tuple[BaseProcess, Co
 
 def _ensure_running() -> None:
     """Start the server, where it is not running, such that a Ctrl-C is not for it: it is this process that answers one."""
-    with _apart():
+    with _apart(), _short_temporary_directory():
         resource_tracker.ensure_running()  # which the server would start, and that lets all signals in again
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             forkserver.ensure_running()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+@contextmanager
+def _short_temporary_directory() -> Iterator[None]:
+    """Where multiprocessing puts the server's socket, whose path may have 107 bytes: not in a TMPDIR that is long itself."""
+    before = tempfile.tempdir
+    if len(os.fsencode(tempfile.gettempdir())) > LONGEST:
+        tempfile.tempdir = "/tmp"
+    try:
+        util.get_temp_dir()  # is made once, and kept
+        yield
+    finally:
+        tempfile.tempdir = before
 
 
 @contextmanager

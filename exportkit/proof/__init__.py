@@ -4,7 +4,7 @@ The training graph runs whole in TensorFlow's Python with the checkpoint's value
 server, from a copy out of reach of what it was made from.
 """
 
-from exportkit.proof.divergence import Tolerance
+from exportkit.proof.divergence import Tolerance, compare
 from exportkit.proof.judge import Proof
 
-__all__ = ["Proof", "Tolerance"]
+__all__ = ["Proof", "Tolerance", "compare"]

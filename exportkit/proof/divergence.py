@@ -230,8 +230,3 @@ def _deeper(graph: Graph, name: str) -> int:
     op = graph.nodes[name].op.removeprefix("Ref")
     opens_loop = op == "Merge" and any(_closes_loop(graph, source) for source, _ in graph.inputs(name))
     return 0 if opens_loop else _DEEPER.get(op, 0)
-
-
-def named(nodes: Sequence[str], most: int = 3) -> str:
-    """``a, b, c and 4 more``."""
-    return ", ".join(nodes[:most]) + (f" and {len(nodes) - most} more" if len(nodes) > most else "")

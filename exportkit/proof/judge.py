@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from exportkit import samples
-from exportkit.errors import Problem
+from exportkit.errors import Problem, some
 from exportkit.metagraph import Graph
 from exportkit.native import ConfigProto, unoptimized
 from exportkit.plugin import Export
@@ -150,7 +150,7 @@ class Proof:
         """The random nodes behind a signature, in the words of `form`; empty where there are none."""
         fetches = [info.name for info in self._here.meta.signature_def[signature].outputs.values()]
         nodes = divergence.random_nodes(Graph(self._here.meta), fetches)
-        return form.format(divergence.named(nodes)) if nodes else ""
+        return form.format(some(nodes, 3)) if nodes else ""
 
     # Random outputs
 

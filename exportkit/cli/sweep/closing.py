@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from exportkit import versions
 from exportkit.cli import print_problems, tables
 from exportkit.cli.sweep import records
 from exportkit.errors import ConfigError, ExportKitError
@@ -41,17 +42,19 @@ def closing(keeps: bool = True) -> Iterator[Swept]:
             raise
         print_problems(str(error))  # the launcher gave up; how far it came is in the records
         swept.code = error.exit_code
-    except KeyboardInterrupt:
-        _close(swept, time.perf_counter() - started, keeps)
+    except (KeyboardInterrupt, SystemExit):
+        _close(swept, time.perf_counter() - started, keeps, interrupted=True)
         raise
     _close(swept, time.perf_counter() - started, keeps)
 
 
-def _close(swept: Swept, seconds: float, keeps: bool) -> None:
+def _close(swept: Swept, seconds: float, keeps: bool, interrupted: bool = False) -> None:
     directory = records.RememberDirectory.directory
-    jobs = records.read_sweep(directory) if directory else []
+    jobs = records.read_sweep(directory, interrupted) if directory else []
     if directory is None or not jobs:
         return
+    for base in {job.base for job in jobs if job.base and job.status in ("died", "interrupted")}:
+        versions.sweep(Path(base))
     tables.show_jobs(jobs, records.apart([job.overrides for job in jobs]))
     tables.line(records.summary(jobs, seconds))
     if keeps:

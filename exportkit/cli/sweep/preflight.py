@@ -25,7 +25,6 @@ class Outlook:
         identity: of what it would make; None where that cannot be known, as of weights that no checkpoint names.
         made: the version of just this number and content that is there already.
         publishes: whether it has steps that run on the visible version.
-        numbered: whether the config asks for the job's number.
     """
 
     name: str
@@ -34,7 +33,6 @@ class Outlook:
     identity: str | None = None
     made: int | None = None
     publishes: bool = False
-    numbered: bool = False
 
 
 def look(number: int, task: DictConfig) -> Outlook:
@@ -43,11 +41,6 @@ def look(number: int, task: DictConfig) -> Outlook:
     Raises:
         ExportKitError: as `exportkit.plan`.
     """
-    numbered = "hydra:job." in OmegaConf.to_yaml(task)
-    return _outlook(task, numbered)
-
-
-def _outlook(task: DictConfig, numbered: bool) -> Outlook:
     try:
         planned = plan(task, hydra_app.plugins())
     except ConfigError as error:
@@ -59,14 +52,13 @@ def _outlook(task: DictConfig, numbered: bool) -> Outlook:
         version=planned.version,
         identity=known["sha256"] if all(known["checkpoints"]) else None,
         publishes=publishes(planned),
-        numbered=numbered,
     )
 
 
 def made_since(task: DictConfig, before: Collection[int]) -> Outlook | None:
     """What the config would make, with the version that is just that and was not there `before`; None where there is none."""
     with suppress(ExportKitError):
-        outlook = _outlook(task, False)
+        outlook = look(0, task)
         explicit = [] if outlook.made is None else [outlook.made]
         for version in explicit or sorted(numbers(Path(outlook.base)), reverse=True):
             if version not in before and _is(outlook, version):
@@ -86,7 +78,7 @@ def _made(task: DictConfig, error: ConfigError) -> Outlook:
     version = OmegaConf.select(task, "version")
     if not isinstance(version, int) or [problem.where for problem in error.problems] != ["version"]:
         raise error
-    outlook = replace(_outlook(OmegaConf.merge(task, {"version": "auto"}), False), version=version, made=version)
+    outlook = replace(look(0, OmegaConf.merge(task, {"version": "auto"})), version=version, made=version)
     if not _is(outlook, version):
         raise error
     return outlook

@@ -35,8 +35,8 @@ class Job:
     """One job of a sweep.
 
     Attributes:
-        status: ``exported``, ``unchanged`` (its version was there), ``failed``, ``died``, ``running``, ``not run``;
-            by plan ``planned`` and ``built``.
+        status: ``exported``, ``unchanged`` (its version was there), ``failed``, ``died``,
+            ``interrupted``, ``running``, ``not run``; by plan ``planned`` and ``built``.
         version: its number; of a planned one also how it will be chosen.
         reason: why, where it is not ``exported``.
         seconds: from its start to its end.
@@ -192,23 +192,23 @@ def counts(jobs: Iterable[Job]) -> dict[str, int]:
     return found
 
 
-def read_sweep(directory: Path) -> list[Job]:
+def read_sweep(directory: Path, interrupted: bool = False) -> list[Job]:
     """All jobs of the sweep in `directory`, by number: as planned, and each with what its own record says.
 
-    A job that left a directory and no record died before it could write one.
+    A job that left a directory and no record died before it could write one, or was killed as the sweep was interrupted.
     """
     planned = _planned(directory)
     known = {job.number: job for job in planned}
     for path in directory.glob("*"):
         if path.is_dir() and (path.name.isdecimal() or (path / RECORD).is_file()):
-            job = _job(path, known)
+            job = _job(path, known, interrupted)
             known[job.number] = job
     return [known[number] for number in sorted(known)]
 
 
 def read_jobs(directory: Path, numbers: Iterable[int]) -> list[Job]:
     """Those of the jobs that have ended and said so."""
-    return [_job(path, {}) for number in numbers if ((path := directory / str(number)) / RECORD).is_file()]
+    return [_job(path, {}, False) for number in numbers if ((path := directory / str(number)) / RECORD).is_file()]
 
 
 def _planned(directory: Path) -> list[Job]:
@@ -216,13 +216,14 @@ def _planned(directory: Path) -> list[Job]:
     return [Job(**job) for job in json.loads(file.read_text())["jobs"]] if file.is_file() else []
 
 
-def _job(path: Path, known: Mapping[int, Job]) -> Job:
+def _job(path: Path, known: Mapping[int, Job], interrupted: bool) -> Job:
     file = path / RECORD
     if file.is_file():
         return Job(**json.loads(file.read_text()))
-    number = int(path.name)
-    status, reason = ("running", RUNS) if _is_held(path) else ("died", DIED)
-    return replace(known.get(number, Job(number=number)), status=status, reason=reason)
+    job = known.get(int(path.name), Job(number=int(path.name)))
+    if _is_held(path):
+        return replace(job, status="running", reason=RUNS)
+    return replace(job, status="interrupted") if interrupted else replace(job, status="died", reason=DIED)
 
 
 def _is_held(path: Path) -> bool:
@@ -276,12 +277,20 @@ def _write(file: Path, text: str) -> None:
 def summary(jobs: Sequence[Job], seconds: float) -> str:
     """``50 jobs in 12.3 s: 47 exported, 2 unchanged, 1 failed``."""
     found = ", ".join(f"{number} {status}" for status, number in counts(jobs).items())
-    return f"{len(jobs)} {'job' if len(jobs) == 1 else 'jobs'} in {seconds:.1f} s: {found}"
+    return f"{_jobs(len(jobs))} in {seconds:.1f} s: {found}"
 
 
-def problems(jobs: Iterable[Job]) -> list[str]:
-    """The lines that say why jobs failed."""
-    return [f"job {job.number}: {line}" for job in jobs if not job.good for line in (job.reason or job.status).splitlines()]
+def _jobs(number: int) -> str:
+    return "1 job" if number == 1 else f"{number} jobs"
+
+
+def problems(jobs: Sequence[Job]) -> list[str]:
+    """The lines that say why jobs failed; those that were not run are counted."""
+    waiting = [job.number for job in jobs if job.status in ("interrupted", "not run")]
+    lines = [f"job {job.number}: {line}" for job in jobs if not job.good for line in job.reason.splitlines()]
+    if waiting:
+        lines.append(f"{_jobs(len(waiting))} not run, from job {waiting[0]} on: run the sweep again, and it goes on there")
+    return lines
 
 
 def apart(jobs: Sequence[Sequence[str]]) -> list[list[str]]:

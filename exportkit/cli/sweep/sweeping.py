@@ -13,12 +13,15 @@ from typing import Any
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf
 
+from exportkit import versions
 from exportkit.cli import hydra_app
 from exportkit.cli.sweep import foreign, preflight, records
 from exportkit.cli.sweep.composing import compose_all, expand
 from exportkit.cli.sweep.preflight import Outlook
 from exportkit.cli.sweep.view import View
 from exportkit.errors import ConfigError, Problem
+
+NUMBERED = b"hydra:job."  # in a pickled config: it asks for its job's number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +93,11 @@ def sweep(arguments: Sequence[str], params: Mapping[str, str], launcher: Launche
     if fleet.problems and not options.keep_going:
         raise ConfigError(*fleet.told())
     records.write_sweep(directory, fleet.jobs("planned" if options.dry_run else "not run"))
-    if options.dry_run or not fleet.due:
+    if options.dry_run:
+        return []
+    for base in {outlook.base for outlook in fleet.outlooks.values()}:
+        versions.sweep(Path(base))  # what a sweep that was killed has left
+    if not fleet.due:
         return []
     OmegaConf.save(launcher.config, directory / "multirun.yaml")
     with view.launched(fleet.jobs("not run")):
@@ -123,7 +130,7 @@ def _launch(launcher: Launcher, fleet: Fleet, view: View) -> Any:
     own = getattr(launcher, "launch_composed", None)
     if own is not None:
         return own(((number, fleet.config(number)) for number in fleet.due), view.event)
-    if any(outlook.numbered for outlook in fleet.outlooks.values()):
+    if any(NUMBERED in config for config in fleet.configs.values()):
         fleet.unchanged = {}  # others number what they are given from 0: so that numbers are right, they are given all
     jobs = fleet.jobs("not run")
     return foreign.launch(launcher, [jobs[number] for number in fleet.due], view.recorded)

@@ -102,6 +102,8 @@ class View:
         return grid
 
     def _counted(self) -> str:
+        if not (self.ended or self.running):
+            return "importing TensorFlow"
         return ", ".join(f"{number} {status}" for status, number in self.ended.items())
 
     def _left(self, done: int) -> str:

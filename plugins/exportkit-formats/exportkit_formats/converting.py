@@ -1,0 +1,65 @@
+"""A signature frozen and converted, or the ops named that stand in the way. Runs in the worker."""
+
+import pkgutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from exportkit.errors import some
+
+from exportkit_formats.frozen import freeze
+
+
+class Refusal(Exception):
+    """Why something cannot be done: what is wrong, and what to do."""
+
+
+class Uncarried(Exception):
+    """A converter cannot carry these ops, or these nodes."""
+
+    def __init__(self, *names: str):
+        super().__init__(*names)
+        self.names = names
+
+
+def convert(
+    converter: str, freezing: Mapping[str, Any], key: str, file: Path, scratch: Path, options: Mapping[str, Any]
+) -> None:
+    """Freeze a signature and convert it.
+
+    Args:
+        converter: ``package.module:function``, called with the frozen graph, `key`, `file`, an empty directory and `options`.
+        freezing: the arguments of `freeze`.
+        key: the signature.
+        file: what is written.
+        scratch: where temporary files may be.
+
+    Raises:
+        Refusal: an op cannot be carried.
+    """
+    from exportkit.runtime import import_tensorflow
+
+    import_tensorflow()
+    frozen = freeze(**freezing)
+    try:
+        with TemporaryDirectory(dir=scratch) as room:
+            pkgutil.resolve_name(converter)(frozen, key, file, Path(room), **options)
+    except Uncarried as cause:
+        raise Refusal(f"cannot carry {named(frozen.graph_def, cause.names)}", "end the signature before it") from cause
+
+
+def named(graph_def: Any, names: Iterable[str]) -> str:
+    """The first node of each of these ops, and these nodes, in a graph and its functions: ``a/b (Op), c (Op of int64)``."""
+    names = set(names)
+    bodies = [graph_def.node, *(function.node_def for function in graph_def.library.function)]
+    found = {node.op: _told(node) for nodes in bodies for node in reversed(nodes) if names & {node.name, node.op}}
+    return some([*found.values()][::-1] or sorted(names), 3)
+
+
+def _told(node: Any) -> str:
+    """``node (Op)``; with what it computes in where that is not float32, which is mostly why it is not carried."""
+    from tensorflow import dtypes
+
+    dtype = dtypes.as_dtype(node.attr["T"].type) if node.attr["T"].type else dtypes.float32
+    return f"{node.name} ({node.op})" if dtype == dtypes.float32 else f"{node.name} ({node.op} of {dtype.name})"

@@ -1,0 +1,47 @@
+"""Calls into a process of its own, and all that may become of them."""
+
+from pathlib import Path
+
+import pytest
+from exportkit.errors import EnvironmentFailed, StepFailed
+
+from exportkit_formats.child import call
+
+
+@pytest.fixture(autouse=True)
+def _cases(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+
+
+def _call(name, timeout=None, **arguments):
+    return call("signatures.s", "ONNX", timeout, f"formats_cases:{name}", **arguments)
+
+
+def test_a_value_comes_back_whatever_is_printed():
+    assert _call("add", a=1, b=2) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "text"),
+    [
+        ("refuse", StepFailed, "signatures.s: ONNX cannot do it; do without"),
+        ("fail", StepFailed, "signatures.s: ONNX fails: ValueError: two lines"),
+        ("crash", StepFailed, "signatures.s: ONNX's process died of SIGABRT: the reason"),
+        ("leave", EnvironmentFailed, "signatures.s: ONNX's process failed: no"),
+        (
+            "be_killed",
+            EnvironmentFailed,
+            "signatures.s: ONNX's process was killed, most often for want of memory; free some memory",
+        ),
+    ],
+)
+def test_what_goes_wrong_is_one_line(name, error, text):
+    with pytest.raises(error) as failed:
+        _call(name)
+    assert str(failed.value) == text
+
+
+def test_a_process_that_hangs_is_killed():
+    with pytest.raises(StepFailed) as failed:
+        _call("hang", timeout=0.5)
+    assert str(failed.value) == "signatures.s: ONNX takes longer than 0.5 s; raise the step's timeout"
