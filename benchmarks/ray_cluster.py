@@ -2,7 +2,7 @@
 
 ``python benchmarks/ray_cluster.py [--models 20] [--nodes 2]`` starts a cluster of so many raylets with a processor each on this
 machine, and exports a fleet of small models on it by ``exportkit -m … hydra/launcher=ray_cluster``: undisturbed; with a raylet
-killed when a third of the jobs have ended; and that sweep once more. Every version that is there is then verified.
+and its workers killed when a third of the jobs have ended; and that sweep once more. Every version is then verified.
 """
 
 import argparse
@@ -65,9 +65,16 @@ def cluster(nodes: int) -> Iterator[Callable[[], None]]:
     try:
         raylets = [running.add_node(num_cpus=1, **node) for _ in range(nodes)]
         os.environ["RAY_ADDRESS"] = running.address
-        yield lambda: running.remove_node(raylets.pop(), allow_graceful=False)
+        yield lambda: lose(running, raylets.pop())
     finally:
         running.shutdown()
+
+
+def lose(running, node) -> None:
+    """Kill a raylet, and its workers before they can tell what they have done: a machine that is lost."""
+    (raylet,) = node.all_processes["raylet"]
+    subprocess.run(["pkill", "-KILL", "-P", str(raylet.process.pid)])
+    running.remove_node(node, allow_graceful=False)
 
 
 def sweep(cwd: Path, names: Sequence[str], exports: str, on_third: Callable[[], None] | None = None) -> Swept:
@@ -89,10 +96,12 @@ def sweep(cwd: Path, names: Sequence[str], exports: str, on_third: Callable[[], 
 
 
 def disturb(process: subprocess.Popen, record: Path, ended: int, then: Callable[[], None]) -> None:
+    """Call `then` when so many jobs have ended and two are at work: one of them on the machine that is lost."""
     while process.poll() is None:
-        if len(list(record.glob("*/job.json"))) >= ended:
+        done, begun = (len(list(record.glob(f"*/{file}.json"))) for file in ("job", "attempt"))
+        if done >= ended and begun >= done + 2:
             return then()
-        time.sleep(0.1)
+        time.sleep(0.02)
 
 
 def verified(cwd: Path) -> str:
