@@ -44,6 +44,19 @@ def test_weights_are_exported_three_ways(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_cluster_that_loses_a_machine_exports_everything_once(tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_ray_launcher", reason="pip install 'exportkit[ray]'")
+    printed = run("ray_cluster.py", tmp_path, "--models", "3")
+    assert {way: [cells[1], cells[3]] for way, cells in rows(printed).items()} == {
+        "undisturbed": ["3 exported", "3 with 1"],
+        "a raylet killed": ["3 exported", "3 with 1"],
+        "that sweep again": ["3 unchanged", "3 with 1"],
+    }
+    assert "versions that verify: 6 of 6" in printed
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
 def test_a_sweep_is_measured_against_scripts(tmp_path):
     printed = run("sweep.py", tmp_path, "--models", "2", "--scripts", "1")
     assert list(rows(printed))[:4] == ["a script per model", "sweep, post=[]", "sweep", "the same sweep again"]

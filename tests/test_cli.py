@@ -184,7 +184,7 @@ ERRORS = {
         "model: mnist_mlp,other is several values; add -m for a job with each, or write model=[mnist_mlp,other] for a list"
     ),
     "version=range(1,3)": "version: range(1,3) is a sweep; add -m",
-    "hydra/launcher=jobli": "hydra/launcher: there is no 'jobli'; known: basic, exportkit",
+    "hydra/launcher=slrum": "hydra/launcher: there is no 'slrum'; did you mean slurm?",
     "--config-name nothing": "nothing.yaml: is in no directory of the search path; exportkit --info searchpath shows them",
     "--config-dir nowhere": "--config-dir: there is no directory nowhere",
     "--confg-dir conf": "--confg-dir: is not a flag; did you mean --config-dir?",
@@ -312,6 +312,7 @@ def test_a_directory_that_cannot_be_made_is_the_machines_fault(run, here):
 
 
 def test_a_launcher_that_gives_up_leaves_the_records_of_its_jobs(run, here, monkeypatch):
+    hydra_app.HydraPlugins.instance()  # imports it once more
     from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 
     launch = BasicLauncher.launch
@@ -323,7 +324,7 @@ def test_a_launcher_that_gives_up_leaves_the_records_of_its_jobs(run, here, monk
     monkeypatch.setattr(BasicLauncher, "launch", dying)
     told = run("-m", "model=mnist_mlp,other", "hydra/launcher=basic")
     assert told.code == 1
-    assert "exportkit: RuntimeError: no more workers; " in told.err
+    assert "hydra/launcher: basic gave up: RuntimeError: no more workers; end what still runs there, " in told.err
     assert re.search(r"^0 +mnist_mlp +1 +exported ", told.out, re.MULTILINE)
 
 

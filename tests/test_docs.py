@@ -14,6 +14,7 @@ from exportkit.testing import SourceSuite, StepSuite
 
 ROOT = Path(__file__).parent.parent
 GUIDE = ROOT / "plugins" / "README.md"
+ENGINES = ROOT / "conf" / "hydra" / "launcher" / "README.md"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"^# (\S+\.(?:yaml|py))$", re.MULTILINE)
 # what makes the environment that the tests run in already
@@ -89,6 +90,13 @@ def test_guide(tmp_path, layer):
     place = tmp_path / "empty"
     place.mkdir()
     follow(GUIDE, place, layer, EXPORTKIT=str(ROOT), **offline)
+
+
+@pytest.mark.slow
+def test_the_page_of_engines(tmp_path):
+    for engine in ("ray", "submitit"):
+        pytest.importorskip(f"hydra_plugins.hydra_{engine}_launcher", reason=f"pip install 'exportkit[{engine}]'")
+    follow(ENGINES, tmp_path, Path(sys.executable).parent)
 
 
 def test_the_guide_counts_the_checks():

@@ -26,6 +26,13 @@ from exportkit.errors import Problem, did_you_mean, some
 from exportkit.spec import Config
 
 NO_KEY = "no such key"
+ENGINES = {  # launchers of other distributions → the extra that has them installed
+    "joblib": "joblib",
+    "ray": "ray",
+    "ray_aws": "ray",
+    "submitit_local": "submitit",
+    "submitit_slurm": "submitit",
+}
 GROUPS = ("model", "signature", "experiment")  # the groups whose names are no keys
 CHOSEN = (
     *GROUPS,
@@ -182,6 +189,9 @@ def _of_hydra(error: Exception, user: Path | None) -> Problem:
 
 def _missing_file(error: MissingConfigException, user: Path | None) -> Problem:
     group, _, name = str(error.missing_cfg_file).rpartition("/")
+    if group == "hydra/launcher" and name in ENGINES:
+        extra = ENGINES[name]
+        return Problem(group, f"{_preset(error) or name} needs hydra-{extra}-launcher", f"pip install 'exportkit[{extra}]'")
     if error.options:
         return Problem(
             group, f"there is no '{name}'", did_you_mean(name, error.options) or f"there are {some(sorted(error.options), 8)}"
@@ -193,6 +203,12 @@ def _missing_file(error: MissingConfigException, user: Path | None) -> Problem:
             f"write {_relative(user or Path('conf'))}/{group}/{name}.yaml, or name its directory with --config-dir",
         )
     return Problem(f"{name}.yaml", "is in no directory of the search path", "exportkit --info searchpath shows them")
+
+
+def _preset(error: Exception) -> str:
+    """The launcher's own file that asks for an engine."""
+    found = re.match(r"In 'hydra/launcher/([^']*)': ", str(error))
+    return found[1] if found else ""
 
 
 def _grammar(error: OverrideParseException) -> Problem:

@@ -159,15 +159,22 @@ def reporting(work: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
             return work(config)
         except (JobFailed, BrokenPipeError):
             raise
-        except ExportKitError as error:
-            raise JobFailed(str(error), error.exit_code) from error
-        except OmegaConfBaseException as error:
-            raise JobFailed(str(explain(error)), ConfigError.exit_code) from error
         except Exception as error:
-            raise JobFailed(str(unexpected(error))) from error
+            raise failure(error) from error
 
     job.__module__, job.__name__, job.__qualname__ = work.__module__, work.__name__, work.__qualname__
     return job
+
+
+def failure(error: Exception) -> JobFailed:
+    """`error` as what may leave a job."""
+    if isinstance(error, JobFailed):
+        return error
+    if isinstance(error, ExportKitError):
+        return JobFailed(str(error), error.exit_code)
+    if isinstance(error, OmegaConfBaseException):
+        return JobFailed(str(explain(error)), ConfigError.exit_code)
+    return JobFailed(str(unexpected(error)))
 
 
 def told(failed: JobFailed) -> int:

@@ -63,7 +63,7 @@ def _forked(surroundings: Surroundings, content: bytes) -> tuple[BaseProcess, Co
     reader, writer = _context.Pipe(duplex=False)
     process = _context.Process(target=child.main, args=(surroundings, writer, content))
     try:
-        with writer, _without_main():
+        with writer, _as_others_know():
             process.start()
     except BaseException:
         reader.close()
@@ -112,11 +112,17 @@ def _apart() -> Iterator[None]:
 
 
 @contextmanager
-def _without_main() -> Iterator[None]:
-    """Keep multiprocessing from running this process's main script again in the child: it may be anything."""
-    main = sys.modules["__main__"]
+def _as_others_know() -> Iterator[None]:
+    """Keep multiprocessing from handing over what is this process's own: a main script, which would be run again in the child,
+    whatever it is, and a start method that the child does not know (joblib's).
+    """
+    main, method = sys.modules["__main__"], multiprocessing.get_start_method(allow_none=True)
+    known = multiprocessing.get_all_start_methods()
     sys.modules["__main__"] = types.ModuleType("__main__")
+    if method not in (None, *known):
+        multiprocessing.set_start_method(known[0], force=True)
     try:
         yield
     finally:
         sys.modules["__main__"] = main
+        multiprocessing.set_start_method(method, force=True)

@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
 from exportkit.cli import hydra_app, tables
-from exportkit.cli.sweep import preflight, records
+from exportkit.cli.sweep import elsewhere, preflight, records
 from exportkit.errors import ExportKitError
 from exportkit.report import ExportReport
 
@@ -16,6 +17,8 @@ LOST = "made by an earlier attempt of this job, which was lost before it could s
 
 def run(config: DictConfig, work: Callable[[DictConfig], ExportReport]) -> str:
     """Do the work of a job and return its status; the record is there before anything is raised."""
+    if elsewhere.is_elsewhere():
+        return elsewhere.run(config, partial(run, work=work))
     started = time.perf_counter()
     try:
         report = work(config)

@@ -3,9 +3,11 @@
 Jobs may run in other processes and on other machines, and may die; so what became of them is read from their records.
 """
 
+import fcntl
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -20,9 +22,11 @@ from exportkit.versions import numbers
 
 RECORD = "job.json"
 ATTEMPT = "attempt.json"
+LOCK = "attempt.lock"
 SWEEP = "sweep.json"
 SERVER = "models.config"
 DIED = "died without a word; its last output says more"
+RUNS = "still runs where its engine has put it"
 GOOD = ("exported", "unchanged", "built", "planned")
 
 
@@ -32,7 +36,7 @@ class Job:
 
     Attributes:
         status: ``exported``, ``unchanged`` (its version was there), ``failed``, ``died``,
-            ``interrupted``, ``not run``; by plan ``planned`` and ``built``.
+            ``interrupted``, ``running``, ``not run``; by plan ``planned`` and ``built``.
         version: its number; of a planned one also how it will be chosen.
         reason: why, where it is not ``exported``.
         seconds: from its start to its end.
@@ -69,16 +73,24 @@ class RememberDirectory(Callback):
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: object) -> None:
         where = Path(config.hydra.runtime.output_dir)
         if config.hydra.mode == RunMode.MULTIRUN and job_return.status == JobStatus.FAILED and not (where / RECORD).exists():
-            task = job_return.cfg
-            died = Job(
-                number=_number(where, config.hydra.job.num),
-                name=str(OmegaConf.select(task, "name", throw_on_resolution_failure=False)),
-                status="died",
-                base=_base(task),
-                reason=str(job_return._return_value),
-                overrides=list(job_return.overrides or []),
-            )
-            write_job(died, where)
+            write_job(_dead(job_return.cfg, config.hydra, str(job_return._return_value)), where)
+
+
+def _dead(task: DictConfig, hydra: DictConfig, reason: str, seconds: float = 0.0) -> Job:
+    return Job(
+        number=_number(Path(hydra.runtime.output_dir), hydra.job.num),
+        name=str(OmegaConf.select(task, "name", throw_on_resolution_failure=False)),
+        status="died",
+        base=_base(task),
+        seconds=seconds,
+        reason=reason,
+        overrides=OmegaConf.to_container(hydra.overrides.task),
+    )
+
+
+def record_death(task: DictConfig, reason: str, seconds: float) -> None:
+    """Write that the running job died, in its stead."""
+    write_job(_dead(task, HydraConfig.get(), reason, seconds), place())
 
 
 def _number(where: Path, number: int) -> int:
@@ -94,6 +106,11 @@ def _base(task: DictConfig) -> str | None:
 def is_sweep() -> bool:
     """Whether the running job is one of a sweep."""
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def is_planned(hydra: DictConfig) -> bool:
+    """Whether the sweep was written down (`write_sweep`) before its first job started."""
+    return str(hydra.sweeper._target_).endswith(".FleetSweeper")
 
 
 def place() -> Path:
@@ -131,6 +148,15 @@ def write_job(job: Job, directory: Path) -> None:
 def begin_attempt(base: Path) -> None:
     """Remember which versions there are before the running job makes its own."""
     _write(place() / ATTEMPT, json.dumps({"versions": sorted(numbers(base))}) + "\n")
+
+
+@contextmanager
+def only_attempt() -> Iterator[None]:
+    """Be the one process that makes the running job; wait for an earlier one that its engine believes to be lost already."""
+    with (place() / LOCK).open("w") as file:
+        with suppress(OSError):  # a file system that knows no locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def lost_attempt() -> set[int] | None:
@@ -180,6 +206,11 @@ def read_sweep(directory: Path, interrupted: bool = False) -> list[Job]:
     return [known[number] for number in sorted(known)]
 
 
+def read_jobs(directory: Path, numbers: Iterable[int]) -> list[Job]:
+    """Those of the jobs that have ended and said so."""
+    return [_job(path, {}, False) for number in numbers if ((path := directory / str(number)) / RECORD).is_file()]
+
+
 def _planned(directory: Path) -> list[Job]:
     file = directory / SWEEP
     return [Job(**job) for job in json.loads(file.read_text())["jobs"]] if file.is_file() else []
@@ -190,7 +221,21 @@ def _job(path: Path, known: Mapping[int, Job], interrupted: bool) -> Job:
     if file.is_file():
         return Job(**json.loads(file.read_text()))
     job = known.get(int(path.name), Job(number=int(path.name)))
+    if _is_held(path):
+        return replace(job, status="running", reason=RUNS)
     return replace(job, status="interrupted") if interrupted else replace(job, status="died", reason=DIED)
+
+
+def _is_held(path: Path) -> bool:
+    """Whether a process is at the job whose directory this is (`only_attempt`)."""
+    with suppress(FileNotFoundError), (path / LOCK).open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+    return False
 
 
 def write_server_config(directory: Path, jobs: Sequence[Job]) -> tuple[Path | None, str]:

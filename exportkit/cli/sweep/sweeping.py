@@ -5,7 +5,7 @@ It knows no launcher but by Hydra's interface; exportkit's own takes configs as 
 
 import pickle
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from exportkit import versions
 from exportkit.cli import hydra_app
-from exportkit.cli.sweep import preflight, records
+from exportkit.cli.sweep import foreign, preflight, records
 from exportkit.cli.sweep.composing import compose_all, expand
 from exportkit.cli.sweep.preflight import Outlook
 from exportkit.cli.sweep.view import View
@@ -101,7 +101,7 @@ def sweep(arguments: Sequence[str], params: Mapping[str, str], launcher: Launche
         return []
     OmegaConf.save(launcher.config, directory / "multirun.yaml")
     with view.launched(fleet.jobs("not run")):
-        return _launch(launcher, fleet, view.event)
+        return _launch(launcher, fleet, view)
 
 
 def prepare(jobs: list[list[str]], launcher: Launcher, view: View, force: bool) -> Fleet:
@@ -126,18 +126,11 @@ def prepare(jobs: list[list[str]], launcher: Launcher, view: View, force: bool) 
     return fleet
 
 
-def _launch(launcher: Launcher, fleet: Fleet, on_event: Callable[[Any], None]) -> Any:
+def _launch(launcher: Launcher, fleet: Fleet, view: View) -> Any:
     own = getattr(launcher, "launch_composed", None)
     if own is not None:
-        return own(((number, fleet.config(number)) for number in fleet.due), on_event)
-    return launcher.launch(_pinned(fleet), initial_job_idx=0)
-
-
-def _pinned(fleet: Fleet) -> list[list[str]]:
-    """The overrides of the jobs to run, each with its own directory: a launcher numbers what it is given from 0.
-
-    Where a config asks for its job's number, all jobs run, and those that are there already a second time.
-    """
+        return own(((number, fleet.config(number)) for number in fleet.due), view.event)
     if any(NUMBERED in config for config in fleet.configs.values()):
-        fleet.unchanged = {}
-    return [[*fleet.overrides[number], f"hydra.sweep.subdir={number}"] for number in fleet.due]
+        fleet.unchanged = {}  # others number what they are given from 0: so that numbers are right, they are given all
+    jobs = fleet.jobs("not run")
+    return foreign.launch(launcher, [jobs[number] for number in fleet.due], view.recorded)

@@ -77,10 +77,13 @@ class View:
                 self.running[number].stage = text
             case Ended(number, _, seconds) | Died(number, _, seconds):
                 self.running.pop(number, None)
-                self._end(number, seconds, event)
+                self._end(number, seconds, "died" if isinstance(event, Died) else _status(event.value))
 
-    def _end(self, number: int, seconds: float, event: Any) -> None:
-        status = "died" if isinstance(event, Died) else _status(event.value)
+    def recorded(self, job: Job) -> None:
+        """Take note of the record of a job that ended elsewhere."""
+        self._end(job.number, job.seconds, job.status)
+
+    def _end(self, number: int, seconds: float, status: str) -> None:
         self.ended[status] = self.ended.get(status, 0) + 1
         done = sum(self.ended.values())
         if not self.live:

@@ -1,0 +1,132 @@
+"""A sweep on a Ray cluster that loses a machine: every job ends exported, once.
+
+``python benchmarks/ray_cluster.py [--models 20] [--nodes 2]`` starts a cluster of so many raylets with a processor each on this
+machine, and exports a fleet of small models on it by ``exportkit -m … hydra/launcher=ray_cluster``: undisturbed; with a raylet
+and its workers killed when a third of the jobs have ended; and that sweep once more. Every version is then verified.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import harness
+from sweep import fleet
+
+STORE = 100_000_000  # bytes of shared memory for each raylet; nothing is stored there
+AGAIN = "the task will be retried"  # what Ray says of each job that was lost
+
+
+@dataclass(frozen=True)
+class Swept:
+    """A sweep: its wall seconds, its jobs by status, how many ran again, and the versions there are of each model."""
+
+    seconds: float
+    counts: Counter[str]
+    again: int
+    versions: dict[str, list[str]]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="A sweep on a Ray cluster that loses a machine.")
+    parser.add_argument("--models", type=int, default=20)
+    parser.add_argument("--nodes", type=int, default=2)
+    parser.add_argument("--directory", type=Path, help="where to work (default: the system's temporary directory)")
+    chosen = parser.parse_args(arguments)
+    with harness.workplace(chosen.directory) as cwd:
+        harness.show(harness.setting(cwd))
+        names = fleet(cwd, chosen.models)
+        with cluster(chosen.nodes) as lose_one:
+            swept = {
+                "undisturbed": sweep(cwd, names, "calm"),
+                "a raylet killed": sweep(cwd, names, "torn", lose_one),
+                "that sweep again": sweep(cwd, names, "torn"),
+            }
+        show(swept, chosen.nodes)
+        harness.show(f"versions that verify: {verified(cwd)}; {harness.setting(cwd)}")
+
+
+@contextmanager
+def cluster(nodes: int) -> Iterator[Callable[[], None]]:
+    """A cluster on this machine, which RAY_ADDRESS names; what it yields kills one of its raylets."""
+    os.environ.update(RAY_AUTH_MODE="disabled", RAY_DEDUP_LOGS="0")
+    from ray.cluster_utils import Cluster
+
+    node = {"object_store_memory": STORE, "include_dashboard": False}
+    running = Cluster(initialize_head=True, head_node_args={**node, "num_cpus": 0})
+    try:
+        raylets = [running.add_node(num_cpus=1, **node) for _ in range(nodes)]
+        os.environ["RAY_ADDRESS"] = running.address
+        yield lambda: lose(running, raylets.pop())
+    finally:
+        running.shutdown()
+
+
+def lose(running, node) -> None:
+    """Kill a raylet, and its workers before they can tell what they have done: a machine that is lost."""
+    (raylet,) = node.all_processes["raylet"]
+    subprocess.run(["pkill", "-KILL", "-P", str(raylet.process.pid)])
+    running.remove_node(node, allow_graceful=False)
+
+
+def sweep(cwd: Path, names: Sequence[str], exports: str, on_third: Callable[[], None] | None = None) -> Swept:
+    """Export the models below `exports`; `on_third` is called when a third of the jobs have ended."""
+    record = cwd / f"record_{exports}_{time.time_ns()}"
+    words = [f"model={','.join(names)}", f"export_dir={exports}/${{name}}", f"hydra.sweep.dir={record.name}"]
+    command = [sys.executable, "-m", "exportkit", "-m", *words, "hydra/launcher=ray_cluster"]
+    started = time.perf_counter()
+    process = subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if on_third:
+        threading.Thread(target=disturb, args=(process, record, len(names) // 3, on_third)).start()
+    output, _ = process.communicate()
+    seconds = time.perf_counter() - started
+    if not (record / "sweep.json").is_file():
+        raise SystemExit(output)
+    jobs = json.loads((record / "sweep.json").read_text())["jobs"]
+    versions = {name: sorted(path.name for path in (cwd / exports / name).glob("[0-9]*")) for name in names}
+    return Swept(seconds, Counter(job["status"] for job in jobs), output.count(AGAIN), versions)
+
+
+def disturb(process: subprocess.Popen, record: Path, ended: int, then: Callable[[], None]) -> None:
+    """Call `then` when so many jobs have ended and two are at work: one of them on the machine that is lost."""
+    while process.poll() is None:
+        done, begun = (len(list(record.glob(f"*/{file}.json"))) for file in ("job", "attempt"))
+        if done >= ended and begun >= done + 2:
+            return then()
+        time.sleep(0.02)
+
+
+def verified(cwd: Path) -> str:
+    """How many of all versions pass `exportkit verify`, files and answers."""
+    versions = sorted(cwd.glob("*/digits_*/[0-9]*"))
+    good = sum(
+        subprocess.run([sys.executable, "-m", "exportkit", "verify", path], cwd=cwd, capture_output=True).returncode == 0
+        for path in versions
+    )
+    return f"{good} of {len(versions)}"
+
+
+def show(swept: dict[str, Swept], nodes: int) -> None:
+    rows = [
+        [
+            way,
+            f"{one.seconds:.1f}",
+            ", ".join(f"{number} {status}" for status, number in one.counts.items()),
+            str(one.again),
+            ", ".join(f"{count} with {each}" for each, count in sorted(Counter(map(len, one.versions.values())).items())),
+        ]
+        for way, one in swept.items()
+    ]
+    harness.table(f"{nodes} raylets", ("sweep", "seconds", "jobs", "ran again", "models with so many versions"), rows)
+
+
+if __name__ == "__main__":
+    main()
