@@ -55,7 +55,7 @@ def test_a_version_that_was_not_published_by_all_steps_is_made_again(tmp_path):
 
 
 def test_two_jobs_for_one_version_are_a_problem():
-    found = preflight.clashes({0: outlook(version=3), 1: outlook(version=4), 2: outlook(version=3, identity="b")})
+    found = dict(preflight.clashes({0: outlook(version=3), 1: outlook(version=4), 2: outlook(version=3, identity="b")}))
     assert {number: str(problem) for number, problem in found.items()} == {
         2: "version 3: is also made by job 0, below /srv/m; sweep over export_dir or version too"
     }
@@ -68,6 +68,15 @@ def test_two_jobs_for_the_same_export_are_a_problem():
     assert {number: str(problem) for number, problem in found.items()} == {
         2: "sweep: job 0 exports the same to /srv/m; leave one of them out"
     }
+
+
+def test_an_explicit_version_is_not_made_by_force(tmp_path):
+    version(tmp_path, 3, "a")
+    (problem,) = preflight.taken({0: outlook(tmp_path, version=3, made=3), 1: outlook(tmp_path)})
+    assert (problem[0], str(problem[1])) == (
+        0,
+        f"version: 3 exists in {tmp_path}; a version is never overwritten: write version=auto",
+    )
 
 
 def test_a_problem_is_told_once_under_its_first_job():

@@ -120,7 +120,7 @@ def prepare(jobs: list[list[str]], launcher: Launcher, view: View, force: bool) 
             tell()
     if not force:
         fleet.unchanged = preflight.unchanged(fleet.outlooks)
-    for number, problem in preflight.clashes(fleet.outlooks).items():
+    for number, problem in [*preflight.clashes(fleet.outlooks), *(preflight.taken(fleet.outlooks) if force else ())]:
         fleet.problems.setdefault(number, []).append(problem)
     view.prepared(len(jobs), len(fleet.unchanged), len(fleet.problems), time.perf_counter() - started)
     return fleet
