@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from exportkit import versions
 from exportkit.cli import hydra_app
-from exportkit.cli.sweep import foreign, preflight, records
+from exportkit.cli.sweep import foreign, ledger, preflight, records
 from exportkit.cli.sweep.composing import compose_all, expand
 from exportkit.cli.sweep.preflight import Outlook
 from exportkit.cli.sweep.view import View
@@ -60,7 +60,7 @@ class Fleet:
 
     def told(self) -> list[Problem]:
         """Every problem under its job and what sets that apart from the others."""
-        return preflight.told(self.problems, dict(enumerate(records.apart(self.overrides))))
+        return preflight.told(self.problems, dict(enumerate(ledger.apart(self.overrides))))
 
     def jobs(self, due: str) -> list[records.Job]:
         """The record of each job before it starts; of those that have to run the status is `due`."""
@@ -92,7 +92,7 @@ def sweep(arguments: Sequence[str], params: Mapping[str, str], launcher: Launche
     fleet = prepare(expand(arguments, launcher.hydra_context.config_loader, params), launcher, view, options.force)
     if fleet.problems and not options.keep_going:
         raise ConfigError(*fleet.told())
-    records.write_sweep(directory, fleet.jobs("planned" if options.dry_run else "not run"))
+    ledger.write_sweep(directory, fleet.jobs("planned" if options.dry_run else "not run"))
     if options.dry_run:
         return []
     for base in {outlook.base for outlook in fleet.outlooks.values()}:
