@@ -51,6 +51,13 @@ def test_a_version_that_was_not_published_by_all_steps_is_made_again(tmp_path):
     assert preflight.unchanged(job) == {0: 1}
 
 
+def test_open_numbers_below_one_base_are_assigned_in_the_order_of_the_jobs(tmp_path):
+    version(tmp_path, 4, "x")
+    here = {n: outlook(tmp_path, identity=str(n)) for n in range(4)}
+    others = {4: outlook("/srv/n"), 5: outlook(tmp_path, version="timestamp"), 6: outlook(tmp_path, version=9)}
+    assert preflight.assigned({**here, **others}, [0, 2, 3, 4, 5, 6]) == {0: 5, 2: 6, 3: 7}
+
+
 # ---- jobs in each other's way ----
 
 

@@ -100,6 +100,20 @@ def unchanged(outlooks: Mapping[int, Outlook]) -> dict[int, int]:
     return found
 
 
+def assigned(outlooks: Mapping[int, Outlook], due: Collection[int]) -> dict[int, int]:
+    """Job → its version's number, for jobs that leave it open below one base path: in their order, whichever ends first.
+
+    A model server serves the largest number; which model that is must not be an accident of a race.
+    """
+    found = {}
+    for base, group in groupby(sorted(due, key=lambda number: (outlooks[number].base, number)), lambda n: outlooks[n].base):
+        jobs = [number for number in group if outlooks[number].version == "auto"]
+        if len(jobs) > 1:
+            first = max(numbers(Path(base)), default=0) + 1
+            found |= {number: first + place for place, number in enumerate(jobs)}
+    return found
+
+
 def clashes(outlooks: Mapping[int, Outlook]) -> Iterator[tuple[int, Problem]]:
     """The jobs that would get into the way of an earlier one, and how."""
     first: dict[tuple, int] = {}

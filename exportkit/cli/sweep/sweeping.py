@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.plugins.launcher import Launcher
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, read_write
 
 from exportkit import versions
 from exportkit.cli import hydra_app
@@ -48,6 +48,7 @@ class Fleet:
     outlooks: dict[int, Outlook] = field(default_factory=dict)
     problems: dict[int, list[Problem]] = field(default_factory=dict)
     unchanged: dict[int, int] = field(default_factory=dict)
+    assigned: dict[int, int] = field(default_factory=dict)
 
     @property
     def due(self) -> list[int]:
@@ -56,7 +57,11 @@ class Fleet:
 
     def config(self, number: int) -> DictConfig:
         """A job's config; they are kept pickled, which takes a tenth of the memory."""
-        return pickle.loads(self.configs[number])
+        config = pickle.loads(self.configs[number])
+        if number in self.assigned:
+            with read_write(config):
+                config.version = self.assigned[number]
+        return config
 
     def told(self) -> list[Problem]:
         """Every problem under its job and what sets that apart from the others."""
@@ -70,7 +75,8 @@ class Fleet:
         outlook = self.outlooks.get(number)
         job = records.Job(number=number, overrides=words, status=due)
         if outlook is not None:
-            job.name, job.base, job.version = outlook.name, outlook.base, outlook.version if due == "planned" else None
+            job.name, job.base = outlook.name, outlook.base
+            job.version = self.assigned.get(number, outlook.version) if due == "planned" else None
         elif number in self.configs:
             job.name = str(OmegaConf.select(self.config(number), "name", throw_on_resolution_failure=False))
         if number in self.problems:
@@ -106,6 +112,8 @@ def sweep(arguments: Sequence[str], params: Mapping[str, str], launcher: Launche
 
 def prepare(jobs: list[list[str]], launcher: Launcher, view: View, force: bool) -> Fleet:
     """Compose and plan all jobs, and see which are there already."""
+    if not jobs:
+        raise ConfigError(Problem("sweep", "there are no jobs", "a glob(…) that matches nothing makes none"))
     fleet = Fleet(overrides=jobs)
     started = time.perf_counter()
     loader = launcher.hydra_context.config_loader
@@ -120,6 +128,7 @@ def prepare(jobs: list[list[str]], launcher: Launcher, view: View, force: bool) 
             tell()
     if not force:
         fleet.unchanged = preflight.unchanged(fleet.outlooks)
+    fleet.assigned = preflight.assigned(fleet.outlooks, fleet.due)
     for number, problem in [*preflight.clashes(fleet.outlooks), *(preflight.taken(fleet.outlooks) if force else ())]:
         fleet.problems.setdefault(number, []).append(problem)
     view.prepared(len(jobs), len(fleet.unchanged), len(fleet.problems), time.perf_counter() - started)
@@ -133,4 +142,6 @@ def _launch(launcher: Launcher, fleet: Fleet, view: View) -> Any:
     if any(NUMBERED in config for config in fleet.configs.values()):
         fleet.unchanged = {}  # others number what they are given from 0: so that numbers are right, they are given all
     jobs = fleet.jobs("not run")
+    for number, version in fleet.assigned.items():
+        jobs[number].overrides = [*jobs[number].overrides, f"version={version}"]
     return foreign.launch(launcher, [jobs[number] for number in fleet.due], view.recorded)
