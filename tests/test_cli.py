@@ -1,5 +1,6 @@
 """The command line: what it says, where, and with which exit code. Texts are asserted whole where a user acts on them."""
 
+import copy
 import json
 import logging
 import os
@@ -119,6 +120,7 @@ def here(tmp_path, monkeypatch, toy):
 def hydra_state(monkeypatch, packaged):
     """Hydra configures logging and keeps registries; each test begins with what there was."""
     from hydra.core.config_store import ConfigStore
+    from hydra.core.singleton import Singleton
 
     plugins = registry.load_plugins({"note": NotePlugin()})
     monkeypatch.setattr(hydra_app, "plugins", lambda: plugins)
@@ -129,7 +131,9 @@ def hydra_state(monkeypatch, packaged):
     monkeypatch.setattr(logging, "_handlerList", [])  # dictConfig closes them all, those of pytest too
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
+    singletons = copy.deepcopy(Singleton.get_state())
     yield
+    Singleton.set_state(singletons)
     root.handlers[:], root.level = handlers, level
 
 

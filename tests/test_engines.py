@@ -16,7 +16,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 
 from exportkit.cli import main
-from exportkit.cli.sweep import attempts, elsewhere, foreign, records
+from exportkit.cli.sweep import attempts, elsewhere, foreign, ledger, records
 from exportkit.cli.sweep.records import Job
 from exportkit.errors import EnvironmentFailed
 from exportkit.processes import Task
@@ -123,7 +123,7 @@ def test_an_engine_that_gives_up_leaves_the_records_of_its_jobs(sweep, launcher)
     assert (done.code, done.statuses) == (1, ["exported", "died"])
     assert "hydra/launcher: joblib gave up: TerminatedWorkerError: " in done.err
     assert f"; {foreign.AGAIN}\n" in done.err
-    assert done.err.splitlines()[-1] == f"job 1: {records.DIED}"
+    assert done.err.splitlines()[-1] == f"job 1: {ledger.DIED}"
 
 
 # ---- presets ----
@@ -228,14 +228,14 @@ def test_a_record_has_the_same_place_in_every_directory(path):
 
 
 def test_a_job_that_is_held_still_runs(tmp_path):
-    records.write_sweep(tmp_path, [Job(number=0, name="m"), Job(number=1, name="n")])
+    ledger.write_sweep(tmp_path, [Job(number=0, name="m"), Job(number=1, name="n")])
     for number in ("0", "1"):
         (tmp_path / number).mkdir()
         (tmp_path / number / "attempt.lock").touch()
     with (tmp_path / "0" / "attempt.lock").open() as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        found = records.read_sweep(tmp_path)
-    assert [(job.status, job.reason) for job in found] == [("running", records.RUNS), ("died", records.DIED)]
+        found = ledger.read_sweep(tmp_path)
+    assert [(job.status, job.reason) for job in found] == [("running", ledger.RUNS), ("died", ledger.DIED)]
 
 
 def test_a_job_that_failed_out_of_sight_is_recorded(tmp_path):
@@ -246,7 +246,7 @@ def test_a_job_that_failed_out_of_sight_is_recorded(tmp_path):
     jobs = [Job(number=4, name="m", overrides=["a=1"]), Job(number=5, name="n")]
     records.write_job(Job(number=5, name="n", status="died", reason="its own words"), tmp_path / "5")
     foreign._record_untold(tmp_path, jobs, [failed, told])
-    found = records.read_sweep(tmp_path)
+    found = ledger.read_sweep(tmp_path)
     assert [(job.number, job.status, job.reason, job.overrides) for job in found] == [
         (4, "failed", "no such directory", ["a=1"]),
         (5, "died", "its own words", []),

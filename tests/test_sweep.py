@@ -143,9 +143,12 @@ def test_versions_and_checkpoints_are_axes(fleet):
     }
     assert set(fleet.sweep(*FAST, "version=3,7", models="a,b").values()) == {"unchanged 3", "unchanged 7"}
     found = fleet.sweep(*FAST, "source.checkpoint=runs/b,runs/c", "export_dir=exports/both", models="a")
-    assert sorted(found.values()) == ["exported 1", "exported 2"]
+    assert found == {"a 0": "exported 1", "a 1": "exported 2"}
     again = fleet.sweep(*FAST, "source.checkpoint=runs/b,runs/c", "export_dir=exports/both", models="a")
-    assert {status.split()[0] for status in again.values()} == {"unchanged"}
+    assert again == {"a 0": "unchanged 1", "a 1": "unchanged 2"}
+    words = (*FAST, "--force", "hydra/launcher=basic")
+    again = fleet.sweep(*words, "source.checkpoint=runs/b,runs/c", "export_dir=exports/both", models="a")
+    assert again == {"a 0": "exported 3", "a 1": "exported 4"}
 
 
 @pytest.mark.slow
@@ -169,6 +172,12 @@ def test_what_is_wrong_is_told_of_all_jobs_before_any_starts(fleet):
     assert fleet.told.stderr.splitlines()[-1] == (
         "job 2: bindings.probs.tensor: the graph has no tensor prbs:0; did you mean probs:0?"
     )
+
+
+@pytest.mark.slow
+def test_a_sweep_of_nothing_is_an_error(fleet):
+    assert fleet.sweep(code=2, models="glob(x*)") == {}
+    assert fleet.told.stderr == "sweep: there are no jobs; a glob(…) that matches nothing makes none\n"
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import pytest
 from google.protobuf import text_format
 from test_published import version
 
-from exportkit.cli.sweep import preflight, records
+from exportkit.cli.sweep import ledger, preflight, records
 from exportkit.cli.sweep.preflight import Outlook
 from exportkit.cli.sweep.records import Job
 from exportkit.errors import Problem
@@ -51,29 +51,44 @@ def test_a_version_that_was_not_published_by_all_steps_is_made_again(tmp_path):
     assert preflight.unchanged(job) == {0: 1}
 
 
+def test_open_numbers_below_one_base_are_assigned_in_the_order_of_the_jobs(tmp_path):
+    version(tmp_path, 4, "x")
+    here = {n: outlook(tmp_path, identity=str(n)) for n in range(4)}
+    others = {4: outlook("/srv/n"), 5: outlook(tmp_path, version="timestamp"), 6: outlook(tmp_path, version=9)}
+    assert preflight.assigned({**here, **others}, [0, 2, 3, 4, 5, 6]) == {0: 5, 2: 6, 3: 7}
+
+
 # ---- jobs in each other's way ----
 
 
 def test_two_jobs_for_one_version_are_a_problem():
-    found = preflight.clashes({0: outlook(version=3), 1: outlook(version=4), 2: outlook(version=3, identity="b")})
+    found = dict(preflight.clashes({0: outlook(version=3), 1: outlook(version=4), 2: outlook(version=3, identity="b")}))
     assert {number: str(problem) for number, problem in found.items()} == {
         2: "version 3: is also made by job 0, below /srv/m; sweep over export_dir or version too"
     }
 
 
 def test_two_jobs_for_the_same_export_are_a_problem():
-    found = preflight.clashes(
-        {0: outlook(), 1: outlook("/srv/n"), 2: outlook(), 3: outlook(identity=None), 4: outlook(identity=None)}
-    )
+    unknown = outlook(identity=None)
+    found = dict(preflight.clashes(dict(enumerate([outlook(), outlook("/srv/n"), outlook(), unknown, unknown]))))
     assert {number: str(problem) for number, problem in found.items()} == {
         2: "sweep: job 0 exports the same to /srv/m; leave one of them out"
     }
 
 
+def test_an_explicit_version_is_not_made_by_force(tmp_path):
+    version(tmp_path, 3, "a")
+    (problem,) = preflight.taken({0: outlook(tmp_path, version=3, made=3), 1: outlook(tmp_path)})
+    assert (problem[0], str(problem[1])) == (
+        0,
+        f"version: 3 exists in {tmp_path}; a version is never overwritten: write version=auto",
+    )
+
+
 def test_a_problem_is_told_once_under_its_first_job():
     wrong, other = Problem("source.bulder", "no such key", "did you mean builder?"), Problem("name", "is not set")
     problems = {0: [wrong], 1: [wrong, other], 7: [wrong]}
-    words = records.apart([["model=a", "x=1"], ["model=b", "x=1"], *[[f"model={n}", "x=1"] for n in range(2, 8)]])
+    words = ledger.apart([["model=a", "x=1"], ["model=b", "x=1"], *[[f"model={n}", "x=1"] for n in range(2, 8)]])
     assert list(map(str, preflight.told(problems, dict(enumerate(words))))) == [
         "job 0 (model=a) and 2 more: source.bulder: no such key; did you mean builder?",
         "job 1 (model=b): name: is not set",
@@ -81,9 +96,9 @@ def test_a_problem_is_told_once_under_its_first_job():
 
 
 def test_what_all_jobs_share_does_not_set_them_apart():
-    assert records.apart([["a=1", "b=1"], ["a=1", "b=2"]]) == [["b=1"], ["b=2"]]
-    assert records.apart([["a=1"]]) == [["a=1"]]
-    assert records.apart([]) == []
+    assert ledger.apart([["a=1", "b=1"], ["a=1", "b=2"]]) == [["b=1"], ["b=2"]]
+    assert ledger.apart([["a=1"]]) == [["a=1"]]
+    assert ledger.apart([]) == []
 
 
 # ---- records ----
@@ -92,11 +107,11 @@ def test_what_all_jobs_share_does_not_set_them_apart():
 def test_every_job_is_told_whatever_became_of_it(tmp_path):
     planned = [Job(number=n, name="m", base="/srv/m", overrides=[f"version={n}"]) for n in range(5)]
     planned[4].status = "unchanged"
-    records.write_sweep(tmp_path, planned)
+    ledger.write_sweep(tmp_path, planned)
     records.write_job(Job(number=1, name="m", status="exported", version=1, bytes=5, proof="1/1"), tmp_path / "1")
     records.write_job(Job(number=2, name="m", status="failed", reason="x: is wrong"), tmp_path / "2")
     (tmp_path / "3").mkdir()
-    found = records.read_sweep(tmp_path)
+    found = ledger.read_sweep(tmp_path)
     assert [(job.number, job.status) for job in found] == [
         (0, "not run"),
         (1, "exported"),
@@ -104,19 +119,19 @@ def test_every_job_is_told_whatever_became_of_it(tmp_path):
         (3, "died"),
         (4, "unchanged"),
     ]
-    assert records.problems(found) == [
+    assert ledger.problems(found) == [
         "job 2: x: is wrong",
         "job 3: died without a word; its last output says more",
         "1 job not run, from job 0 on: run the sweep again, and it goes on there",
     ]
-    assert records.summary(found, 1.25) == "5 jobs in 1.2 s: 1 not run, 1 exported, 1 failed, 1 died, 1 unchanged"
+    assert ledger.summary(found, 1.25) == "5 jobs in 1.2 s: 1 not run, 1 exported, 1 failed, 1 died, 1 unchanged"
 
 
 def test_sweep_json_says_it_all_but_the_reports(tmp_path):
     job = Job(
         number=0, name="m", status="exported", version=3, base="/srv/m", seconds=0.5, bytes=7, proof="2/2", report={"a": 1}
     )
-    content = json.loads(records.write_sweep(tmp_path, [job], 2.0).read_text())
+    content = json.loads(ledger.write_sweep(tmp_path, [job], 2.0).read_text())
     assert content == {
         "directory": str(tmp_path),
         "seconds": 2.0,
@@ -137,7 +152,7 @@ def test_sweep_json_says_it_all_but_the_reports(tmp_path):
             }
         ],
     }
-    assert records.read_sweep(tmp_path) == [Job(**content["jobs"][0])]
+    assert ledger.read_sweep(tmp_path) == [Job(**content["jobs"][0])]
 
 
 # ---- models.config ----
@@ -155,7 +170,7 @@ def test_a_server_is_told_of_every_model_that_has_a_version(tmp_path):
         Job(number=2, name="b", status="exported", base=str(tmp_path / "b")),
         Job(number=3, name="never", status="failed", base=str(tmp_path / "never")),
     ]
-    file, warning = records.write_server_config(tmp_path, jobs)
+    file, warning = ledger.write_server_config(tmp_path, jobs)
     read = text_format.Parse(file.read_text(), ModelServerConfig()).model_config_list.config
     assert [(model.name, model.base_path, model.model_platform) for model in read] == [
         ("b", str(tmp_path / "b"), "tensorflow"),
@@ -168,11 +183,11 @@ def test_a_name_of_two_models_is_no_config(tmp_path):
     for place in "ab":
         version(tmp_path / place, 1, "x")
     jobs = [Job(number=n, name="m", status="exported", base=str(tmp_path / place)) for n, place in enumerate("ab")]
-    assert records.write_server_config(tmp_path, jobs) == (
+    assert ledger.write_server_config(tmp_path, jobs) == (
         None,
         "no models.config: m is the name of 2 base paths; give each its own name",
     )
 
 
 def test_nothing_to_serve_is_no_config(tmp_path):
-    assert records.write_server_config(tmp_path, [Job(number=0, base=str(tmp_path / "m"))]) == (None, "")
+    assert ledger.write_server_config(tmp_path, [Job(number=0, base=str(tmp_path / "m"))]) == (None, "")

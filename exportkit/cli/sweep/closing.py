@@ -8,7 +8,7 @@ from pathlib import Path
 
 from exportkit import versions
 from exportkit.cli import print_problems, tables
-from exportkit.cli.sweep import records
+from exportkit.cli.sweep import ledger, records
 from exportkit.errors import ConfigError, ExportKitError
 
 
@@ -50,23 +50,23 @@ def closing(keeps: bool = True) -> Iterator[Swept]:
 
 def _close(swept: Swept, seconds: float, keeps: bool, interrupted: bool = False) -> None:
     directory = records.RememberDirectory.directory
-    jobs = records.read_sweep(directory, interrupted) if directory else []
+    jobs = ledger.read_sweep(directory, interrupted) if directory else []
     if directory is None or not jobs:
         return
     for base in {job.base for job in jobs if job.base and job.status in ("died", "interrupted")}:
         versions.sweep(Path(base))
-    tables.show_jobs(jobs, records.apart([job.overrides for job in jobs]))
-    tables.line(records.summary(jobs, seconds))
+    tables.show_jobs(jobs, ledger.apart([job.overrides for job in jobs]))
+    tables.line(ledger.summary(jobs, seconds))
     if keeps:
         _keep(directory, jobs, seconds)
-    if problems := records.problems(jobs):
+    if problems := ledger.problems(jobs):
         print_problems("\n".join(problems))
     swept.code = swept.code or int(bool(problems))
 
 
 def _keep(directory: Path, jobs: list[records.Job], seconds: float) -> None:
-    tables.line(f"record: {tables.near(str(records.write_sweep(directory, jobs, seconds)))}")
-    file, warning = records.write_server_config(directory, jobs)
+    tables.line(f"record: {tables.near(str(ledger.write_sweep(directory, jobs, seconds)))}")
+    file, warning = ledger.write_server_config(directory, jobs)
     if file is not None:
         tables.line(f"tensorflow_model_server --rest_api_port=8501 --model_config_file={file}")
     if warning:

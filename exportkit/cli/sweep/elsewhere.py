@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from exportkit import processes
 from exportkit.cli import hydra_app, process
 from exportkit.cli.hydra_app import JobFailed
-from exportkit.cli.sweep import jobs, records
+from exportkit.cli.sweep import jobs, ledger, records
 from exportkit.errors import EnvironmentFailed, Problem, brief
 from exportkit.processes import Died, Ended, Task
 
@@ -93,7 +93,7 @@ def _at_home() -> Iterator[None]:
     """Be where the sweep was started: its relative paths, its modules."""
     hydra = HydraConfig.get()
     home = str(hydra.runtime.cwd)
-    seen = Path(str(hydra.sweep.dir), records.SWEEP) if records.is_planned(hydra) else Path(home)
+    seen = Path(str(hydra.sweep.dir), ledger.SWEEP) if records.is_planned(hydra) else Path(home)
     if not seen.exists():
         raise EnvironmentFailed(
             Problem(home, f"is not on {socket.gethostname()} what it is where the sweep was started", SHARED)

@@ -12,7 +12,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 
 from exportkit.cli import process
-from exportkit.cli.sweep import records
+from exportkit.cli.sweep import ledger, records
 from exportkit.cli.sweep.records import Job
 from exportkit.errors import EnvironmentFailed, ExportKitError, Problem, brief
 
@@ -77,7 +77,7 @@ def _watched(directory: Path, numbers: Sequence[int], on_end: Callable[[Job], No
         last = False
         while left and not last:
             last = over.wait(PERIOD)
-            for job in records.read_jobs(directory, sorted(left)):
+            for job in ledger.read_jobs(directory, sorted(left)):
                 left.discard(job.number)
                 on_end(job)
 

@@ -1,6 +1,6 @@
 """What can be told of a sweep's job before any job starts: its plan, its problems, and whether its version is there already."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -14,7 +14,7 @@ from exportkit.identity import identity
 from exportkit.pipeline import publishes
 from exportkit.plan import plan
 from exportkit.published import identity_of, is_published, newest
-from exportkit.versions import numbers
+from exportkit.versions import exists, numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,23 +100,42 @@ def unchanged(outlooks: Mapping[int, Outlook]) -> dict[int, int]:
     return found
 
 
-def clashes(outlooks: Mapping[int, Outlook]) -> dict[int, Problem]:
-    """Job → how it would get into the way of an earlier one."""
-    first: dict[tuple, int] = {}
+def assigned(outlooks: Mapping[int, Outlook], due: Collection[int]) -> dict[int, int]:
+    """Job → its version's number, for jobs that leave it open below one base path: in their order, whichever ends first.
+
+    A model server serves the largest number; which model that is must not be an accident of a race.
+    """
     found = {}
+    for base, group in groupby(sorted(due, key=lambda number: (outlooks[number].base, number)), lambda n: outlooks[n].base):
+        jobs = [number for number in group if outlooks[number].version == "auto"]
+        if len(jobs) > 1:
+            first = max(numbers(Path(base)), default=0) + 1
+            found |= {number: first + place for place, number in enumerate(jobs)}
+    return found
+
+
+def clashes(outlooks: Mapping[int, Outlook]) -> Iterator[tuple[int, Problem]]:
+    """The jobs that would get into the way of an earlier one, and how."""
+    first: dict[tuple, int] = {}
     for number, outlook in sorted(outlooks.items()):
         if isinstance(outlook.version, int):
             key, what = (outlook.base, outlook.version), f"is also made by job {{}}, below {outlook.base}"
-            problem = Problem(f"version {outlook.version}", what, "sweep over export_dir or version too")
+            where, do = f"version {outlook.version}", "sweep over export_dir or version too"
         elif outlook.identity:
             key, what = (outlook.base, outlook.identity), f"job {{}} exports the same to {outlook.base}"
-            problem = Problem("sweep", what, "leave one of them out")
+            where, do = "sweep", "leave one of them out"
         else:
             continue
         earlier = first.setdefault(key, number)
         if earlier != number:
-            found[number] = Problem(problem.where, problem.what.format(earlier), problem.do)
-    return found
+            yield number, Problem(where, what.format(earlier), do)
+
+
+def taken(outlooks: Mapping[int, Outlook]) -> Iterator[tuple[int, Problem]]:
+    """The jobs whose explicit version is there, where it shall be made all the same: a version is never overwritten."""
+    for number, outlook in outlooks.items():
+        if outlook.made is not None:
+            yield from ((number, problem) for problem in exists(Path(outlook.base), outlook.made).problems)
 
 
 def told(problems: Mapping[int, Sequence[Problem]], overrides: Mapping[int, Sequence[str]]) -> list[Problem]:

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from hydra.plugins.launcher import Launcher
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, read_write
 
 from exportkit import versions
 from exportkit.cli import hydra_app
-from exportkit.cli.sweep import foreign, preflight, records
+from exportkit.cli.sweep import foreign, ledger, preflight, records
 from exportkit.cli.sweep.composing import compose_all, expand
 from exportkit.cli.sweep.preflight import Outlook
 from exportkit.cli.sweep.view import View
@@ -48,6 +48,7 @@ class Fleet:
     outlooks: dict[int, Outlook] = field(default_factory=dict)
     problems: dict[int, list[Problem]] = field(default_factory=dict)
     unchanged: dict[int, int] = field(default_factory=dict)
+    assigned: dict[int, int] = field(default_factory=dict)
 
     @property
     def due(self) -> list[int]:
@@ -56,11 +57,15 @@ class Fleet:
 
     def config(self, number: int) -> DictConfig:
         """A job's config; they are kept pickled, which takes a tenth of the memory."""
-        return pickle.loads(self.configs[number])
+        config = pickle.loads(self.configs[number])
+        if number in self.assigned:
+            with read_write(config):
+                config.version = self.assigned[number]
+        return config
 
     def told(self) -> list[Problem]:
         """Every problem under its job and what sets that apart from the others."""
-        return preflight.told(self.problems, dict(enumerate(records.apart(self.overrides))))
+        return preflight.told(self.problems, dict(enumerate(ledger.apart(self.overrides))))
 
     def jobs(self, due: str) -> list[records.Job]:
         """The record of each job before it starts; of those that have to run the status is `due`."""
@@ -70,7 +75,8 @@ class Fleet:
         outlook = self.outlooks.get(number)
         job = records.Job(number=number, overrides=words, status=due)
         if outlook is not None:
-            job.name, job.base, job.version = outlook.name, outlook.base, outlook.version if due == "planned" else None
+            job.name, job.base = outlook.name, outlook.base
+            job.version = self.assigned.get(number, outlook.version) if due == "planned" else None
         elif number in self.configs:
             job.name = str(OmegaConf.select(self.config(number), "name", throw_on_resolution_failure=False))
         if number in self.problems:
@@ -92,7 +98,7 @@ def sweep(arguments: Sequence[str], params: Mapping[str, str], launcher: Launche
     fleet = prepare(expand(arguments, launcher.hydra_context.config_loader, params), launcher, view, options.force)
     if fleet.problems and not options.keep_going:
         raise ConfigError(*fleet.told())
-    records.write_sweep(directory, fleet.jobs("planned" if options.dry_run else "not run"))
+    ledger.write_sweep(directory, fleet.jobs("planned" if options.dry_run else "not run"))
     if options.dry_run:
         return []
     for base in {outlook.base for outlook in fleet.outlooks.values()}:
@@ -106,6 +112,8 @@ def sweep(arguments: Sequence[str], params: Mapping[str, str], launcher: Launche
 
 def prepare(jobs: list[list[str]], launcher: Launcher, view: View, force: bool) -> Fleet:
     """Compose and plan all jobs, and see which are there already."""
+    if not jobs:
+        raise ConfigError(Problem("sweep", "there are no jobs", "a glob(…) that matches nothing makes none"))
     fleet = Fleet(overrides=jobs)
     started = time.perf_counter()
     loader = launcher.hydra_context.config_loader
@@ -120,7 +128,8 @@ def prepare(jobs: list[list[str]], launcher: Launcher, view: View, force: bool) 
             tell()
     if not force:
         fleet.unchanged = preflight.unchanged(fleet.outlooks)
-    for number, problem in preflight.clashes(fleet.outlooks).items():
+    fleet.assigned = preflight.assigned(fleet.outlooks, fleet.due)
+    for number, problem in [*preflight.clashes(fleet.outlooks), *(preflight.taken(fleet.outlooks) if force else ())]:
         fleet.problems.setdefault(number, []).append(problem)
     view.prepared(len(jobs), len(fleet.unchanged), len(fleet.problems), time.perf_counter() - started)
     return fleet
@@ -133,4 +142,6 @@ def _launch(launcher: Launcher, fleet: Fleet, view: View) -> Any:
     if any(NUMBERED in config for config in fleet.configs.values()):
         fleet.unchanged = {}  # others number what they are given from 0: so that numbers are right, they are given all
     jobs = fleet.jobs("not run")
+    for number, version in fleet.assigned.items():
+        jobs[number].overrides = [*jobs[number].overrides, f"version={version}"]
     return foreign.launch(launcher, [jobs[number] for number in fleet.due], view.recorded)
