@@ -221,11 +221,8 @@ def _grammar(error: OverrideParseException) -> Problem:
 
 def _pointed(lines: list[str]) -> str:
     """Where the caret points, in words."""
-    return (
-        f"cannot be read from character {lines[1].index('^') - len('LexerNoViableAltException: ') + 1} on"
-        if lines[1:]
-        else "cannot be read"
-    )
+    at = lines[1].find("^") - len("LexerNoViableAltException: ") + 1 if lines[1:] else 0
+    return f"cannot be read from character {at} on" if at > 0 else "cannot be read"
 
 
 def _not_yaml(error: MarkedYAMLError) -> Problem:
