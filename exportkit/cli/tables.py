@@ -63,13 +63,18 @@ def show_jobs(jobs: Sequence["Job"], apart: Sequence[Sequence[str]]) -> None:
         "status": [_styled(job.status, _COLOURS.get(job.status, "")) for job in jobs],
         "seconds": [f"{job.seconds:.1f}" if job.seconds else "-" for job in jobs],
         "size": [size_text(job.bytes) if job.bytes else "-" for job in jobs],
-        "weights": [job.proof or "-" for job in jobs],
+        "proved": [_proved(job.proof) for job in jobs],
         "below": [near(job.base) if job.status == "planned" else "-" for job in jobs],
         "overrides": [" ".join(words) for words in apart],
     }
     empty = {name for name, cells in columns.items() if all(str(cell) in ("-", "") for cell in cells)} - {"version"}
     shown = {name: cells for name, cells in columns.items() if name not in empty}
     table("Sweep", list(shown), list(zip(*shown.values(), strict=True)))
+
+
+def _proved(proof: str) -> str:
+    """``6/6``, and what else there is to say, of ``6/6 variables equal to the checkpoint, 0 initialised``."""
+    return proof.replace(" variables equal to the checkpoint", "").replace(", 0 initialised", "") or "-"
 
 
 def line(text: str = "") -> None:
