@@ -47,10 +47,8 @@ class ProcessLauncher(Launcher):
 
         return jobs.launch(self, job_overrides, initial_job_idx)
 
-    def launch_composed(
-        self, composed: Iterable[tuple[int, DictConfig]], on_event: Callable[[Any], None] | None = None
-    ) -> list[JobReturn]:
-        """Run jobs that are composed already, given with their numbers; what came of them, in their order.
+    def launch_composed(self, composed: Iterable[tuple[int, DictConfig]], on_event: Callable[[Any], None]) -> None:
+        """Run jobs that are composed already, given with their numbers.
 
         Args:
             composed: taken one by one, each when its process can be started.
@@ -58,7 +56,7 @@ class ProcessLauncher(Launcher):
         """
         from exportkit.cli.sweep import jobs
 
-        return jobs.launch_composed(self, composed, on_event)
+        jobs.launch_composed(self, composed, on_event)
 
 
 class FleetSweeper(Sweeper):
@@ -74,8 +72,8 @@ class FleetSweeper(Sweeper):
         found = {"hydra_context": hydra_context, "task_function": task_function, "config": config}
         self.launcher = Plugins.instance().instantiate_launcher(**found)
 
-    def sweep(self, arguments: list[str]) -> Any:
-        """Run the jobs that `arguments` span; what the launcher returned of those that had to run."""
+    def sweep(self, arguments: list[str]) -> None:
+        """Run the jobs that `arguments` span. What came of them is in their records."""
         from exportkit.cli.sweep import sweeping
 
-        return sweeping.sweep(arguments, self.params, self.launcher, sweeping.Options(**self.options))
+        sweeping.sweep(arguments, self.params, self.launcher, sweeping.Options(**self.options))

@@ -46,34 +46,38 @@ def launch(launcher: "ProcessLauncher", job_overrides: Sequence[Sequence[str]], 
                 config.hydra.job.num = number
             yield number, config
 
-    return launch_composed(launcher, composed(), _Lines(job_overrides, first))
+    returns = dict(_returned(launcher, composed(), _Lines(job_overrides, first)))
+    return [returns[number] for number in sorted(returns)]
 
 
-def launch_composed(
-    launcher: "ProcessLauncher", composed: Iterable[tuple[int, DictConfig]], on_event: OnEvent | None
-) -> list[JobReturn]:
-    """Run composed jobs; what came of them, in their order."""
+def launch_composed(launcher: "ProcessLauncher", composed: Iterable[tuple[int, DictConfig]], on_event: OnEvent) -> None:
+    """Run composed jobs. What came of them is in their records and events; of thousands nothing more is kept."""
+    for _ in _returned(launcher, composed, on_event):
+        pass
+
+
+def _returned(
+    launcher: "ProcessLauncher", composed: Iterable[tuple[int, DictConfig]], on_event: OnEvent
+) -> Iterator[tuple[int, JobReturn]]:
+    """Run jobs; the number of each as it ends, and what came of it."""
     _check(launcher)
     Path(str(launcher.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
-    configs: dict[int, DictConfig] = {}
-    returns: dict[int, JobReturn] = {}
-    tasks = _tasks(_shared(launcher), composed, configs)
+    running: dict[int, DictConfig] = {}
+    tasks = _tasks(_shared(launcher), composed, running)
     with closing(processes.run(tasks, launcher.n_jobs, launcher.timeout, PRELOAD)) as events:
         for event in events:
-            if isinstance(event, Ended):
-                returns[event.number] = event.value
-            elif isinstance(event, Died):
-                returns[event.number] = _died(launcher.hydra_context, configs[event.number], event)
-            if on_event:
-                on_event(event)
+            if isinstance(event, Ended | Died):
+                config = running.pop(event.number)
+                died = isinstance(event, Died)
+                yield event.number, _died(launcher.hydra_context, config, event) if died else event.value
+            on_event(event)
     _configure_log(launcher)
-    return [returns[number] for number in configs]
 
 
-def _tasks(shared: bytes, composed: Iterable[tuple[int, DictConfig]], configs: dict[int, DictConfig]) -> Iterator[Task]:
-    """The jobs as tasks; their configs are kept in `configs`."""
+def _tasks(shared: bytes, composed: Iterable[tuple[int, DictConfig]], running: dict[int, DictConfig]) -> Iterator[Task]:
+    """The jobs as tasks; while one runs its config is in `running`."""
     for number, config in composed:
-        configs[number] = config
+        running[number] = config
         yield Task(number, _run, (shared, config), _output_directory(config) / LOG)
 
 

@@ -8,7 +8,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf, read_write
@@ -87,7 +86,7 @@ class Fleet:
         return job
 
 
-def sweep(arguments: Sequence[str], params: Mapping[str, str], launcher: Launcher, options: Options) -> Any:
+def sweep(arguments: Sequence[str], params: Mapping[str, str], launcher: Launcher, options: Options) -> None:
     """Run the jobs that `arguments` and `params` span.
 
     Raises:
@@ -100,14 +99,14 @@ def sweep(arguments: Sequence[str], params: Mapping[str, str], launcher: Launche
         raise ConfigError(*fleet.told())
     ledger.write_sweep(directory, fleet.jobs("planned" if options.dry_run else "not run"))
     if options.dry_run:
-        return []
+        return
     for base in {outlook.base for outlook in fleet.outlooks.values()}:
         versions.sweep(Path(base))  # what a sweep that was killed has left
     if not fleet.due:
-        return []
+        return
     OmegaConf.save(launcher.config, directory / "multirun.yaml")
     with view.launched(fleet.jobs("not run")):
-        return _launch(launcher, fleet, view)
+        _launch(launcher, fleet, view)
 
 
 def prepare(jobs: list[list[str]], launcher: Launcher, view: View, force: bool) -> Fleet:
@@ -135,13 +134,14 @@ def prepare(jobs: list[list[str]], launcher: Launcher, view: View, force: bool) 
     return fleet
 
 
-def _launch(launcher: Launcher, fleet: Fleet, view: View) -> Any:
+def _launch(launcher: Launcher, fleet: Fleet, view: View) -> None:
     own = getattr(launcher, "launch_composed", None)
     if own is not None:
-        return own(((number, fleet.config(number)) for number in fleet.due), view.event)
+        own(((number, fleet.config(number)) for number in fleet.due), view.event)
+        return
     if any(NUMBERED in config for config in fleet.configs.values()):
         fleet.unchanged = {}  # others number what they are given from 0: so that numbers are right, they are given all
     jobs = fleet.jobs("not run")
     for number, version in fleet.assigned.items():
         jobs[number].overrides = [*jobs[number].overrides, f"version={version}"]
-    return foreign.launch(launcher, [jobs[number] for number in fleet.due], view.recorded)
+    foreign.launch(launcher, [jobs[number] for number in fleet.due], view.recorded)
