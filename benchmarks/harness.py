@@ -86,7 +86,7 @@ def run_tree(command: Sequence[object], cwd: Path, every: float = 0.2) -> Run:
 
     def look() -> None:
         while not ended.wait(every):
-            peak[0] = max(peak[0], sum(map(_proportional, _below(me))))
+            peak[0] = max(peak[0], sum(map(_proportional, below(me))))
 
     watcher = threading.Thread(target=look)
     watcher.start()
@@ -97,7 +97,7 @@ def run_tree(command: Sequence[object], cwd: Path, every: float = 0.2) -> Run:
         watcher.join()
 
 
-def _below(parent: int) -> list[int]:
+def below(parent: int) -> list[int]:
     """The processes that `parent` started, and those that they did."""
     parents = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):

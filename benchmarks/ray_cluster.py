@@ -8,13 +8,14 @@ and its workers killed when a third of the jobs have ended; and that sweep once 
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,7 +74,9 @@ def cluster(nodes: int) -> Iterator[Callable[[], None]]:
 def lose(running, node) -> None:
     """Kill a raylet, and its workers before they can tell what they have done: a machine that is lost."""
     (raylet,) = node.all_processes["raylet"]
-    subprocess.run(["pkill", "-KILL", "-P", str(raylet.process.pid)])
+    for worker in harness.below(raylet.process.pid):
+        with suppress(ProcessLookupError):
+            os.kill(worker, signal.SIGKILL)
     running.remove_node(node, allow_graceful=False)
 
 
