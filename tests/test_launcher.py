@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 from hydra.core.plugins import Plugins
+from hydra.core.singleton import Singleton
 from hydra.test_utils.launcher_common_tests import BatchedSweeperTestSuite, IntegrationTestSuite, LauncherTestSuite
+from hydra.version import VersionBase
 from hydra_plugins.exportkit import ProcessLauncher
 
 import exportkit
@@ -31,11 +33,19 @@ def registered(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
 
 
+@pytest.fixture
+def fresh_hydra(monkeypatch):
+    """Hydra as it is in a process that has run nothing: other tests have told it which version's behaviour they want."""
+    monkeypatch.delitem(Singleton._instances, VersionBase, raising=False)
+
+
+@pytest.mark.usefixtures("fresh_hydra")
 @pytest.mark.parametrize("launcher_name, overrides", [("exportkit", [])])
 class TestConformance(LauncherTestSuite):
     pass
 
 
+@pytest.mark.usefixtures("fresh_hydra")
 @pytest.mark.parametrize("launcher_name, overrides", [("exportkit", ["hydra.sweeper.max_batch_size=2"])])
 class TestBatches(BatchedSweeperTestSuite):
     pass
