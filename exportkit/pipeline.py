@@ -24,7 +24,7 @@ from exportkit.runtime import import_tensorflow
 from exportkit.serving import Model, Prepared, demand
 from exportkit.spec import ExportPlan
 from exportkit.stepping import run_steps
-from exportkit.versions import Claim
+from exportkit.versions import Claim, size
 
 if TYPE_CHECKING:
     from exportkit.savedmodel import BoundGraph
@@ -113,7 +113,7 @@ def _export(plan: ExportPlan, plugins: Plugins, report: ExportReport, scratch: P
             _prove(built.prepared, claim.directory, report)
         run_steps(plugins, export, progress, Phase.AUGMENT, Phase.VERIFY, Phase.SEAL)
         progress("commit")
-        report.bytes = sum(path.stat().st_size for path in claim.directory.rglob("*") if path.is_file())
+        report.bytes = size(claim.directory)
         with report.stage("commit"):
             export.directory = claim.commit()
     except BaseException as error:

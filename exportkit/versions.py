@@ -154,6 +154,11 @@ def numbers(base: Path) -> set[int]:
         return set()
 
 
+def size(version: Path) -> int:
+    """Bytes in all files of a version."""
+    return sum(path.stat().st_size for path in version.rglob("*") if path.is_file())
+
+
 def staging(base: Path, number: int) -> Path:
     """Where version `number` is written: a name that TensorFlow Serving ignores, in the same file system."""
     return base / f".{number}.staging"

@@ -93,7 +93,12 @@ def run_alone(arguments: Sequence[str], job: Callable[[DictConfig], Any]) -> Non
         return run(arguments, job)
     with _as_hydra_expects(flags, overrides):
         HydraConfig.instance().set_config(config := _composed(overrides))
-        job(OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]))
+        job(task_config(config))
+
+
+def task_config(config: DictConfig) -> DictConfig:
+    """What a job is called with: the config without Hydra's own node."""
+    return OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
 
 
 def is_sweep(arguments: Sequence[str]) -> bool:

@@ -11,6 +11,7 @@ from exportkit.cli import hydra_app, tables
 from exportkit.cli.sweep import elsewhere, preflight, records
 from exportkit.errors import ExportKitError
 from exportkit.report import ExportReport
+from exportkit.versions import size
 
 LOST = "made by an earlier attempt of this job, which was lost before it could say so"
 
@@ -53,10 +54,14 @@ def earlier(config: DictConfig) -> ExportReport | None:
     made = None if before is None else preflight.made_since(config, before)
     if made is None:
         return None
-    base, version = Path(made.base), made.version
+    directory = Path(made.base) / str(made.version)
     found = ExportReport(
-        name=made.name, status="exported", version=version, base_path=str(base), directory=str(base / str(version))
+        name=made.name,
+        status="exported",
+        version=made.version,
+        base_path=made.base,
+        directory=str(directory),
+        bytes=size(directory),
     )
-    found.bytes = sum(path.stat().st_size for path in (base / str(version)).rglob("*") if path.is_file())
     found.warnings.append(LOST)
     return found

@@ -22,7 +22,7 @@ COLOR = re.compile(r"\x1b\[[0-9;]*m")
 AGAIN = "end what still runs there, and start the same command again: what is done is not done twice"
 
 
-def launch(launcher: Launcher, jobs: Sequence[Job], on_end: Callable[[Job], None]) -> Sequence[JobReturn]:
+def launch(launcher: Launcher, jobs: Sequence[Job], on_end: Callable[[Job], None]) -> None:
     """Run jobs, each with its record in its own directory.
 
     Args:
@@ -45,7 +45,6 @@ def launch(launcher: Launcher, jobs: Sequence[Job], on_end: Callable[[Job], None
         finally:
             _part()
         _record_untold(directory, jobs, returns)
-    return returns
 
 
 def _places(directory: Path, number: int) -> list[str]:

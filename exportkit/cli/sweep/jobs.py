@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.basecontainer import BaseContainer
 
 from exportkit import processes
-from exportkit.cli.hydra_app import JobFailed
+from exportkit.cli.hydra_app import JobFailed, task_config
 from exportkit.errors import ConfigError, EnvironmentFailed, Problem, brief
 from exportkit.processes import Died, Ended, Event, Task
 
@@ -91,12 +91,12 @@ def _died(context: HydraContext, config: DictConfig, died: Died) -> JobReturn:
     """What Hydra is to know of a job whose process died; callbacks hear of its end here, for the job could not tell them."""
     timeout = " (hydra.launcher.timeout)" if died.timed_out else ""
     text = "; ".join(filter(None, [f"{died.reason}{timeout}", died.words]))
-    hidden = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+    task = task_config(config)
     with read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
         config.hydra.runtime.output_dir = str(_output_directory(config))
     failed = JobReturn(
         overrides=OmegaConf.to_container(config.hydra.overrides.task),
-        cfg=hidden,
+        cfg=task,
         hydra_cfg=OmegaConf.masked_copy(config, ["hydra"]),
         task_name=JobRuntime.instance().get("name"),
         status=JobStatus.FAILED,
