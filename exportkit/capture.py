@@ -12,10 +12,9 @@ import numpy as np
 
 from exportkit.checkpoint import Bundle, BundleWriter
 from exportkit.errors import BindingError, Problem, WeightsError, some
-from exportkit.metagraph import Graph, Variable, serving_subgraph, split
+from exportkit.metagraph import Graph, Variable, saved_variables, serving_subgraph, split
 from exportkit.metagraph.kinds import kind
-from exportkit.planning.weights import saved
-from exportkit.plugin import SourceModel
+from exportkit.model import SourceModel
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -39,7 +38,7 @@ def capture_session(
     fetches = [fetch for fetch in (_fetch_of(tensors.get(name, name), index) for name in wanted) if fetch]
     pruned = serving_subgraph(index, fetches or list(_all_tensors(index)), [])
     _refuse_mutable_tables(pruned.meta)
-    variables = saved(pruned.variables.values())
+    variables = saved_variables(pruned.variables.values())
     reads = _reads(pruned.meta, index)
     _refuse_unset([part for variable in variables.values() for part in variable.parts], reads, session)
     prefix = str(scratch / "captured")

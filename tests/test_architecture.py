@@ -39,8 +39,6 @@ PARTIES = {
     "metagraph": ("google", ""),
     "planning": ("omegaconf", ""),
     "plugin": ("pluggy", ""),
-    "processes": ("", "tensorflow"),
-    "protos": ("", ""),
     "registry": ("pluggy", ""),
     "samples": ("google google_crc32c numpy", ""),
     "serving": ("google google_crc32c ml_dtypes numpy", ""),

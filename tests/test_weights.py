@@ -98,7 +98,7 @@ def test_initialised_only_where_the_config_says_so(bundle):
 def test_parts_of_a_partitioned_variable_are_one(checkpoint):
     model = checkpoint("partitioned")
     graph = metagraph.Graph(metagraph.read(model.meta))
-    saved = weights.saved(graph.variables.values())
+    saved = metagraph.saved_variables(graph.variables.values())
     assert {name: (v.shape, len(v.parts), v.trainable) for name, v in saved.items()} == {"embedding/table": ((7, 2), 3, True)}
     coverage, problems = weights.cover(graph.variables.values(), Bundle(model.prefix), Weights(), set())
     assert (coverage.keys, problems) == ({"embedding/table": "embedding/table"}, [])

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from exportkit.config.reader import Reader
+from exportkit.config.values import unfit
 from exportkit.errors import did_you_mean, nearest
-from exportkit.planning.wiring import unfit
 from exportkit.protos import DTYPE_NAMES
 from exportkit.spec import (
     BINDINGS,

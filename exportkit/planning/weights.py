@@ -6,29 +6,10 @@ from dataclasses import dataclass, field
 
 from exportkit.checkpoint import Bundle
 from exportkit.errors import Problem, nearest, some
-from exportkit.metagraph import Variable
+from exportkit.metagraph import SavedVariable, Variable, saved_variables
 from exportkit.spec import Weights
 
 AVERAGE = "/ExponentialMovingAverage"
-
-
-@dataclass(frozen=True)
-class Saved:
-    """A variable as it is saved: the parts of a partitioned one together.
-
-    Attributes:
-        name: its name in the export.
-        parts: the variable operations that it stands for.
-    """
-
-    name: str
-    dtype: str
-    shape: tuple[int | None, ...] | None
-    parts: tuple[Variable, ...]
-
-    @property
-    def trainable(self) -> bool:
-        return any(part.trainable for part in self.parts)
 
 
 @dataclass(kw_only=True)
@@ -42,7 +23,7 @@ class Coverage:
         notes: what the report shall say.
     """
 
-    saved: dict[str, Saved] = field(default_factory=dict)
+    saved: dict[str, SavedVariable] = field(default_factory=dict)
     keys: dict[str, str] = field(default_factory=dict)
     initialized: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -84,14 +65,6 @@ def _compiled(pattern: str, where: str) -> re.Pattern | Problem:
         return Problem(where, f"'{pattern}' is not a regular expression: {cause}", "mend it")
 
 
-def saved(variables: Iterable[Variable]) -> dict[str, Saved]:
-    """Variables by the names that they are saved under, the parts of partitioned ones together."""
-    groups: dict[str, list[Variable]] = {}
-    for variable in variables:
-        groups.setdefault(variable.full_name, []).append(variable)
-    return {name: Saved(name, parts[0].dtype, parts[0].full_shape, tuple(parts)) for name, parts in groups.items()}
-
-
 def cover(variables: Iterable[Variable], bundle: Bundle, weights: Weights, hits: set[str]) -> tuple[Coverage, list[Problem]]:
     """Find the one place that each variable's value comes from.
 
@@ -105,7 +78,7 @@ def cover(variables: Iterable[Variable], bundle: Bundle, weights: Weights, hits:
         The coverage, and what is wrong: variables that nothing covers with the nearest keys, and those whose shape or dtype
         is not the checkpoint's (a stale graph or another run's checkpoint).
     """
-    coverage = Coverage(saved=saved(variables))
+    coverage = Coverage(saved=saved_variables(variables))
     problems: list[Problem] = []
     uncovered: dict[str, str] = {}
     without_average: list[str] = []
@@ -170,7 +143,7 @@ def _called(name: str, key: str) -> str:
     return f"'{name}'" + (f" (as '{key}')" if key != name else "")
 
 
-def _mismatch(variable: Saved, bundle: Bundle, key: str) -> Iterator[Problem]:
+def _mismatch(variable: SavedVariable, bundle: Bundle, key: str) -> Iterator[Problem]:
     entry = bundle.entries[key]
     called, do = _called(variable.name, key), "take the graph and the checkpoint of one run"
     if variable.shape is not None and not _same_shape(variable.shape, entry.shape):

@@ -4,23 +4,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from exportkit.config.values import unfit
 from exportkit.errors import Problem, did_you_mean
+from exportkit.metagraph.tensors import Facts, Shape, compatible
 from exportkit.spec import Binding, Constant, Lookup, MetaGraph, ParseExample, Placeholder, Signature, Tensor, TopK
 
-Shape = tuple[int | None, ...] | None
 Bindings = Mapping[str, Binding | None]
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What is known of a tensor; None for what is not."""
-
-    dtype: str | None = None
-    shape: Shape = None
-
-    def __str__(self) -> str:
-        shape = "of unknown rank" if self.shape is None else str(["?" if d is None else d for d in self.shape]).replace("'", "")
-        return f"{self.dtype or 'of unknown dtype'} {shape}"
 
 
 @dataclass(kw_only=True)
@@ -180,12 +169,6 @@ def _yaml(shape: Iterable[int | None]) -> str:
     return f"[{', '.join('null' if size is None else str(size) for size in shape)}]"
 
 
-def compatible(a: Iterable[int | None], b: Iterable[int | None]) -> bool:
-    """Whether two shapes can be those of one tensor."""
-    a, b = list(a), list(b)
-    return len(a) == len(b) and all(x is None or y is None or x == y for x, y in zip(a, b, strict=True))
-
-
 def _bake(wiring: Wiring, key: str, meta_graph: MetaGraph, bindings: Bindings, graph: Any, problems: list[Problem]) -> None:
     for name, binding in bindings.items():
         if not isinstance(binding, Constant) or name not in wiring.names:
@@ -196,23 +179,6 @@ def _bake(wiring: Wiring, key: str, meta_graph: MetaGraph, bindings: Bindings, g
         if value is not None:
             problems += unfit(where, value, graph.dtype(wiring.names[name]))
             wiring.constants[wiring.names[name]] = value
-
-
-def unfit(where: str, value: Any, dtype: str | None) -> Iterator[Problem]:
-    """A value that was written for a tensor of `dtype` and cannot be one."""
-    kinds = {"bool": ([bool], "true or false"), "string": ([str], "a text")}
-    allowed, do = kinds.get(dtype or "", ([int], "an integer") if "int" in (dtype or "") else ([int, float], "a number"))
-    if dtype is not None and not all(type(item) in allowed for item in _flat(value)):
-        shown = str(value).lower() if isinstance(value, bool) else repr(value)
-        yield Problem(where, f"{shown} cannot be of dtype {dtype}", f"write {do}")
-
-
-def _flat(value: Any) -> Iterator[Any]:
-    if isinstance(value, list | tuple):
-        for item in value:
-            yield from _flat(item)
-    else:
-        yield value
 
 
 def _cut(

@@ -8,7 +8,7 @@ import numpy as np
 
 from exportkit.checkpoint.encoding import numpy_dtype, objects
 from exportkit.errors import did_you_mean
-from exportkit.planning.wiring import Facts, Shape, compatible
+from exportkit.metagraph.tensors import Facts, Shape, compatible
 from exportkit.samples import tfexample
 
 

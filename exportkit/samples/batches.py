@@ -9,7 +9,7 @@ import numpy as np
 
 from exportkit.checkpoint.encoding import objects
 from exportkit.errors import ConfigError, Problem, did_you_mean
-from exportkit.planning.wiring import Shape
+from exportkit.metagraph.tensors import Shape
 from exportkit.plugin import BoundTensor
 from exportkit.samples import tfexample
 from exportkit.samples.arrays import Misfit, fit, read

@@ -10,8 +10,7 @@ import tensorflow as tf
 
 from exportkit.checkpoint import BundleWriter
 from exportkit.exporting.savedmodel.graphs import BoundGraph
-from exportkit.metagraph import read_saved_model
-from exportkit.planning import weights
+from exportkit.metagraph import read_saved_model, saved_variables
 from exportkit.planning.prepare import Prepared
 from exportkit.processes.tensorflow import quiet
 from exportkit.protos import MetaGraphDef, meta_graph_pb2
@@ -104,7 +103,7 @@ class _CopyingSaver(v1.train.Saver):
 def variables_by_name(bound: BoundGraph) -> dict[str, tf.Variable | list[tf.Variable]]:
     """The graph's variables by the names that they are saved under; the parts of a partitioned one as a list."""
     by_op = {variable.op.name: variable for variable in bound.graph.get_collection(v1.GraphKeys.GLOBAL_VARIABLES)}
-    named = weights.saved(bound.part.pruned.variables.values())
+    named = saved_variables(bound.part.pruned.variables.values())
     return {name: _one_or_parts([by_op[p.op_name] for p in v.parts], v.parts[0].slice) for name, v in sorted(named.items())}
 
 
