@@ -4,8 +4,8 @@ Hydra's own functions do all the work, in Hydra's order, so that configs and err
 parsed overrides, files, the defaults list of each set of group choices, and, pickled, what the configs on such a list, or on
 the first part of it, merge to. What belongs to one job alone (values, additions, deletions, ``hydra.overrides``) is not.
 
-The cache depends on private functions of Hydra. So a large sweep first compares a sample of its jobs with what Hydra composes, and
-does without the cache where they differ.
+The cache depends on private functions of Hydra. So a large sweep first compares a sample of its jobs with what Hydra composes,
+and does without the cache where they differ.
 """
 
 import copy
