@@ -1,13 +1,16 @@
 """The free-form leaves of a config, read into their spec classes: bindings, signatures, meta graphs and samples."""
 
+import math
 import re
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from exportkit.binding import unfit
-from exportkit.errors import did_you_mean, nearest
+from exportkit.errors import Problem, did_you_mean, nearest
 from exportkit.fields import Reader
 from exportkit.protos import DTYPE_NAMES
 from exportkit.spec import (
@@ -85,7 +88,25 @@ def _sound(binding: Binding | None, reader: Reader, where: str) -> Binding | Non
 def _feature(feature: Feature, reader: Reader, where: str) -> None:
     _shape(feature.shape, reader, f"{where}.shape", "write sizes, without that of the batch")
     if _dtype(feature.dtype, _FEATURE_DTYPES, reader, f"{where}.dtype") and feature.default is not None:
-        reader.problems += unfit(f"{where}.default", feature.default, feature.dtype)
+        reader.problems += list(unfit(f"{where}.default", feature.default, feature.dtype)) or _default(feature, f"{where}.default")
+
+
+def _default(feature: Feature, where: str) -> list[Problem]:
+    """A default of the right kind that is ragged, does not fill the feature's shape, or is no value of its dtype."""
+    try:
+        value = np.asarray(feature.default)
+        np.broadcast_to(value, feature.shape)
+    except ValueError:
+        do = f"write one value, or lists of the shape {feature.shape}"
+        return [Problem(where, f"{feature.default} does not fill the shape {feature.shape}", do)]
+    wrong = [number for number in value.flat if not _representable(number, feature.dtype)]
+    return [Problem(where, f"{number} is out of the range of {feature.dtype}", "write a smaller number") for number in wrong[:1]]
+
+
+def _representable(value: Any, dtype: str) -> bool:
+    if dtype == "int64":
+        return -(2**63) <= int(value) < 2**63
+    return dtype == "string" or not math.isfinite(value) or abs(value) <= float(np.finfo(dtype).max)
 
 
 def _shape(shape: Iterable[int | None] | None, reader: Reader, where: str, do: str) -> None:

@@ -51,7 +51,15 @@ def _summary(details: Mapping[str, Any]) -> str:
     if not outputs:
         return "nothing could be run"
     worst, wrong = max(o["max_abs_diff"] for o in outputs), sum(o["mismatches"] for o in outputs)
-    return f"max abs diff {worst:g}, mismatches {wrong}; signatures {len(signatures)}, outputs {len(outputs)}"
+    found = f"max abs diff {worst:g}, mismatches {wrong}; signatures {len(signatures)}, outputs {len(outputs)}"
+    return f"{found}{_drawn(details)}"
+
+
+def _drawn(details: Mapping[str, Any]) -> str:
+    """The signatures that were tried on random values, for a report to say so."""
+    signatures = {key: s for found in details.values() for key, s in found.get("signatures", {}).items()}
+    drawn = [key for key, signature in signatures.items() if signature["samples"] != "as given"]
+    return f"; on random values, as samples gives none: {', '.join(drawn)}" if drawn else ""
 
 
 @hookimpl
