@@ -196,12 +196,11 @@ def _check_features(where: str, binding: ParseExample, facts: Mapping[str, Facts
             yield Problem(f"{where}.{key}.dtype", what, do)
 
 
-_NUMBERS = frozenset(
-    "bool bfloat16 float16 float32 float64 complex64 complex128 int8 int16 int32 int64 uint8 uint16 uint32 uint64 "
-    "qint8 qint16 qint32 quint8 quint16".split()
-)
+_NUMBERS = {"bool", "bfloat16", "float16", "float32", "float64", "complex64", "complex128"}
+_NUMBERS |= {"int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"}
+_NUMBERS |= {"qint8", "qint16", "qint32", "quint8", "quint16"}
 _CASTS = {  # dtype of a feature → what tf.cast can make of it on a CPU (tensorflow/core/kernels/cast_op.h)
     "int64": _NUMBERS | {"int4", "uint4"},
     "float32": _NUMBERS | {"float8_e4m3fn", "float8_e5m2"},
-    "string": frozenset({"string"}),
+    "string": {"string"},
 }

@@ -14,18 +14,15 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import yaml
 
 from exportkit import registry
-from exportkit.cli import arguments, export, hydra_app, main, requests, tables
+from exportkit.cli import arguments, export, hydra_app, main, tables
 from exportkit.cli.fielddocs import field_docs
 from exportkit.errors import ConfigError
 from exportkit.plugin import Phase, PostStep, hookimpl
-from exportkit.report import SignatureReport, TensorReport
-from exportkit.spec import Feature, ParseExample
 
 PLAN = import_module("exportkit.plan")  # the package's `plan` is the function
 
@@ -644,50 +641,7 @@ def test_inspect_of_nothing(run, here):
     assert run("inspect", "nowhere/model.ckpt").code == 2
 
 
-# Requests and tables
-
-
-def tensor(alias: str, dtype: str, *shape: int | None, binding: str = "b") -> TensorReport:
-    return TensorReport(alias=alias, binding=binding, tensor="t:0", dtype=dtype, shape=list(shape))
-
-
-def request(
-    method: str, inputs: list[TensorReport], outputs: list[TensorReport], bindings: dict[str, Any] | None = None
-) -> str:
-    return requests.request("m", SignatureReport(key="s", method=method, inputs=inputs, outputs=outputs), bindings or {})
-
-
-URL = "http://localhost:8501/v1/models/m"
-
-
-def test_a_request_goes_row_by_row_where_tensors_have_a_batch():
-    told = request(
-        "predict", [tensor("a", "int64", None, 2), tensor("b_bytes", "string", None)], [tensor("y", "float32", None)]
-    )
-    body = '{"signature_name": "s", "instances": [{"a": [0, 0], "b_bytes": {"b64": ""}}]}'
-    assert told == f"curl -d '{body}' {URL}:predict"
-
-
-def test_a_request_gives_whole_tensors_where_one_has_no_batch():
-    told = request("predict", [tensor("a", "bool", None)], [tensor("y", "float32")])
-    assert told == f"""curl -d '{{"signature_name": "s", "inputs": {{"a": [false]}}}}' {URL}:predict"""
-
-
-def test_a_request_of_examples_has_their_features():
-    parsed = ParseExample(parse_example={"f": Feature(dtype="float32", shape=[2, 2]), "n": Feature(dtype="string")})
-    told = request("classify", [tensor("inputs", "string", None, binding="e")], [tensor("y", "float32", None)], {"e": parsed})
-    body = '{"signature_name": "s", "examples": [{"f": [0.0, 0.0, 0.0, 0.0], "n": ""}]}'
-    assert told == f"curl -d '{body}' {URL}:classify"
-
-
-def test_a_large_request_is_made_by_a_program_that_works():
-    inputs = [tensor("image", "float32", None, 50, 50, 3), tensor("flag", "bool", None)]
-    program, curl = request("predict", inputs, [tensor("y", "float32", None)]).split(" | ")
-    assert curl == f"curl -d @- {URL}:predict"
-    body = json.loads(subprocess.run(program, shell=True, capture_output=True, check=True).stdout)
-    (instance,) = body["instances"]
-    assert (len(instance["image"]), len(instance["image"][0]), instance["image"][0][0]) == (50, 50, [0.0, 0.0, 0.0])
-    assert instance["flag"] is False
+# Tables
 
 
 def test_a_table_in_a_file_is_plain_text(capsys):

@@ -29,7 +29,7 @@ from exportkit.tensorbytes import objects
 SERVER = f"http://localhost:{PORT + 1}/v1/models"
 SHORT = 200  # characters of a body that is readable on a command line
 MOST = 10_000_000  # elements of a body that is written out at all
-_DTYPES = "float32 float64 int8 int16 int32 int64 uint8 uint32 uint64 bool string".split()
+_DTYPES = {"bool", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint32", "uint64", "string"}
 
 
 class _NoRequest(Exception):
@@ -60,7 +60,7 @@ class _Zeros:
 def requests(report: ExportReport, plan: ExportPlan) -> Iterator[str]:
     """A line for each signature that is served: a command of the shell, or a comment that says why there is none.
 
-    A body that is too long to be read is written beside the report, where one is written; elsewhere it is zeros, made by Python.
+    A body that is too long to be read is written beside the report, where one is written; elsewhere Python makes zeros.
     """
     for signature in report.served.signatures if report.served else ():
         try:
@@ -160,7 +160,7 @@ def _sampled(signature: SignatureReport, plan: ExportPlan, given: Mapping[str, n
 
 
 def _json(value: Any, alias: str = "") -> Any:
-    """An array as JSON: whole numbers without a point only where the dtype is one of integers, bytes that are no text as base64."""
+    """An array as JSON: only integers are without a point, and bytes that are no text are base64."""
     if isinstance(value, np.ndarray) and value.ndim:
         return [_json(item, alias) for item in value]
     if isinstance(value, np.ndarray):

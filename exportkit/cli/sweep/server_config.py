@@ -103,7 +103,8 @@ def _newest(base: Path) -> Path:
 def _file_names(groups: Mapping[Tags, Mapping[str, str]]) -> dict[Tags, str]:
     """Tags → file, in order: ``models.config`` is of those that need no flag, or else of the most models."""
     order = sorted(groups, key=lambda tags: (set(tags) != modelserver.SERVE, -len(groups[tags]), tags))
-    return {tags: f"models.{'+'.join(quote(tag, safe='') for tag in tags)}.config" if i else FILE for i, tags in enumerate(order)}
+    names = ["+".join(quote(tag, safe="") for tag in tags) for tags in order]
+    return {tags: f"models.{names[i]}.config" if i else FILE for i, tags in enumerate(order)}
 
 
 def _write(file: Path, models: Mapping[str, str], tags: Tags, number: int) -> ServerConfig:
