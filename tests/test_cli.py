@@ -23,6 +23,7 @@ from exportkit.cli import arguments, export, hydra_app, main, tables
 from exportkit.cli.fielddocs import field_docs
 from exportkit.errors import ConfigError
 from exportkit.plugin import Phase, PostStep, hookimpl
+from exportkit.report import ExportReport, MetaGraphReport, SignatureReport, TensorReport
 
 PLAN = import_module("exportkit.plan")  # the package's `plan` is the function
 
@@ -392,6 +393,7 @@ def test_an_export_says_what_came_of_it(run, here):
     assert re.match(r"mnist_mlp: exported version 1 to exports/mnist_mlp/1 in \d+\.\d s\n", told.out)
     assert re.search(r"serving_default +predict +in +x +float32 +\[\?, 3\]", told.out)
     assert re.search(r"variables +1, 24 B", told.out)
+    assert "stages" not in told.out
     assert (
         f"tensorflow_model_server --rest_api_port=8501 --model_name=mnist_mlp --model_base_path={here}/exports/mnist_mlp\n"
         in told.out
@@ -402,6 +404,32 @@ def test_an_export_says_what_came_of_it(run, here):
     ) in told.out
     assert told.err.splitlines()[:2] == ["mnist_mlp: import tensorflow", "mnist_mlp: build"]
     assert json.loads((here / "out/report.json").read_text())["status"] == "exported"
+
+
+def test_a_report_says_how_each_meta_graph_is_served(capsys):
+    inputs = [TensorReport(alias="x", binding="x", tensor="x:0", dtype="int64", shape=[None])]
+    signature = SignatureReport(key="s", method="predict", inputs=inputs, outputs=inputs)
+    graphs = [
+        MetaGraphReport(key=key, tags=tags, nodes_before=1, nodes_after=1, signatures=signatures)
+        for key, tags, signatures in [
+            ("train", ["train"], []),
+            ("tpu", ["serve", "tpu"], [signature]),
+            ("cpu", ["serve"], [signature]),
+        ]
+    ]
+    plan = SimpleNamespace(bindings={}, samples={}, report=None)
+    tables.show_report(ExportReport(name="m", base_path="/m", status="exported", version=1, meta_graphs=graphs), plan)
+    start = "tensorflow_model_server --rest_api_port=8501 --model_name=m --model_base_path=/m"
+    assert capsys.readouterr().out.endswith(
+        f"""
+Serve it
+{start}
+{start} --saved_model_tags=serve,tpu  # meta graph tpu in its place
+
+Ask it
+curl -d '{{"signature_name": "s", "instances": [{{"x": 0}}]}}' http://localhost:8501/v1/models/m:predict
+"""
+    )
 
 
 def test_one_run_leaves_nothing_beside_its_export(run, here):
