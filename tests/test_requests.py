@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import toys
 
-from exportkit.cli.requests import requests
-from exportkit.report import ExportReport, MetaGraphReport, SignatureReport, TensorReport
+from exportkit.cli.requests import request
+from exportkit.report import SignatureReport, TensorReport
 from exportkit.samples import tfexample
 from exportkit.spec import Examples, Feature, File, Literal, ParseExample, Tensor
 from exportkit.tensorbytes import numpy_dtype, objects
@@ -31,12 +31,10 @@ Y = tensor("y", "float32", None)
 
 def printed(signature, report=None, model="m", samples=None, **bindings):
     """The line for one signature."""
-    meta_graph = MetaGraphReport(key="serving", tags=["serve"], nodes_before=1, nodes_after=1, signatures=[signature])
     bindings = {t.binding: Tensor(tensor=t.tensor) for t in signature.inputs} | bindings
     given = {} if samples is None else {signature.key: samples}
     plan = SimpleNamespace(bindings=bindings, samples=given, signatures={signature.key: signature_of(signature)}, report=report)
-    (line,) = requests(ExportReport(name=model, meta_graphs=[meta_graph]), plan)
-    return line
+    return request(model, signature, plan)
 
 
 def signature_of(signature):
@@ -287,14 +285,3 @@ def test_what_rest_cannot_ask_is_said(line, text):
 @pytest.mark.parametrize(("model", "path"), [("a?b#c", "a%3Fb%23c"), ("é", "%C3%A9"), ("m-1_x.y", "m-1_x.y")])
 def test_a_models_name_is_a_part_of_the_url(model, path):
     assert sent(predict([tensor("x", "bool", None)], model=model))[1] == f"http://localhost:8501/v1/models/{path}:predict"
-
-
-def test_the_meta_graph_that_is_served_is_asked():
-    signatures = [SignatureReport(key=key, method="predict", inputs=[tensor(key, "bool", None)], outputs=[Y]) for key in "ts"]
-    graphs = [
-        MetaGraphReport(key=s.key, tags=[tag], nodes_before=1, nodes_after=1, signatures=[s])
-        for s, tag in zip(signatures, ("train", "serve"), strict=True)
-    ]
-    plan = SimpleNamespace(bindings={}, samples={}, signatures={}, report=None)
-    (line,) = requests(ExportReport(name="m", meta_graphs=graphs), plan)
-    assert sent(line)[0] == {"signature_name": "s", "instances": [{"s": False}]}

@@ -7,7 +7,7 @@ TensorFlow Serving's json_tensor.cc and http_rest_api_util.cc.
 import base64
 import json
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -21,7 +21,7 @@ from exportkit import samples
 from exportkit.errors import ConfigError
 from exportkit.modelserver import PORT
 from exportkit.plugin import BoundTensor
-from exportkit.report import ExportReport, SignatureReport, TensorReport
+from exportkit.report import SignatureReport, TensorReport
 from exportkit.samples import tfexample
 from exportkit.spec import ExportPlan, Feature, ParseExample
 from exportkit.tensorbytes import objects
@@ -57,16 +57,15 @@ class _Zeros:
         return text
 
 
-def requests(report: ExportReport, plan: ExportPlan) -> Iterator[str]:
-    """A line for each signature that is served: a command of the shell, or a comment that says why there is none.
+def request(model: str, signature: SignatureReport, plan: ExportPlan) -> str:
+    """A command of the shell that asks `signature` of `model`, or a comment that says why there is none.
 
-    A body that is too long to be read is written beside the report, where one is written; elsewhere Python makes zeros.
+    A body that is too long to be read is written beside the report, where the plan has one; elsewhere Python makes zeros.
     """
-    for signature in report.served.signatures if report.served else ():
-        try:
-            yield _request(report.name, signature, plan)
-        except _NoRequest as cause:
-            yield f"# {signature.key}: {cause}"
+    try:
+        return _request(model, signature, plan)
+    except _NoRequest as cause:
+        return f"# {signature.key}: {cause}"
 
 
 def _request(model: str, signature: SignatureReport, plan: ExportPlan) -> str:

@@ -17,7 +17,7 @@ WIDE = 160  # where the output is a file or a pipe
 
 def show_report(report: ExportReport, plan: ExportPlan) -> None:
     """What was exported, how to serve it, and a request for each of its signatures."""
-    from exportkit.cli.requests import requests  # NumPy and the samples, for an export alone
+    from exportkit.cli.requests import request  # NumPy and the samples, for an export alone
 
     line(f"{summary(report)}\n")
     for meta_graph in report.meta_graphs:
@@ -25,8 +25,8 @@ def show_report(report: ExportReport, plan: ExportPlan) -> None:
     _facts(report)
     _serving(report)
     line("\nAsk it")
-    for request in requests(report, plan):
-        line(request)
+    for signature in report.served.signatures if report.served else ():
+        line(request(report.name, signature, plan))
 
 
 def _serving(report: ExportReport) -> None:
