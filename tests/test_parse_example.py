@@ -9,14 +9,15 @@ import tensorflow as tf
 import toys
 
 import exportkit
-from exportkit import manifest, rules
-from exportkit.binding import Facts
+from exportkit.checkpoint.encoding import objects
 from exportkit.errors import ConfigError
-from exportkit.evidence import verify_version
+from exportkit.planning import serving_rules
+from exportkit.planning.wiring import Facts
 from exportkit.protos import DTYPE_NAMES
 from exportkit.registry import load_plugins
 from exportkit.spec import Feature, ParseExample, Tensor
-from exportkit.tensorbytes import objects
+from exportkit.verifying.audit import verify_version
+from exportkit.version import manifest
 
 v1 = tf.compat.v1
 STEPS = {kind: {"kind": kind} for kind in ("verify", "warmup", "manifest")}
@@ -179,7 +180,7 @@ def castable(source, target):
 
 def refusals(source, target):
     example = ParseExample(parse_example={"x": Feature(dtype=source)})
-    return [str(p) for p in rules.computed({"x": Tensor(tensor="x:0"), "e": example}, {"x": Facts(target, (None,))})]
+    return [str(p) for p in serving_rules.computed({"x": Tensor(tensor="x:0"), "e": example}, {"x": Facts(target, (None,))})]
 
 
 @pytest.mark.parametrize("source", ["int64", "float32"])

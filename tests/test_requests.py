@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import toys
 
-from exportkit.cli.requests import request
+from exportkit.checkpoint.encoding import numpy_dtype, objects
 from exportkit.report import SignatureReport, TensorReport
 from exportkit.samples import tfexample
+from exportkit.serving.rest_request import request
 from exportkit.spec import Examples, Feature, File, Literal, ParseExample, Tensor
-from exportkit.tensorbytes import numpy_dtype, objects
 
 URL = "http://localhost:8501/v1/models/m"
 CURL = 'curl() { case "$2" in @-) cat;; @*) cat "${2#@}";; *) printf %s "$2";; esac; printf "\\n%s" "$3"; }; '

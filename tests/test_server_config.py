@@ -5,7 +5,7 @@ import json
 import pytest
 from google.protobuf import text_format
 
-from exportkit.cli.sweep.records import Job
+from exportkit.cli.sweep.job_record import Job
 from exportkit.cli.sweep.server_config import write_server_configs
 from exportkit.protos import SavedModel
 

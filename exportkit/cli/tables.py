@@ -9,7 +9,7 @@ from exportkit.report import ExportReport, MetaGraphReport
 from exportkit.spec import ExportPlan
 
 if TYPE_CHECKING:
-    from exportkit.cli.sweep.records import Job
+    from exportkit.cli.sweep.job_record import Job
 
 _COLOURS = {"exported": "green", "unchanged": "green", "failed": "red", "died": "red"}
 WIDE = 160  # where the output is a file or a pipe
@@ -17,7 +17,7 @@ WIDE = 160  # where the output is a file or a pipe
 
 def show_report(report: ExportReport, plan: ExportPlan) -> None:
     """What was exported, how to serve it, and a request for each of its signatures."""
-    from exportkit.cli.requests import request  # NumPy and the samples, for an export alone
+    from exportkit.serving.rest_request import request  # NumPy and the samples, for an export alone
 
     line(f"{summary(report)}\n")
     for meta_graph in report.meta_graphs:

@@ -12,10 +12,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 from exportkit import modelserver
-from exportkit.cli.sweep.records import Job, write_whole
+from exportkit.cli.sweep.job_record import Job, write_whole
 from exportkit.errors import BindingError
 from exportkit.metagraph import read_saved_model
-from exportkit.versions import numbers
+from exportkit.version.claim import numbers
 
 FILE = "models.config"
 POLLED = "a running server reads this file again only with --model_config_file_poll_wait_seconds=SECONDS"
