@@ -6,9 +6,10 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from math import isfinite
 from pathlib import Path
-from shlex import quote
 from time import perf_counter
 from typing import Any
+
+from exportkit import modelserver
 
 
 @dataclass(kw_only=True)
@@ -109,10 +110,20 @@ class ExportReport:
         path.write_text(self.to_json(), encoding="utf-8")
 
     @property
+    def served(self) -> MetaGraphReport | None:
+        """The meta graph that `server_command` serves; None where nothing was built."""
+        by_key = {meta_graph.key: meta_graph for meta_graph in self.meta_graphs}
+        return by_key[modelserver.loaded({key: one.tags for key, one in by_key.items()})] if by_key else None
+
+    @property
     def server_command(self) -> str:
         """The command line that serves this export."""
-        options = f"--rest_api_port=8501 --model_name={quote(self.name)} --model_base_path={quote(str(self.base_path))}"
-        return f"tensorflow_model_server {options}"
+        return self.server_command_of(self.served)
+
+    def server_command_of(self, meta_graph: MetaGraphReport | None) -> str:
+        """The command line of a server that loads another meta graph than `served`."""
+        tags = meta_graph.tags if meta_graph else modelserver.SERVE
+        return modelserver.command({"model_name": self.name, "model_base_path": str(self.base_path)}, tags)
 
 
 def plain(value: Any) -> Any:

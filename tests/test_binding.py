@@ -122,6 +122,17 @@ def test_references_between_bindings(bindings, texts):
     assert checked(bindings) == texts
 
 
+def test_a_tensor_is_parsed_from_one_binding_in_all_signatures():
+    other = {"other": ParseExample(parse_example={"pixels": Feature(dtype="float32", to="images")})}
+    unused = checked(other)
+    signatures = {"a": predict("example"), "b": predict("other"), "broken": None}
+    assert unused == []
+    assert [str(problem) for problem in serving_rules.check(BOUND | other, signatures)] == [
+        "bindings.other.parse_example.pixels: 'images' is fed by the parse_example 'example' already; "
+        "use one of the two in all signatures"
+    ]
+
+
 @pytest.mark.parametrize(
     ("signature", "texts"),
     [
@@ -250,7 +261,7 @@ def test_rules_of_inputs():
             {"images": Facts("string", (None, 4))},
             [
                 "bindings.example.parse_example.images.dtype: 'images' is string [?, 4], which a float32 cannot feed; "
-                "mend the feature's dtype"
+                "write dtype: string"
             ],
         ),
     ],

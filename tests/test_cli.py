@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import yaml
@@ -24,9 +23,7 @@ from exportkit.cli import arguments, export, hydra_app, main, tables
 from exportkit.cli.fielddocs import field_docs
 from exportkit.errors import ConfigError
 from exportkit.plugin import Phase, PostStep, hookimpl
-from exportkit.report import SignatureReport, TensorReport
-from exportkit.serving import rest_request
-from exportkit.spec import Feature, ParseExample
+from exportkit.report import ExportReport, MetaGraphReport, SignatureReport, TensorReport
 
 PLAN = import_module("exportkit.planning.plan")  # the package's `plan` is the function
 
@@ -396,6 +393,7 @@ def test_an_export_says_what_came_of_it(run, here):
     assert re.match(r"mnist_mlp: exported version 1 to exports/mnist_mlp/1 in \d+\.\d s\n", told.out)
     assert re.search(r"serving_default +predict +in +x +float32 +\[\?, 3\]", told.out)
     assert re.search(r"variables +1, 24 B", told.out)
+    assert "stages" not in told.out
     assert (
         f"tensorflow_model_server --rest_api_port=8501 --model_name=mnist_mlp --model_base_path={here}/exports/mnist_mlp\n"
         in told.out
@@ -406,6 +404,32 @@ def test_an_export_says_what_came_of_it(run, here):
     ) in told.out
     assert told.err.splitlines()[:2] == ["mnist_mlp: import tensorflow", "mnist_mlp: build"]
     assert json.loads((here / "out/report.json").read_text())["status"] == "exported"
+
+
+def test_a_report_says_how_each_meta_graph_is_served(capsys):
+    inputs = [TensorReport(alias="x", binding="x", tensor="x:0", dtype="int64", shape=[None])]
+    signature = SignatureReport(key="s", method="predict", inputs=inputs, outputs=inputs)
+    graphs = [
+        MetaGraphReport(key=key, tags=tags, nodes_before=1, nodes_after=1, signatures=signatures)
+        for key, tags, signatures in [
+            ("train", ["train"], []),
+            ("tpu", ["serve", "tpu"], [signature]),
+            ("cpu", ["serve"], [signature]),
+        ]
+    ]
+    plan = SimpleNamespace(bindings={}, samples={}, report=None)
+    tables.show_report(ExportReport(name="m", base_path="/m", status="exported", version=1, meta_graphs=graphs), plan)
+    start = "tensorflow_model_server --rest_api_port=8501 --model_name=m --model_base_path=/m"
+    assert capsys.readouterr().out.endswith(
+        f"""
+Serve it
+{start}
+{start} --saved_model_tags=serve,tpu  # meta graph tpu in its place
+
+Ask it
+curl -d '{{"signature_name": "s", "instances": [{{"x": 0}}]}}' http://localhost:8501/v1/models/m:predict
+"""
+    )
 
 
 def test_one_run_leaves_nothing_beside_its_export(run, here):
@@ -645,50 +669,7 @@ def test_inspect_of_nothing(run, here):
     assert run("inspect", "nowhere/model.ckpt").code == 2
 
 
-# Requests and tables
-
-
-def tensor(alias: str, dtype: str, *shape: int | None, binding: str = "b") -> TensorReport:
-    return TensorReport(alias=alias, binding=binding, tensor="t:0", dtype=dtype, shape=list(shape))
-
-
-def request(
-    method: str, inputs: list[TensorReport], outputs: list[TensorReport], bindings: dict[str, Any] | None = None
-) -> str:
-    return rest_request.request("m", SignatureReport(key="s", method=method, inputs=inputs, outputs=outputs), bindings or {})
-
-
-URL = "http://localhost:8501/v1/models/m"
-
-
-def test_a_request_goes_row_by_row_where_tensors_have_a_batch():
-    told = request(
-        "predict", [tensor("a", "int64", None, 2), tensor("b_bytes", "string", None)], [tensor("y", "float32", None)]
-    )
-    body = '{"signature_name": "s", "instances": [{"a": [0, 0], "b_bytes": {"b64": ""}}]}'
-    assert told == f"curl -d '{body}' {URL}:predict"
-
-
-def test_a_request_gives_whole_tensors_where_one_has_no_batch():
-    told = request("predict", [tensor("a", "bool", None)], [tensor("y", "float32")])
-    assert told == f"""curl -d '{{"signature_name": "s", "inputs": {{"a": [false]}}}}' {URL}:predict"""
-
-
-def test_a_request_of_examples_has_their_features():
-    parsed = ParseExample(parse_example={"f": Feature(dtype="float32", shape=[2, 2]), "n": Feature(dtype="string")})
-    told = request("classify", [tensor("inputs", "string", None, binding="e")], [tensor("y", "float32", None)], {"e": parsed})
-    body = '{"signature_name": "s", "examples": [{"f": [0.0, 0.0, 0.0, 0.0], "n": ""}]}'
-    assert told == f"curl -d '{body}' {URL}:classify"
-
-
-def test_a_large_request_is_made_by_a_program_that_works():
-    inputs = [tensor("image", "float32", None, 50, 50, 3), tensor("flag", "bool", None)]
-    program, curl = request("predict", inputs, [tensor("y", "float32", None)]).split(" | ")
-    assert curl == f"curl -d @- {URL}:predict"
-    body = json.loads(subprocess.run(program, shell=True, capture_output=True, check=True).stdout)
-    (instance,) = body["instances"]
-    assert (len(instance["image"]), len(instance["image"][0]), instance["image"][0][0]) == (50, 50, [0.0, 0.0, 0.0])
-    assert instance["flag"] is False
+# Tables
 
 
 def test_a_table_in_a_file_is_plain_text(capsys):

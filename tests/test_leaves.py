@@ -124,6 +124,27 @@ def test_a_vocabulary_becomes_absolute(files):
             {"parse_example": {"f": {"dtype": "string", "default": [1]}}},
             ".parse_example.f.default: [1] cannot be of dtype string; write a text",
         ),
+        (
+            {"parse_example": {"f": {"dtype": "int64", "shape": [2], "default": [1, 2, 3]}}},
+            ".parse_example.f.default: [1, 2, 3] does not fill the shape [2]; write one value, or lists of the shape [2]",
+        ),
+        (
+            {"parse_example": {"f": {"dtype": "string", "shape": [2, 2], "default": [["a"], ["b", "c"]]}}},
+            ".parse_example.f.default: [['a'], ['b', 'c']] does not fill the shape [2, 2]; "
+            "write one value, or lists of the shape [2, 2]",
+        ),
+        (
+            {"parse_example": {"f": {"dtype": "float32", "default": [1.0]}}},
+            ".parse_example.f.default: [1.0] does not fill the shape []; write one value, or lists of the shape []",
+        ),
+        (
+            {"parse_example": {"f": {"dtype": "int64", "shape": [2], "default": [1, 2**63]}}},
+            ".parse_example.f.default: 9223372036854775808 is out of the range of int64; write a smaller number",
+        ),
+        (
+            {"parse_example": {"f": {"dtype": "float32", "default": 1e39}}},
+            ".parse_example.f.default: 1e+39 is out of the range of float32; write a smaller number",
+        ),
     ],
 )
 def test_a_broken_binding_is_told_and_keeps_its_name(data, text):
@@ -189,6 +210,14 @@ def test_a_signature_under_a_key_of_tensorflow():
         ({}, ["meta_graphs: is empty; write {serving: {tags: [serve]}}"]),
         ({"a": {"tags": "serve"}}, ["meta_graphs.a.tags: is the text 'serve', not a list; write [serve]"]),
         ({"a": {"tags": []}}, ["meta_graphs.a.tags: are empty; write [serve]"]),
+        (
+            {"a": {"tags": ["serve,tpu"]}},
+            ["meta_graphs.a.tags: 'serve,tpu' cannot be a tag, for a server splits its tags at commas; write [serve, tpu]"],
+        ),
+        (
+            {"a": {"tags": ["serve", ""]}},
+            ["meta_graphs.a.tags: '' cannot be a tag, for a server splits its tags at commas; write [serve]"],
+        ),
         ({"a": {"tag": ["serve"]}}, ["meta_graphs.a.tag: no such key; did you mean tags?"]),
         (
             {"a": {"tags": ["serve", "gpu"]}, "b": {"tags": ["gpu", "serve"]}},

@@ -116,3 +116,19 @@ def test_the_server_command_can_be_pasted(base):
         f"--model_base_path={base}",
     ]
     assert base != "/models/digits" or command.endswith("--model_base_path=/models/digits")
+
+
+def meta_graph(key, *tags):
+    return MetaGraphReport(key=key, tags=list(tags), nodes_before=1, nodes_after=1, signatures=[])
+
+
+def test_the_server_command_asks_for_other_tags_than_serve():
+    gpu, tpu = meta_graph("gpu", "serve", "gpu"), meta_graph("tpu", "serve", "tpu")
+    start = "tensorflow_model_server --rest_api_port=8501 --model_name=m --model_base_path=/m"
+    report = ExportReport(name="m", base_path="/m", meta_graphs=[gpu, tpu])
+    assert report.served == gpu
+    assert report.server_command == f"{start} --saved_model_tags=serve,gpu"
+    assert report.server_command_of(tpu) == f"{start} --saved_model_tags=serve,tpu"
+    report.meta_graphs.append(meta_graph("cpu", "serve"))
+    assert report.server_command == start
+    assert ExportReport(name="m").served is None

@@ -1,9 +1,7 @@
-"""The records of a sweep: what is told of each job, whatever became of it, and the config of a server for all."""
+"""The records of a sweep: what is told of each job, whatever became of it."""
 
 import json
 
-import pytest
-from google.protobuf import text_format
 from test_published import version
 
 from exportkit.cli.sweep import job_record, preflight, sweep_record
@@ -153,41 +151,3 @@ def test_sweep_json_says_it_all_but_the_reports(tmp_path):
         ],
     }
     assert sweep_record.read_sweep(tmp_path) == [Job(**content["jobs"][0])]
-
-
-# ---- models.config ----
-
-
-def test_a_server_is_told_of_every_model_that_has_a_version(tmp_path):
-    pytest.importorskip("tensorflow_serving")
-    from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
-
-    for name in ("b", 'quo"ted é'):
-        version(tmp_path / name, 1, "x")
-    jobs = [
-        Job(number=0, name='quo"ted é', status="exported", base=str(tmp_path / 'quo"ted é')),
-        Job(number=1, name="b", status="failed", base=str(tmp_path / "b")),  # yesterday's version is served on
-        Job(number=2, name="b", status="exported", base=str(tmp_path / "b")),
-        Job(number=3, name="never", status="failed", base=str(tmp_path / "never")),
-    ]
-    file, warning = sweep_record.write_server_config(tmp_path, jobs)
-    read = text_format.Parse(file.read_text(), ModelServerConfig()).model_config_list.config
-    assert [(model.name, model.base_path, model.model_platform) for model in read] == [
-        ("b", str(tmp_path / "b"), "tensorflow"),
-        ('quo"ted é', str(tmp_path / 'quo"ted é'), "tensorflow"),
-    ]
-    assert warning == ""
-
-
-def test_a_name_of_two_models_is_no_config(tmp_path):
-    for place in "ab":
-        version(tmp_path / place, 1, "x")
-    jobs = [Job(number=n, name="m", status="exported", base=str(tmp_path / place)) for n, place in enumerate("ab")]
-    assert sweep_record.write_server_config(tmp_path, jobs) == (
-        None,
-        "no models.config: m is the name of 2 base paths; give each its own name",
-    )
-
-
-def test_nothing_to_serve_is_no_config(tmp_path):
-    assert sweep_record.write_server_config(tmp_path, [Job(number=0, base=str(tmp_path / "m"))]) == (None, "")

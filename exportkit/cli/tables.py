@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from exportkit.report import ExportReport, MetaGraphReport
-from exportkit.serving.rest_request import request
 from exportkit.spec import ExportPlan
 
 if TYPE_CHECKING:
@@ -18,13 +17,24 @@ WIDE = 160  # where the output is a file or a pipe
 
 def show_report(report: ExportReport, plan: ExportPlan) -> None:
     """What was exported, how to serve it, and a request for each of its signatures."""
+    from exportkit.serving.rest_request import request  # NumPy and the samples, for an export alone
+
     line(f"{summary(report)}\n")
     for meta_graph in report.meta_graphs:
         _signatures(meta_graph, several=len(report.meta_graphs) > 1)
     _facts(report)
-    line(f"\nServe it\n{report.server_command}\n\nAsk it")
-    for signature in report.meta_graphs[0].signatures if report.meta_graphs else ():
-        line(request(report.name, signature, plan.bindings))
+    _serving(report)
+    line("\nAsk it")
+    for signature in report.served.signatures if report.served else ():
+        line(request(report.name, signature, plan))
+
+
+def _serving(report: ExportReport) -> None:
+    """A server loads one meta graph of a version: the line that serves it, and those that serve another in its place."""
+    line(f"\nServe it\n{report.server_command}")
+    for meta_graph in report.meta_graphs:
+        if meta_graph is not report.served and meta_graph.signatures:
+            line(f"{report.server_command_of(meta_graph)}  # meta graph {meta_graph.key} in its place")
 
 
 def summary(report: ExportReport, seconds: float | None = None) -> str:
@@ -103,7 +113,6 @@ def _facts(report: ExportReport) -> None:
     facts += [("", note) for note in weights.notes]
     facts += [(f"nodes ({m.key})", f"{m.nodes_before} before, {m.nodes_after} after") for m in report.meta_graphs]
     facts += [("assets", ", ".join(report.assets))] if report.assets else []
-    facts += [("stages", ", ".join(f"{name} {seconds:.2f} s" for name, seconds in report.stages.items()))]
     facts += [(f"step {s.kind}", f"{s.status}{_because(s.details.get('summary', ''))}") for s in report.steps]
     _grid(facts)
     _warnings(report.warnings)

@@ -1,14 +1,17 @@
 """The free-form leaves of a config, read into their spec classes: bindings, signatures, meta graphs and samples."""
 
+import math
 import re
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from exportkit.config.reader import Reader
 from exportkit.config.values import unfit
-from exportkit.errors import did_you_mean, nearest
+from exportkit.errors import Problem, did_you_mean, nearest
 from exportkit.protos import DTYPE_NAMES
 from exportkit.spec import (
     BINDINGS,
@@ -85,7 +88,26 @@ def _sound(binding: Binding | None, reader: Reader, where: str) -> Binding | Non
 def _feature(feature: Feature, reader: Reader, where: str) -> None:
     _shape(feature.shape, reader, f"{where}.shape", "write sizes, without that of the batch")
     if _dtype(feature.dtype, _FEATURE_DTYPES, reader, f"{where}.dtype") and feature.default is not None:
-        reader.problems += unfit(f"{where}.default", feature.default, feature.dtype)
+        reader.problems += _default(feature, f"{where}.default")
+
+
+def _default(feature: Feature, where: str) -> list[Problem]:
+    """A default of another kind, one that is ragged or does not fill the feature's shape, or no value of its dtype."""
+    if wrong := list(unfit(where, feature.default, feature.dtype)):
+        return wrong
+    try:
+        np.broadcast_to(np.asarray(feature.default), feature.shape)
+    except ValueError:
+        do = f"write one value, or lists of the shape {feature.shape}"
+        return [Problem(where, f"{feature.default} does not fill the shape {feature.shape}", do)]
+    outside = [number for number in np.asarray(feature.default, object).flat if not _representable(number, feature.dtype)][:1]
+    return [Problem(where, f"{number} is out of the range of {feature.dtype}", "write a smaller number") for number in outside]
+
+
+def _representable(value: Any, dtype: str) -> bool:
+    if dtype == "int64":
+        return -(2**63) <= value < 2**63
+    return dtype == "string" or not float(np.finfo(dtype).max) < abs(value) < math.inf
 
 
 def _shape(shape: Iterable[int | None] | None, reader: Reader, where: str, do: str) -> None:
@@ -158,12 +180,21 @@ def meta_graphs(data: Any, reader: Reader, signature_keys: Mapping[str, Any], co
             reader.problem(
                 f"{where}.tags", f"are those of meta graph '{twin}'", "a loader finds a meta graph by its tags alone"
             )
-        if not meta_graph.tags:
-            reader.problem(f"{where}.tags", "are empty", "write [serve]")
+        _tags(meta_graph.tags, reader, f"{where}.tags")
         found[name] = meta_graph
     if data is None or data == {}:
         reader.problem("meta_graphs", "is empty", "write {serving: {tags: [serve]}}")
     return found
+
+
+def _tags(tags: list[str], reader: Reader, where: str) -> None:
+    """A server is given tags with commas between them (``--saved_model_tags``)."""
+    if not tags:
+        reader.problem(where, "are empty", "write [serve]")
+    if wrong := [tag for tag in tags if not tag or "," in tag]:
+        parts = dict.fromkeys(part for tag in tags for part in tag.split(",") if part)
+        what = f"'{wrong[0]}' cannot be a tag, for a server splits its tags at commas"
+        reader.problem(where, what, f"write [{', '.join(parts) or 'serve'}]")
 
 
 def samples(

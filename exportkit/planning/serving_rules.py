@@ -23,6 +23,7 @@ def check(bindings: Bindings, signatures: Mapping[str, Signature | None]) -> Ite
             yield Problem(f"{where}.k", f"is {binding.k}", "write 1 or more")
         elif isinstance(binding, ParseExample):
             yield from _check_parse(where, binding, bindings)
+    yield from _check_parsers(bindings, signatures)
     for key, signature in signatures.items():
         if signature is not None:
             yield from _check_signature(f"signatures.{key}", signature, bindings, offered)
@@ -68,6 +69,17 @@ def _check_parse(where: str, binding: ParseExample, bindings: Bindings) -> Itera
         elif bindings[target] is not None and target not in feedable:
             what = f"'{target}' is a {operation(bindings[target])} and cannot be fed"
             yield Problem(f"{where}.parse_example.{feature}.to", what, "name a tensor or placeholder binding")
+
+
+def _check_parsers(bindings: Bindings, signatures: Mapping[str, Signature | None]) -> Iterator[Problem]:
+    """A tensor has one value if it is not fed itself: that of one parse_example, whichever signature is asked."""
+    feeders: dict[str, str] = {}
+    for name in dict.fromkeys(ref for signature in signatures.values() if signature for ref in signature.inputs.values()):
+        binding = bindings.get(name)
+        for feature, target in targets(binding).items() if isinstance(binding, ParseExample) else ():
+            if feeders.setdefault(target, name) != name:
+                what = f"'{target}' is fed by the parse_example '{feeders[target]}' already"
+                yield Problem(f"bindings.{name}.parse_example.{feature}", what, "use one of the two in all signatures")
 
 
 def _check_signature(where: str, signature: Signature, bindings: Bindings, offered: Mapping[str, str]) -> Iterator[Problem]:
@@ -177,6 +189,18 @@ def _check_features(where: str, binding: ParseExample, facts: Mapping[str, Facts
         if known.shape is not None and not compatible(known.shape, parsed.shape):
             what = f"'{target}' is {known}, which the parsed {parsed} does not fit"
             yield Problem(f"{where}.{key}.shape", what, "mend the feature's shape")
-        elif known.dtype is not None and (known.dtype == "string") != (parsed.dtype == "string"):
+        elif known.dtype not in (None, *_CASTS[feature.dtype]):
             what = f"'{target}' is {known}, which a {parsed.dtype} cannot feed"
-            yield Problem(f"{where}.{key}.dtype", what, "mend the feature's dtype")
+            fits = [dtype for dtype in _CASTS if known.dtype in _CASTS[dtype]]
+            do = f"write dtype: {' or '.join(fits)}" if fits else "no feature can: name a binding of numbers or strings"
+            yield Problem(f"{where}.{key}.dtype", what, do)
+
+
+_NUMBERS = {"bool", "bfloat16", "float16", "float32", "float64", "complex64", "complex128"}
+_NUMBERS |= {"int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"}
+_NUMBERS |= {"qint8", "qint16", "qint32", "quint8", "quint16"}
+_CASTS = {  # dtype of a feature → what tf.cast can make of it on a CPU (tensorflow/core/kernels/cast_op.h)
+    "int64": _NUMBERS | {"int4", "uint4"},
+    "float32": _NUMBERS | {"float8_e4m3fn", "float8_e5m2"},
+    "string": {"string"},
+}

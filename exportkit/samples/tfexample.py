@@ -60,13 +60,13 @@ def encode(columns: Mapping[str, np.ndarray]) -> np.ndarray:
     """Rows as serialized tf.Example protos.
 
     Args:
-        columns: feature → float32, int64 or string [N, …].
+        columns: feature → float32, int64 or string [N, …]; of none at all comes one empty example.
 
     Returns:
         string [N].
     """
-    (size,) = {len(column) for column in columns.values()}
-    rows = ({name: _feature(column[i]) for name, column in columns.items()} for i in range(size))
+    (size,) = {len(column) for column in columns.values()} or {1}
+    rows = ({name: _feature(column[i : i + 1]) for name, column in columns.items()} for i in range(size))
     return objects([_example(row).SerializeToString(deterministic=True) for row in rows])
 
 
@@ -77,10 +77,11 @@ def _example(features: Mapping[str, Any]) -> Any:
     return example
 
 
-def _feature(value: np.ndarray) -> Any:
-    kind = "string" if np.asarray(value).dtype.kind == "O" else np.asarray(value).dtype.name
+def _feature(row: np.ndarray) -> Any:
+    """The feature of one row [1, …]; the row stays an array, for NumPy cuts the zero bytes at the end of a lone text."""
+    kind = "string" if row.dtype.kind == "O" else row.dtype.name
     feature = feature_pb2.Feature()
-    getattr(feature, _LISTS[kind]).value.extend(np.ravel(value).tolist())
+    getattr(feature, _LISTS[kind]).value.extend(row.ravel().tolist())
     return feature
 
 
@@ -128,7 +129,7 @@ def _column(name: str, feature: Feature, rows: Sequence[Mapping[str, Any]]) -> n
     dtype = object if feature.dtype == "string" else feature.dtype
     column = np.empty((len(rows), *feature.shape), dtype)
     for i, value in enumerate(values):
-        column[i] = np.reshape(value, feature.shape)
+        column[i, ...] = np.reshape(value, feature.shape)  # without the dots a scalar text would be an array in an array
     return column
 
 

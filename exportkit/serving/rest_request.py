@@ -1,94 +1,250 @@
-"""The REST request that tries a signature: a ``curl`` line that works as it stands, with zeros for values."""
+"""The REST requests that try an export: ``curl`` lines that work as they stand.
 
+Values are the first row of a signature's sample, or zeros where the config gives none. What JSON can say is the rule of
+TensorFlow Serving's json_tensor.cc and http_rest_api_util.cc.
+"""
+
+import base64
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from math import prod
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from exportkit import samples
+from exportkit.checkpoint.encoding import objects
+from exportkit.errors import ConfigError
+from exportkit.modelserver import PORT
+from exportkit.plugin import BoundTensor
 from exportkit.report import SignatureReport, TensorReport
-from exportkit.spec import Feature, ParseExample
+from exportkit.samples import tfexample
+from exportkit.spec import ExportPlan, Feature, ParseExample
 
-SERVER = "http://localhost:8501/v1/models"
-MOST = 32  # numbers that are written out; more are made by a line of Python
+SERVER = f"http://localhost:{PORT + 1}/v1/models"
+SHORT = 200  # characters of a body that is readable on a command line
+MOST = 10_000_000  # elements of a body that is written out at all
+_DTYPES = {"bool", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint32", "uint64", "string"}
 
 
-def request(model: str, signature: SignatureReport, bindings: Mapping[str, Any]) -> str:
-    """The shell line that sends `signature` of `model` one request.
+class _NoRequest(Exception):
+    """Why a signature cannot be asked by REST, or not without more help."""
 
-    Args:
-        model: the model's name in the server.
-        signature: its tensors give keys, shapes and dtypes; unknown sizes become 1.
-        bindings: of the plan; a parse_example among them gives the features of examples.
+
+@dataclass(frozen=True)
+class _Zeros:
+    """A tensor of one value, not yet made."""
+
+    value: Any
+    sizes: tuple[int, ...]
+
+    def made(self) -> Any:
+        made = self.value
+        for size in reversed(self.sizes):
+            made = [made] * size
+        return made
+
+    def __str__(self) -> str:
+        """As Python, which is short whatever its size."""
+        text = repr(self.value) if isinstance(self.value, bool) else json.dumps(self.value)
+        for size in reversed(self.sizes):
+            text = f"[{text}]" if size == 1 else f"[{text}] * {size}"
+        return text
+
+
+def request(model: str, signature: SignatureReport, plan: ExportPlan) -> str:
+    """A command of the shell that asks `signature` of `model`, or a comment that says why there is none.
+
+    A body that is too long to be read is written beside the report, where the plan has one; elsewhere Python makes zeros.
     """
-    url = shlex.quote(f"{SERVER}/{model}:{signature.method}")
-    body = _Body()
-    content = _rows(signature, body) if signature.method == "predict" else _examples(signature, bindings, body)
-    whole = {"signature_name": signature.key, **content}
-    if not body.large:
-        return f"curl -d {shlex.quote(json.dumps(whole))} {url}"
-    return f"python3 -c {shlex.quote(body.program(whole))} | curl -d @- {url}"
+    try:
+        return _request(model, signature, plan)
+    except _NoRequest as cause:
+        return f"# {signature.key}: {cause}"
 
 
-class _Body:
-    """Makes placeholder values; those that are too long to be read stand for themselves until `program` writes them."""
-
-    def __init__(self) -> None:
-        self.large: dict[str, str] = {}
-
-    def value(self, dtype: str, shape: Sequence[int | None], alias: str = "") -> Any:
-        sizes = [size or 1 for size in shape]
-        zero = _zero(dtype, alias)
-        if prod(sizes) <= MOST:
-            return _filled(sizes, zero)
-        mark = f"<{len(self.large)}>"
-        self.large[mark] = f"x({zero!r}, {', '.join(map(str, sizes))})"
-        return mark
-
-    def program(self, whole: Mapping[str, Any]) -> str:
-        """Python that prints `whole` as JSON, which is Python too, but for its booleans."""
-        text = json.dumps(whole)
-        names = "false = False; " if "false" in text else ""
-        for mark, call in self.large.items():
-            text = text.replace(json.dumps(mark), call)
-        return f"import json; {names}x = lambda v, *s: [x(v, *s[1:])] * s[0] if s else v; print(json.dumps({text}))"
+def _request(model: str, signature: SignatureReport, plan: ExportPlan) -> str:
+    if ":" in model:
+        raise _NoRequest("REST cannot name a model with a colon; ask by gRPC")
+    _check(signature)
+    url = shlex.quote(f"{SERVER}/{quote(model, safe='')}:{signature.method}")
+    given = _given(signature, plan)
+    body = _sampled(signature, plan, given) if given else _zeros(signature, plan)
+    if _elements(body) <= MOST:
+        text = json.dumps(body, default=_Zeros.made)
+        if len(text) <= SHORT:
+            return f"curl -d {shlex.quote(text)} {url}"
+        if file := _written(text, signature.key, plan):
+            return f"curl -d {shlex.quote(f'@{file}')} {url}"
+    program = _python(_zeros(signature, plan) if given else body)
+    if len(program) > 2 * SHORT:
+        raise _NoRequest("its request is too long for a line; report.path=report.json has it written to a file as well")
+    return f"python3 -c {shlex.quote(f'import json; print(json.dumps({program}))')} | curl -d @- {url}"
 
 
-def _zero(dtype: str, alias: str) -> Any:
-    if dtype == "string":
-        return {"b64": ""} if alias.endswith("_bytes") else ""
-    if dtype == "bool":
-        return False
-    return 0.0 if "float" in dtype else 0
+def _check(signature: SignatureReport) -> None:
+    """What REST can send and answer at all."""
+    for side, tensors in (("input", signature.inputs), ("output", signature.outputs)):
+        for tensor in tensors:
+            if tensor.dtype not in _DTYPES:
+                raise _NoRequest(f"REST has no {tensor.dtype}, which its {side} '{tensor.alias}' is; ask by gRPC")
+    if not signature.inputs:
+        raise _NoRequest("REST cannot ask a signature without inputs; ask by gRPC")
 
 
-def _filled(sizes: Sequence[int], value: Any) -> Any:
-    return [_filled(sizes[1:], value) for _ in range(sizes[0])] if sizes else value
+def _written(text: str, key: str, plan: ExportPlan) -> Path | None:
+    """The file beside the report that the body was written to, if it could be."""
+    if plan.report is None:
+        return None
+    file = plan.report.with_name(f"{plan.report.stem}-request-{quote(key, safe='')}.json")
+    try:
+        file.write_text(text + "\n", encoding="utf-8")
+    except OSError:
+        return None
+    return file
 
 
-def _rows(signature: SignatureReport, body: _Body) -> dict[str, Any]:
-    """Row by row where every tensor has a batch dimension, else whole tensors by their aliases."""
-    if _batched(signature):
-        return {"instances": [{t.alias: body.value(t.dtype, t.shape[1:], t.alias) for t in signature.inputs}]}
-    return {"inputs": {t.alias: body.value(t.dtype, t.shape or (), t.alias) for t in signature.inputs}}
+def _elements(body: Any) -> int:
+    if isinstance(body, _Zeros):
+        return prod(body.sizes)
+    if isinstance(body, Mapping):
+        return sum(map(_elements, body.values()))
+    return sum(map(_elements, body)) if isinstance(body, list) else 1
 
 
-def _batched(signature: SignatureReport) -> bool:
+def _python(body: Any) -> str:
+    """`body` as an expression of Python, in which JSON's texts and numbers are what they are."""
+    if isinstance(body, Mapping):
+        return f"{{{', '.join(f'{json.dumps(key)}: {_python(value)}' for key, value in body.items())}}}"
+    if isinstance(body, list):
+        return f"[{', '.join(map(_python, body))}]"
+    return str(body) if isinstance(body, _Zeros) else json.dumps(body)
+
+
+# From a sample
+
+
+def _given(signature: SignatureReport, plan: ExportPlan) -> dict[str, np.ndarray]:
+    """One row of the sample that the config gives; nothing where it gives none that can be read any more."""
+    if signature.key not in plan.samples:
+        return {}
+    bound = {t.binding: BoundTensor(None, t.tensor, t.dtype, _shape(t)) for t in signature.inputs}
+    try:
+        batch = samples.load(plan, bound, [signature.key])[signature.key]
+    except ConfigError as cause:
+        raise _NoRequest(f"its sample cannot be sent: {cause}") from None
+    row = batch.resized(1) if batch.rows else dict(batch.values)
+    return {} if any(value.ndim and not len(value) for value in row.values()) else row
+
+
+def _shape(tensor: TensorReport) -> tuple[int | None, ...] | None:
+    return None if tensor.shape is None else tuple(tensor.shape)
+
+
+def _sampled(signature: SignatureReport, plan: ExportPlan, given: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    if signature.method != "predict":
+        try:
+            return _body(signature, examples=[_features_of(given["inputs"][0], _parsed(signature.inputs[0], plan))])
+        except DecodeError:
+            raise _NoRequest("the first row of its sample is not a tf.Example") from None
+    values = {alias: _json(value, alias) for alias, value in given.items()}
+    if _by_rows(signature) and all(len(value) == 1 for value in values.values()):
+        return _body(signature, instances=[{alias: value[0] for alias, value in values.items()}])
+    return _body(signature, inputs=values)
+
+
+def _json(value: Any, alias: str = "") -> Any:
+    """An array as JSON: only integers are without a point, and bytes that are no text are base64."""
+    if isinstance(value, np.ndarray) and value.ndim:
+        return [_json(item, alias) for item in value]
+    if isinstance(value, np.ndarray):
+        value = value.item() if value.dtype == object else value[()]
+    if isinstance(value, bytes):
+        return _text(value, alias)
+    return float(str(value)) if isinstance(value, np.floating) else value.item()
+
+
+def _text(value: bytes, alias: str) -> Any:
+    text = value.decode("utf-8", "replace")
+    if alias.endswith("_bytes") or "\0" in text or text.encode() != value:
+        return {"b64": base64.b64encode(value).decode()}
+    return text
+
+
+def _features_of(serialized: bytes, features: Mapping[str, Feature]) -> dict[str, Any]:
+    """The values of a tf.Example: JSON examples know lists only, what has more than one dimension goes flat."""
+    found = {}
+    for name, feature in sorted(tfexample.Example.FromString(serialized).features.feature.items()):
+        kind = feature.WhichOneof("kind")
+        dtype = {"float_list": np.float32, "int64_list": np.int64}.get(kind or "")
+        held = getattr(feature, kind).value if kind else ()
+        values = _json(objects(list(held)) if dtype is None else np.array(held, dtype))
+        found[name] = values[0] if name in features and not features[name].shape else values
+    return found
+
+
+# Of zeros
+
+
+def _zeros(signature: SignatureReport, plan: ExportPlan) -> dict[str, Any]:
+    if signature.method != "predict":
+        features = _parsed(signature.inputs[0], plan)
+        if not features:
+            do = f"give samples.{signature.key}, and its first row is asked"
+            raise _NoRequest(f"which features its graph parses is not known; {do}")
+        return _body(signature, examples=[{name: _zero(f.dtype, _flat(f)) for name, f in features.items()}])
+    inputs, rows = signature.inputs, _by_rows(signature)
+    values = {t.alias: _zero_input(t, _sizes(t)[1:] if rows else _sizes(t), plan) for t in inputs}
+    return _body(signature, instances=[values]) if rows else _body(signature, inputs=values)
+
+
+def _sizes(tensor: TensorReport) -> tuple[int, ...]:
+    return tuple(1 if size is None else size for size in tensor.shape or ())
+
+
+def _zero_input(tensor: TensorReport, sizes: tuple[int, ...], plan: ExportPlan) -> _Zeros:
+    """Zeros for an input; where tf.Examples are parsed, one of zeros, for an empty text is none."""
+    if not (features := _parsed(tensor, plan)):
+        return _zero(tensor.dtype, sizes, tensor.alias)
+    if sum(prod(feature.shape) for feature in features.values()) > MOST:
+        raise _NoRequest("its tf.Examples are too large to be written out")
+    columns = {name: _column(feature) for name, feature in features.items()}
+    return _Zeros(_text(tfexample.encode(columns)[0], "_bytes"), sizes)
+
+
+def _column(feature: Feature) -> np.ndarray:
+    if feature.dtype == "string":
+        return objects([b""] * prod(feature.shape)).reshape(1, *feature.shape)
+    return np.zeros((1, *feature.shape), feature.dtype)
+
+
+def _zero(dtype: str, sizes: tuple[int, ...], alias: str = "") -> _Zeros:
+    value = {"string": _text(b"", alias), "bool": False}.get(dtype, 0.0 if dtype.startswith("float") else 0)
+    return _Zeros(value, sizes)
+
+
+def _flat(feature: Feature) -> tuple[int, ...]:
+    return (prod(feature.shape),) if feature.shape else ()
+
+
+# Of either
+
+
+def _parsed(tensor: TensorReport, plan: ExportPlan) -> Mapping[str, Feature]:
+    """The features that a parse_example takes; none of a tensor, whose graph may parse them itself."""
+    binding = plan.bindings.get(tensor.binding)
+    return binding.parse_example if isinstance(binding, ParseExample) else {}
+
+
+def _by_rows(signature: SignatureReport) -> bool:
     """Whether REST can split the tensors into instances, of which one is enough."""
     return all(t.shape and t.shape[0] in (None, 1) for t in [*signature.inputs, *signature.outputs])
 
 
-def _examples(signature: SignatureReport, bindings: Mapping[str, Any], body: _Body) -> dict[str, Any]:
-    features = _features(signature.inputs[0], bindings)
-    return {"examples": [{key: body.value(f.dtype, _flat(f)) for key, f in features.items()}]}
-
-
-def _features(tensor: TensorReport, bindings: Mapping[str, Any]) -> Mapping[str, Feature]:
-    """The features that the examples need; of a graph that parses them itself they are not known."""
-    binding = bindings.get(tensor.binding)
-    return binding.parse_example if isinstance(binding, ParseExample) else {"FEATURE": Feature(dtype="float32")}
-
-
-def _flat(feature: Feature) -> list[int]:
-    """JSON examples know lists only: what has more than one dimension goes flat."""
-    return [prod(feature.shape)] if feature.shape else []
+def _body(signature: SignatureReport, **content: Any) -> dict[str, Any]:
+    return {"signature_name": signature.key, **content}

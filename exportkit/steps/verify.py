@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from exportkit.errors import StepFailed
+from exportkit.errors import StepFailed, some
 from exportkit.plugin import Export, Phase, PostStep, hookimpl
 
 
@@ -45,13 +45,21 @@ class Verify(PostStep):
 
 
 def _summary(details: Mapping[str, Any]) -> str:
-    """``max abs diff 0, mismatches 0; signatures 2, outputs 3``."""
+    """``max abs diff 0, mismatches 0; signatures 2, outputs 3; on random values: predict``."""
     signatures = [s for found in details.values() for s in found.get("signatures", {}).values()]
     outputs = [output for signature in signatures for output in signature["outputs"].values()]
     if not outputs:
         return "nothing could be run"
     worst, wrong = max(o["max_abs_diff"] for o in outputs), sum(o["mismatches"] for o in outputs)
-    return f"max abs diff {worst:g}, mismatches {wrong}; signatures {len(signatures)}, outputs {len(outputs)}"
+    found = f"max abs diff {worst:g}, mismatches {wrong}; signatures {len(signatures)}, outputs {len(outputs)}"
+    return f"{found}{_drawn(details)}"
+
+
+def _drawn(details: Mapping[str, Any]) -> str:
+    """The signatures that were tried on random values, for samples gives none."""
+    signatures = {key: s for found in details.values() for key, s in found.get("signatures", {}).items()}
+    drawn = [key for key, signature in signatures.items() if signature["samples"] != "as given"]
+    return f"; on random values: {some(drawn, 3)}" if drawn else ""
 
 
 @hookimpl

@@ -179,5 +179,5 @@ def is_held(path: Path) -> bool:
 def write_whole(file: Path, text: str) -> None:
     """Write a file as a whole: a reader, or a run that is killed, never sees a part of it."""
     partial = file.with_name(f".{file.name}.{os.getpid()}")
-    partial.write_text(text)
+    partial.write_text(text, encoding="utf-8")
     partial.replace(file)

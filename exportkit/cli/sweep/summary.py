@@ -8,6 +8,7 @@ from pathlib import Path
 
 from exportkit.cli import print_problems, tables
 from exportkit.cli.sweep import job_record, sweep_record
+from exportkit.cli.sweep.server_config import write_server_configs
 from exportkit.errors import ConfigError, ExportKitError
 from exportkit.version import claim
 
@@ -66,8 +67,10 @@ def _close(swept: Swept, seconds: float, keeps: bool, interrupted: bool = False)
 
 def _keep(directory: Path, jobs: list[job_record.Job], seconds: float) -> None:
     tables.line(f"record: {tables.near(str(sweep_record.write_sweep(directory, jobs, seconds)))}")
-    file, warning = sweep_record.write_server_config(directory, jobs)
-    if file is not None:
-        tables.line(f"tensorflow_model_server --rest_api_port=8501 --model_config_file={file}")
-    if warning:
+    configs, warnings = write_server_configs(directory, jobs)
+    for config in configs:
+        tables.line(config.command)
+    if len(configs) > 1:
+        tables.text("These are servers of their own: --saved_model_tags holds for all models of a server.")
+    for warning in warnings:
         tables.text(f"warning: {warning}", "yellow")

@@ -1,4 +1,4 @@
-"""All jobs of a sweep together: ``sweep.json``, ``models.config`` for a model server, and what is said at the end."""
+"""All jobs of a sweep together: ``sweep.json``, and what is said at the end."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,10 +6,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from exportkit.cli.sweep.job_record import RECORD, Job, is_held, write_whole
-from exportkit.version.claim import numbers
 
 SWEEP = "sweep.json"
-SERVER = "models.config"
 DIED = "died without a word; its last output says more"
 RUNS = "still runs where its engine has put it"
 
@@ -70,35 +68,6 @@ def _job(path: Path, known: Mapping[int, Job], interrupted: bool) -> Job:
     if is_held(path):
         return replace(job, status="running", reason=RUNS)
     return replace(job, status="interrupted") if interrupted else replace(job, status="died", reason=DIED)
-
-
-def write_server_config(directory: Path, jobs: Sequence[Job]) -> tuple[Path | None, str]:
-    """Write ``models.config`` for a model server: every model of the sweep that has a version, this sweep's or an older one.
-
-    Returns:
-        the file, or None and why there is none.
-    """
-    bases: dict[str, set[str]] = {}
-    for job in jobs:
-        if job.base and numbers(Path(job.base)):
-            bases.setdefault(job.name, set()).add(job.base)
-    if twice := [name for name, found in bases.items() if len(found) > 1]:
-        name = twice[0]
-        return None, f"no {SERVER}: {name} is the name of {len(bases[name])} base paths; give each its own name"
-    if not bases:
-        return None, ""
-    blocks = "".join(_block(name, *found) for name, found in sorted(bases.items()))
-    write_whole(directory / SERVER, f"model_config_list {{\n{blocks}}}\n")
-    return directory / SERVER, ""
-
-
-def _block(name: str, base: str) -> str:
-    said = {"name": name, "base_path": base, "model_platform": "tensorflow"}
-    return (
-        "  config {\n"
-        + "".join(f"    {key}: {json.dumps(value, ensure_ascii=False)}\n" for key, value in said.items())
-        + "  }\n"
-    )
 
 
 def summary(jobs: Sequence[Job], seconds: float) -> str:

@@ -1,0 +1,31 @@
+"""How tensorflow_model_server is started: which meta graph of a version it loads, and the command line for that."""
+
+from collections.abc import Iterable, Mapping
+from shlex import quote
+
+PORT = 8500  # of gRPC, where the server is not given another; REST is one above
+SERVE = frozenset({"serve"})  # the tags that it looks for, where it is not given others
+
+
+def loaded(tags: Mapping[str, Iterable[str]]) -> str:
+    """The meta graph that is served: the one tagged ``serve``, which needs no flag, or else the first.
+
+    Args:
+        tags: meta graph key → its tags.
+    """
+    return next((key for key, own in tags.items() if set(own) == SERVE), next(iter(tags)))
+
+
+def command(options: Mapping[str, str], tags: Iterable[str], number: int = 0) -> str:
+    """A command line of the shell.
+
+    Args:
+        options: flag → value, beside ports and tags.
+        tags: of the meta graphs to load; they hold for all models of the server (main.cc: ``saved_model_tags``).
+        number: of several servers on one machine, which need ports of their own, from 0.
+    """
+    port = PORT + 2 * number
+    flags = {**({"port": str(port)} if number else {}), "rest_api_port": str(port + 1), **options}
+    if set(tags) != SERVE:
+        flags["saved_model_tags"] = ",".join(tags)
+    return " ".join(["tensorflow_model_server", *(f"--{flag}={quote(value)}" for flag, value in flags.items())])
