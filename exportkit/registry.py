@@ -211,7 +211,7 @@ def _check_class(provider: Provider, cls: type, base: type) -> None:
     if base is PostStep and not isinstance(getattr(cls, "phase", None), Phase):
         raise _failure(provider, f"{offer} without a phase; set phase to one of Phase")
     try:
-        hints = get_type_hints(cls)
+        hints = get_type_hints(cls, include_extras=True)
     except Exception as cause:
         raise _failure(provider, f"{offer}, whose fields cannot be read: {brief(cause)}") from cause
     for name in (f.name for f in fields(cls) if not readable(hints[f.name])):

@@ -179,6 +179,6 @@ def test_plain_data_gives_a_value_or_problems_and_never_raises(value, cls):
     assert all(p.where.startswith("top") and p.what and "\n" not in str(p) for p in reader.problems)
 
 
-@given(st.integers(-(10**300), 10**300) | st.floats(allow_nan=False))
+@given(st.integers(-(10**300), 10**300) | st.floats(allow_nan=False, allow_infinity=False))
 def test_a_number_is_taken_for_a_number(value):
     assert read(WHOLE | {"ratio": value}) == (Outer(name="a", inner=Inner(size=1), ratio=float(value)), [])

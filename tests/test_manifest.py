@@ -11,7 +11,7 @@ import versions_made
 from versions_made import export, plan
 
 from exportkit import identity, manifest, tensorproto
-from exportkit.errors import StepFailed
+from exportkit.errors import ConfigError, StepFailed
 from exportkit.steps import manifest as step
 
 X = versions_made.X
@@ -248,7 +248,7 @@ def test_files_that_differ_are_named(version):
     files = manifest.read_manifest(version)["files"]
     files = {**files, "saved_model.pb": "0" * 64, "assets/gone.txt": "0" * 64}
     del files["variables/variables.index"]
-    assert [str(problem) for problem in manifest.differences(version, files)] == [
+    assert [str(problem) for problem in manifest.differences(version, {"files": files})] == [
         "assets/gone.txt: is missing; take the version from where it was published, or export it again",
         "saved_model.pb: was changed: it does not have its digest; "
         "take the version from where it was published, or export it again",
@@ -259,6 +259,6 @@ def test_files_that_differ_are_named(version):
 def test_rows_are_at_least_one(tmp_path, checkpoint):
     data = _config(checkpoint, tmp_path)
     data["post"]["manifest"]["rows"] = 0
-    with pytest.raises(StepFailed) as error:
-        export(data)
+    with pytest.raises(ConfigError) as error:
+        plan(data)
     assert str(error.value) == "post.manifest.rows: is 0; write 1 or more"

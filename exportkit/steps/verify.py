@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
+
+from annotated_types import Ge
 
 from exportkit.errors import StepFailed
-from exportkit.plugin import Export, Phase, PostStep, hookimpl
+from exportkit.plugin import Export, Phase, PostStep, Seconds, hookimpl
 
 
 @dataclass(kw_only=True)
@@ -20,16 +22,16 @@ class Verify(PostStep):
     kind: str = "verify"
     phase: ClassVar[Phase] = Phase.VERIFY
 
-    atol: float = 0.0
+    atol: Annotated[float, Ge(0)] = 0.0
     """How far numbers may be from the training graph's: atol + rtol * |its value|."""
 
-    rtol: float = 0.0
+    rtol: Annotated[float, Ge(0)] = 0.0
     """The part of it that grows with the value."""
 
-    batch_sizes: list[int] = field(default_factory=list)
+    batch_sizes: list[Annotated[int, Ge(1)]] = field(default_factory=list)
     """Numbers of rows to try; empty: 1, and all of the samples' but at least 2."""
 
-    run_timeout: float = 600.0
+    run_timeout: Seconds = 600.0
     """Seconds that starting a model, or one run of it, may take."""
 
     def run(self, export: Export) -> dict[str, Any]:
