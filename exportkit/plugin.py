@@ -71,7 +71,8 @@ class ModelSource(ABC):
 
     Fields are config keys; a string literal below a field documents it. A field of type `Path` is made absolute before
     anything runs. An annotation declares a number's range: ``Annotated[int, Ge(1)]``; it is checked with the plan. `kind` names
-    the source in the config group ``source``. What `__post_init__` raises as a ConfigError is told with the plan's other problems.
+    the source in the config group ``source``. What `__post_init__` raises as a ConfigError is reported with the plan's other
+    problems.
     """
 
     kind: str

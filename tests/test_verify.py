@@ -365,7 +365,7 @@ def hard_wired_dropout(seed=None):
 def test_dropout_that_is_hard_wired_is_said_and_proved_with_seeds(tmp_path, seed):
     report, details = exported(tmp_path, partial(hard_wired_dropout, seed))
     output = details["serving"]["signatures"]["serving_default"]["outputs"]["probs"]
-    assert output == {"max_abs_diff": 0.0, "mismatches": 0, "optimized_max_abs_diff": 0.0, "random": True}
+    assert output == {"max_abs_diff": 0.0, "mismatches": 0, "optimized_max_abs_diff": 0.0, "random": True, "compared": 12}
     assert report.warnings[-1] == (
         "signatures.serving_default.outputs.probs: is random, as in the training graph (while/dropout/random_uniform/"
         "RandomUniform (RandomUniform)); with fixed seeds it equals the training graph's"

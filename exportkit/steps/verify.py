@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar
 
 from annotated_types import Ge
 
-from exportkit.errors import StepFailed
+from exportkit.errors import Problem, StepFailed
 from exportkit.plugin import Export, Phase, PostStep, Seconds, hookimpl
 
 
@@ -42,6 +42,9 @@ class Verify(PostStep):
         details = {key: proof.prove() for key, proof in proofs.items()}
         if problems := [problem for proof in proofs.values() for problem in proof.problems]:
             raise StepFailed(*dict.fromkeys(problems))
+        if not any(found.get("signatures") for found in details.values()):
+            what = "nothing was compared: no meta graph has a signature that can be run here"
+            raise StepFailed(Problem("", what, "leave the step out where that shall be so: ~post.verify"))
         export.report.warnings += dict.fromkeys(warning for proof in proofs.values() for warning in proof.warnings)
         return {"summary": _summary(details), "atol": self.atol, "rtol": self.rtol, "meta_graphs": details}
 
@@ -50,8 +53,6 @@ def _summary(details: Mapping[str, Any]) -> str:
     """``max abs diff 0, mismatches 0; signatures 2, outputs 3``."""
     signatures = [s for found in details.values() for s in found.get("signatures", {}).values()]
     outputs = [output for signature in signatures for output in signature["outputs"].values()]
-    if not outputs:
-        return "nothing could be run"
     worst, wrong = max(o["max_abs_diff"] for o in outputs), sum(o["mismatches"] for o in outputs)
     return f"max abs diff {worst:g}, mismatches {wrong}; signatures {len(signatures)}, outputs {len(outputs)}"
 
