@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from exportkit.errors import Problem, did_you_mean
+from exportkit.errors import Problem, did_you_mean, nearest, some
 from exportkit.spec import Binding, Constant, Lookup, MetaGraph, ParseExample, Placeholder, Signature, Tensor, TopK
 
 Shape = tuple[int | None, ...] | None
@@ -152,8 +152,9 @@ def find(name: str, graph: Any, offered: Mapping[str, str], where: str, problems
     found = graph.find(offered.get(name, name))
     if not isinstance(found, Problem):
         return found
-    near = did_you_mean(name, offered) if offered and ":" not in name else ""
-    problems.append(Problem(where, found.what, near if near.startswith("did") else found.do))
+    near = did_you_mean(name, offered) if nearest(name, offered) and ":" not in name else found.do
+    listed = f"the source offers {some(sorted(offered), 8)}" if offered else ""
+    problems.append(Problem(where, found.what, " ".join(filter(None, [near, f"({listed})" if near and listed else listed]))))
     return None
 
 

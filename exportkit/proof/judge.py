@@ -160,7 +160,7 @@ class Proof:
 
     def _uncompared(self, asked: Sequence[Trial]) -> Iterator[Problem]:
         """The signatures of which not one element was compared: nothing was proved of them."""
-        elements = {key: 0 for key in dict.fromkeys(trial.signature for trial in asked)}
+        elements = dict.fromkeys(dict.fromkeys(trial.signature for trial in asked), 0)
         for (signature, _), outcome in self._outcomes.items():
             elements[signature] += outcome.compared
         for key in (key for key, number in elements.items() if not number):
