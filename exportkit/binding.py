@@ -152,9 +152,12 @@ def find(name: str, graph: Any, offered: Mapping[str, str], where: str, problems
     found = graph.find(offered.get(name, name))
     if not isinstance(found, Problem):
         return found
-    near = did_you_mean(name, offered) if nearest(name, offered) and ":" not in name else found.do
-    listed = f"the source offers {some(sorted(offered), 8)}" if offered else ""
-    problems.append(Problem(where, found.what, " ".join(filter(None, [near, f"({listed})" if near and listed else listed]))))
+    if ":" in name or not offered:
+        problems.append(Problem(where, found.what, found.do))
+        return None
+    near = did_you_mean(name, offered) if nearest(name, offered) else found.do
+    listed = f"the source offers {some(sorted(offered), 8)}"
+    problems.append(Problem(where, found.what, f"{near} ({listed})" if near else listed))
     return None
 
 

@@ -194,12 +194,11 @@ def _collect(hooks: dict[str, list[tuple[Provider, Any]]]) -> Plugins:
 def _add_presets(known: dict[str, Provider], provider: Provider, package: str) -> None:
     """Add the presets of a config package; two of one name would hide each other, by the order of a search path."""
     for name in _config_files(provider, package):
+        if name in _own_presets():
+            raise _failure(provider, f"offers the preset {name}, and so does exportkit")
         other = known.setdefault(name, provider)
-        if other is provider and name in _own_presets():
-            other = Provider("exportkit", "exportkit", "")
         if other is not provider:
-            also = other if other.distribution != "exportkit" else None
-            raise _failure(provider, f"offers the preset {name}, and so does {other}", also=also)
+            raise _failure(provider, f"offers the preset {name}, and so does {other}", also=other)
 
 
 def _classes(plugins: Plugins, hook: str, base: type) -> dict[str, type]:
