@@ -1,14 +1,19 @@
 """The hooks that a plugin may implement. None is firstresult, none is ordered; each example below is run by a test."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import pluggy
 
 from exportkit.errors import Problem
 from exportkit.plugin import ModelSource, PostStep
 from exportkit.report import ExportReport
-from exportkit.serving import Prepared
 from exportkit.spec import ExportPlan
+
+if TYPE_CHECKING:
+    from exportkit.planning.prepare import Prepared
 
 hookspec = pluggy.HookspecMarker("exportkit")
 

@@ -5,64 +5,28 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pluggy
 
-from exportkit.errors import Problem
-from exportkit.ranges import Seconds
+from exportkit.config.ranges import Seconds
+from exportkit.model import Preview, SourceModel
 from exportkit.spec import ExportPlan
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
+    from exportkit.planning.prepare import Prepared
     from exportkit.protos import MetaGraphDef
     from exportkit.report import ExportReport
-    from exportkit.serving import Prepared
 
 SIGNATURE_FILE = re.compile(r"assets\.extra/[A-Za-z0-9_-][A-Za-z0-9_.-]*\.sig")
 """What a signature may be called: nothing else is left out of the digests and of what is signed."""
 
 hookimpl = pluggy.HookimplMarker("exportkit")
-
-
-@dataclass(frozen=True)
-class SourceModel:
-    """What every source yields.
-
-    Attributes:
-        meta_graph: the whole graph, with its variables in collections; it is pruned later.
-        checkpoint: prefix of the checkpoint that holds the values of the graph's variables.
-        tensors: names that the source offers to bindings → tensor names (``op:0``).
-        notes: what the report shall say of how the values came about.
-    """
-
-    meta_graph: MetaGraphDef
-    checkpoint: str
-    tensors: Mapping[str, str] = field(default_factory=dict)
-    notes: Sequence[str] = ()
-
-
-@dataclass(frozen=True)
-class Preview:
-    """What can be told of a source without TensorFlow; each part may be missing.
-
-    Attributes:
-        meta_graph: the graph, where it lies in a file.
-        checkpoint: prefix of the checkpoint that the values come from.
-        problems: what is wrong, each `where` a field of the source.
-        checked: what was looked at, as lines for the plan.
-        when_built: what can be told only by building, as lines for the plan.
-    """
-
-    meta_graph: MetaGraphDef | None = None
-    checkpoint: str | None = None
-    problems: Sequence[Problem] = ()
-    checked: Sequence[str] = ()
-    when_built: Sequence[str] = ()
 
 
 @dataclass(kw_only=True)
@@ -216,6 +180,6 @@ def capture(
         WeightsError: a reached variable has no value in the session.
         BindingError: a mutable table is reached: its content is in no variable and would be lost.
     """
-    from exportkit.capturing import capture_session
+    from exportkit.capture import capture_session
 
     return capture_session(graph, session, scratch, dict(tensors or {}), wanted)

@@ -26,9 +26,9 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf, open_dict
 
 from exportkit.cli import hydra_app
-from exportkit.cli.sweep import templates
+from exportkit.cli.sweep import composition_cache
 from exportkit.cli.sweep.composing import compose_all, expand
-from exportkit.cli.sweep.templates import TemplateLoader
+from exportkit.cli.sweep.composition_cache import LARGE, CachingLoader, same_config
 from exportkit.errors import EnvironmentFailed
 from exportkit.registry import load_plugins
 
@@ -192,7 +192,7 @@ def all_of(loader, master, jobs, look=lambda number, config: None, n_jobs=1):
 @pytest.mark.parametrize("root", ROOTS)
 def test_hard_jobs_are_as_hydra_composes_them(sweep, root):
     loader, master = sweep("hydra.sweep.dir=there", "+hydra.job.env_set.Y=1")
-    templates = TemplateLoader(loader.get_search_path())
+    templates = CachingLoader(loader.get_search_path())
     failed = 0
     for text in HARD:
         overrides = [*root.split(), *parts(text)]
@@ -224,7 +224,7 @@ def test_drawn_jobs_are_as_hydra_composes_them(sweep, data):
     """One loader for all that is drawn, so that templates of every history are met."""
     if not hasattr(sweep, "drawn"):
         sweep.drawn = sweep("model=a,b")
-        sweep.templates = TemplateLoader(sweep.drawn[0].get_search_path())
+        sweep.templates = CachingLoader(sweep.drawn[0].get_search_path())
     loader, master = sweep.drawn
     chosen = data.draw(st.lists(st.sampled_from(FRAGMENTS), max_size=4))
     overrides = [data.draw(st.sampled_from(["model=a", "model=b"])), *(word for text in chosen for word in parts(text))]
@@ -265,7 +265,7 @@ def test_a_look_sees_what_the_job_will_be_called_with(sweep, tmp_path):
 def compositions(monkeypatch):
     """The numbers of configs that Hydra merged, composition by composition; and how often it made a defaults list."""
     counted = SimpleNamespace(merged=[], lists=0)
-    merge, create = ConfigLoaderImpl._compose_config_from_defaults_list, templates.create_defaults_list
+    merge, create = ConfigLoaderImpl._compose_config_from_defaults_list, composition_cache.create_defaults_list
 
     def counting_merge(self, defaults, repo):
         counted.merged.append(len(defaults))
@@ -276,7 +276,7 @@ def compositions(monkeypatch):
         return create(**arguments)
 
     monkeypatch.setattr(ConfigLoaderImpl, "_compose_config_from_defaults_list", counting_merge)
-    monkeypatch.setattr(templates, "create_defaults_list", counting_create)
+    monkeypatch.setattr(composition_cache, "create_defaults_list", counting_create)
     return counted
 
 
@@ -323,9 +323,58 @@ def test_processes_compose_what_one_does(sweep, a_thread):
 
 def test_what_templates_do_not_manage_is_hydras(sweep, monkeypatch):
     loader, master = sweep("model=a,b", "version=1,2")
-    monkeypatch.setattr(TemplateLoader, "_begun", lambda self, key, defaults: None)
+    monkeypatch.setattr(CachingLoader, "_begun", lambda self, key, defaults: None)
     for job, overrides in zip(all_of(loader, master, TWO_AXES), TWO_AXES, strict=True):
         assert anatomy(pickle.loads(job.config)) == anatomy(as_hydra_launches(loader, master, job.number, overrides))
+
+
+def large(loader, master):
+    return all_of(loader, master, [[f"model={'ab'[number % 2]}", f"version={number}"] for number in range(LARGE)])
+
+
+def test_a_large_sweep_trusts_the_cache_where_a_sample_is_as_hydra_composes_it(sweep, compositions, caplog):
+    loader, master = sweep("model=a,b", "version=1,2")
+    compositions.merged.clear()
+    assert not any(job.error for job in large(loader, master))
+    assert caplog.messages == []
+    assert len(compositions.merged) == 3 + 3  # the cache's, as for a small sweep; and the sample's
+
+
+def test_a_large_sweep_does_without_a_cache_that_differs_from_hydra(sweep, monkeypatch, caplog):
+    loader, master = sweep("model=a,b", "version=1,2")
+    compose = CachingLoader.load_sweep_config
+
+    def wrong(self, master, overrides):
+        config = compose(self, master, overrides)
+        config.name = "wrong"
+        return config
+
+    monkeypatch.setattr(CachingLoader, "load_sweep_config", wrong)
+    names = [pickle.loads(job.config).name for job in large(loader, master)]
+    assert names == ["a", "b"] * (LARGE // 2)
+    assert caplog.messages == [
+        "the cache of compositions differs from Hydra for ['model=a', 'version=0']: the sweep is composed without it"
+    ]
+
+
+def test_configs_are_the_same_only_where_all_of_them_is(sweep):
+    loader, master = sweep("model=a", "version=1")
+    jobs = [
+        "version=1",
+        "version='1'",
+        "vars.d={y: 2}",
+        "+vars.q=null",
+        "vars.sub=${name}",
+        "vars.sub=a",
+        "vars.l=[2, 1]",
+    ]
+    configs = [
+        loader.load_sweep_config(master, ["model=a"]),
+        *(loader.load_sweep_config(master, ["model=a", job]) for job in jobs),
+    ]
+    for config in configs:
+        config.hydra = {}
+    assert [[same_config(a, b) for b in configs] for a in configs] == [[a is b for b in configs] for a in configs]
 
 
 def test_every_job_that_cannot_be_composed_is_told(sweep):

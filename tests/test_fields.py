@@ -9,7 +9,7 @@ from annotated_types import Ge, Gt, Le, MinLen, MultipleOf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exportkit.fields import Reader, readable
+from exportkit.config.reader import Reader, readable
 from exportkit.spec import BINDINGS, MetaGraph, Signature, Weights
 
 

@@ -11,11 +11,12 @@ import versions_made
 from versions_made import export, plan
 
 import exportkit
-from exportkit import identity, manifest, tensorproto
+from exportkit.checkpoint import tensorproto
 from exportkit.errors import ConfigError, StepFailed
-from exportkit.evidence import verify_version
 from exportkit.registry import load_plugins
 from exportkit.steps import manifest as step
+from exportkit.verifying.audit import verify_version
+from exportkit.version import identity, manifest
 
 X = versions_made.X
 

@@ -6,7 +6,7 @@ from typing import Annotated, get_args, get_type_hints
 import pytest
 from annotated_types import Ge, Gt, Interval, Le, Len, Lt, MaxLen, MinLen, MultipleOf
 
-from exportkit import ranges
+from exportkit.config import ranges
 from exportkit.registry import DISABLE, load_plugins
 
 NAN = float("nan")

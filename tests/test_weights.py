@@ -5,9 +5,10 @@ import time
 import numpy as np
 import pytest
 
-from exportkit import metagraph, weights
-from exportkit.bundle import Bundle, BundleWriter
+from exportkit import metagraph
+from exportkit.checkpoint import Bundle, BundleWriter
 from exportkit.metagraph import Variable
+from exportkit.planning import weights
 from exportkit.spec import NameRule, Weights
 
 
@@ -97,7 +98,7 @@ def test_initialised_only_where_the_config_says_so(bundle):
 def test_parts_of_a_partitioned_variable_are_one(checkpoint):
     model = checkpoint("partitioned")
     graph = metagraph.Graph(metagraph.read(model.meta))
-    saved = weights.saved(graph.variables.values())
+    saved = metagraph.saved_variables(graph.variables.values())
     assert {name: (v.shape, len(v.parts), v.trainable) for name, v in saved.items()} == {"embedding/table": ((7, 2), 3, True)}
     coverage, problems = weights.cover(graph.variables.values(), Bundle(model.prefix), Weights(), set())
     assert (coverage.keys, problems) == ({"embedding/table": "embedding/table"}, [])

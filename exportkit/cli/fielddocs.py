@@ -8,7 +8,7 @@ from dataclasses import MISSING, Field, dataclass, fields
 from itertools import pairwise
 from typing import Any, get_args, get_origin, get_type_hints
 
-from exportkit import ranges
+from exportkit.config import ranges
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from math import isfinite
 from pathlib import Path
 
 from exportkit.cli.tables import line
-from exportkit.evidence import Finding, verify_version
+from exportkit.verifying.audit import Finding, verify_version
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -6,12 +6,13 @@ from exportkit.metagraph.graph import Graph
 from exportkit.metagraph.prune import Pruned, serving_subgraph
 from exportkit.metagraph.suggest import Candidate, constants_suggested, rank_inputs, rank_outputs
 from exportkit.metagraph.tensors import canonical, split
-from exportkit.metagraph.variables import Variable
+from exportkit.metagraph.variables import SavedVariable, Variable, saved_variables
 
 __all__ = [
     "Candidate",
     "Graph",
     "Pruned",
+    "SavedVariable",
     "Variable",
     "canonical",
     "constants_suggested",
@@ -20,6 +21,7 @@ __all__ = [
     "rank_outputs",
     "read",
     "read_saved_model",
+    "saved_variables",
     "serving_subgraph",
     "split",
     "warnings",

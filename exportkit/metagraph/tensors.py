@@ -1,6 +1,7 @@
 """Names, dtypes and shapes of tensors, as nodes and their op definitions tell them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 from exportkit.protos import NodeDef
 
@@ -8,6 +9,24 @@ REF_VARIABLES = frozenset({"Variable", "VariableV2", "AutoReloadVariable"})
 VARIABLE_OPS = REF_VARIABLES | {"VarHandleOp"}
 
 Shape = tuple[int | None, ...] | None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a tensor; None for what is not."""
+
+    dtype: str | None = None
+    shape: Shape = None
+
+    def __str__(self) -> str:
+        shape = "of unknown rank" if self.shape is None else str(["?" if d is None else d for d in self.shape]).replace("'", "")
+        return f"{self.dtype or 'of unknown dtype'} {shape}"
+
+
+def compatible(a: Iterable[int | None], b: Iterable[int | None]) -> bool:
+    """Whether two shapes can be those of one tensor."""
+    a, b = list(a), list(b)
+    return len(a) == len(b) and all(x is None or y is None or x == y for x, y in zip(a, b, strict=True))
 
 
 def split(name: str) -> tuple[str, int]:

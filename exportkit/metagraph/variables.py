@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -148,3 +148,30 @@ def _saved(graph: Graph, save: NodeDef) -> Iterator[tuple[str, str]]:
         source = graph.origin(tensor)
         if source is not None and source.op in VARIABLE_OPS and not part:
             yield source.name, key
+
+
+@dataclass(frozen=True)
+class SavedVariable:
+    """A variable as it is saved: the parts of a partitioned one together.
+
+    Attributes:
+        name: its name in the export.
+        parts: the variable operations that it stands for.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...] | None
+    parts: tuple[Variable, ...]
+
+    @property
+    def trainable(self) -> bool:
+        return any(part.trainable for part in self.parts)
+
+
+def saved_variables(variables: Iterable[Variable]) -> dict[str, SavedVariable]:
+    """Variables by the names that they are saved under, the parts of partitioned ones together."""
+    groups: dict[str, list[Variable]] = {}
+    for variable in variables:
+        groups.setdefault(variable.full_name, []).append(variable)
+    return {name: SavedVariable(name, parts[0].dtype, parts[0].full_shape, tuple(parts)) for name, parts in groups.items()}

@@ -5,8 +5,26 @@ takes seconds, so a server (multiprocessing's forkserver) imports it once. It ru
 would hang.
 """
 
-from exportkit.processes.child import inside, tell
-from exportkit.processes.events import Died, Ended, Event, Started, Task, Told
-from exportkit.processes.parent import processors, run
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from exportkit.processes.child import inside, tell
+    from exportkit.processes.events import Died, Ended, Event, Started, Task, Told
+    from exportkit.processes.parent import processors, run
+
+_MODULES = {
+    "child": ("inside", "tell"),
+    "events": ("Died", "Ended", "Event", "Started", "Task", "Told"),
+    "parent": ("processors", "run"),
+}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = ["Died", "Ended", "Event", "Started", "Task", "Told", "inside", "processors", "run", "tell"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for: most commands start no process."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -10,13 +10,13 @@ from typing import Annotated, Any
 import numpy as np
 from annotated_types import Ge
 
-from exportkit import native, tensorproto
-from exportkit.bundle import Bundle
-from exportkit.identity import graph_digest, identity
-from exportkit.manifest import FILE, write_manifest
+from exportkit.checkpoint import Bundle, tensorproto
 from exportkit.plugin import Export, Phase, PostStep, hookimpl, signatures_of
 from exportkit.samples import Batch
-from exportkit.served import tried
+from exportkit.samples.for_version import tried
+from exportkit.serving import native
+from exportkit.version.identity import graph_digest, identity
+from exportkit.version.manifest import FILE, write_manifest
 
 
 @dataclass(kw_only=True)

@@ -24,7 +24,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from exportkit.cli.sweep.templates import TemplateLoader
+from exportkit.cli.sweep.composition_cache import Composition, composition
 from exportkit.errors import EnvironmentFailed, ExportKitError, Problem
 
 T = TypeVar("T")
@@ -93,7 +93,7 @@ def compose_all(
     Raises:
         EnvironmentFailed: a process died.
     """
-    composer = _Composer(loader, TemplateLoader(loader.get_search_path()), master, jobs, look, tell)
+    composer = _Composer(composition(loader, master, jobs), jobs, look, tell)
     processes = min(n_jobs or len(os.sched_getaffinity(0)), len(jobs) // ENOUGH)
     if processes < 2:
         yield from map(composer.compose, range(len(jobs)))
@@ -103,9 +103,7 @@ def compose_all(
 
 @dataclass(frozen=True)
 class _Composer(Generic[T]):
-    loader: ConfigLoader
-    templates: TemplateLoader
-    master: DictConfig
+    composition: Composition
     jobs: Sequence[Sequence[str]]
     look: Callable[[int, DictConfig], T]
     tell: Callable[[Exception], ExportKitError]
@@ -113,7 +111,7 @@ class _Composer(Generic[T]):
     def compose(self, number: int) -> Composed[T]:
         overrides, config = self.jobs[number], b""
         try:
-            composed = self._composed(list(overrides))
+            composed = self.composition.compose(overrides)
             with open_dict(composed):
                 composed.hydra.job.id = composed.hydra.job.num = number
             config = pickle.dumps(composed, pickle.HIGHEST_PROTOCOL)
@@ -122,18 +120,12 @@ class _Composer(Generic[T]):
         except Exception as error:
             return Composed(number, overrides, config, error=self.tell(error))
 
-    def _composed(self, overrides: list[str]) -> DictConfig:
-        """From a template; what that does not manage is Hydra's, to compose or to refuse."""
-        with suppress(Exception):
-            return self.templates.load_sweep_config(self.master, overrides)
-        return self.loader.load_sweep_config(self.master, overrides)
-
     def shares(self, count: int) -> list[deque[int]]:
-        """The numbers for each of so many processes: jobs of one template go to the same, unless that were too many."""
+        """The numbers for each of so many processes: jobs that share the most go to the same, unless that were too many."""
         groups: dict[object, list[int]] = {}
         most = -(-len(self.jobs) // count)
         for number, overrides in enumerate(self.jobs):
-            key = self.templates.choices(self.master, overrides)
+            key = self.composition.choices(overrides)
             part = 0
             while len(groups.setdefault((key, part), [])) == most:
                 part += 1

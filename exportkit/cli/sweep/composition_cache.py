@@ -1,0 +1,229 @@
+"""Compose the jobs of a sweep with a cache: what several jobs have in common is composed once. `composition` is the way in.
+
+Hydra's own functions do all the work, in Hydra's order, so that configs and errors are Hydra's by construction. Cached are
+parsed overrides, files, the defaults list of each set of group choices, and, pickled, what the configs on such a list, or on
+the first part of it, merge to. What belongs to one job alone (values, additions, deletions, ``hydra.overrides``) is not.
+
+The cache depends on private functions of Hydra. So a large sweep first compares a sample of its jobs with what Hydra composes,
+and does without the cache where they differ.
+"""
+
+import copy
+import logging
+import pickle
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, fields, replace
+from functools import cache
+from itertools import takewhile
+from types import FunctionType
+from typing import Any
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import CachingConfigRepository, IConfigRepository
+from hydra._internal.defaults_list import DefaultsList, Overrides, create_defaults_list
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.default_element import ResultDefault
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.plugins.config_source import ConfigResult
+from omegaconf import DictConfig, ListConfig
+from omegaconf.base import Node
+
+log = logging.getLogger(__name__)
+LARGE = 50  # jobs from which on a sample is compared: a job that Hydra composes by itself takes 70 ms
+SAMPLE = 3
+
+
+@dataclass(frozen=True)
+class Composition:
+    """How the jobs of one sweep are composed.
+
+    Attributes:
+        loader: Hydra's own.
+        cache: the same with a cache; None where its results cannot be trusted.
+        master: the config of the sweep itself.
+    """
+
+    loader: ConfigLoader
+    cache: "CachingLoader | None"
+    master: DictConfig
+
+    def compose(self, overrides: Sequence[str]) -> DictConfig:
+        """Return a job's config; what the cache cannot compose is Hydra's, to compose or to refuse."""
+        if self.cache is not None:
+            with suppress(Exception):
+                return self.cache.load_sweep_config(self.master, list(overrides))
+        return self.loader.load_sweep_config(self.master, list(overrides))
+
+    def choices(self, overrides: Sequence[str]) -> tuple[str, ...]:
+        """Return the overrides that decide what a job shares with others."""
+        return self.cache.choices(self.master, overrides) if self.cache is not None else ()
+
+
+def composition(loader: ConfigLoader, master: DictConfig, jobs: Sequence[Sequence[str]]) -> Composition:
+    """Return how to compose the jobs of a sweep: with a cache, unless that differs from Hydra on a sample of a large sweep.
+
+    Args:
+        loader: the one that composed `master`.
+        master: the config of the sweep itself.
+        jobs: each one's overrides.
+    """
+    found = Composition(loader, CachingLoader(loader.get_search_path()), master)
+    sample = jobs[:: -(-len(jobs) // SAMPLE)] if len(jobs) >= LARGE else []
+    for overrides in sample:
+        if not _composes_alike(found, overrides):
+            log.warning(
+                "the cache of compositions differs from Hydra for %s: the sweep is composed without it", list(overrides)
+            )
+            return replace(found, cache=None)
+    return found
+
+
+def _composes_alike(composition: Composition, overrides: Sequence[str]) -> bool:
+    """Whether the cache makes of a job what Hydra does; a job that Hydra refuses proves nothing."""
+    try:
+        expected = composition.loader.load_sweep_config(composition.master, list(overrides))
+    except Exception:
+        return True
+    return same_config(composition.compose(overrides), expected)
+
+
+def same_config(one: Node, other: Node) -> bool:
+    """Whether two configs are equal in types, values before resolution, schemas, flags and the order of keys."""
+    if type(one) is not type(other) or _facts(one) != _facts(other):
+        return False
+    if not isinstance(one, DictConfig | ListConfig):
+        return repr(one._value()) == repr(other._value()) and type(one._value()) is type(other._value())
+    ours, theirs = _children(one), _children(other)
+    if ours is None or theirs is None:
+        return repr(one._content) == repr(other._content)
+    return [key for key, _ in ours] == [key for key, _ in theirs] and all(
+        same_config(a, b) for (_, a), (_, b) in zip(ours, theirs, strict=True)
+    )
+
+
+def _facts(node: Node) -> dict[str, Any]:
+    return {field.name: getattr(node._metadata, field.name) for field in fields(node._metadata)}
+
+
+def _children(node: DictConfig | ListConfig) -> list[tuple[Any, Node]] | None:
+    """A container's nodes by key; None where it is null, missing or an interpolation."""
+    content = node.__dict__["_content"]
+    if isinstance(content, dict):
+        return list(content.items())
+    return list(enumerate(content)) if isinstance(content, list) else None
+
+
+class Repository(CachingConfigRepository):
+    """The configs of one search path, and what was made of them."""
+
+    def __init__(self, delegate: IConfigRepository):
+        super().__init__(delegate)
+        self.group_exists = cache(self.group_exists)
+        self.lists: dict[tuple, DefaultsList] = {}
+        self.templates: dict[tuple, bytes] = {}
+        self.last: tuple = ()
+
+
+class Copies(CachingConfigRepository):
+    """The same configs to merge, which changes them."""
+
+    def __init__(self, original: Repository):
+        self.delegate, self.original = original.delegate, original
+
+    def load_config(self, config_path: str) -> ConfigResult | None:
+        found = self.original.load_config(config_path)
+        return found and replace(found, config=copy.deepcopy(found.config))
+
+
+@dataclass
+class Merged(ResultDefault):
+    """Stands on a defaults list for the first ones, merged."""
+
+    template: bytes = b""
+
+
+class CachingLoader(ConfigLoaderImpl):
+    """Composes the jobs of one sweep. Files are read once: make another one for another sweep."""
+
+    def __init__(self, search_path: ConfigSearchPath):
+        super().__init__(search_path)
+        parser = OverridesParser.create()
+        self._parsed: Callable[[str], Override] = cache(lambda text: parser.parse_overrides([text])[0])
+        self._repositories: dict[tuple, Repository] = {}
+
+    def choices(self, master: DictConfig, overrides: Sequence[str]) -> tuple[str, ...]:
+        """What decides which template a job is made from; of one that cannot be composed, nothing."""
+        try:
+            parsed, repository = self._parse_overrides_and_create_caching_repo(master.hydra.job.config_name, overrides)
+            return _choices(repository, parsed)[0]
+        except Exception:
+            return ()
+
+    def _parse_overrides_and_create_caching_repo(
+        self, config_name: str | None, overrides: Sequence[str], parsed_overrides: list[Override] | None = None
+    ) -> tuple[list[Override], Repository]:
+        parsed = parsed_overrides or [self._parsed(text) for text in overrides]  # Hydra 1.4 may have parsed them
+        paths = [override for override in parsed if "searchpath" in override.key_or_group]
+        key = (config_name, *(override.input_line for override in paths))
+        if key not in self._repositories:
+            repository = Repository(self.repository)
+            self._process_config_searchpath(config_name, paths, repository)
+            self._repositories[key] = repository
+        return parsed, self._repositories[key]
+
+    def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: Repository) -> DictConfig:
+        key = tuple((default.config_path, default.package, default.primary) for default in defaults)
+        if key not in repo.templates:
+            common = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(key, repo.last, strict=False))))
+            repo.last = key
+            config = self._composed(self._begun(key, defaults, common, repo), repo)
+            repo.templates[key] = pickle.dumps(config, pickle.HIGHEST_PROTOCOL)
+        return pickle.loads(repo.templates[key])
+
+    def _begun(self, key: tuple, defaults: list[ResultDefault], common: int, repo: Repository) -> list[ResultDefault]:
+        """The same defaults list, of which the first `common` are merged already."""
+        if not common:
+            return defaults
+        if key[:common] not in repo.templates:
+            repo.templates[key[:common]] = pickle.dumps(self._composed(defaults[:common], repo), pickle.HIGHEST_PROTOCOL)
+        return [Merged(template=repo.templates[key[:common]]), *defaults[common:]]
+
+    def _composed(self, defaults: list[ResultDefault], repo: Repository) -> DictConfig:
+        return super()._compose_config_from_defaults_list(defaults, Copies(repo))
+
+    def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:
+        if isinstance(default, Merged):
+            return ConfigResult(provider="template", path="", config=pickle.loads(default.template), header={})
+        return super()._load_single_config(default, repo)
+
+
+def _choices(repo: Repository, overrides: list[Override]) -> tuple[tuple[str, ...], list[Override]]:
+    """The overrides that choose from groups, and those that do not."""
+    values = Overrides(repo=repo, overrides_list=overrides).config_overrides
+    others = set(map(id, values))
+    return tuple(str(override.input_line) for override in overrides if id(override) not in others), values
+
+
+def _remembered_list(repo: Repository, config_name: str | None, overrides_list: list[Override], **how: bool) -> DefaultsList:
+    """What `create_defaults_list` returns, which depends on choices only."""
+    choices, values = _choices(repo, overrides_list)
+    key = (config_name, *how.items(), *choices)
+    if key not in repo.lists:
+        repo.lists[key] = create_defaults_list(repo=repo, config_name=config_name, overrides_list=overrides_list, **how)
+    return replace(repo.lists[key], config_overrides=values)
+
+
+def _seeing(function: Any, **names: Any) -> FunctionType:
+    """The same function, for which some names of its module stand for something else."""
+    scope = {**function.__globals__, **names}
+    made = FunctionType(function.__code__, scope, function.__name__, function.__defaults__, function.__closure__)
+    made.__kwdefaults__ = function.__kwdefaults__
+    return made
+
+
+CachingLoader._load_configuration_impl = _seeing(
+    ConfigLoaderImpl._load_configuration_impl, create_defaults_list=_remembered_list
+)

@@ -1,0 +1,48 @@
+"""What a model source yields: before anything is built, and after."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from exportkit.errors import Problem
+
+if TYPE_CHECKING:
+    from exportkit.protos import MetaGraphDef
+
+
+@dataclass(frozen=True)
+class SourceModel:
+    """What every source yields.
+
+    Attributes:
+        meta_graph: the whole graph, with its variables in collections; it is pruned later.
+        checkpoint: prefix of the checkpoint that holds the values of the graph's variables.
+        tensors: names that the source offers to bindings → tensor names (``op:0``).
+        notes: what the report shall say of how the values came about.
+    """
+
+    meta_graph: MetaGraphDef
+    checkpoint: str
+    tensors: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What can be told of a source without TensorFlow; each part may be missing.
+
+    Attributes:
+        meta_graph: the graph, where it lies in a file.
+        checkpoint: prefix of the checkpoint that the values come from.
+        problems: what is wrong, each `where` a field of the source.
+        checked: what was looked at, as lines for the plan.
+        when_built: what can be told only by building, as lines for the plan.
+    """
+
+    meta_graph: MetaGraphDef | None = None
+    checkpoint: str | None = None
+    problems: Sequence[Problem] = ()
+    checked: Sequence[str] = ()
+    when_built: Sequence[str] = ()

@@ -1,0 +1,240 @@
+"""What bindings and signatures mean on a graph: which tensors they name, where they cut it, and what is known of them."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from exportkit.config.values import unfit
+from exportkit.errors import Problem, did_you_mean, nearest, some
+from exportkit.metagraph.tensors import Facts, Shape, compatible
+from exportkit.spec import Binding, Constant, Lookup, MetaGraph, ParseExample, Placeholder, Signature, Tensor, TopK
+
+Bindings = Mapping[str, Binding | None]
+
+
+@dataclass(kw_only=True)
+class Wiring:
+    """One meta graph's part of a config, on a graph.
+
+    Attributes:
+        names: binding → the tensor that it names.
+        inputs: fed binding → the tensor that its fresh placeholder replaces.
+        constants: replaced tensor → baked value.
+        signatures: the keys of its signatures.
+        train_op: the operation that is kept beside them.
+    """
+
+    names: dict[str, str] = field(default_factory=dict)
+    inputs: dict[str, str] = field(default_factory=dict)
+    constants: dict[str, Any] = field(default_factory=dict)
+    signatures: list[str] = field(default_factory=list)
+    train_op: str | None = None
+
+    def fetches(self, signatures: Mapping[str, Signature], bindings: Bindings, keys: Iterable[str] | None = None) -> list[str]:
+        """The tensors that the outputs of the signatures `keys` (default: all) are computed from."""
+        keys = self.signatures if keys is None else keys
+        leaves = (leaf(ref, bindings) for key in keys for ref in signatures[key].outputs.values())
+        return list(dict.fromkeys(self.names[name] for name in leaves if name in self.names))
+
+    def feeds(self, signature: Signature, bindings: Bindings) -> list[str]:
+        """The tensors that the inputs of `signature` replace."""
+        return [self.inputs[name] for name in fed(signature, bindings) if name in self.inputs]
+
+
+def offers(bindings: Bindings) -> dict[str, str]:
+    """Every name that signatures and bindings can refer to → the binding that offers it."""
+    offered = {}
+    for name, binding in bindings.items():
+        if isinstance(binding, TopK) or binding is None:
+            offered |= {f"{name}.values": name, f"{name}.indices": name}
+        if not isinstance(binding, TopK | Constant):
+            offered[name] = name
+    return offered
+
+
+def leaf(ref: str, bindings: Bindings) -> str | None:
+    """The tensor binding behind `ref`, through top_k and lookup; None where one of them is broken."""
+    for _ in range(len(bindings) + 1):
+        binding = bindings.get(offers(bindings).get(ref, ""))
+        if isinstance(binding, TopK):
+            ref = binding.top_k
+        elif isinstance(binding, Lookup):
+            ref = binding.lookup
+        else:
+            return ref if isinstance(binding, Tensor | Placeholder) else None
+    return None
+
+
+def fed(signature: Signature, bindings: Bindings) -> list[str]:
+    """The tensor bindings that a signature's inputs feed, directly or through parse_example."""
+    names: list[str] = []
+    for ref in signature.inputs.values():
+        binding = bindings.get(ref)
+        names += targets(binding).values() if isinstance(binding, ParseExample) else [ref]
+    return list(dict.fromkeys(names))
+
+
+def targets(binding: ParseExample) -> dict[str, str]:
+    """Feature → the binding that it feeds."""
+    return {key: feature.to or key for key, feature in binding.parse_example.items()}
+
+
+def operation(binding: Binding) -> str:
+    """The config key that makes this binding what it is."""
+    return {Tensor: "tensor", Placeholder: "placeholder", Constant: "constant", TopK: "top_k", Lookup: "lookup"}.get(
+        type(binding), "parse_example"
+    )
+
+
+def used(signatures: Iterable[Signature], bindings: Bindings) -> set[str]:
+    """The bindings that the signatures use, directly or through others."""
+    names: set[str] = set()
+    offered = offers(bindings)
+    for signature in signatures:
+        names |= {*signature.inputs.values(), *fed(signature, bindings)}
+        for ref in signature.outputs.values():
+            while ref in offered and offered[ref] not in names:
+                names.add(offered[ref])
+                binding = bindings[offered[ref]]
+                ref = binding.top_k if isinstance(binding, TopK) else binding.lookup if isinstance(binding, Lookup) else ref
+    return names & set(bindings)
+
+
+def wire(
+    key: str,
+    meta_graph: MetaGraph,
+    bindings: Bindings,
+    signatures: Mapping[str, Signature | None],
+    graph: Any,
+    offered: Mapping[str, str],
+) -> tuple[Wiring, list[Problem]]:
+    """Find the tensors that a meta graph's part of the config names.
+
+    Args:
+        key: the meta graph's key in the config.
+        graph: an `exportkit.metagraph.Graph`.
+        offered: names that the source offers → tensor names.
+
+    Returns:
+        The wiring, and what is wrong: unknown names with their nearest, dtypes and shapes that are not as asserted.
+    """
+    problems: list[Problem] = []
+    own = signatures if meta_graph.signatures is None else meta_graph.signatures
+    wiring = Wiring(signatures=[k for k in own if signatures.get(k) is not None])
+    for name, binding in bindings.items():
+        named = {Tensor: "tensor", Placeholder: "placeholder", Constant: "replaces"}.get(type(binding))
+        if named is None:
+            continue
+        tensor = find(getattr(binding, named), graph, offered, f"bindings.{name}.{named}", problems)
+        if tensor is not None:
+            wiring.names[name] = tensor
+            problems += _assertions(f"bindings.{name}", binding, Facts(graph.dtype(tensor), graph.shape(tensor)))
+    _bake(wiring, key, meta_graph, bindings, graph, problems)
+    _cut(wiring, bindings, signatures, graph, problems)
+    if meta_graph.train_op is not None:
+        wiring.train_op = _find_op(meta_graph.train_op, graph, offered, f"meta_graphs.{key}.train_op", problems)
+    return wiring, problems
+
+
+def find(name: str, graph: Any, offered: Mapping[str, str], where: str, problems: list[Problem]) -> str | None:
+    """The tensor called `name`, by the source or in the graph; otherwise a problem with the nearest names."""
+    found = graph.find(offered.get(name, name))
+    if not isinstance(found, Problem):
+        return found
+    if ":" in name or not offered:
+        problems.append(Problem(where, found.what, found.do))
+        return None
+    near = did_you_mean(name, offered) if nearest(name, offered) else found.do
+    listed = f"the source offers {some(sorted(offered), 8)}"
+    problems.append(Problem(where, found.what, f"{near} ({listed})" if near else listed))
+    return None
+
+
+def _find_op(name: str, graph: Any, offered: Mapping[str, str], where: str, problems: list[Problem]) -> str | None:
+    op = offered.get(name, name).split(":")[0]
+    if op in graph.nodes:
+        return op
+    problems.append(Problem(where, f"there is no operation '{name}' in the graph", did_you_mean(name, graph.nodes)))
+    return None
+
+
+def _assertions(where: str, binding: Binding, known: Facts) -> Iterator[Problem]:
+    """A dtype or shape that the config asserts and the graph denies."""
+    if isinstance(binding, Constant):
+        return
+    if binding.dtype and known.dtype and binding.dtype != known.dtype:
+        yield Problem(f"{where}.dtype", f"the tensor is {known.dtype}, not {binding.dtype}", f"write {known.dtype}")
+    if binding.shape is not None and known.shape is not None and not compatible(binding.shape, known.shape):
+        what = f"the tensor is {known}, which {_yaml(binding.shape)} does not fit"
+        yield Problem(f"{where}.shape", what, f"write {_yaml(known.shape)}")
+
+
+def _yaml(shape: Iterable[int | None]) -> str:
+    return f"[{', '.join('null' if size is None else str(size) for size in shape)}]"
+
+
+def _bake(wiring: Wiring, key: str, meta_graph: MetaGraph, bindings: Bindings, graph: Any, problems: list[Problem]) -> None:
+    for name, binding in bindings.items():
+        if not isinstance(binding, Constant) or name not in wiring.names:
+            continue
+        overridden = name in meta_graph.constants
+        value = meta_graph.constants[name] if overridden else binding.constant
+        where = f"meta_graphs.{key}.constants.{name}" if overridden else f"bindings.{name}.constant"
+        if value is not None:
+            problems += unfit(where, value, graph.dtype(wiring.names[name]))
+            wiring.constants[wiring.names[name]] = value
+
+
+def _cut(
+    wiring: Wiring, bindings: Bindings, signatures: Mapping[str, Signature | None], graph: Any, problems: list[Problem]
+) -> None:
+    """Decide which tensors are replaced by fresh placeholders: those that some signature feeds."""
+    for key in wiring.signatures:
+        for name in fed(signatures[key], bindings):
+            tensor = wiring.names.get(name)
+            if tensor is None or name in wiring.inputs:
+                continue
+            if tensor in wiring.constants:
+                problems.append(Problem(f"bindings.{name}", f"'{tensor}' is baked as a constant and cannot be fed", "drop one"))
+            twin = next((other for other, t in wiring.inputs.items() if t == tensor), None)
+            if twin is not None:
+                problems.append(Problem(f"bindings.{name}", f"'{tensor}' is bound as '{twin}' already", "feed one of the two"))
+            op = graph.nodes[tensor.split(":")[0]].op
+            if isinstance(bindings[name], Tensor) and not op.startswith("Placeholder"):
+                what = f"'{tensor}' is the output of a {op}, not a placeholder, and is fed by signatures.{key}"
+                problems.append(
+                    Problem(f"bindings.{name}.tensor", what, f"to cut the graph there write {{placeholder: {tensor}}}")
+                )
+            wiring.inputs[name] = tensor
+
+
+def facts(bindings: Bindings, wiring: Wiring, graph: Any) -> dict[str, Facts]:
+    """What the protos tell of every name that a signature can refer to."""
+    known: dict[str, Facts] = {}
+    for name, binding in bindings.items():
+        if isinstance(binding, ParseExample):
+            known[name] = Facts("string", (None,))
+        elif isinstance(binding, Tensor | Placeholder) and name in wiring.names:
+            tensor = wiring.names[name]
+            known[name] = Facts(graph.dtype(tensor) or binding.dtype, _shape(binding, graph.shape(tensor)))
+    for _ in bindings:
+        _derive(bindings, known)
+    return known
+
+
+def _shape(binding: Tensor | Placeholder, known: Shape) -> Shape:
+    """A bound tensor's shape: a fresh placeholder may loosen what the graph says, any other binding only adds to it."""
+    said = None if binding.shape is None else tuple(binding.shape)
+    if said is None or known is None or isinstance(binding, Placeholder):
+        return known if said is None else said
+    return tuple(a if k is None else k for k, a in zip(known, said, strict=False)) if len(known) == len(said) else known
+
+
+def _derive(bindings: Bindings, known: dict[str, Facts]) -> None:
+    for name, binding in bindings.items():
+        if isinstance(binding, TopK) and binding.top_k in known:
+            of = known[binding.top_k]
+            shape = None if not of.shape else (*of.shape[:-1], binding.k)
+            known |= {f"{name}.values": Facts(of.dtype, shape), f"{name}.indices": Facts("int32", shape)}
+        elif isinstance(binding, Lookup) and binding.lookup in known:
+            known[name] = Facts("string", known[binding.lookup].shape)
