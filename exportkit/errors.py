@@ -9,6 +9,7 @@ import errno
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -26,25 +27,41 @@ class Problem:
     do: str = ""
 
     def __str__(self) -> str:
-        text = f"{self.where}: {self.what}" + (f"; {self.do}" if self.do else "")
+        text = (f"{self.where}: " if self.where else "") + self.what + (f"; {self.do}" if self.do else "")
         return " ".join(text.splitlines())
 
     def under(self, prefix: str) -> "Problem":
         """The same problem seen from one level further out: ``checkpoint`` under ``source`` is ``source.checkpoint``."""
         return replace(self, where=f"{prefix}.{self.where}" if self.where else prefix)
 
+    def located(self, where: str) -> "Problem":
+        """Return the problem at `where`, if it has no place of its own."""
+        return self if self.where else replace(self, where=where)
+
 
 class ExportKitError(Exception):
-    """The root of all errors that exportkit raises on purpose; `problems` is never empty."""
+    """The root of all errors that exportkit raises on purpose, made of problems: ``StepFailed(Problem(…), Problem(…))``.
+
+    A text stands for a problem without a place; who catches the error knows the place.
+    """
 
     exit_code = 1
 
-    def __init__(self, *problems: Problem):
-        super().__init__(*problems)
-        self.problems = problems
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What is wrong; never empty, whatever the error was made of, for an error without a problem would go unseen."""
+        return tuple(map(_problem, self.args)) or (Problem("", f"{type(self).__name__} gives no reason"),)
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.problems))
+
+
+def _problem(argument: Any) -> Problem:
+    """Return what an error was made of, as a problem."""
+    if isinstance(argument, Problem):
+        return argument
+    text = brief(argument) if isinstance(argument, BaseException) else " ".join(str(argument).split())
+    return Problem("", text or "gives no reason")
 
 
 class ConfigError(ExportKitError):
@@ -78,7 +95,12 @@ class EnvironmentFailed(ExportKitError):
 
 
 def system_error(cause: OSError, path: str | os.PathLike[str]) -> EnvironmentFailed:
-    """What the operating system refused at `path`, or at the path that it names itself, and what to do about it."""
+    """What the operating system refused at `path`, or at the path that it names itself, and what to do about it.
+
+    Where it is the network that refused, no path is named: the local directory has nothing to do with it.
+    """
+    if what := _network_failure(cause):
+        return EnvironmentFailed(Problem(NETWORK, what, "see whether the address is right and can be reached from here"))
     advice = {
         errno.ENOSPC: "free some space",
         errno.EDQUOT: "free some space",
@@ -88,6 +110,35 @@ def system_error(cause: OSError, path: str | os.PathLike[str]) -> EnvironmentFai
     where = cause.filename if isinstance(cause.filename, str | os.PathLike) else path
     do = advice.get(cause.errno or 0, "choose another directory")
     return EnvironmentFailed(Problem(os.fspath(where), (cause.strerror or str(cause)).lower(), do))
+
+
+NETWORK = "network"
+DISK_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}  # of a write, which names no file
+_NETWORK_ERRNOS = {
+    *(errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED, errno.ENETDOWN, errno.ENETUNREACH, errno.ENETRESET),
+    *(errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ETIMEDOUT, errno.EADDRNOTAVAIL),
+}
+_NETWORK_CLASSES = {"socket.gaierror", "socket.herror", "ssl.SSLError", "urllib.error.URLError"}  # named, not imported
+
+
+def _network_failure(cause: OSError) -> str:
+    """Return what the network refused, without any address (it may hold a password); empty where it was something else."""
+    reason = getattr(cause, "reason", None)  # urllib's URLError wraps the socket's error; an HTTPError's reason is a text
+    if isinstance(reason, OSError):
+        return _network_failure(reason) or brief(reason)
+    if isinstance(code := getattr(cause, "code", None), int) and isinstance(reason, str):
+        return f"answered {code} {reason}".lower()
+    if cause.filename is not None:
+        return ""
+    classes = {f"{cls.__module__}.{cls.__name__}" for cls in type(cause).__mro__}
+    if cause.errno in _NETWORK_ERRNOS or _NETWORK_CLASSES & classes or _is_socket_timeout(cause):
+        return (cause.strerror or str(cause) or type(cause).__name__).lower()
+    return ""
+
+
+def _is_socket_timeout(cause: OSError) -> bool:
+    """Return whether this is the TimeoutError of a socket, which is called "timed out"; those of other waits are not."""
+    return isinstance(cause, TimeoutError) and str(cause) in ("timed out", "The read operation timed out")
 
 
 def brief(cause: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pluggy
 
+from exportkit.config.ranges import Seconds
 from exportkit.model import Preview, SourceModel
 from exportkit.spec import ExportPlan
 
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from exportkit.protos import MetaGraphDef
     from exportkit.report import ExportReport
 
+SIGNATURE_FILE = re.compile(r"assets\.extra/[A-Za-z0-9_-][A-Za-z0-9_.-]*\.sig")
+"""What a signature may be called: nothing else is left out of the digests and of what is signed."""
+
 hookimpl = pluggy.HookimplMarker("exportkit")
 
 
@@ -29,8 +34,9 @@ class ModelSource(ABC):
     """Where a model comes from. The class is its name, its config schema, its docs and its behaviour.
 
     Fields are config keys; a string literal below a field documents it. A field of type `Path` is made absolute before
-    anything runs. `kind` names the source in the config group ``source``. What `__post_init__` raises as a ConfigError is told
-    with the plan's other problems.
+    anything runs. An annotation declares a number's range: ``Annotated[int, Ge(1)]``; it is checked with the plan. `kind` names
+    the source in the config group ``source``. What `__post_init__` raises as a ConfigError is reported with the plan's other
+    problems.
     """
 
     kind: str
@@ -50,15 +56,18 @@ class ModelSource(ABC):
 
 
 class Phase(IntEnum):
-    """When a step runs, and what it may do: only AUGMENT and SEAL add files to the version, PUBLISH writes to the outside.
+    """When a step runs, and what it may do.
 
-    No phase changes or removes what is there. The version's files are compared around each step.
+    AUGMENT and SEAL add files to the version; the manifest closes SEAL, for it lists all files. SIGN adds only the signatures
+    that the step names in `PostStep.signature_files`. VERIFY and PUBLISH add nothing; PUBLISH writes to the outside. No phase
+    changes or removes what is there. The version's files are compared around each step.
     """
 
     AUGMENT = 1
     VERIFY = 2
     SEAL = 3
-    PUBLISH = 4
+    SIGN = 4
+    PUBLISH = 5
 
 
 @dataclass(kw_only=True)
@@ -71,13 +80,27 @@ class PostStep(ABC):
 
     kind: str
     phase: ClassVar[Phase]
+    closes_phase: ClassVar[bool] = False
+    """Whether it runs after all other steps of its phase, wherever the config lists it, as the manifest does in SEAL."""
 
-    timeout: float | None = None
+    timeout: Seconds | None = None
     """Seconds that the step may take; null for no limit. With a limit it runs in a thread of its own."""
 
     @abstractmethod
     def run(self, export: Export) -> Mapping[str, Any] | None:
         """Do the step's work on `export.directory`."""
+
+    def signature_files(self) -> Sequence[str]:
+        """Return where a step of phase SIGN puts its signatures, relative to the version: each is ``assets.extra/NAME.sig``.
+
+        The manifest names them, for they are not among the files that it has digests of. No server reads such a file.
+        """
+        return ()
+
+
+def signatures_of(*steps: PostStep) -> set[str]:
+    """Return the files that steps of phase SIGN name as their signatures, relative to the version."""
+    return {name for step in steps if step.phase is Phase.SIGN for name in step.signature_files()}
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,10 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field, fields, replace
+from functools import cache
+from importlib.resources import files
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, get_type_hints
 
 import pluggy
@@ -49,12 +52,14 @@ class Plugins:
         sources: kind → source class.
         steps: kind → step class.
         conf_packages: packages of config files, for Hydra's search path.
+        presets: config file of a plugin, ``experiment/acme_notice``, → where it came from.
         providers: kind's class → where it came from.
     """
 
     sources: Mapping[str, type[ModelSource]]
     steps: Mapping[str, type[PostStep]]
     conf_packages: list[str]
+    presets: dict[str, Provider]
     providers: Mapping[type, Provider]
     hooks: dict[str, list[tuple[Provider, Any]]] = field(repr=False)
 
@@ -174,15 +179,26 @@ def _guard(provider: Provider, hook: str, impl: pluggy.HookImpl, arguments: Mapp
 
 
 def _collect(hooks: dict[str, list[tuple[Provider, Any]]]) -> Plugins:
-    plugins = Plugins(sources={}, steps={}, conf_packages=[], providers={}, hooks=hooks)
+    plugins = Plugins(sources={}, steps={}, conf_packages=[], presets={}, providers={}, hooks=hooks)
     plugins.sources = _classes(plugins, "exportkit_model_sources", ModelSource)
     plugins.steps = _classes(plugins, "exportkit_post_steps", PostStep)
     for provider, packages in plugins.call("exportkit_conf_packages"):
         hook = "exportkit_conf_packages"
         for package in _checked(provider, hook, packages, lambda p: isinstance(p, str), "package names"):
-            _check_package(provider, package)
-            plugins.conf_packages.append(package)
+            if package not in plugins.conf_packages:
+                _add_presets(plugins.presets, provider, package)
+                plugins.conf_packages.append(package)
     return plugins
+
+
+def _add_presets(known: dict[str, Provider], provider: Provider, package: str) -> None:
+    """Add the presets of a config package; two of one name would hide each other, by the order of a search path."""
+    for name in _config_files(provider, package):
+        if name in _own_presets():
+            raise _failure(provider, f"offers the preset {name}, and so does exportkit")
+        other = known.setdefault(name, provider)
+        if other is not provider:
+            raise _failure(provider, f"offers the preset {name}, and so does {other}", also=other)
 
 
 def _classes(plugins: Plugins, hook: str, base: type) -> dict[str, type]:
@@ -211,7 +227,7 @@ def _check_class(provider: Provider, cls: type, base: type) -> None:
     if base is PostStep and not isinstance(getattr(cls, "phase", None), Phase):
         raise _failure(provider, f"{offer} without a phase; set phase to one of Phase")
     try:
-        hints = get_type_hints(cls)
+        hints = get_type_hints(cls, include_extras=True)
     except Exception as cause:
         raise _failure(provider, f"{offer}, whose fields cannot be read: {brief(cause)}") from cause
     for name in (f.name for f in fields(cls) if not readable(hints[f.name])):
@@ -220,13 +236,26 @@ def _check_class(provider: Provider, cls: type, base: type) -> None:
         raise _failure(provider, f"{offer}, whose field '{name}' of type {type_} no config can hold; {do}")
 
 
-def _check_package(provider: Provider, package: str) -> None:
+@cache
+def _own_presets() -> frozenset[str]:
+    return frozenset(_names([str(files("exportkit.conf"))]))
+
+
+def _names(directories: Iterable[str]) -> Iterator[str]:
+    """The config files below some directories, as Hydra calls them: ``experiment/nightly``."""
+    for directory in directories:
+        yield from sorted(path.relative_to(directory).with_suffix("").as_posix() for path in Path(directory).rglob("*.yaml"))
+
+
+def _config_files(provider: Provider, package: str) -> list[str]:
+    """The config files of a package; it must be there."""
     try:
         found = importlib.util.find_spec(package)
     except Exception as cause:
         raise _failure(provider, f"the config package {package} cannot be found: {brief(cause)}") from cause
     if found is None:
         raise _failure(provider, f"there is no config package {package}")
+    return list(_names(found.submodule_search_locations or ()))
 
 
 def _checked(provider: Provider, hook: str, answer: Any, fits: Any, wanted: str) -> list[Any]:

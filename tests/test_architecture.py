@@ -32,6 +32,7 @@ def mapped():
 # room → third parties that it may import, then those that it may import inside functions only
 PARTIES = {
     "capture": ("numpy", "tensorflow"),
+    "config": ("annotated_types", ""),
     "checkpoint": ("google google_crc32c numpy", "ml_dtypes"),
     "examples": ("numpy tensorflow", "sklearn"),
     "exporting": ("numpy tensorflow", ""),
@@ -43,7 +44,7 @@ PARTIES = {
     "samples": ("google google_crc32c numpy", ""),
     "serving": ("google google_crc32c ml_dtypes numpy", ""),
     "sources": ("", "tensorflow"),
-    "steps": ("numpy", "matplotlib"),
+    "steps": ("annotated_types numpy", "matplotlib"),
     "testing": ("numpy pytest tensorflow yaml", ""),
     "verifying": ("numpy", "tensorflow"),
     "version": ("", "model_signing"),

@@ -94,8 +94,9 @@ def test_without_matplotlib_it_is_said(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "fields, problem",
     [
-        ({"batch_sizes": [0]}, ("post.benchmark.batch_sizes", "is [0]", "write sizes of 1 or more")),
-        ({"runs": 0}, ("post.benchmark.runs", "is 0", "write 1 or more")),
+        ({"batch_sizes": [4, 0]}, ("post.benchmark.batch_sizes[1]", "is 0", "write 1 or more")),
+        ({"batch_sizes": []}, ("post.benchmark.batch_sizes", "is empty", "write 1 or more entries")),
+        ({"runs": 0}, ("post.benchmark.runs", "is 0", "write 1 or more, at most 1,000,000")),
         (
             {"plot": "{}/exports/toy/1/p.png"},
             ("post.benchmark.plot", "lies below {}/exports/toy", "versions hold models only: choose another place"),

@@ -348,7 +348,14 @@ def test_a_meta_graph_has_its_own_way(meta_graph, expected, graph):
     ("bindings", "text"),
     [
         ({"probs": Tensor(tensor="prob:0")}, "bindings.probs.tensor: the graph has no tensor prob:0; did you mean probs:0?"),
-        ({"probs": Tensor(tensor="score")}, "bindings.probs.tensor: the graph has no tensor score; did you mean scores?"),
+        (
+            {"probs": Tensor(tensor="score")},
+            "bindings.probs.tensor: the graph has no tensor score; did you mean scores? (the source offers features, scores)",
+        ),
+        (
+            {"probs": Tensor(tensor="zzz")},
+            "bindings.probs.tensor: the graph has no tensor zzz; the source offers features, scores",
+        ),
         (
             {"images": Placeholder(placeholder="X:0")},
             "bindings.images.placeholder: the graph has no tensor X:0; did you mean x:0?",
@@ -364,7 +371,8 @@ def test_a_meta_graph_has_its_own_way(meta_graph, expected, graph):
         ),
         (
             {"probs": Tensor(tensor="train")},
-            "bindings.probs.tensor: train is not a tensor: train (NoOp) returns no tensors; name an op that returns one",
+            "bindings.probs.tensor: train is not a tensor: train (NoOp) returns no tensors; name an op that returns one "
+            "(the source offers features, scores)",
         ),
         (
             {"images": Tensor(tensor="x:0", dtype="int64")},

@@ -728,3 +728,106 @@ def test_what_does_not_build_does_not_import_tensorflow(words, here):
 def test_a_reader_that_goes_away_is_no_error(here):
     done = subprocess.run(f"{sys.executable} -m exportkit plugins | true", shell=True, capture_output=True, text=True)
     assert done.stderr == ""
+
+
+# What has no effect is told
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ("model=other --force", "--force: is for sweeps, and this is one export; add -m, or leave it out"),
+        ("plan model=other --keep-going", "--keep-going: is for sweeps, and this is one export; add -m, or leave it out"),
+        (
+            "model=other signatures={}",
+            "signatures: {} changes nothing, as Hydra merges mappings; take out each entry: ~signatures.NAME",
+        ),
+        (
+            "plan -m model=other,mnist_mlp samples.s={},{a:1}",
+            "samples.s: {} changes nothing, as Hydra merges mappings; take out each entry: ~samples.s.NAME",
+        ),
+    ],
+)
+def test_words_without_effect_are_told(words, text, here, run):
+    told = run(*words.split())
+    assert (told.code, told.err) == (2, f"{text}\n")
+
+
+def test_an_empty_mapping_may_be_added(here, run):
+    assert run("model=other", "+vars.none={}", "--cfg", "job", "-p", "vars").out == "# @package vars\nnone: {}\n"
+
+
+def test_a_plan_of_a_sweep_takes_the_sweep_s_switches(here, run):
+    told = run("plan", "-m", "model=other,mnist_mlp", "--force")
+    assert (told.code, told.out.count(" planned ")) == (0, 2)
+
+
+@pytest.mark.parametrize("value", ["-1", "nan", "inf"])
+def test_a_tolerance_that_tells_nothing_is_refused(value, run, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["verify", "exports/1", f"--atol={value}"])
+    assert (end.value.code, capsys.readouterr().err.splitlines()[-1]) == (
+        2,
+        f"exportkit verify: error: argument --atol: is {value}; write 0 or more",
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        (
+            "gs://bucket/r.json",
+            "gs://bucket/r.json is an address, and only local files are read and written; give a path on this machine",
+        ),
+        ("conf", "{here}/conf is a directory; name a file in it"),
+    ],
+)
+def test_a_report_that_cannot_be_written_is_told_before_anything_runs(path, text, here, run):
+    told = run("model=other", f"report.path={path}", "bindings.x=nowhere:0")
+    assert told.code == 2
+    assert f"report.path: {text.format(here=here)}" in told.err.splitlines()
+    assert not (here / "gs:").exists()
+
+
+def test_a_report_of_a_plan_that_failed_says_where_it_cannot_be_written(here, run):
+    told = run("model=other", "report.path=gs://bucket/r.json", "export_dir='${nme}'")
+    assert told.code == 2
+    assert told.err.splitlines()[-1] == (
+        "report.path: gs://bucket/r.json is an address, and only local files are read and written; give a path on this machine"
+    )
+    assert not (here / "gs:").exists()
+
+
+# All that plugins add is shown
+
+
+def test_ranges_are_shown_with_the_keys(run):
+    shown = run("plugins", "warmup").out
+    assert re.search(r"^batch_sizes +list\[int\], 1 or more entries, each 1 or more +\[1\] ", shown, re.MULTILINE)
+    assert re.search(r"^repeat +int, 1 or more +1 ", shown, re.MULTILINE)
+
+
+class Listener:
+    @hookimpl
+    def exportkit_check_plan(self, plan):
+        """Asks for an owner."""
+
+    @hookimpl
+    def exportkit_export_finished(self, report):
+        """Writes to the audit log."""
+
+    @hookimpl
+    def exportkit_conf_packages(self):
+        return ["acme_conf"]
+
+
+def test_policies_observers_and_presets_are_listed(run, monkeypatch, tmp_path):
+    write(tmp_path / "acme_conf/experiment/acme_nightly.yaml", "# @package _global_\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("exportkit.cli.plugins.load_plugins", lambda: registry.load_plugins({"acme": Listener()}))
+    rows = [line.split() for line in run("plugins").out.splitlines()[-3:]]
+    assert rows == [
+        ["preset", "experiment=acme_nightly", "this", "process"],
+        ["policy", "acme", "Asks", "for", "an", "owner.", "this", "process"],
+        ["observer", "acme", "Writes", "to", "the", "audit", "log.", "this", "process"],
+    ]

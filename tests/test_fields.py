@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
+from annotated_types import Ge, Gt, Le, MinLen, MultipleOf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exportkit.config.reader import Reader
+from exportkit.config.reader import Reader, readable
 from exportkit.spec import BINDINGS, MetaGraph, Signature, Weights
 
 
@@ -179,6 +180,58 @@ def test_plain_data_gives_a_value_or_problems_and_never_raises(value, cls):
     assert all(p.where.startswith("top") and p.what and "\n" not in str(p) for p in reader.problems)
 
 
-@given(st.integers(-(10**300), 10**300) | st.floats(allow_nan=False))
+@given(st.integers(-(10**300), 10**300) | st.floats(allow_nan=False, allow_infinity=False))
 def test_a_number_is_taken_for_a_number(value):
     assert read(WHOLE | {"ratio": value}) == (Outer(name="a", inner=Inner(size=1), ratio=float(value)), [])
+
+
+@dataclass(kw_only=True)
+class Ranged:
+    sizes: Annotated[list[Annotated[int, Ge(1)]], MinLen(1)] = field(default_factory=lambda: [1])
+    limit: Annotated[float, Gt(0)] | None = None
+    share: Annotated[float, Ge(0), Le(1)] = 0.5
+    where: Path | None = None
+
+
+@pytest.mark.parametrize(
+    ("value", "texts"),
+    [
+        ({"sizes": [2, 0, -1]}, ["top.sizes[1]: is 0; write 1 or more", "top.sizes[2]: is -1; write 1 or more"]),
+        ({"sizes": []}, ["top.sizes: is empty; write 1 or more entries"]),
+        ({"sizes": ["a"]}, ["top.sizes[0]: is the text 'a', not an integer; write an integer"]),
+        ({"limit": 0}, ["top.limit: is 0; write more than 0, or null"]),
+        ({"limit": "a"}, ["top.limit: is the text 'a', not a number; write a number or null"]),
+        ({"limit": float("nan")}, ["top.limit: is nan; write a finite number, or null"]),
+        ({"share": 1.5}, ["top.share: is 1.5; write 0 or more, at most 1"]),
+        (
+            {"share": -1e-9, "limit": -5},
+            ["top.limit: is -5; write more than 0, or null", "top.share: is -1e-09; write 0 or more, at most 1"],
+        ),
+        ({"share": float("-inf")}, ["top.share: is -inf; write a finite number"]),
+        (
+            {"where": "gs://bucket/x"},
+            ["top.where: gs://bucket/x is an address, and only local files are read and written; give a path on this machine"],
+        ),
+        (
+            {"where": Path("s3://bucket/x")},
+            ["top.where: s3://bucket/x is an address, and only local files are read and written; give a path on this machine"],
+        ),
+        (
+            {"where": "file:///data/x"},
+            ["top.where: file:///data/x is an address, and only local files are read and written; write /data/x"],
+        ),
+    ],
+)
+def test_a_value_out_of_its_range_is_told(value, texts):
+    read_, problems = read(value, Ranged)
+    assert (read_, sorted(problems)) == (None, sorted(texts))
+
+
+def test_a_value_in_its_range_is_read():
+    given = {"sizes": [1, 8], "limit": None, "share": 1, "where": "a:b/c"}
+    assert read(given, Ranged) == (Ranged(sizes=[1, 8], limit=None, share=1.0, where=Path("/base/a:b/c")), [])
+
+
+def test_a_range_that_cannot_be_checked_cannot_be_read():
+    assert readable(Annotated[list[Annotated[int, Ge(1)]], MinLen(1)])
+    assert not readable(Annotated[int, MultipleOf(2)])

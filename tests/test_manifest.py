@@ -10,9 +10,12 @@ import toys
 import versions_made
 from versions_made import export, plan
 
+import exportkit
 from exportkit.checkpoint import tensorproto
-from exportkit.errors import StepFailed
+from exportkit.errors import ConfigError, StepFailed
+from exportkit.registry import load_plugins
 from exportkit.steps import manifest as step
+from exportkit.verifying.audit import verify_version
 from exportkit.version import identity, manifest
 
 X = versions_made.X
@@ -249,7 +252,7 @@ def test_files_that_differ_are_named(version):
     files = manifest.read_manifest(version)["files"]
     files = {**files, "saved_model.pb": "0" * 64, "assets/gone.txt": "0" * 64}
     del files["variables/variables.index"]
-    assert [str(problem) for problem in manifest.differences(version, files)] == [
+    assert [str(problem) for problem in manifest.differences(version, {"files": files})] == [
         "assets/gone.txt: is missing; take the version from where it was published, or export it again",
         "saved_model.pb: was changed: it does not have its digest; "
         "take the version from where it was published, or export it again",
@@ -260,6 +263,86 @@ def test_files_that_differ_are_named(version):
 def test_rows_are_at_least_one(tmp_path, checkpoint):
     data = _config(checkpoint, tmp_path)
     data["post"]["manifest"]["rows"] = 0
-    with pytest.raises(StepFailed) as error:
-        export(data)
+    with pytest.raises(ConfigError) as error:
+        plan(data)
     assert str(error.value) == "post.manifest.rows: is 0; write 1 or more"
+
+
+# ---- the last file but signatures ----
+
+STEPS_AFTER = """
+from dataclasses import dataclass
+from exportkit.plugin import Phase, PostStep, hookimpl
+
+@dataclass(kw_only=True)
+class Sums(PostStep):
+    kind: str = "sums"
+    phase = Phase.SEAL
+    def run(self, export):
+        (export.directory / "sums.txt").write_text("all is well")
+
+@dataclass(kw_only=True)
+class Stamp(PostStep):
+    kind: str = "stamp"
+    phase = Phase.SIGN
+    named: str = "assets.extra/stamp.sig"
+    written: str = "assets.extra/stamp.sig"
+    def run(self, export):
+        if self.written:
+            (export.directory / self.written).write_text("stamped")
+    def signature_files(self):
+        return [self.named]
+
+@hookimpl
+def exportkit_post_steps():
+    return [Sums, Stamp]
+"""
+
+
+@pytest.fixture
+def sealed(install, tmp_path, checkpoint):
+    """A factory of configs whose steps of SEAL and SIGN stand before and after the manifest."""
+    install("acme", STEPS_AFTER)
+    plugins = load_plugins()
+
+    def make(**stamp):
+        post = {"stamp": {"kind": "stamp", **stamp}, "manifest": {"kind": "manifest"}, "sums": {"kind": "sums"}}
+        return exportkit.plan(versions_made.config(checkpoint, tmp_path, post=post), plugins), plugins
+
+    return make
+
+
+def test_it_covers_what_other_steps_of_its_phase_add_wherever_it_stands(sealed):
+    report = exportkit.run(*sealed())
+    version = Path(report.directory)
+    content = manifest.read_manifest(version)
+    assert [line.kind for line in report.steps] == ["sums", "manifest", "stamp"]
+    assert "sums.txt" in content["files"] and "assets.extra/stamp.sig" not in content["files"]
+    assert content["signatures"] == ["assets.extra/stamp.sig"]
+    assert [str(finding) for finding in verify_version(version, run=False) if finding.passed is False] == []
+
+
+@pytest.mark.parametrize(
+    ("written", "text"),
+    [
+        (
+            "late.txt",
+            "added late.txt; a step of phase SIGN adds only its signature_files (assets.extra/stamp.sig)",
+        ),
+        ("", "did not write assets.extra/stamp.sig; it is among its signature_files"),
+    ],
+)
+def test_nothing_else_comes_after_it(sealed, tmp_path, written, text):
+    with pytest.raises(StepFailed) as error:
+        exportkit.run(*sealed(written=written))
+    assert str(error.value) == f"post.stamp (plugin acme of acme 1.2): {text}"
+    assert list((tmp_path / "exports" / "toy").iterdir()) == []
+
+
+@pytest.mark.parametrize("named", ["sums.txt", "saved_model.pb", "assets.extra/exportkit.json", "assets.extra/../x.sig"])
+def test_what_no_signature_may_be_called_is_told_by_the_plan(sealed, named):
+    with pytest.raises(ConfigError) as error:
+        sealed(named=named)
+    assert str(error.value) == (
+        f"post.stamp (plugin acme of acme 1.2): signs in '{named}'; a signature is called assets.extra/NAME.sig"
+    )

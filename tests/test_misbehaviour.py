@@ -242,6 +242,55 @@ def test_a_source_that_does_not_build_a_model_is_named(way, export, toy, tmp_pat
     assert versions(tmp_path) == []
 
 
+PLANNED = STEP.replace("    def run", "    def __post_init__(self):\n        {check}\n\n    def run")
+
+
+@pytest.mark.parametrize(
+    ("check", "text"),
+    [
+        ("raise ConfigError('needs a licence')", f"post.check ({ACME}): needs a licence"),
+        ("raise ConfigError()", f"post.check ({ACME}): ConfigError gives no reason"),
+        ("raise ConfigError(Problem('text', 'is empty'))", "post.check.text: is empty"),
+        ("raise StepFailed('is slow')", f"post.check ({ACME}): raised StepFailed: is slow"),
+    ],
+)
+def test_a_step_that_cannot_be_made_does_not_vanish(check, text, export, tmp_path):
+    code = PLANNED.format(phase="VERIFY", check=check, body=indented("..."))
+    refusal = export(code, post={"check": {"kind": "bad"}})
+    assert str(refusal) == text
+    assert versions(tmp_path) == []
+
+
+def test_a_step_that_counts_as_false_runs(export):
+    code = STEP.format(phase="VERIFY", body=indented("return {'ran': True}")).replace(
+        "    def run", "    def __len__(self): return 0\n\n    def run"
+    )
+    assert export(code, post={"bad": {"kind": "bad"}}).steps[0].details == {"ran": True}
+
+
+PREVIEW = SOURCE.replace("    def build", "    def preview(self):\n        {preview}\n\n    def build")
+
+
+@pytest.mark.parametrize(
+    ("preview", "text"),
+    [
+        ("raise ConfigError('needs a licence')", f"source ({ACME}): needs a licence"),
+        ("raise ConfigError(Problem('checkpoint', 'is old'))", "source.checkpoint: is old"),
+        (
+            "return Preview(problems=['is old'])",
+            f"source ({ACME}): preview returned 'is old' among its problems, not a Problem",
+        ),
+    ],
+)
+def test_a_source_that_refuses_with_a_text_is_named(preview, text, export):
+    assert str(export(PREVIEW.format(preview=preview, body=indented("...")), source={"kind": "bad"})) == text
+
+
+def test_a_build_that_refuses_with_a_text_is_named(export, toy):
+    code = SOURCE.format(body=indented("raise ConfigError('needs a licence')"))
+    assert str(export(code, source={"kind": "bad", "checkpoint": toy})) == f"source ({ACME}): needs a licence"
+
+
 ADDS_ONLY = "may add files and nothing else"
 NO_TOUCH = "may not touch the version"
 DATA = "variables/variables.data-00000-of-00001"
@@ -294,6 +343,18 @@ STEPPING = {
         "(version / 'verified').touch()",
         f"added verified; a step of phase VERIFY {NO_TOUCH}",
     ),
+    "fails with a text": ("VERIFY", "raise StepFailed('is slow')", "is slow"),
+    "fails without a text": ("VERIFY", "raise StepFailed()", "StepFailed gives no reason"),
+    "makes a directory where it may only read": (
+        "VERIFY",
+        "(version / 'empty').mkdir()",
+        f"added empty/; a step of phase VERIFY {NO_TOUCH}",
+    ),
+    "signs what it does not name": (
+        "SIGN",
+        "(version / 'mine.sig').touch()",
+        "added mine.sig; a step of phase SIGN adds only its signature_files (it names none)",
+    ),
     "makes a file executable": (
         "VERIFY",
         "weights.chmod(0o755)",
@@ -314,6 +375,11 @@ def test_a_step_that_misbehaves_leaves_no_version(way, export, tmp_path):
 
 PUBLISHING = {
     "raises when it publishes": ("raise OSError('refused')", "raised OSError: refused"),
+    "cannot reach its server": (
+        "raise ConnectionRefusedError(111, 'Connection refused')",
+        "network: connection refused; see whether the address is right and can be reached from here",
+    ),
+    "has too many files open": ("raise OSError(24, 'Too many open files')", "raised OSError: [Errno 24] Too many open files"),
     "writes into what is published": (
         "(version / 'published').touch()",
         f"added published; a step of phase PUBLISH {NO_TOUCH}",
@@ -338,6 +404,27 @@ def test_a_version_that_was_committed_stays(way, export, tmp_path):
 def test_a_step_that_refuses_without_saying_who_it_is(export):
     code = STEP.format(phase="VERIFY", body=indented("raise StepFailed(Problem('signatures.a', 'is slow', 'make it fast'))"))
     assert str(export(code, post={"check": {"kind": "bad"}})) == "signatures.a: is slow (post.check); make it fast"
+
+
+def test_a_step_that_makes_a_version_of_its_own(export, tmp_path):
+    body = "(export.plan.export_dir / '7').mkdir()\n(export.plan.export_dir / 'notes').mkdir()"
+    report = export(STEP.format(phase="VERIFY", body=indented(body)), post={"bad": {"kind": "bad"}})
+    assert report.warnings[-1] == (
+        f"post.bad: while it ran, version 7 appeared in {tmp_path}/exports/toy, and a server may serve it; "
+        "if no other export made it, the step did"
+    )
+
+
+def test_a_version_that_another_export_was_writing_is_no_surprise(export):
+    body = """
+staging = export.plan.export_dir / '.7.staging'
+if staging.exists():
+    staging.rename(export.plan.export_dir / '7')
+else:
+    staging.mkdir()
+"""
+    code = STEP.format(phase="VERIFY", body=indented(body))
+    assert export(code, post={"first": {"kind": "bad"}, "second": {"kind": "bad"}}).warnings == []
 
 
 def test_a_step_that_leaves_a_thread(export):
@@ -395,17 +482,19 @@ def test_control_c_in_a_step_leaves_no_version(install, toy, tmp_path):
     assert versions(tmp_path) == []
 
 
-@pytest.mark.parametrize("timeout", [0, -1, float("nan")])
-def test_a_timeout_is_some_time(timeout, export):
+@pytest.mark.parametrize(
+    ("timeout", "text"),
+    [
+        (0, "is 0; write more than 0, at most 1,000,000, or null"),
+        (-1, "is -1; write more than 0, at most 1,000,000, or null"),
+        (1e7, "is 1e+07; write more than 0, at most 1,000,000, or null"),
+        (float("nan"), "is nan; write a finite number, or null"),
+        (float("inf"), "is inf; write a finite number, or null"),
+    ],
+)
+def test_a_timeout_is_some_time(timeout, text, export):
     code = STEP.format(phase="VERIFY", body=indented("..."))
-    assert str(export(code, post={"bad": {"kind": "bad", "timeout": timeout}})) == (
-        f"post.bad.timeout: is {timeout:g}; write a number of seconds above 0, or null for no limit"
-    )
-
-
-def test_a_timeout_may_be_endless(export):
-    code = STEP.format(phase="VERIFY", body=indented("..."))
-    assert export(code, post={"bad": {"kind": "bad", "timeout": float("inf")}}).status == "exported"
+    assert str(export(code, post={"bad": {"kind": "bad", "timeout": timeout}})) == f"post.bad.timeout: {text}"
 
 
 def test_a_hard_link_to_a_file_is_no_change(export, tmp_path):

@@ -18,6 +18,7 @@ from exportkit.registry import load_plugins
 from exportkit.spec import Check, Feature, MetaGraph, ParseExample, Weights
 
 GONE = object()
+ADDRESS = "is an address, and only local files are read and written; give a path on this machine"
 LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12345\n"
 
 
@@ -364,6 +365,38 @@ NO_ZEROS = "write auto, timestamp or an integer from 0, without leading zeros"
         ),
         ({"export_dir": "labels.txt/out"}, "export_dir: labels.txt is not a directory; choose another one"),
         ({"export_dir": None}, "export_dir: is null, not a path; write a path"),
+        # Addresses
+        ({"export_dir": "gs://bucket/digits"}, f"export_dir: gs://bucket/digits {ADDRESS}"),
+        ({"source.checkpoint": "s3://bucket/model.ckpt-1"}, f"source.checkpoint: s3://bucket/model.ckpt-1 {ADDRESS}"),
+        ({"source.meta": "hdfs://host/a.meta"}, f"source.meta: hdfs://host/a.meta {ADDRESS}"),
+        ({"report.path": "gs://bucket/report.json"}, f"report.path: gs://bucket/report.json {ADDRESS}"),
+        (
+            {
+                "bindings.c": {"lookup": "top.indices", "vocabulary": "gs://b/labels.txt"},
+                "bindings.top": {"top_k": "probs", "k": 1},
+            },
+            f"bindings.c.vocabulary: gs://b/labels.txt {ADDRESS}",
+        ),
+        (
+            {"samples": {"serving_default": {"images": "gs://bucket/x.npz:images"}}},
+            f"samples.serving_default.images: gs://bucket/x.npz {ADDRESS}",
+        ),
+        # Where the report goes
+        ({"report.path": "labels.txt/report.json"}, "report.path: labels.txt is not a directory; choose another one"),
+        ({"report.path": "/"}, "report.path: / is a directory; name a file in it"),
+        # Steps
+        ({"post": {"early": "yes"}}, "post.early: is the text 'yes', not a mapping; write {kind: …}"),
+        ({"post": {"verify": {"kind": "verify", "batch_sizes": [-1]}}}, "post.verify.batch_sizes[0]: is -1; write 1 or more"),
+        (
+            {"post": {"verify": {"kind": "verify", "run_timeout": -5}}},
+            "post.verify.run_timeout: is -5; write more than 0, at most 1,000,000",
+        ),
+        ({"post": {"verify": {"kind": "verify", "atol": -1}}}, "post.verify.atol: is -1; write 0 or more"),
+        ({"post": {"manifest": {"kind": "manifest", "rows": 0}}}, "post.manifest.rows: is 0; write 1 or more"),
+        (
+            {"post": {"a": {"kind": "manifest"}, "b": {"kind": "manifest"}}},
+            "post.b: is the last step of phase SEAL, and so is post.a; leave one of them out",
+        ),
         # Interpolations and imports
         ({"export_dir": "out/${nme}"}, "export_dir: Interpolation key 'nme' not found; mend the interpolation"),
         ({"vars": {"a": {1, 2}}}, "vars.a: Value 'set' is not a supported primitive type; write plain values"),
@@ -711,6 +744,14 @@ def test_a_faulty_source_is_named(how, kind, text, config):
 def test_a_directory_that_is_not_writable(config, monkeypatch, tmp_path):
     monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
     assert told(config()) == [f"export_dir: {tmp_path} is not writable; make it writable, or choose another one"]
+
+
+def test_a_report_that_cannot_be_written(config, monkeypatch, tmp_path):
+    (tmp_path / "r.json").touch()
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path / "r.json")
+    assert told(config({"report.path": "r.json"})) == [
+        "report.path: r.json is not writable; make it writable, or choose another one"
+    ]
 
 
 def test_errors_of_a_plan_are_of_exit_code_2():

@@ -189,3 +189,37 @@ def test_a_long_text_of_a_plugin_is_shortened(install):
     text = refusal(load_plugins)
     assert len(text) < 500
     assert "xxx…" in text
+
+
+def test_two_presets_of_one_name_are_refused_as_two_kinds_are(install, tmp_path, monkeypatch):
+    for name in ("acme", "zeta"):
+        (tmp_path / f"{name}_conf/experiment").mkdir(parents=True)
+        (tmp_path / f"{name}_conf/experiment/nightly_eu.yaml").touch()
+        install(
+            name, f"from exportkit.plugin import hookimpl\n@hookimpl\ndef exportkit_conf_packages(): return ['{name}_conf']\n"
+        )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert refusal(load_plugins) == (
+        "plugin zeta of zeta 1.2: offers the preset experiment/nightly_eu, and so does plugin acme of acme 1.2; "
+        "upgrade or uninstall it, or switch it off with EXPORTKIT_DISABLE_PLUGINS=zeta or acme"
+    )
+
+
+def test_a_preset_of_ours_cannot_be_offered_again(install, tmp_path, monkeypatch):
+    (tmp_path / "acme_conf/experiment").mkdir(parents=True)
+    (tmp_path / "acme_conf/experiment/nightly.yaml").touch()
+    install("acme", "from exportkit.plugin import hookimpl\n@hookimpl\ndef exportkit_conf_packages(): return ['acme_conf']\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert refusal(load_plugins) == (
+        "plugin acme of acme 1.2: offers the preset experiment/nightly, and so does exportkit; "
+        "upgrade or uninstall it, or switch it off with EXPORTKIT_DISABLE_PLUGINS=acme"
+    )
+
+
+def test_presets_are_known_with_where_they_come_from(install, tmp_path, monkeypatch):
+    (tmp_path / "acme_conf/experiment").mkdir(parents=True)
+    (tmp_path / "acme_conf/experiment/nightly_eu.yaml").touch()
+    hook = "@hookimpl\ndef exportkit_conf_packages(): return ['acme_conf', 'acme_conf']\n"
+    install("acme", f"from exportkit.plugin import hookimpl\n{hook}")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert load_plugins().presets == {"experiment/nightly_eu": Provider("acme", "acme", "1.2")}

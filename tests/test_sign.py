@@ -117,14 +117,46 @@ def test_a_key_that_cannot_sign_refuses_the_export(tmp_path, checkpoint, keys, n
     assert list((tmp_path / "exports" / "toy").iterdir()) == []
 
 
+def test_it_comes_after_the_manifest_wherever_the_config_lists_it(tmp_path, checkpoint, keys):
+    data = _config(checkpoint, tmp_path, keys / "own.pem")
+    data["post"] = {name: data["post"][name] for name in ("sign", "manifest")}
+    report = export(data)
+    assert [(line.kind, line.phase) for line in report.steps] == [("manifest", "SEAL"), ("sign", "SIGN")]
+    version = Path(report.directory)
+    assert manifest.read_manifest(version)["signatures"] == [SIGNATURE]
+    assert [f for f in verify_version(version, public_key=keys / "own.pub") if f.passed is False] == []
+
+
+def test_a_signature_that_is_gone_is_told(version):
+    (version / SIGNATURE).unlink()
+    assert [str(f) for f in verify_version(version, run=False) if f.passed is False] == [
+        f"[x] files: {SIGNATURE}: is missing; {RESTORE}, or export it again"
+    ]
+
+
+@pytest.mark.parametrize(
+    "name", [".", "assets.extra", "saved_model.pb", "assets.extra/exportkit.json", "assets.extra/../a.sig", 7]
+)
+def test_a_manifest_that_calls_other_files_signatures_is_refused(version, keys, name):
+    content = manifest.read_manifest(version)
+    (version / "saved_model.pb").write_bytes((version / "saved_model.pb").read_bytes() + b"\0")
+    manifest.write_manifest(version, {**content, "signatures": [str(name)]})
+    found = [str(f) for f in verify_version(version, public_key=keys / "own.pub", run=False) if f.passed is False]
+    assert found[0] == (
+        f"[x] manifest: assets.extra/exportkit.json: names '{name}' as a signature, which it cannot be; "
+        f"{RESTORE}, or export it again"
+    )
+    assert found[1].startswith(
+        "[x] signature: is of other files than these (changed: assets.extra/exportkit.json, saved_model.pb"
+    )
+
+
 def test_the_plan_tells_what_cannot_be_signed(tmp_path, checkpoint, keys):
     data = _config(checkpoint, tmp_path, keys / "none.pem")
-    data["post"] = {name: data["post"][name] for name in ("sign", "manifest")}
     with pytest.raises(ConfigError) as error:
         plan(data)
     assert [(p.where, p.what.split(" (plugin")[0], p.do) for p in error.value.problems] == [
         ("post.sign.key", f"there is no file {keys / 'none.pem'}", "give a PEM file of an EC P-256 private key"),
-        ("post.sign", "comes before the manifest, which it would not cover", "write post=[…,manifest,sign]"),
     ]
 
 
@@ -137,4 +169,4 @@ def test_without_model_signing_it_is_said(tmp_path, monkeypatch):
 
 def test_what_is_signed_has_this_name():
     assert manifest.SIGNATURE.as_posix() == SIGNATURE
-    assert versions_made.STEPS["sign"].Sign.phase.name == "SEAL"
+    assert versions_made.STEPS["sign"].Sign.phase.name == "SIGN"

@@ -192,6 +192,44 @@ def test_without_its_fault_each_passes_the_same_checks(group, code, ways, check)
     assert passed, said
 
 
+def test_a_variable_of_the_environment_is_named(check):
+    passed, said = check("post", spoiled(STEP, "...", "os.environ['ACME'] = 'on'"), "an_export_leaves_the_process_as_it_was")
+    assert not passed
+    assert "['environment variable ACME']" in said
+
+
+@pytest.mark.parametrize(("group", "code"), [("post", STEP), ("source", SOURCE)])
+def test_a_field_may_be_called_data(group, code, check):
+    field = '    data: str = "a"\n    """What."""\n\n'
+    code = spoiled(
+        code,
+        "    def run" if group == "post" else "    def build",
+        field + ("    def run" if group == "post" else "    def build"),
+    )
+    passed, said = check(group, code, "a_misspelt_key_gets_its_neighbour", "a_wrong_type_is_told_with_its_path")
+    assert passed, said
+
+
+PUBLISHER = """
+    to: Path | None = None
+    \"\"\"Where it publishes.\"\"\"
+
+    def run(self, export):
+        (self.to / "published").write_text("1")
+        {more}
+"""
+
+
+@pytest.mark.parametrize(("more", "passes"), [("...", True), ("open('elsewhere', 'w').close()", False)])
+def test_a_step_may_publish_below_its_directory(more, passes, check, monkeypatch):
+    code = STEP.replace("AUGMENT", "PUBLISH").replace("import os,", "from pathlib import Path\nimport os,")
+    code = spoiled(code, "\n    def run(self, export):\n        ...\n", PUBLISHER.format(more=more))
+    keys = "    def keys(self, directory): return {'to': str(directory)}\n"
+    monkeypatch.setitem(SUITES, "post", SUITES["post"] + keys)
+    passed, said = check("post", code, "an_export_changes_nothing_but_its_directory")
+    assert passed is passes, said
+
+
 @pytest.mark.parametrize("suite", [SourceSuite, StepSuite])
 def test_a_suite_has_enough_checks(suite):
     assert len([name for name in dir(suite) if name.startswith("test_")]) >= 30

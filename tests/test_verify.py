@@ -365,7 +365,7 @@ def hard_wired_dropout(seed=None):
 def test_dropout_that_is_hard_wired_is_said_and_proved_with_seeds(tmp_path, seed):
     report, details = exported(tmp_path, partial(hard_wired_dropout, seed))
     output = details["serving"]["signatures"]["serving_default"]["outputs"]["probs"]
-    assert output == {"max_abs_diff": 0.0, "mismatches": 0, "optimized_max_abs_diff": 0.0, "random": True}
+    assert output == {"max_abs_diff": 0.0, "mismatches": 0, "optimized_max_abs_diff": 0.0, "random": True, "compared": 12}
     assert report.warnings[-1] == (
         "signatures.serving_default.outputs.probs: is random, as in the training graph (while/dropout/random_uniform/"
         "RandomUniform (RandomUniform)); with fixed seeds it equals the training graph's"
@@ -439,6 +439,37 @@ def test_a_pinned_meta_graph_is_not_run(tmp_path):
     report, details = exported(tmp_path, toys.dense, meta_graphs=graphs)
     assert details["gpu"] == {"not verified": "pinned to /device:GPU:0"}
     assert report.warnings == ["meta_graphs.gpu: is pinned to /device:GPU:0, and was not verified"]
+
+
+def test_meta_graphs_of_which_none_can_be_run_prove_nothing(tmp_path):
+    with pytest.raises(StepFailed) as caught:
+        exported(tmp_path, toys.dense, meta_graphs={"gpu": {"tags": ["serve", "gpu"], "device": "/device:GPU:0"}})
+    assert str(caught.value) == (
+        f"post.verify ({PLUGINS.providers[Verify]}): nothing was compared: no meta graph has a signature that can be run here; "
+        "leave the step out where that shall be so: ~post.verify"
+    )
+
+
+def nothing_found():
+    x = v1.placeholder(tf.float32, [None, 4], "x")
+    threshold = v1.get_variable("w", [], initializer=v1.constant_initializer(100.0))
+    tf.where(x[:, 0] > threshold, name="probs")
+
+
+@pytest.mark.parametrize("samples", [{}, {"samples": {"serving_default": {"x": [[1.0, 2.0, 3.0, 4.0]]}}}])
+def test_answers_without_an_element_prove_nothing(tmp_path, samples):
+    with pytest.raises(StepFailed) as caught:
+        exported(tmp_path, nothing_found, **samples)
+    assert str(caught.value) == (
+        "signatures.serving_default: nothing was compared: no output has an element that could be (post.verify); "
+        "give samples.serving_default rows that it answers with a value"
+    )
+
+
+def test_one_answer_with_an_element_is_enough(tmp_path):
+    report, details = exported(tmp_path, nothing_found, samples={"serving_default": {"x": [[200.0, 2, 3, 4], [1, 2, 3, 4]]}})
+    assert details["serving"]["signatures"]["serving_default"]["outputs"]["probs"]["compared"] == 2
+    assert report.steps[0].details["summary"] == "max abs diff 0, mismatches 0; signatures 1, outputs 1"
 
 
 def partitioned():

@@ -274,8 +274,8 @@ def test_without_samples_they_are_drawn(tmp_path, checkpoint):
 @pytest.mark.parametrize(
     "fields, text",
     [
-        ({"batch_sizes": [0]}, "post.warmup.batch_sizes: is [0]; write sizes of 1 or more (plugin"),
-        ({"batch_sizes": []}, "post.warmup.batch_sizes: is []; write sizes of 1 or more"),
+        ({"batch_sizes": [0]}, "post.warmup.batch_sizes[0]: is 0; write 1 or more"),
+        ({"batch_sizes": []}, "post.warmup.batch_sizes: is empty; write 1 or more entries"),
         ({"repeat": 0}, "post.warmup.repeat: is 0; write 1 or more"),
         (
             {"repeat": 334},

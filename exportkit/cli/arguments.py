@@ -1,5 +1,6 @@
 """The words of a command line, before Hydra reads them."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from exportkit.errors import ConfigError, Problem, did_you_mean
@@ -7,6 +8,7 @@ from exportkit.errors import ConfigError, Problem, did_you_mean
 COMPOSING = ("export", "plan")  # the commands that take overrides
 COMPLETED = (*COMPOSING, "inspect", "verify", "plugins")
 OWN = ("--build", "--force", "--keep-going")  # exportkit's own flags, which Hydra never sees
+SWITCHES = {"--force": "hydra.sweeper.force=true", "--keep-going": "hydra.sweeper.keep_going=true"}  # of sweeps
 TAKES_VALUE = {
     *("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"),
     "--experimental-rerun",
@@ -65,6 +67,13 @@ def _length(words: Sequence[str]) -> int:
     if joined or name in TAKES_NONE:
         return 1
     return 2 if name in TAKES_VALUE or (words[1:2] and words[1] in MAY_TAKE[name]) else 1
+
+
+def without_effect(overrides: Sequence[str]) -> list[Problem]:
+    """Return the overrides ``KEY={}``: Hydra merges mappings, and with an empty one nothing becomes of it."""
+    found = (re.fullmatch(r"([^+~=]+)=\s*\{\s*\}\s*(,.*)?", word) for word in overrides)
+    keys = [match[1] for match in found if match]
+    return [Problem(key, "{} changes nothing, as Hydra merges mappings", f"take out each entry: ~{key}.NAME") for key in keys]
 
 
 def value_of(flags: Sequence[str], *names: str) -> str | None:

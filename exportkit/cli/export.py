@@ -14,12 +14,11 @@ from exportkit.cli.hydra_app import JobFailed
 from exportkit.cli.progress import progress
 from exportkit.cli.sweep import job_record, job_run
 from exportkit.cli.sweep.summary import closing
-from exportkit.errors import ConfigError, ExportKitError
+from exportkit.config.reader import Reader
+from exportkit.errors import ConfigError, ExportKitError, Problem, system_error
 from exportkit.processes import workers
 from exportkit.report import ExportReport
 from exportkit.spec import ExportPlan
-
-SWITCHES = {"--force": "hydra.sweeper.force=true", "--keep-going": "hydra.sweeper.keep_going=true"}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -32,8 +31,7 @@ def main(arguments: Sequence[str]) -> int:
     if cli_arguments.has(arguments, "-sc", "--shell-completion"):
         hydra_app.complete(arguments)
         return 0
-    switches = [SWITCHES[word] for word in arguments if word in SWITCHES]
-    rest = [word for word in arguments if word not in SWITCHES]
+    rest, switches = hydra_app.sweep_switches(arguments)
     with closing() as swept:
         try:
             hydra_app.run(rest, job, switches)
@@ -86,6 +84,21 @@ def _plan(config: DictConfig) -> ExportPlan:
     try:
         return plan(config, hydra_app.plugins())
     except ExportKitError as error:
-        if path := OmegaConf.select(config, "report.path", throw_on_resolution_failure=False):
-            job_run.failed(error, job_run.named(config)).write(Path(path))
+        _report_failure(error, config)
         raise
+
+
+def _report_failure(error: ExportKitError, config: DictConfig) -> None:
+    """Write the report that is asked for, if it can be written; otherwise `error` says so too."""
+    path = OmegaConf.select(config, "report.path", throw_on_resolution_failure=False)
+    if not path or any(problem.where == "report.path" for problem in error.problems):
+        return
+    reader = Reader(Path.cwd())
+    if (target := reader.convert(Path, path, "report.path")) is None:
+        error.args = (*error.problems, *reader.problems)
+        return
+    try:
+        job_run.failed(error, job_run.named(config)).write(target)
+    except OSError as cause:
+        refused = system_error(cause, path).problems[0]
+        error.args = (*error.problems, Problem("report.path", f"{refused.where}: {refused.what}", refused.do))

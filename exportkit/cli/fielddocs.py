@@ -6,12 +6,14 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import MISSING, Field, dataclass, fields
 from itertools import pairwise
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
+
+from exportkit.config import ranges
 
 
 @dataclass(frozen=True)
 class FieldDoc:
-    """A field as a person wants to see it; `default` is empty where a value must be given."""
+    """A field as a person wants to see it: `type` with the range, `default` empty where a value must be given."""
 
     name: str
     type: str
@@ -21,9 +23,12 @@ class FieldDoc:
 
 def field_docs(cls: type) -> list[FieldDoc]:
     """The fields of dataclass `cls` in the order of their declaration."""
-    hints = get_type_hints(cls)
+    hints, ranged = get_type_hints(cls), get_type_hints(cls, include_extras=True)
     docs = {name: doc for base in reversed(cls.__mro__) for name, doc in _documented(base)}
-    return [FieldDoc(f.name, _type_text(hints[f.name]), _default(f), docs.get(f.name, "")) for f in fields(cls)]
+    return [
+        FieldDoc(f.name, ", ".join([_type_text(hints[f.name]), *_ranges(ranged[f.name])]), _default(f), docs.get(f.name, ""))
+        for f in fields(cls)
+    ]
 
 
 def _documented(cls: type) -> Iterator[tuple[str, str]]:
@@ -35,6 +40,15 @@ def _documented(cls: type) -> Iterator[tuple[str, str]]:
     for field, below in pairwise(body):
         if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
             yield field.target.id, inspect.cleandoc(str(below.value.value))
+
+
+def _ranges(hint: Any) -> Iterator[str]:
+    """The ranges of a type and of those within: ``1 or more entries``, ``each 1 or more``."""
+    bare, constraints = ranges.split(hint)
+    if constraints:
+        yield ranges.describe(constraints)
+    each = "each " if get_origin(bare) in (list, dict) else ""
+    yield from (f"{each}{text}" for inner in get_args(bare) for text in _ranges(inner))
 
 
 def _type_text(hint: Any) -> str:

@@ -112,6 +112,20 @@ def is_sweep(arguments: Sequence[str]) -> bool:
         return _composed(overrides).hydra.mode == RunMode.MULTIRUN
 
 
+def sweep_switches(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return `arguments` without the switches that only sweeps have, and those as overrides.
+
+    Raises:
+        ConfigError: there are such switches, and no sweep.
+    """
+    rest = [word for word in arguments if word not in cli_arguments.SWITCHES]
+    switches = [word for word in arguments if word in cli_arguments.SWITCHES]
+    if switches and not is_sweep(rest):
+        what, do = "is for sweeps, and this is one export", "add -m, or leave it out"
+        raise ConfigError(*(Problem(word, what, do) for word in dict.fromkeys(switches)))
+    return rest, [cli_arguments.SWITCHES[word] for word in switches]
+
+
 def _composed(overrides: Sequence[str]) -> DictConfig:
     with hydra.initialize_config_module(CONF, **_version_base(hydra.initialize_config_module)):
         return hydra.compose("config", list(overrides), return_hydra_config=True)
@@ -249,6 +263,8 @@ def _version_base(function: Callable[..., Any]) -> dict[str, str]:
 @contextmanager
 def _as_hydra_expects(flags: Sequence[str], overrides: Sequence[str]) -> Iterator[None]:
     """Hydra's registries and the state of the process as Hydra and the user's code need them; Hydra's refusals as ours."""
+    if problems := cli_arguments.without_effect(overrides):
+        raise ConfigError(*problems)
     _teach(plugins(), _user_conf(flags))
     here = os.getcwd()
     path = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))

@@ -10,7 +10,7 @@ exportkit model=NAME [key=value ...]         export; also spelled exportkit expo
 exportkit plan model=NAME [key=value ...]    show what an export would do; --build goes as far as binding
 exportkit inspect PATH                       look into a .meta, a checkpoint or a SavedModel; suggests a config
 exportkit verify VERSION_DIR                 check a published version again: digests, weights, signatures, answers
-exportkit plugins [NAME]                     the sources and steps there are, or one of them with its keys
+exportkit plugins [NAME]                     sources, steps, presets and policies; or one of them with its keys
 """
 
 PLAN = """\

@@ -24,8 +24,9 @@ def main(arguments: Sequence[str]) -> int:
     if cli_arguments.has(rest, "-h", "--help") or not rest:
         hydra_app.show_overview("plan", rest)
         return 0 if rest else ConfigError.exit_code
+    rest, switches = hydra_app.sweep_switches(rest)
     if hydra_app.is_sweep(rest):
-        return _sweep(rest, BUILD in arguments)
+        return _sweep(rest, switches, BUILD in arguments)
     try:
         if BUILD in arguments:
             hydra_app.run(rest, build)
@@ -36,11 +37,11 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _sweep(arguments: Sequence[str], builds: bool) -> int:
+def _sweep(arguments: Sequence[str], switches: Sequence[str], builds: bool) -> int:
     """Plan all jobs, or build them too; their record is in a directory that goes with it."""
     only = "hydra.sweeper.force=true" if builds else "hydra.sweeper.dry_run=true"
     with tempfile.TemporaryDirectory(prefix="exportkit-plan-") as home, closing(keeps=False) as swept:
-        hydra_app.run(arguments, build, [f"hydra.sweep.dir={home}", "hydra/sweeper=exportkit", only])
+        hydra_app.run(arguments, build, [f"hydra.sweep.dir={home}", "hydra/sweeper=exportkit", *switches, only])
     return swept.code
 
 

@@ -1,8 +1,8 @@
-"""``exportkit plugins``: the sources and steps there are; ``exportkit plugins NAME``: one of them, with its keys."""
+"""``exportkit plugins``: what there is to choose from, and what listens; ``exportkit plugins NAME``: one, with its keys."""
 
 import argparse
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from exportkit.cli.fielddocs import field_docs
 from exportkit.cli.tables import line, table
@@ -12,7 +12,7 @@ from exportkit.registry import Plugins, load_plugins
 
 def main(arguments: Sequence[str]) -> int:
     """List all plugins, or show the one that `arguments` name."""
-    parser = argparse.ArgumentParser(prog="exportkit plugins", description="The sources and steps there are.")
+    parser = argparse.ArgumentParser(prog="exportkit plugins", description="Sources, steps, presets, policies and observers.")
     parser.add_argument("name", metavar="NAME", nargs="?", help="a source or step, to see its keys")
     name = parser.parse_args(arguments).name
     plugins = load_plugins()
@@ -27,7 +27,22 @@ def _list(plugins: Plugins) -> None:
     found = [("source", kind, "", cls) for kind, cls in plugins.sources.items()]
     found += [("step", kind, cls.phase.name.lower(), cls) for kind, cls in plugins.steps.items()]
     rows = [(what, kind, phase, _summary(cls), *_origin(plugins, cls)) for what, kind, phase, cls in found]
+    rows += [
+        ("preset", "=".join(name.rsplit("/", 1)), "", "", p.distribution, p.version) for name, p in plugins.presets.items()
+    ]
+    rows += [
+        *_listening(plugins, "policy", "exportkit_check_plan"),
+        *_listening(plugins, "observer", "exportkit_export_finished"),
+    ]
     table("Plugins", ["", "name", "phase", "what it does", "distribution", "version"], rows, once=1)
+
+
+def _listening(plugins: Plugins, what: str, hook: str) -> Iterator[tuple[str, ...]]:
+    """A row for each plugin that is asked of every plan, or told of every end; exportkit's own steps check their own keys."""
+    for provider, implementation in plugins.hooks.get(hook, ()):
+        if provider.distribution != "exportkit":
+            summary = (inspect.getdoc(implementation.function) or "").partition("\n")[0]
+            yield what, provider.plugin, "", summary, provider.distribution, provider.version
 
 
 def _show(name: str, plugins: Plugins) -> None:

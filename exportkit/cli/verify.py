@@ -6,6 +6,7 @@ and asked in a process of its own. TensorFlow is not imported.
 
 import argparse
 from collections.abc import Sequence
+from math import isfinite
 from pathlib import Path
 
 from exportkit.cli.tables import line
@@ -36,10 +37,18 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
         "--against", metavar="CHECKPOINT", help="a checkpoint's prefix or directory: compare the weights with it"
     )
     parser.add_argument("--public-key", metavar="PEM", type=Path, help="the key that the version must be signed with")
-    parser.add_argument("--atol", type=float, help="how far recorded outputs may be from today's (default: as exported)")
-    parser.add_argument("--rtol", type=float, help="the same, relative to their size")
+    parser.add_argument("--atol", type=_tolerance, help="how far recorded outputs may be from today's (default: as exported)")
+    parser.add_argument("--rtol", type=_tolerance, help="the same, relative to their size")
     parser.add_argument("--no-run", action="store_true", help="do not load it: a graph can read and write files")
     return parser.parse_args(arguments)
+
+
+def _tolerance(text: str) -> float:
+    """Return a tolerance; every difference is more than a negative one, and none is more than NaN or infinity."""
+    value = float(text)
+    if not (isfinite(value) and value >= 0):
+        raise argparse.ArgumentTypeError(f"is {text}; write 0 or more")
+    return value
 
 
 def _summary(found: Sequence[Finding]) -> str:

@@ -1,16 +1,20 @@
 """Mappings from a config into dataclasses, key by key, with every problem told at once."""
 
 import os
+import re
 import types
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import cache
+from math import isfinite
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from exportkit.config import ranges
 from exportkit.errors import Problem, did_you_mean, nearest
 
 UNSET = "???"
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/{1,2}(.*)")  # a Path has one slash left of two
 _SCALARS = {str: "a text", int: "an integer", float: "a number", bool: "true or false", Path: "a path"}
 
 
@@ -47,7 +51,14 @@ class Reader:
         return None if len(self.problems) > before else cls(**arguments)
 
     def convert(self, hint: Any, value: Any, where: str) -> Any:
-        """`value` as the type `hint`: a dataclass, list[T], dict[str, T], T | None, Path, str, int, float, bool or Any."""
+        """`value` as the type `hint`: a dataclass, list[T], dict[str, T], T | None, Path, str, int, float, bool or Any.
+
+        A number is finite, and in the range that an annotation declares (`exportkit.config.ranges`); so is a list's length.
+        """
+        bare, constraints = ranges.split(hint)
+        if constraints:
+            null = ", or null" if _is_optional(bare) else ""
+            return self._in_range(constraints, self.convert(bare, value, where), where, null)
         origin, inner = get_origin(hint), get_args(hint)
         if hint is Any:
             return value
@@ -63,7 +74,17 @@ class Reader:
 
     def _given(self, optional: Any, hint: Any, value: Any, where: str) -> Any:
         """A value that is not null, where null is allowed."""
-        return self._scalar(hint, value, where, _kind(optional)) if hint in _SCALARS else self.convert(hint, value, where)
+        bare, constraints = ranges.split(hint)
+        if bare not in _SCALARS:
+            return self.convert(hint, value, where)
+        return self._in_range(constraints, self._scalar(bare, value, where, _kind(optional)), where, ", or null")
+
+    def _in_range(self, constraints: list[Any], value: Any, where: str, null: str = "") -> Any:
+        """A value of the right type, if it is in its range."""
+        if value is None or ranges.contains(constraints, value):
+            return value
+        what = "is empty" if value == [] else f"is {value:g}" if isinstance(value, float) else f"is {_bare(value)}"
+        return self.problem(where, what, f"write {ranges.describe(constraints)}{null}")
 
     def _list(self, inner: Any, value: Any, where: str) -> list[Any] | None:
         if not isinstance(value, list | tuple):
@@ -82,12 +103,23 @@ class Reader:
     def _scalar(self, hint: Any, value: Any, where: str, wanted: str) -> Any:
         if hint is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**1023:
             return float(value)
+        if hint is float and isinstance(value, float) and not isfinite(value):
+            return self.problem(where, f"is {value}", "write a finite number" + (", or null" if "null" in wanted else ""))
         if hint is Path and isinstance(value, str | Path) and value and "\0" not in str(value):
-            return self.path(value)
+            return self._local(value, where)
         if hint in (str, int, float, bool) and type(value) is hint:
             return value
         do = "put it in quotes" if hint is str and isinstance(value, int | float) else f"write {wanted}"
         return self.problem(where, f"is {said(value)}, not {_kind(hint)}", do)
+
+    def _local(self, value: str | Path, where: str) -> Path | None:
+        """The path that `value` names, unless that is an address: exportkit reads and writes files of this machine."""
+        address = _ADDRESS.fullmatch(str(value)) if isinstance(value, Path) or "://" in value else None
+        if address is None:
+            return self.path(value)
+        scheme, rest = address.groups()
+        do = f"write {rest}" if scheme.lower() == "file" and rest.startswith("/") else "give a path on this machine"
+        return self.problem(where, f"{scheme}://{rest} is an address, and only local files are read and written", do)
 
     def path(self, value: str | Path) -> Path:
         """`value` made absolute, from where exportkit was started; without ``..`` unless that goes through a symbolic link."""
@@ -98,6 +130,9 @@ class Reader:
 
 def readable(hint: Any) -> bool:
     """Whether a `Reader` can make a value of type `hint`."""
+    hint, constraints = ranges.split(hint)
+    if not ranges.checkable(constraints):
+        return False
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         return len(inner) == 2 and type(None) in inner and all(readable(t) for t in inner if t is not type(None))
@@ -110,8 +145,12 @@ def readable(hint: Any) -> bool:
 
 @cache
 def _hints(cls: type) -> dict[str, Any]:
-    hints = get_type_hints(cls)
+    hints = get_type_hints(cls, include_extras=True)
     return {field.name: hints[field.name] for field in fields(cls)}
+
+
+def _is_optional(hint: Any) -> bool:
+    return get_origin(hint) in (Union, types.UnionType)
 
 
 def _required(field: Field) -> bool:
@@ -145,8 +184,9 @@ def _bare(value: Any, most: int = 60) -> str:
 
 def _kind(hint: Any) -> str:
     """What a type wants: ``an integer``."""
+    hint = ranges.split(hint)[0]
     origin, inner = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
+    if _is_optional(hint):
         return f"{_kind(inner[0])} or null"
     if is_dataclass(hint):
         return "a mapping"

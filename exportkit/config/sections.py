@@ -33,6 +33,7 @@ _FEATURE_DTYPES = ("float32", "int64", "string")  # what a tf.Example holds (ten
 _SAMPLE_FILES = (".npz", ".npy", ".tfrecord")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_/-]*")  # it names operations, and a dot is for the parts of a top_k
 _DEVICE = re.compile(r"(/(job|replica|task):[^/:]+)*/(device:)?(CPU|GPU|TPU):\d+", re.IGNORECASE)
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://.*\.(npz|npy|tfrecord))(:.*)?")
 _LFS = b"version https://git-lfs.github.com/spec/"
 
 
@@ -257,6 +258,8 @@ def _random(value: Any, reader: Reader, where: str) -> Random | None:
 
 
 def _file(value: str, reader: Reader, where: str) -> Sample | None:
+    if address := _ADDRESS.fullmatch(value):
+        return reader.convert(Path, address[1], where)
     name, _, array = value.partition(":")
     if not name.endswith(_SAMPLE_FILES):
         return Literal(value=value)

@@ -111,7 +111,7 @@ def _export(plan: ExportPlan, plugins: Plugins, report: ExportReport, scratch: P
         if plan.weights.prove:
             progress("prove")
             _prove(built.prepared, claim.directory, report)
-        run_steps(plugins, export, progress, Phase.AUGMENT, Phase.VERIFY, Phase.SEAL)
+        run_steps(plugins, export, progress, *(phase for phase in Phase if phase < Phase.PUBLISH))
         progress("commit")
         report.bytes = size(claim.directory)
         with report.stage("commit"):

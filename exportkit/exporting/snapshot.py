@@ -11,10 +11,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from exportkit.version.claim import numbers
+
 
 @dataclass(frozen=True)
 class Changes:
-    """What happened to a version, as names relative to it; `odd` are those added that are no plain files."""
+    """What happened to a version, as names relative to it, those of directories with a slash at their end.
+
+    `odd` are those added that are neither plain files nor directories.
+    """
 
     added: list[str]
     changed: list[str]
@@ -41,19 +46,39 @@ class Watch:
             added=added,
             changed=sorted(name for name in after.keys() & before.keys() if not _same(before[name], after[name])),
             removed=sorted(before.keys() - after.keys()),
-            odd=[name for name in added if not stat.S_ISREG(after[name].st_mode)],
+            odd=[name for name in added if not (stat.S_ISREG(after[name].st_mode) or name.endswith("/"))],
         )
 
 
+class Siblings:
+    """Remembers the versions in a base path, and those that other exports are writing there."""
+
+    def __init__(self, base: Path):
+        self.base = base
+        self._known = numbers(base) | {n for n in map(_staged, os.listdir(base)) if n is not None}
+
+    def appeared(self) -> list[int]:
+        """The versions that are there now, and that nobody was writing."""
+        return sorted(numbers(self.base) - self._known)
+
+
+def _staged(name: str) -> int | None:
+    """The version whose staging directory is called `name`."""
+    number = name.removeprefix(".").removesuffix(".staging")
+    return int(number) if name == f".{number}.staging" and number.isascii() and number.isdecimal() else None
+
+
 def _files(directory: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """Everything below `directory` that is not a directory, by its name in there."""
+    """Everything below `directory`, by its name in there."""
     for path, directories, files in os.walk(directory):
-        links = [name for name in directories if os.path.islink(os.path.join(path, name))]
-        for name in [*files, *links]:
+        for name in [*files, *directories]:
             whole = os.path.join(path, name)
-            yield os.path.relpath(whole, directory), os.lstat(whole)
+            status = os.lstat(whole)
+            yield os.path.relpath(whole, directory) + "/" * stat.S_ISDIR(status.st_mode), status
 
 
 def _same(before: os.stat_result, after: os.stat_result) -> bool:
+    if stat.S_ISDIR(before.st_mode):
+        return (before.st_mode, before.st_ino) == (after.st_mode, after.st_ino)
     kept = all(getattr(before, key) == getattr(after, key) for key in ("st_mode", "st_size", "st_mtime_ns", "st_ino"))
     return kept and (before.st_ctime_ns == after.st_ctime_ns or before.st_nlink != after.st_nlink)

@@ -5,7 +5,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from exportkit.checkpoint.locate import format_of
-from exportkit.errors import EnvironmentFailed, ExportKitError, PluginError, Problem, brief, system_error
+from exportkit.errors import (
+    ConfigError,
+    EnvironmentFailed,
+    ExportKitError,
+    PluginError,
+    Problem,
+    brief,
+    shortened,
+    system_error,
+)
 from exportkit.metagraph import Graph
 from exportkit.plugin import ModelSource, Preview, SourceModel
 from exportkit.protos import MetaGraphDef
@@ -13,18 +22,22 @@ from exportkit.registry import Plugins
 
 
 def preview_source(source: ModelSource, plugins: Plugins) -> Preview:
-    """What `source` tells unbuilt.
+    """What `source` tells unbuilt; a ConfigError that it raises counts as the preview's problems.
 
     Raises:
-        PluginError: it raised, or returned what is no preview.
+        PluginError: it raised anything else, or returned what is no preview.
     """
     where = _where(source, plugins)
     try:
         preview = source.preview()
+    except ConfigError as error:
+        preview = Preview(problems=error.problems)
     except (Exception, SystemExit) as cause:
         raise PluginError(Problem(where, f"preview raised {brief(cause)}")) from cause
     if not isinstance(preview, Preview):
         raise PluginError(Problem(where, f"preview returned a {type(preview).__name__}, not a Preview"))
+    if junk := [problem for problem in preview.problems if not isinstance(problem, Problem)]:
+        raise PluginError(Problem(where, f"preview returned {shortened(repr(junk[0]))} among its problems, not a Problem"))
     return preview
 
 
@@ -38,7 +51,8 @@ def build_source(source: ModelSource, plugins: Plugins, scratch: Path, wanted: S
     where = _where(source, plugins)
     try:
         model = source.build(scratch, wanted)
-    except ExportKitError:
+    except ExportKitError as error:
+        error.args = tuple(problem.located(where) for problem in error.problems)
         raise
     except OSError as cause:
         refused = system_error(cause, scratch).problems[0]

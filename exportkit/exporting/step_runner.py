@@ -3,21 +3,22 @@
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from time import perf_counter
 from typing import Any
 
-from exportkit.errors import ExportKitError, Problem, StepFailed, brief, system_error
-from exportkit.exporting.snapshot import Watch
-from exportkit.plugin import Export, Phase, PostStep
+from exportkit.errors import DISK_ERRNOS, NETWORK, ExportKitError, Problem, StepFailed, brief, some, system_error
+from exportkit.exporting.snapshot import Siblings, Watch
+from exportkit.plugin import Export, Phase, PostStep, signatures_of
 from exportkit.registry import Plugins
 from exportkit.report import StepReport
 
 Stray = tuple[str, threading.Thread]
-_ADDS = (Phase.AUGMENT, Phase.SEAL)
+_ADDS = (Phase.AUGMENT, Phase.SEAL, Phase.SIGN)
 
 
 def run_steps(plugins: Plugins, export: Export, progress: Callable[[str], None], *phases: Phase) -> None:
@@ -31,8 +32,9 @@ def run_steps(plugins: Plugins, export: Export, progress: Callable[[str], None],
     for name, step in export.plan.post.items():
         if step.phase in phases:
             progress(name)
-            with export.report.stage(name), _attributed(f"post.{name}", export if step.phase is Phase.PUBLISH else None):
-                _run(_Guard(name, step, str(plugins.providers.get(type(step))), strays), export)
+            guard = _Guard(name, step, str(plugins.providers.get(type(step))), strays)
+            with export.report.stage(name), _attributed(guard, export if step.phase is Phase.PUBLISH else None):
+                _run(guard, export)
 
 
 def _run(guard: "_Guard", export: Export) -> None:
@@ -40,10 +42,11 @@ def _run(guard: "_Guard", export: Export) -> None:
     export.report.steps.append(line)
     started = perf_counter()
     try:
-        watch = Watch(export.directory)
+        watch, beside = Watch(export.directory), Siblings(export.plan.export_dir)
         with guard.surroundings(export.report.warnings):
             answer = guard.answer(export)
         guard.check(watch)
+        export.report.warnings += guard.strange(beside.appeared(), export.plan.export_dir)
         line.details = guard.details(answer)
         line.status = "passed"
     finally:
@@ -51,18 +54,19 @@ def _run(guard: "_Guard", export: Export) -> None:
 
 
 @contextmanager
-def _attributed(where: str, published: Export | None) -> Iterator[None]:
+def _attributed(guard: "_Guard", published: Export | None) -> Iterator[None]:
     """Each problem says which step it is of, and of a published version that it stays."""
     try:
         yield
     except ExportKitError as error:
-        problems = (_naming(where, problem) for problem in error.problems)
-        error.args = error.problems = tuple(_staying(problem, published) if published else problem for problem in problems)
+        problems = (_naming(guard, problem) for problem in error.problems)
+        error.args = tuple(_staying(problem, published) if published else problem for problem in problems)
         raise
 
 
-def _naming(where: str, problem: Problem) -> Problem:
-    return problem if problem.where.startswith(where) else replace(problem, what=f"{problem.what} ({where})")
+def _naming(guard: "_Guard", problem: Problem) -> Problem:
+    step, problem = f"post.{guard.name}", problem.located(guard.where)
+    return problem if problem.where.startswith(step) else replace(problem, what=f"{problem.what} ({step})")
 
 
 def _staying(problem: Problem, published: Export) -> Problem:
@@ -76,8 +80,12 @@ class _Guard:
     def __init__(self, name: str, step: PostStep, provider: str, strays: list[Stray]):
         self.name, self.step, self.provider, self.strays = name, step, provider, strays
 
+    @property
+    def where(self) -> str:
+        return f"post.{self.name} ({self.provider})"
+
     def failure(self, what: str, do: str = "") -> StepFailed:
-        return StepFailed(Problem(f"post.{self.name} ({self.provider})", what, do))
+        return StepFailed(Problem(self.where, what, do))
 
     def answer(self, export: Export) -> Any:
         """What the step returns."""
@@ -99,6 +107,25 @@ class _Guard:
             raise self.failure(str(found), f"a step of phase {phase.name} {rule}{self._suspects()}")
         if found.odd:
             raise self.failure(f"added {', '.join(found.odd)}, which is not a plain file", "copy what it points to")
+        if phase is Phase.SIGN:
+            self._check_signatures({name for name in found.added if not name.endswith("/")})
+
+    def _check_signatures(self, added: set[str]) -> None:
+        """Whether a step of SIGN added the files that the manifest names as its signatures, and nothing else."""
+        named = signatures_of(self.step)
+        if added - named:
+            do = f"a step of phase SIGN adds only its signature_files ({some(sorted(named)) or 'it names none'})"
+            raise self.failure(f"added {', '.join(sorted(added - named))}", do)
+        if named - added:
+            raise self.failure(f"did not write {', '.join(sorted(named - added))}", "it is among its signature_files")
+
+    def strange(self, versions: Sequence[int], base: Path) -> list[str]:
+        """What is to be said of versions that appeared beside this one while the step ran."""
+        return [
+            f"post.{self.name}: while it ran, version {number} appeared in {base}, and a server may serve it; "
+            "if no other export made it, the step did"
+            for number in versions
+        ]
 
     def _suspects(self) -> str:
         """Who else may have done it: a thread of a step before, which this one runs beside."""
@@ -135,10 +162,11 @@ class _Guard:
 
 
 def _told(cause: BaseException, export: Export) -> tuple[str, str]:
-    """What went wrong and what to do; of what the machine refused, both are known."""
-    if isinstance(cause, OSError) and cause.strerror:
+    """What went wrong and what to do; of what the machine or the network refused, both are known."""
+    if isinstance(cause, OSError):
         refused = system_error(cause, export.directory).problems[0]
-        return f"{refused.where}: {refused.what}", refused.do
+        if refused.where == NETWORK or cause.filename is not None or cause.errno in DISK_ERRNOS:
+            return f"{refused.where}: {refused.what}", refused.do
     return f"raised {brief(cause)}", ""
 
 

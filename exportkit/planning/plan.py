@@ -7,7 +7,7 @@ checkpoint key is told before anything is built. Of code, what `ast` and the che
 import copy
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
@@ -24,8 +24,8 @@ from exportkit.exporting.source_runner import preview_source
 from exportkit.metagraph import Graph
 from exportkit.planning import serving_rules, weights, wiring
 from exportkit.planning.prepare import Model, Prepared, prepare
-from exportkit.plugin import ModelSource, PostStep, Preview
-from exportkit.registry import Plugins, load_plugins
+from exportkit.plugin import SIGNATURE_FILE, ModelSource, Phase, PostStep, Preview, signatures_of
+from exportkit.registry import Plugins, Provider, load_plugins
 from exportkit.spec import Check, Config, Constant, ExportPlan, MetaGraph, ParseExample, ReportTo, Weights
 from exportkit.version import claim
 
@@ -138,7 +138,7 @@ def _draft(data: dict[str, Any], reader: Reader, plugins: Plugins) -> ExportPlan
     drafted = ExportPlan(
         name=_name(data["name"], reader),
         source=source,
-        sources=_sources(data["source"], meta_graphs, reader, plugins) if source else {},
+        sources={} if source is None else _sources(data["source"], meta_graphs, reader, plugins),
         bindings=bound,
         signatures=signatures,
         meta_graphs=meta_graphs or {"serving": MetaGraph(tags=["serve"])},  # where none can be read, check the rest
@@ -147,7 +147,7 @@ def _draft(data: dict[str, Any], reader: Reader, plugins: Plugins) -> ExportPlan
         post=_steps(data["post"], reader, plugins),
         export_dir=_export_dir(data["export_dir"], data["name"], reader),
         version=_version(data["version"], reader),
-        report=getattr(reader.read(ReportTo, data["report"] or {}, "report"), "path", None),
+        report=_report(data["report"], reader),
         config=data,
         **{key: reader.convert(bool, data[key], key) for key in ("ensure_shape", "clear_devices", "strip_default_attrs")},
     )
@@ -182,10 +182,15 @@ def _made(cls: type, value: Any, reader: Reader, plugins: Plugins, where: str) -
     try:
         return reader.read(cls, value, where)
     except ConfigError as error:
-        reader.problems += [problem.under(where) for problem in error.problems]
+        reader.problems += _placed(error.problems, where, plugins.providers[cls])
     except (Exception, SystemExit) as cause:
         raise PluginError(Problem(f"{where} ({plugins.providers[cls]})", f"raised {brief(cause)}")) from cause
     return None
+
+
+def _placed(problems: Iterable[Problem], where: str, provider: Provider) -> list[Problem]:
+    """Problems that a plugin has with its config, each below `where`; one that names no key names the plugin."""
+    return [problem.under(where) if problem.where else problem.located(f"{where} ({provider})") for problem in problems]
 
 
 def _kind(value: Any, reader: Reader, where: str, noun: str, known: Mapping[str, type]) -> str | None:
@@ -205,7 +210,7 @@ def _sources(value: Any, meta_graphs: Mapping[str, Any], reader: Reader, plugins
     own = {key: meta_graph.source for key, meta_graph in meta_graphs.items() if meta_graph.source}
     merged = {key: OmegaConf.to_container(OmegaConf.merge(value, over)) for key, over in own.items()}
     found = {key: _source(v, reader, plugins, f"meta_graphs.{key}.source") for key, v in merged.items()}
-    return {key: source for key, source in found.items() if source}
+    return {key: source for key, source in found.items() if source is not None}
 
 
 def _weights(value: Any, reader: Reader) -> Weights:
@@ -216,18 +221,32 @@ def _weights(value: Any, reader: Reader) -> Weights:
 
 
 def _steps(value: Any, reader: Reader, plugins: Plugins) -> dict[str, PostStep]:
-    """The chosen steps by phase, then by the config's order."""
+    """The chosen steps by phase, then by the config's order; a step that closes its phase comes last in it."""
     steps: dict[str, PostStep] = {}
     for name, step in _chosen(value, reader).items():
         if kind := _kind(step, reader, f"post.{name}", "step", plugins.steps):
             steps[name] = _made(plugins.steps[kind], step, reader, plugins, f"post.{name}")
-            reader.problems += _timeouts(steps[name], f"post.{name}")
-    return dict(sorted(((n, s) for n, s in steps.items() if s), key=lambda pair: pair[1].phase))
+    found = {name: step for name, step in steps.items() if step is not None}
+    reader.problems += [*_closing_twice(found), *_unfit_signatures(found, plugins)]
+    return dict(sorted(found.items(), key=lambda pair: (pair[1].phase, pair[1].closes_phase)))
 
 
-def _timeouts(step: PostStep | None, where: str) -> Iterator[Problem]:
-    if step is not None and step.timeout is not None and not step.timeout > 0:
-        yield Problem(f"{where}.timeout", f"is {step.timeout:g}", "write a number of seconds above 0, or null for no limit")
+def _closing_twice(steps: Mapping[str, PostStep]) -> Iterator[Problem]:
+    """Steps that would both be the last of their phase."""
+    last: dict[Phase, str] = {}
+    for name, step in steps.items():
+        if step.closes_phase and last.setdefault(step.phase, name) != name:
+            what = f"is the last step of phase {step.phase.name}, and so is post.{last[step.phase]}"
+            yield Problem(f"post.{name}", what, "leave one of them out")
+
+
+def _unfit_signatures(steps: Mapping[str, PostStep], plugins: Plugins) -> Iterator[Problem]:
+    """Files that a step may not call its signatures, as the manifest could not leave them out."""
+    for name, step in steps.items():
+        for file in sorted(signatures_of(step)):
+            if not SIGNATURE_FILE.fullmatch(file):
+                where = f"post.{name} ({plugins.providers[type(step)]})"
+                yield Problem(where, f"signs in '{file}'", "a signature is called assets.extra/NAME.sig")
 
 
 def _chosen(value: Any, reader: Reader | None = None) -> dict[str, Any]:
@@ -235,6 +254,9 @@ def _chosen(value: Any, reader: Reader | None = None) -> dict[str, Any]:
     entries = value if isinstance(value, Mapping) else {}
     if reader is not None and value is not None:
         reader.convert(dict[str, Any], value, "post")
+        for name, step in entries.items():
+            if not isinstance(step, Mapping | None):
+                reader.problem(f"post.{name}", f"is {said(step)}, not a mapping", "write {kind: …}")
     return {name: step for name, step in entries.items() if isinstance(step, Mapping) and "kind" in step}
 
 
@@ -242,12 +264,29 @@ def _export_dir(value: Any, name: Any, reader: Reader) -> Path:
     path = reader.convert(Path, value, "export_dir") or reader.base
     if path.name.isdigit() and path.name != str(name):
         reader.problem("export_dir", f"ends in the number {path.name}", "versions are made below it: leave the number out")
-    above = next(p for p in [path, *path.parents] if os.path.lexists(p))
-    if not above.is_dir():
-        reader.problem("export_dir", f"{above} is not a directory", "choose another one")
-    elif not os.access(above, os.R_OK | os.W_OK | os.X_OK):
-        reader.problem("export_dir", f"{above} is not writable", "make it writable, or choose another one")
+    _check_writable(path, "export_dir", reader)
     return path
+
+
+def _report(value: Any, reader: Reader) -> Path | None:
+    """Where the report goes; a place that cannot be written is a problem now, not after the export."""
+    path = getattr(reader.read(ReportTo, {} if value is None else value, "report"), "path", None)
+    if path is not None and path.is_dir():
+        reader.problem("report.path", f"{path} is a directory", "name a file in it")
+    elif path is not None and path.exists() and not os.access(path, os.W_OK):
+        reader.problem("report.path", f"{path} is not writable", "make it writable, or choose another one")
+    elif path is not None:
+        _check_writable(path.parent, "report.path", reader)
+    return path
+
+
+def _check_writable(directory: Path, where: str, reader: Reader) -> None:
+    """Whether a directory can be written, or made."""
+    above = next(p for p in [directory, *directory.parents] if os.path.lexists(p))
+    if not above.is_dir():
+        reader.problem(where, f"{above} is not a directory", "choose another one")
+    elif not os.access(above, os.R_OK | os.W_OK | os.X_OK):
+        reader.problem(where, f"{above} is not writable", "make it writable, or choose another one")
 
 
 def _version(value: Any, reader: Reader) -> str | int:
@@ -284,7 +323,7 @@ def _previews(drafted: ExportPlan, reader: Reader, plugins: Plugins) -> dict[str
         where = f"meta_graphs.{key}.source" if key in drafted.sources else "source"
         if id(source) not in asked:
             asked[id(source)] = preview_source(source, plugins)
-            reader.problems += [problem.under(where) for problem in asked[id(source)].problems]
+            reader.problems += _placed(asked[id(source)].problems, where, plugins.providers[type(source)])
         previews[key] = asked[id(source)]
     return previews
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from exportkit.config.values import unfit
-from exportkit.errors import Problem, did_you_mean
+from exportkit.errors import Problem, did_you_mean, nearest, some
 from exportkit.metagraph.tensors import Facts, Shape, compatible
 from exportkit.spec import Binding, Constant, Lookup, MetaGraph, ParseExample, Placeholder, Signature, Tensor, TopK
 
@@ -141,8 +141,12 @@ def find(name: str, graph: Any, offered: Mapping[str, str], where: str, problems
     found = graph.find(offered.get(name, name))
     if not isinstance(found, Problem):
         return found
-    near = did_you_mean(name, offered) if offered and ":" not in name else ""
-    problems.append(Problem(where, found.what, near if near.startswith("did") else found.do))
+    if ":" in name or not offered:
+        problems.append(Problem(where, found.what, found.do))
+        return None
+    near = did_you_mean(name, offered) if nearest(name, offered) else found.do
+    listed = f"the source offers {some(sorted(offered), 8)}"
+    problems.append(Problem(where, found.what, f"{near} ({listed})" if near else listed))
     return None
 
 

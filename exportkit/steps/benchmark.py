@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import Ge, Le, MinLen
 
 from exportkit.errors import EnvironmentFailed, Problem
 from exportkit.plugin import Export, Phase, PostStep, hookimpl
@@ -29,10 +30,10 @@ class Benchmark(PostStep):
     kind: str = "benchmark"
     phase = Phase.VERIFY
 
-    batch_sizes: list[int] = field(default_factory=lambda: [1, 32])
+    batch_sizes: Annotated[list[Annotated[int, Ge(1)]], MinLen(1)] = field(default_factory=lambda: [1, 32])
     """The batch sizes of the requests."""
 
-    runs: int = 100
+    runs: Annotated[int, Ge(1), Le(1_000_000)] = 100
     """How often each signature is asked at each batch size, after the first time."""
 
     plot: Path | None = None
@@ -139,12 +140,7 @@ def exportkit_post_steps():
 @hookimpl
 def exportkit_check_plan(plan: ExportPlan):
     for name, step in plan.post.items():
-        if isinstance(step, Benchmark):
-            if not step.batch_sizes or min(step.batch_sizes) < 1:
-                yield Problem(f"post.{name}.batch_sizes", f"is {step.batch_sizes}", "write sizes of 1 or more")
-            if step.runs < 1:
-                yield Problem(f"post.{name}.runs", f"is {step.runs}", "write 1 or more")
-            if step.plot is not None and step.plot.is_relative_to(plan.export_dir):
-                yield Problem(
-                    f"post.{name}.plot", f"lies below {plan.export_dir}", "versions hold models only: choose another place"
-                )
+        if isinstance(step, Benchmark) and step.plot is not None and step.plot.is_relative_to(plan.export_dir):
+            yield Problem(
+                f"post.{name}.plot", f"lies below {plan.export_dir}", "versions hold models only: choose another place"
+            )

@@ -5,13 +5,13 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import Ge
 
 from exportkit.checkpoint import Bundle, tensorproto
-from exportkit.errors import Problem, StepFailed
-from exportkit.plugin import Export, Phase, PostStep, hookimpl
+from exportkit.plugin import Export, Phase, PostStep, hookimpl, signatures_of
 from exportkit.samples import Batch
 from exportkit.samples.for_version import tried
 from exportkit.serving import native
@@ -23,20 +23,20 @@ from exportkit.version.manifest import FILE, write_manifest
 class Manifest(PostStep):
     """Writes assets.extra/exportkit.json: digests, config, checkpoint, packages, proofs and the samples' outputs.
 
-    It comes after every step that adds a file; only a signature is written later. `exportkit verify` checks it again.
+    It comes after every step that adds a file; only signatures are written later. `exportkit verify` checks it again.
     """
 
     kind: str = "manifest"
     phase = Phase.SEAL
+    closes_phase = True
 
-    rows: int = 8
+    rows: Annotated[int, Ge(1)] = 8
     """How many rows of each sample are recorded, with what the version answers to them."""
 
     def run(self, export: Export) -> Mapping[str, Any]:
-        if self.rows < 1:
-            raise StepFailed(Problem("post.manifest.rows", f"is {self.rows}", "write 1 or more"))
         recorded = self._samples(export)
-        content = {**_facts(export), "samples": recorded}
+        signatures = sorted(signatures_of(*export.plan.post.values()))
+        content = {**_facts(export), "samples": recorded, "signatures": signatures}
         write_manifest(export.directory, content)
         return {
             "bytes": (export.directory / FILE).stat().st_size,

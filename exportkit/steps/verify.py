@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from exportkit.errors import StepFailed, some
-from exportkit.plugin import Export, Phase, PostStep, hookimpl
+from annotated_types import Ge
+
+from exportkit.errors import Problem, StepFailed, some
+from exportkit.plugin import Export, Phase, PostStep, Seconds, hookimpl
 
 
 @dataclass(kw_only=True)
@@ -20,16 +22,16 @@ class Verify(PostStep):
     kind: str = "verify"
     phase: ClassVar[Phase] = Phase.VERIFY
 
-    atol: float = 0.0
+    atol: Annotated[float, Ge(0)] = 0.0
     """How far numbers may be from the training graph's: atol + rtol * |its value|."""
 
-    rtol: float = 0.0
+    rtol: Annotated[float, Ge(0)] = 0.0
     """The part of it that grows with the value."""
 
-    batch_sizes: list[int] = field(default_factory=list)
+    batch_sizes: list[Annotated[int, Ge(1)]] = field(default_factory=list)
     """Numbers of rows to try; empty: 1, and all of the samples' but at least 2."""
 
-    run_timeout: float = 600.0
+    run_timeout: Seconds = 600.0
     """Seconds that starting a model, or one run of it, may take."""
 
     def run(self, export: Export) -> dict[str, Any]:
@@ -40,6 +42,9 @@ class Verify(PostStep):
         details = {key: proof.prove() for key, proof in proofs.items()}
         if problems := [problem for proof in proofs.values() for problem in proof.problems]:
             raise StepFailed(*dict.fromkeys(problems))
+        if not any(found.get("signatures") for found in details.values()):
+            what = "nothing was compared: no meta graph has a signature that can be run here"
+            raise StepFailed(Problem("", what, "leave the step out where that shall be so: ~post.verify"))
         export.report.warnings += dict.fromkeys(warning for proof in proofs.values() for warning in proof.warnings)
         return {"summary": _summary(details), "atol": self.atol, "rtol": self.rtol, "meta_graphs": details}
 
@@ -48,8 +53,6 @@ def _summary(details: Mapping[str, Any]) -> str:
     """``max abs diff 0, mismatches 0; signatures 2, outputs 3; on random values: predict``."""
     signatures = [s for found in details.values() for s in found.get("signatures", {}).values()]
     outputs = [output for signature in signatures for output in signature["outputs"].values()]
-    if not outputs:
-        return "nothing could be run"
     worst, wrong = max(o["max_abs_diff"] for o in outputs), sum(o["mismatches"] for o in outputs)
     found = f"max abs diff {worst:g}, mismatches {wrong}; signatures {len(signatures)}, outputs {len(outputs)}"
     return f"{found}{_drawn(details)}"

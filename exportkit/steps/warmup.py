@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Ge, MinLen
 
 from exportkit.errors import Problem
 from exportkit.plugin import Export, Phase, PostStep, hookimpl
@@ -20,10 +22,10 @@ class Warmup(PostStep):
     kind: str = "warmup"
     phase = Phase.AUGMENT
 
-    batch_sizes: list[int] = field(default_factory=lambda: [1])
+    batch_sizes: Annotated[list[Annotated[int, Ge(1)]], MinLen(1)] = field(default_factory=lambda: [1])
     """The batch sizes of the requests: those that clients will send, or the allowed_batch_sizes of the server."""
 
-    repeat: int = 1
+    repeat: Annotated[int, Ge(1)] = 1
     """How often the server sends each: kernels that tune themselves need several runs."""
 
     def run(self, export: Export) -> Mapping[str, Any]:
@@ -45,10 +47,6 @@ class Warmup(PostStep):
 
     def problems(self, where: str, signatures: int) -> Iterator[Problem]:
         """What is wrong with the fields, for an export of so many signatures."""
-        if not self.batch_sizes or min(self.batch_sizes) < 1:
-            yield Problem(f"{where}.batch_sizes", f"is {self.batch_sizes}", "write sizes of 1 or more")
-        if self.repeat < 1:
-            yield Problem(f"{where}.repeat", f"is {self.repeat}", "write 1 or more")
         if (number := signatures * len(set(self.batch_sizes)) * self.repeat) > MOST:
             yield too_many(where, number)
 

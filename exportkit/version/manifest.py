@@ -7,11 +7,12 @@ like one in any other file. It holds no time, and the same export gives the same
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from exportkit.errors import Problem, StepFailed
+from exportkit.errors import Problem, StepFailed, shortened
+from exportkit.plugin import SIGNATURE_FILE
 from exportkit.version.identity import file_digest
 
 FILE = Path("assets.extra", "exportkit.json")
@@ -21,16 +22,20 @@ _RESTORE = "take the version from where it was published, or export it again"
 
 
 def write_manifest(directory: Path, content: Mapping[str, Any]) -> None:
-    """Write a manifest of `content` and of the files in `directory`: whatever is written later is foreign to the version."""
+    """Write a manifest of `content` and of the files in `directory`.
+
+    What is written later is foreign to the version, except for the files that `content` names as its ``signatures``.
+    """
     (directory / FILE).parent.mkdir(exist_ok=True)
-    (directory / FILE).write_bytes(_serialized({"schema": SCHEMA, **content, "files": digests(directory)}))
+    files = digests(directory, content.get("signatures", ()))
+    (directory / FILE).write_bytes(_serialized({"schema": SCHEMA, **content, "files": files}))
 
 
 def read_manifest(directory: Path) -> dict[str, Any] | None:
     """The manifest of a version, or None where it has none.
 
     Raises:
-        StepFailed: it was changed, or is newer than this exportkit.
+        StepFailed: it was changed, is newer than this exportkit, or leaves out a file that is no signature.
     """
     path = directory / FILE
     try:
@@ -47,6 +52,10 @@ def read_manifest(directory: Path) -> dict[str, Any] | None:
         raise StepFailed(Problem(str(FILE), "was changed: it does not have its digest", _RESTORE))
     if content["schema"] > SCHEMA:
         raise StepFailed(Problem(str(FILE), f"has schema {content['schema']}, newer than {SCHEMA}", "upgrade exportkit"))
+    if odd := [
+        name for name in content.get("signatures", ()) if not (isinstance(name, str) and SIGNATURE_FILE.fullmatch(name))
+    ]:
+        raise StepFailed(Problem(str(FILE), f"names {shortened(repr(odd[0]))} as a signature, which it cannot be", _RESTORE))
     return content
 
 
@@ -71,16 +80,18 @@ def _pieces(value: Any, newline: str) -> Iterator[str]:
     yield newline + "}"
 
 
-def digests(directory: Path) -> dict[str, str]:
-    """File → SHA-256, of every file of a version but the manifest and the signature over it."""
+def digests(directory: Path, signatures: Iterable[str] = ()) -> dict[str, str]:
+    """File → SHA-256, of every file of a version but the manifest and the signatures over it."""
+    left_out = {FILE, SIGNATURE, *map(Path, signatures)}
     paths = sorted(Path(folder, name) for folder, _, names in os.walk(directory) for name in names)
     relative = (path.relative_to(directory) for path in paths)
-    return {path.as_posix(): file_digest(directory / path) for path in relative if path not in (FILE, SIGNATURE)}
+    return {path.as_posix(): file_digest(directory / path) for path in relative if path not in left_out}
 
 
-def differences(directory: Path, files: Mapping[str, str]) -> Iterator[Problem]:
-    """The files of a version that are not as its manifest has them."""
-    found = digests(directory)
+def differences(directory: Path, manifest: Mapping[str, Any]) -> Iterator[Problem]:
+    """The files of a version that are not as its manifest has them, and the signatures that it names and that are gone."""
+    files, signatures = manifest["files"], manifest.get("signatures", ())
+    found = digests(directory, signatures)
     for name in sorted(files.keys() | found.keys()):
         if name not in found:
             yield Problem(name, "is missing", _RESTORE)
@@ -88,3 +99,4 @@ def differences(directory: Path, files: Mapping[str, str]) -> Iterator[Problem]:
             yield Problem(name, "is not part of the version", "remove it")
         elif files[name] != found[name]:
             yield Problem(name, "was changed: it does not have its digest", _RESTORE)
+    yield from (Problem(name, "is missing", _RESTORE) for name in signatures if not (directory / name).is_file())

@@ -1,14 +1,15 @@
 """Signatures over whole versions, through the package `model-signing` (OpenSSF), with a local elliptic-curve key."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
 
 from exportkit.errors import EnvironmentFailed, Problem, StepFailed
 
 
-def sign(directory: Path, signature: Path, private_key: Path, password: str | None = None) -> None:
-    """Sign every file in `directory` but `signature`, which is written.
+def sign(directory: Path, signature: Path, private_key: Path, password: str | None = None, others: Iterable[str] = ()) -> None:
+    """Sign every file in `directory` but `signature`, which is written, and `others`, which sign too.
 
     Raises:
         StepFailed: the key cannot be read, or is of a kind that is not for this.
@@ -21,11 +22,11 @@ def sign(directory: Path, signature: Path, private_key: Path, password: str | No
         )
     except (OSError, ValueError, TypeError) as cause:
         raise StepFailed(Problem(str(private_key), _said(cause), "give a PEM file of an EC P-256 private key")) from None
-    signer.set_hashing_config(_hashing(package, directory, signature)).sign(directory, signature)
+    signer.set_hashing_config(_hashing(package, directory, signature, others)).sign(directory, signature)
 
 
-def verify(directory: Path, signature: Path, public_key: Path) -> None:
-    """Compare every file in `directory` with what was signed.
+def verify(directory: Path, signature: Path, public_key: Path, others: Iterable[str] = ()) -> None:
+    """Compare every file in `directory`, except for the signatures, with what was signed.
 
     Raises:
         StepFailed: the signature is not of that key, or a file is not what was signed.
@@ -37,7 +38,7 @@ def verify(directory: Path, signature: Path, public_key: Path) -> None:
     except (OSError, ValueError, TypeError) as cause:
         raise StepFailed(Problem(str(public_key), _said(cause), "give a PEM file of an EC public key")) from None
     try:
-        verifier.set_hashing_config(_hashing(package, directory, signature)).verify(directory, signature)
+        verifier.set_hashing_config(_hashing(package, directory, signature, others)).verify(directory, signature)
     except Exception as cause:
         what = _mismatch(_said(cause)) or f"does not hold for {public_key}: {_said(cause)}"
         raise StepFailed(Problem("signature", what, "take the version from where it was published")) from None
@@ -62,8 +63,9 @@ def _package() -> SimpleNamespace:
     return SimpleNamespace(hashing=hashing, signing=signing, verifying=verifying)
 
 
-def _hashing(package: SimpleNamespace, directory: Path, signature: Path):
-    return package.hashing.Config().set_ignored_paths(paths=[signature.relative_to(directory)], ignore_git_paths=False)
+def _hashing(package: SimpleNamespace, directory: Path, signature: Path, others: Iterable[str]):
+    ignored = {signature.relative_to(directory), *map(Path, others)}
+    return package.hashing.Config().set_ignored_paths(paths=sorted(ignored), ignore_git_paths=False)
 
 
 def _said(cause: Exception) -> str:

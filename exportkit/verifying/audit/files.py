@@ -26,13 +26,13 @@ def check(directory: Path, manifest: Mapping[str, Any] | None, damaged: bool) ->
         why = "there is none, so what nothing else guards can have been changed"
         yield Finding(None, "manifest", why, "export with post=[…,manifest]")
         return
-    problems = list(differences(directory, manifest["files"]))
+    problems = list(differences(directory, manifest))
     yield from failures("files", problems)
     if not problems:
         yield Finding(True, "files", f"{len(manifest['files'])} files have the digests (SHA-256) in the manifest")
 
 
-def check_signature(directory: Path, public_key: Path | None) -> Iterator[Finding]:
+def check_signature(directory: Path, manifest: Mapping[str, Any] | None, public_key: Path | None) -> Iterator[Finding]:
     """The signature over the version, where there is one or should be."""
     signed = (directory / SIGNATURE).exists()
     if public_key is None:
@@ -41,5 +41,5 @@ def check_signature(directory: Path, public_key: Path | None) -> Iterator[Findin
     elif not signed:
         yield Finding(False, "signature", "there is none", "export with post=[…,manifest,sign]")
     else:
-        signing.verify(directory, directory / SIGNATURE, public_key)
+        signing.verify(directory, directory / SIGNATURE, public_key, (manifest or {}).get("signatures", ()))
         yield Finding(True, "signature", f"is that of {public_key}")

@@ -38,7 +38,7 @@ def verify_version(
     found: list[Finding] = []
     manifest = _taken(found, "manifest", lambda: read_manifest(directory))
     found += _guarded("files", lambda: files.check(directory, manifest, damaged=_failed(found)))
-    found += _guarded("signature", lambda: files.check_signature(directory, public_key))
+    found += _guarded("signature", lambda: files.check_signature(directory, manifest, public_key))
     whole = not _failed(found)
     saved_model = _taken(found, "saved_model.pb", lambda: read_saved_model(directory))
     found += _guarded("variables", lambda: variables.check(directory, saved_model))

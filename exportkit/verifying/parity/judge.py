@@ -28,12 +28,16 @@ SMALL = 1e-3  # of an output's largest value: more than another order of sums co
 
 @dataclass
 class Outcome:
-    """What the report says of an output: differences from the training graph, and of the optimised graph from the written."""
+    """What the report says of an output: differences from the training graph, and of the optimised graph from the written.
+
+    `compared` counts the elements that were compared with the training graph's, in all trials.
+    """
 
     max_abs_diff: float = 0.0
     mismatches: int = 0
     optimized_max_abs_diff: float = 0.0
     random: bool = False
+    compared: int = 0
 
 
 class Proof:
@@ -86,6 +90,7 @@ class Proof:
             here = pool.submit(self._timed, "export", partial(self._here.answers, asked, unoptimized()))
             optimized = pool.submit(self._timed, "export, optimized", partial(self._here.answers, asked, ConfigProto()))
         failed = self._judge_all(asked, there.result(), here.result()) + self._judge_random(asked)
+        self.problems += [] if self.problems or failed else self._uncompared(asked)
         self.problems += origins(failed, self._export, self._key, self._there, self._here, self._tolerance)
         if not self.problems:
             self._judge_optimized(asked, here.result(), optimized.result())
@@ -128,7 +133,7 @@ class Proof:
             elif any(found) and changes[1]:
                 self.problems.append(self._random_here(output))
             else:
-                yield from self._noted(trial, alias, found)
+                yield from self._noted(trial, alias, found, here)
 
     def _outcome(self, trial: Trial, alias: str) -> Outcome:
         return self._outcomes.setdefault((trial.signature, alias), Outcome())
@@ -136,8 +141,9 @@ class Proof:
     def _compared(self, alias: str, there: Answers, here: Answers) -> list[Difference]:
         return [compare(a[alias], b[alias], self._tolerance) for a, b in zip(there, here, strict=True)]
 
-    def _noted(self, trial: Trial, alias: str, found: Sequence[Difference]) -> Iterator[Failure]:
+    def _noted(self, trial: Trial, alias: str, found: Sequence[Difference], here: Answers) -> Iterator[Failure]:
         outcome = self._outcome(trial, alias)
+        outcome.compared += here[0][alias].size
         outcome.max_abs_diff = max(outcome.max_abs_diff, *(difference.largest for difference in found))
         outcome.mismatches = max(outcome.mismatches, *(difference.mismatches for difference in found))
         yield from [(trial, alias, difference) for difference in found if difference][:1]
@@ -151,6 +157,17 @@ class Proof:
         fetches = [info.name for info in self._here.meta.signature_def[signature].outputs.values()]
         nodes = divergence.random_nodes(Graph(self._here.meta), fetches)
         return form.format(some(nodes, 3)) if nodes else ""
+
+    def _uncompared(self, asked: Sequence[Trial]) -> Iterator[Problem]:
+        """The signatures of which not one element was compared: nothing was proved of them."""
+        elements = dict.fromkeys(dict.fromkeys(trial.signature for trial in asked), 0)
+        for (signature, _), outcome in self._outcomes.items():
+            elements[signature] += outcome.compared
+        for key in (key for key, number in elements.items() if not number):
+            random = any(outcome.random for (signature, _), outcome in self._outcomes.items() if signature == key)
+            empty = f"give samples.{key} rows that it answers with a value"
+            do = "it changes from run to run: bake what makes it random" if random else empty
+            yield Problem(f"signatures.{key}", "nothing was compared: no output has an element that could be", do)
 
     # Random outputs
 
@@ -173,7 +190,8 @@ class Proof:
         signature, alias = output
         mine = [one for one in zip(asked, *sides, strict=True) if output in self._out_of_step and one[0].signature == signature]
         steady = not any(unequal(a[alias], b[alias]) for _, _, here, again in mine for a, b in zip(here, again, strict=True))
-        failed = [f for t, there, here, _ in mine if steady for f in self._noted(t, alias, self._compared(alias, there, here))]
+        compared = [(t, self._compared(alias, there, here), here) for t, there, here, _ in mine if steady]
+        failed = [failure for t, found, here in compared for failure in self._noted(t, alias, found, here)]
         if not failed:
             self.warnings.append(self._random(output, steady))
         return failed

@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from time import perf_counter
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 from urllib.parse import quote
 
 import numpy as np
+from annotated_types import Ge
 from exportkit.errors import Problem, StepFailed, did_you_mean
 from exportkit.plugin import Export, Phase, PostStep
 from exportkit.samples import Batch
@@ -42,10 +43,10 @@ class Conversion(PostStep):
     signatures: list[str] = field(default_factory=list)
     """The signatures to convert; empty: all of the method predict that compute numbers from numbers."""
 
-    atol: float = 1e-5
+    atol: Annotated[float, Ge(0)] = 1e-5
     """How far numbers may be from the version's: atol + rtol * |its value|."""
 
-    rtol: float = 1e-4
+    rtol: Annotated[float, Ge(0)] = 1e-4
     """The part of it that grows with the value."""
 
     def options(self) -> dict[str, Any]:
@@ -65,9 +66,6 @@ class Conversion(PostStep):
         if not self.signatures and not _predicting(plan, known):
             do = f"name some of {', '.join(known)}"
             yield Problem(f"{where}.signatures", "is empty, and no signature is of the method predict", do)
-        for name in ("atol", "rtol"):
-            if getattr(self, name) < 0:
-                yield Problem(f"{where}.{name}", f"is {getattr(self, name):g}", "write 0 or more")
 
     def run(self, export: Export) -> Mapping[str, Any]:
         meta_graph, (_, batches) = _loaded(export.plan), tried(export)

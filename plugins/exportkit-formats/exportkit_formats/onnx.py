@@ -5,9 +5,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import Ge, Le
 
 from exportkit_formats.conversion import Conversion
 from exportkit_formats.converting import Uncarried
@@ -23,8 +24,8 @@ class Onnx(Conversion):
     needs = ("tf2onnx", "onnx", "onnxruntime")
     suffixes = (".onnx",)
 
-    opset: int = 18
-    """The version of ONNX's operators; lower it for a runtime that does not know them yet."""
+    opset: Annotated[int, Ge(1), Le(18)] = 18
+    """The version of ONNX's operators, of those that tf2onnx writes; lower it for a runtime that does not know them yet."""
 
     def options(self) -> dict[str, Any]:
         return {"opset": self.opset}

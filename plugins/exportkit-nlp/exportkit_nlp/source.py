@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+from annotated_types import Ge
 from exportkit.errors import BindingError, ConfigError, Problem
 from exportkit.metagraph import Graph
 from exportkit.plugin import ModelSource, Preview, SourceModel, hookimpl
@@ -64,7 +65,7 @@ class TextSource(ModelSource):
     end: Any = None
     """What stands behind the last word, of a sentence that is cut too: a word of the vocabulary, or an id; null for nothing."""
 
-    max_length: int | None = None
+    max_length: Annotated[int, Ge(1)] | None = None
     """How many ids a sentence has at most, start and end counted; null for as many as it has, or as the model reads."""
 
     def __post_init__(self) -> None:

@@ -8,11 +8,12 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
+from annotated_types import Ge, Le
 from exportkit.errors import ConfigError, Problem, StepFailed
-from exportkit.plugin import Export, Phase, PostStep, hookimpl
+from exportkit.plugin import Export, Phase, PostStep, Seconds, hookimpl
 
 ANSWER = 1 << 10  # bytes of a refusal that are told
 
@@ -35,13 +36,13 @@ class Notify(PostStep):
     token_variable: str | None = None
     """The environment variable that holds a bearer token; null for none."""
 
-    attempts: int = 3
+    attempts: Annotated[int, Ge(1), Le(20)] = 3
     """How often the message is sent at most."""
 
-    answer_within: float = 10.0
+    answer_within: Seconds = 10.0
     """Seconds to wait for an answer to one attempt."""
 
-    pause: float = 1.0
+    pause: Annotated[float, Ge(0), Le(3600)] = 1.0
     """Seconds before the second attempt; twice as many before each further one."""
 
     def run(self, export: Export) -> Mapping[str, Any]:
@@ -60,25 +61,14 @@ class Notify(PostStep):
         raise StepFailed(Problem("post.notify", what, f"see to the webhook that {self.url_variable} names"))
 
     def __post_init__(self) -> None:
-        if wrong := [*self._wrong_numbers(), *self._wrong_variables()]:
+        if wrong := list(self._wrong_variables()):
             raise ConfigError(*wrong)
-
-    def _wrong_numbers(self) -> list[Problem]:
-        return [
-            Problem(name, f"is {getattr(self, name):g}", f"write {do}")
-            for name, fits, do in (
-                ("attempts", self.attempts >= 1, "1 or more"),
-                ("answer_within", self.answer_within > 0, "a number of seconds"),
-                ("pause", self.pause >= 0, "a number of seconds, or 0"),
-            )
-            if not fits
-        ]
 
     def _wrong_variables(self) -> Iterator[Problem]:
         """What is wrong with the environment, told before anything is published."""
-        for name in filter(None, (self.url_variable, self.token_variable)):
-            if not os.environ.get(name):
-                yield Problem("", f"the environment variable {name} is not set", "set it, or leave the step out")
+        for key, name in {"url_variable": self.url_variable, "token_variable": self.token_variable}.items():
+            if name is not None and not os.environ.get(name):
+                yield Problem(key, f"the environment variable {name} is not set", "set it, or leave the step out")
         url = os.environ.get(self.url_variable, "")
         if url and not (url.startswith(("http://", "https://")) and urlsplit(url).hostname):
             yield Problem("url_variable", f"{self.url_variable} holds no http:// or https:// address", "mend it")

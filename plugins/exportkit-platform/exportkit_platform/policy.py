@@ -5,8 +5,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Ge
 from exportkit.config.reader import Reader
 from exportkit.errors import Problem, StepFailed
 from exportkit.metagraph import Graph
@@ -30,7 +31,7 @@ class Policy:
     tags: list[list[str]] = field(default_factory=lambda: [["serve"]])
     """The sets of tags that a meta graph may have."""
 
-    max_bytes: int | None = None
+    max_bytes: Annotated[int, Ge(0)] | None = None
     """How many bytes of weights a model may have; null for any number."""
 
     forbidden_ops: list[str] = field(default_factory=lambda: ["(Eager)?PyFunc(Stateless)?", "ReadFile", "WriteFile"])
