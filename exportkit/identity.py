@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from exportkit import references
-from exportkit.bundle import Bundle
 from exportkit.plugin import ModelSource
+from exportkit.resolving import distinct
 from exportkit.spec import ExportPlan, File, Lookup
 
 ELSEWHERE = ("export_dir", "version", "report")  # where an export goes changes nothing in it
@@ -28,13 +28,12 @@ def identity(plan: ExportPlan) -> dict[str, Any]:
         ``sha256``, and what it is taken of: the resolved config without where the export goes; the indexes of the checkpoints;
         the graphs, or the Python files that build them; the files that the config names; the packages.
     """
-    sources = [plan.source, *plan.sources.values()]
-    previews = [source.preview() for source in sources]
+    sources = distinct(plan.resolved)
     parts = {
         "config": digest({key: value for key, value in plan.config.items() if key not in ELSEWHERE}),
-        "checkpoints": [Bundle(preview.checkpoint).digest if preview.checkpoint else None for preview in previews],
-        "graphs": [graph_digest(preview.meta_graph) if preview.meta_graph else None for preview in previews],
-        "code": {str(number): digest(_code(source)) for number, source in enumerate(sources)},
+        "checkpoints": [resolved.digest for resolved in sources],
+        "graphs": [graph_digest(graph) if (graph := resolved.preview.meta_graph) else None for resolved in sources],
+        "code": {str(number): digest(_code(resolved.source)) for number, resolved in enumerate(sources)},
         "files": {where: file_digest(path) for where, path in _named(plan)},
         "packages": packages(),
     }
@@ -79,9 +78,9 @@ def _version(name: str) -> str | None:
 
 def _named(plan: ExportPlan) -> Iterator[tuple[str, Path]]:
     """The files whose content goes into the export, by their places in the config; of a source all that it names."""
-    configured = {"source": plan.source, **{f"meta_graphs.{key}.source": source for key, source in plan.sources.items()}}
-    for place, value in configured.items():
-        yield from ((where, Path(leaf)) for where, leaf in _leaves(value, place) if _is_file(leaf))
+    for resolved in distinct(plan.resolved):
+        leaves = _leaves(resolved.source, resolved.where)
+        yield from ((where, Path(leaf)) for where, leaf in leaves if _is_file(leaf))
     for name, binding in plan.bindings.items():
         if isinstance(binding, Lookup):
             yield f"bindings.{name}.vocabulary", binding.vocabulary

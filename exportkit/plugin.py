@@ -17,6 +17,7 @@ from exportkit.spec import ExportPlan
 if TYPE_CHECKING:
     import tensorflow as tf
 
+    from exportkit.bundle import Bundle
     from exportkit.protos import MetaGraphDef
     from exportkit.report import ExportReport
     from exportkit.serving import Prepared
@@ -45,12 +46,17 @@ class SourceModel:
 class Preview:
     """What can be told of a source without TensorFlow; each part may be missing.
 
+    It is found once, for the plan, and everything after speaks of it: what is built, the identity, the manifest. So a path
+    that can come to mean something else, as "the latest checkpoint" can, is followed here and nowhere else.
+
     Attributes:
         meta_graph: the graph, where it lies in a file.
-        checkpoint: prefix of the checkpoint that the values come from.
+        checkpoint: prefix of the checkpoint that the values come from; it is held open, and `build` returns just this one.
         problems: what is wrong, each `where` a field of the source.
         checked: what was looked at, as lines for the plan.
         when_built: what can be told only by building, as lines for the plan.
+        found: whatever else `build` needs of what was found, so that it does not look again. It travels with the plan, so it
+            can be pickled and compared.
     """
 
     meta_graph: MetaGraphDef | None = None
@@ -58,6 +64,7 @@ class Preview:
     problems: Sequence[Problem] = ()
     checked: Sequence[str] = ()
     when_built: Sequence[str] = ()
+    found: Any = None
 
 
 @dataclass(kw_only=True)
@@ -76,10 +83,11 @@ class ModelSource(ABC):
         return Preview(when_built=["the graph"])
 
     @abstractmethod
-    def build(self, scratch: Path, wanted: Sequence[str]) -> SourceModel:
-        """Build the model.
+    def build(self, preview: Preview, scratch: Path, wanted: Sequence[str]) -> SourceModel:
+        """Build the model that `preview` told of.
 
         Args:
+            preview: what `preview` returned for the plan; it is not changed.
             scratch: an empty directory that lives until the last step has run.
             wanted: the names that bindings give to tensors: ``op:0`` or names that this source offers.
         """
@@ -143,6 +151,7 @@ class Export:
         scratch: a directory for temporary files; it lives until the last step has run.
         plan: the plan that is being carried out.
         source: what the source yielded, whole and unpruned.
+        checkpoint: the opened checkpoint that the source's config names; where it names none, the one that the source made.
         prepared: what the version was made from: for each meta graph its source's graph, the tensors that the config names
             there and the serving subgraph; and for each variable the checkpoint and the key of its value.
         meta_graphs: the exported MetaGraphDefs by their keys in the config.
@@ -155,6 +164,7 @@ class Export:
     scratch: Path
     plan: ExportPlan
     source: SourceModel
+    checkpoint: Bundle
     prepared: Prepared
     meta_graphs: Mapping[str, MetaGraphDef]
     bound: Mapping[str, Mapping[str, BoundTensor]]

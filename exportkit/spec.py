@@ -236,6 +236,9 @@ class ExportPlan:
 
     `source` is a `exportkit.plugin.ModelSource`, `post` holds `exportkit.plugin.PostStep`s by their keys in the order in
     which they run, `sources` the sources of meta graphs with a build of their own, `config` the resolved config as plain data.
+
+    `resolved` holds for each meta graph its `exportkit.resolving.Resolved` source. `prepared` is what could be prepared unbuilt
+    (`exportkit.serving.Prepared`); it is not pickled, but made again where it is missing.
     """
 
     name: str
@@ -256,3 +259,8 @@ class ExportPlan:
     checks: list[Check] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
+    resolved: dict[str, Any] = field(default_factory=dict)
+    prepared: Any = field(default=None, compare=False, repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "prepared": None}

@@ -686,7 +686,7 @@ class Faulty(ModelSource):
             self.told
         ]()
 
-    def build(self, scratch, wanted): ...
+    def build(self, preview, scratch, wanted): ...
 
 
 class FaultySources:

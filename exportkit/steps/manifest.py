@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from exportkit import native, tensorproto
-from exportkit.bundle import Bundle
 from exportkit.errors import Problem, StepFailed
 from exportkit.identity import graph_digest, identity
 from exportkit.manifest import FILE, write_manifest
@@ -84,8 +83,8 @@ def _facts(export: Export) -> dict[str, Any]:
 
 def _checkpoint(export: Export) -> dict[str, Any]:
     """The checkpoint that the config names; where it names none, the one that the source's values were saved to."""
-    named = export.plan.source.preview().checkpoint
-    bundle = Bundle(named or export.source.checkpoint)
+    bundle = export.checkpoint
+    named = next(iter(export.plan.resolved.values())).preview.checkpoint
     step = bundle.entries.get("global_step")
     scalar = step is not None and step.dtype == "int64" and step.shape == ()
     return {"prefix": named, "digest": bundle.digest, "step": int(bundle.read("global_step")) if scalar else None}
