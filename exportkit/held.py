@@ -26,7 +26,7 @@ class HeldFile:
         """Open the file.
 
         Raises:
-            OSError: it cannot be opened, or is a directory.
+            OSError: it cannot be opened, or is not a plain file.
         """
         self.path = path
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -39,6 +39,8 @@ class HeldFile:
             weakref.finalize(self, os.close, descriptor).atexit = False
         if stat.S_ISDIR(self._was.st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        if not stat.S_ISREG(self._was.st_mode):
+            raise OSError(errno.EINVAL, "it is not a plain file", path)
 
     @contextmanager
     def open(self) -> Iterator[int]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from exportkit import weights
-from exportkit.bundle import Bundle, prove, resolve
+from exportkit.bundle import Bundle, open_checkpoint, prove
 from exportkit.errors import Problem, WeightsError
 from exportkit.evidence.finding import Finding
 from exportkit.fields import Reader
@@ -50,7 +50,7 @@ def _opened(directory: Path) -> Bundle:
 
 def compare(directory: Path, saved_model: Any, against: str, manifest: Mapping[str, Any] | None) -> Iterator[Finding]:
     """The version's tensors against those of a checkpoint, by their checksums, under the rules for names of its config."""
-    written, checkpoint = _opened(directory), Bundle(resolve(against))
+    written, checkpoint = _opened(directory), open_checkpoint(against)
     find = _by_object if written.aliases else _by_name
     keys, problems = find(written, checkpoint, saved_model, manifest)
     problems += _differences(written, {name: (checkpoint, key) for name, key in keys.items()})
