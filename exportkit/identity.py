@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from exportkit import references
+from exportkit.bundle import resolve
+from exportkit.errors import Problem
 from exportkit.plugin import ModelSource
 from exportkit.resolving import distinct
 from exportkit.spec import ExportPlan, File, Lookup
@@ -33,11 +35,28 @@ def identity(plan: ExportPlan) -> dict[str, Any]:
         "config": digest({key: value for key, value in plan.config.items() if key not in ELSEWHERE}),
         "checkpoints": [resolved.digest for resolved in sources],
         "graphs": [graph_digest(graph) if (graph := resolved.preview.meta_graph) else None for resolved in sources],
-        "code": {str(number): digest(_code(resolved.source)) for number, resolved in enumerate(sources)},
-        "files": {where: file_digest(path) for where, path in _named(plan)},
+        **_read(plan),
         "packages": packages(),
     }
     return {"sha256": digest(parts), **parts}
+
+
+def changed(before: Mapping[str, Any], plan: ExportPlan) -> list[Problem]:
+    """What is not any more as it was when the identity of `plan` was `before`: files and code that were read in between."""
+    now, do = _read(plan), "export again"
+    files = before["files"].keys() | now["files"].keys()
+    wheres = [where for where in sorted(files) if before["files"].get(where) != now["files"].get(where)]
+    if before["code"] != now["code"]:
+        wheres.append("the code that builds the graph")
+    return [Problem(where, "was changed while it was exported", do) for where in wheres]
+
+
+def _read(plan: ExportPlan) -> dict[str, dict[str, str]]:
+    """The digests of what is read again when it is built."""
+    return {
+        "code": {str(number): digest(_code(resolved.source)) for number, resolved in enumerate(distinct(plan.resolved))},
+        "files": {where: file_digest(path) for where, path in _named(plan)},
+    }
 
 
 def digest(data: Any) -> str:
@@ -77,10 +96,13 @@ def _version(name: str) -> str | None:
 
 
 def _named(plan: ExportPlan) -> Iterator[tuple[str, Path]]:
-    """The files whose content goes into the export, by their places in the config; of a source all that it names."""
+    """The files whose content goes into the export, by their places in the config; of a source all that it names.
+
+    The checkpoint's own are known by its digest, and may be gone by now.
+    """
     for resolved in distinct(plan.resolved):
-        leaves = _leaves(resolved.source, resolved.where)
-        yield from ((where, Path(leaf)) for where, leaf in leaves if _is_file(leaf))
+        leaves = [(where, leaf) for where, leaf in _leaves(resolved.source, resolved.where) if _is_file(leaf)]
+        yield from ((where, Path(leaf)) for where, leaf in leaves if resolve(leaf) != resolved.preview.checkpoint)
     for name, binding in plan.bindings.items():
         if isinstance(binding, Lookup):
             yield f"bindings.{name}.vocabulary", binding.vocabulary

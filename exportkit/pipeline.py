@@ -15,6 +15,7 @@ from exportkit.building import build_source
 from exportkit.bundle import Bundle, prove
 from exportkit.errors import EnvironmentFailed, ExportKitError, Problem, WeightsError, brief, system_error
 from exportkit.held import DELETED
+from exportkit.identity import identity
 from exportkit.metagraph import Graph
 from exportkit.plan import wanted
 from exportkit.plugin import Export, Phase, SourceModel
@@ -111,8 +112,9 @@ def _export(plan: ExportPlan, plugins: Plugins, report: ExportReport, scratch: P
     claim = Claim(plan.export_dir, plan.version)
     try:
         report.version = claim.number
+        made_from = identity(plan)
         built = _build(plan, plugins, report, scratch, progress)
-        export = _write(plan, built, claim, scratch, report, progress)
+        export = _write(plan, made_from, built, claim, scratch, report, progress)
         if plan.weights.prove:
             progress("prove")
             _prove(built.prepared, claim.directory, report)
@@ -203,7 +205,15 @@ def _model(resolved: Resolved, source: SourceModel) -> Model:
     return Model(Graph(source.meta_graph), source.tensors, resolved.bundle if named else Bundle(source.checkpoint))
 
 
-def _write(plan: ExportPlan, built: Built, claim: Claim, scratch: Path, report: ExportReport, progress: Progress) -> Export:
+def _write(
+    plan: ExportPlan,
+    made_from: Mapping[str, Any],
+    built: Built,
+    claim: Claim,
+    scratch: Path,
+    report: ExportReport,
+    progress: Progress,
+) -> Export:
     from exportkit import savedmodel
 
     progress("write")
@@ -216,6 +226,7 @@ def _write(plan: ExportPlan, built: Built, claim: Claim, scratch: Path, report: 
         version=claim.number,
         scratch=scratch,
         plan=plan,
+        identity=made_from,
         source=built.source,
         checkpoint=built.checkpoint,
         prepared=built.prepared,

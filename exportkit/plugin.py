@@ -150,6 +150,7 @@ class Export:
         version: its number.
         scratch: a directory for temporary files; it lives until the last step has run.
         plan: the plan that is being carried out.
+        identity: what `exportkit.identity.identity` said of the plan before anything was built.
         source: what the source yielded, whole and unpruned.
         checkpoint: the opened checkpoint that the source's config names; where it names none, the one that the source made.
         prepared: what the version was made from: for each meta graph its source's graph, the tensors that the config names
@@ -163,6 +164,7 @@ class Export:
     version: int
     scratch: Path
     plan: ExportPlan
+    identity: Mapping[str, Any]
     source: SourceModel
     checkpoint: Bundle
     prepared: Prepared

@@ -78,12 +78,12 @@ TABLE = {
     ),
     "savedmodel": may("binding rules bundle errors metagraph plugin protos runtime serving spec weights", "numpy tensorflow"),
     "pipeline": may(
-        "building bundle errors held metagraph plan plugin published registry report resolving runtime serving spec stepping "
-        "versions",
+        "building bundle errors held identity metagraph plan plugin published registry report resolving runtime serving spec "
+        "stepping versions",
         late="savedmodel",
         late_parties="tensorflow",
     ),
-    "identity": may("plugin references resolving spec"),
+    "identity": may("bundle errors plugin references resolving spec"),
     "manifest": may("errors identity"),
     "published": may("errors manifest versions"),
     "prediction_log": may("tensorbytes tensorproto", "google numpy"),

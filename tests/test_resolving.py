@@ -16,7 +16,7 @@ import toys
 import exportkit
 from exportkit import held, metagraph, serving
 from exportkit.bundle import Bundle, open_checkpoint
-from exportkit.errors import ConfigError, PluginError, WeightsError
+from exportkit.errors import ConfigError, PluginError, StepFailed, WeightsError
 from exportkit.evidence import verify_version
 from exportkit.held import HeldFile
 from exportkit.identity import identity
@@ -24,7 +24,7 @@ from exportkit.manifest import read_manifest
 from exportkit.plugin import ModelSource, Preview, SourceModel, hookimpl
 from exportkit.registry import load_plugins
 
-STEPS = {"verify": {"kind": "verify"}, "manifest": {"kind": "manifest"}}
+STEPS = {"manifest": {"kind": "manifest"}}
 AGAIN = "export again, or name another checkpoint"
 CODE = """
 import glob, os, shutil
@@ -149,11 +149,12 @@ def test_a_save_after_the_plan_is_the_next_export(kind, run_of, code, tmp_path):
 def test_a_checkpoint_that_is_deleted_after_the_plan_is_exported(kind, run_of, code, tmp_path):
     prefix = str(tmp_path / "run" / "model.ckpt-1")
     was, digest = values(prefix), Bundle(prefix).digest
-    plan = exportkit.plan(config(tmp_path, kind))
+    steps = {"verify": {"kind": "verify"}, **STEPS} if kind == "meta_graph" else STEPS
+    plan = exportkit.plan(config(tmp_path, kind, post=steps))
     delete(prefix)
     report = exportkit.run(plan)
     assert report.weights.proof == "2/2 variables equal to the checkpoint, 0 initialised"
-    assert report.steps[0].details["summary"] == "max abs diff 0, mismatches 0; signatures 1, outputs 1"
+    assert kind != "meta_graph" or report.steps[0].details["summary"] == "max abs diff 0, mismatches 0; signatures 1, outputs 1"
     assert stated(report) == (prefix, digest, [digest])
     assert values(f"{report.directory}/variables/variables") == was
 
@@ -255,6 +256,24 @@ def test_a_restore_function_whose_checkpoint_is_deleted(run_of, code, tmp_path):
     assert refusal(WeightsError, plan).splitlines() == [
         f"{prefix}: no checkpoint is there; it holds checkpoint",
         f"{prefix}: was deleted while it was exported; {AGAIN}",
+    ]
+
+
+def test_code_and_files_that_change_while_they_are_exported(run_of, code, tmp_path):
+    (tmp_path / "words.txt").write_text("a\n")
+    data_ = config(tmp_path, "encoder")
+    data_["source"]["config"] = {"words": str(tmp_path / "words.txt")}
+    plan = exportkit.plan(data_)
+
+    def meanwhile():
+        (tmp_path / "words.txt").write_text("b\n")
+        (tmp_path / "trained.py").write_text(CODE + "# edited\n")
+
+    trained = code()
+    trained.graphs = type("Graphs", (), {"softmax": lambda: (toys.dense(), meanwhile())})
+    assert refusal(StepFailed, plan).splitlines() == [
+        "source.config.words: was changed while it was exported; export again (post.manifest)",
+        "the code that builds the graph: was changed while it was exported; export again (post.manifest)",
     ]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from exportkit import native, tensorproto
 from exportkit.errors import Problem, StepFailed
-from exportkit.identity import graph_digest, identity
+from exportkit.identity import changed, graph_digest
 from exportkit.manifest import FILE, write_manifest
 from exportkit.plugin import Export, Phase, PostStep, hookimpl
 from exportkit.samples import Batch
@@ -34,6 +34,8 @@ class Manifest(PostStep):
     def run(self, export: Export) -> Mapping[str, Any]:
         if self.rows < 1:
             raise StepFailed(Problem("post.manifest.rows", f"is {self.rows}", "write 1 or more"))
+        if problems := changed(export.identity, export.plan):
+            raise StepFailed(*problems)
         recorded = self._samples(export)
         content = {**_facts(export), "samples": recorded}
         write_manifest(export.directory, content)
@@ -70,7 +72,7 @@ def _facts(export: Export) -> dict[str, Any]:
     plan, report = export.plan, export.report
     return {
         "name": plan.name,
-        "identity": identity(plan),
+        "identity": export.identity,
         "checkpoint": _checkpoint(export),
         "graph": graph_digest(export.source.meta_graph),
         **_git(_config_directory()),
