@@ -272,8 +272,8 @@ def test_code_and_files_that_change_while_they_are_exported(run_of, code, tmp_pa
     trained = code()
     trained.graphs = type("Graphs", (), {"softmax": lambda: (toys.dense(), meanwhile())})
     assert refusal(StepFailed, plan).splitlines() == [
-        "source.config.words: was changed while it was exported; export again (post.manifest)",
-        "the code that builds the graph: was changed while it was exported; export again (post.manifest)",
+        "source.config.words: was changed while it was exported (post.manifest); export again",
+        "the code that builds the graph: was changed while it was exported (post.manifest); export again",
     ]
 
 
