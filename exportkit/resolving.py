@@ -108,4 +108,6 @@ def distinct(resolved: Mapping[str, Resolved]) -> list[Resolved]:
 def opened(plan: ExportPlan) -> ExportPlan:
     """Return the plan with the checkpoints of its sources open, as `Resolved.opened` says."""
     found = {one.where: one.opened() for one in distinct(plan.resolved)}
+    if all(found[one.where] is one for one in plan.resolved.values()):
+        return plan
     return replace(plan, resolved={key: found[one.where] for key, one in plan.resolved.items()})
