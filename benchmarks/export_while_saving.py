@@ -18,9 +18,9 @@ from pathlib import Path
 
 import harness
 
-from exportkit.bundle import Bundle
-from exportkit.identity import digest
-from exportkit.manifest import read_manifest
+from exportkit.checkpoint import Bundle
+from exportkit.version.identity import digest
+from exportkit.version.manifest import read_manifest
 
 SOURCES = {"meta": "meta_graph", "code": "graph_builder"}
 MODEL = """# @package _global_

@@ -17,10 +17,10 @@ from exportkit.spec import ExportPlan
 if TYPE_CHECKING:
     import tensorflow as tf
 
-    from exportkit.bundle import Bundle
+    from exportkit.checkpoint import Bundle
+    from exportkit.planning.prepare import Prepared
     from exportkit.protos import MetaGraphDef
     from exportkit.report import ExportReport
-    from exportkit.serving import Prepared
 
 hookimpl = pluggy.HookimplMarker("exportkit")
 
@@ -150,7 +150,7 @@ class Export:
         version: its number.
         scratch: a directory for temporary files; it lives until the last step has run.
         plan: the plan that is being carried out.
-        identity: what `exportkit.identity.identity` said of the plan before anything was built.
+        identity: what `exportkit.version.identity.identity` said of the plan before anything was built.
         source: what the source yielded, whole and unpruned.
         checkpoint: the opened checkpoint that the source's config names; where it names none, the one that the source made.
         prepared: what the version was made from: for each meta graph its source's graph, the tensors that the config names
@@ -205,6 +205,6 @@ def capture(
         WeightsError: a reached variable has no value in the session.
         BindingError: a mutable table is reached: its content is in no variable and would be lost.
     """
-    from exportkit.capturing import capture_session
+    from exportkit.capture import capture_session
 
     return capture_session(graph, session, scratch, dict(tensors or {}), wanted)

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from exportkit import held
-from exportkit.building import preview_source
-from exportkit.bundle import Bundle
+from exportkit.checkpoint import Bundle
 from exportkit.errors import ExportKitError, Problem, WeightsError
+from exportkit.exporting.source_runner import preview_source
 from exportkit.plugin import ModelSource, Preview
 from exportkit.registry import Plugins
 from exportkit.spec import ExportPlan

@@ -238,7 +238,7 @@ class ExportPlan:
     which they run, `sources` the sources of meta graphs with a build of their own, `config` the resolved config as plain data.
 
     `resolved` holds for each meta graph its `exportkit.resolving.Resolved` source. `prepared` is what could be prepared unbuilt
-    (`exportkit.serving.Prepared`); it is not pickled, but made again where it is missing.
+    (`exportkit.planning.prepare.Prepared`); it is not pickled, but made again where it is missing.
     """
 
     name: str

@@ -14,15 +14,16 @@ import pytest
 import toys
 
 import exportkit
-from exportkit import held, metagraph, serving
-from exportkit.bundle import Bundle, open_checkpoint
+from exportkit import held, metagraph
+from exportkit.checkpoint import Bundle, open_checkpoint
 from exportkit.errors import ConfigError, PluginError, StepFailed, WeightsError
-from exportkit.evidence import verify_version
 from exportkit.held import HeldFile
-from exportkit.identity import identity
-from exportkit.manifest import read_manifest
+from exportkit.planning import prepare
 from exportkit.plugin import ModelSource, Preview, SourceModel, hookimpl
 from exportkit.registry import load_plugins
+from exportkit.verifying.audit import verify_version
+from exportkit.version.identity import identity
+from exportkit.version.manifest import read_manifest
 
 STEPS = {"manifest": {"kind": "manifest"}}
 AGAIN = "export again, or name another checkpoint"
@@ -399,8 +400,8 @@ def test_a_meta_is_read_and_prepared_once(run_of, tmp_path, monkeypatch):
         return lambda *args, **kwargs: done.append(name) or function(*args, **kwargs)
 
     monkeypatch.setattr(metagraph, "read", counted("read", metagraph.read))
-    monkeypatch.setattr(sys.modules["exportkit.plan"], "prepare", counted("prepare", serving.prepare))
-    monkeypatch.setattr(serving, "prepare", counted("prepare", serving.prepare))
+    monkeypatch.setattr(sys.modules["exportkit.planning.plan"], "prepare", counted("prepare", prepare.prepare))
+    monkeypatch.setattr(prepare, "prepare", counted("prepare", prepare.prepare))
     tags = {"serving": {"tags": ["serve"]}, "gpu": {"tags": ["serve", "gpu"]}}
     exportkit.run(exportkit.plan(config(tmp_path, meta_graphs=tags)))
     assert done == ["read", "prepare"]

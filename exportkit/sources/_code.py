@@ -5,11 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exportkit import bundle, references
-from exportkit.capturing import compare, export_meta_graph
+from exportkit.capture import compare, export_meta_graph
+from exportkit.checkpoint import open_checkpoint
+from exportkit.config import references
 from exportkit.errors import ConfigError, ExportKitError, Problem
 from exportkit.plugin import Preview, SourceModel, capture
-from exportkit.runtime import quiet
+from exportkit.processes.tensorflow import quiet
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -25,7 +26,7 @@ def preview(checkpoint: Path | None, problems: Sequence[Problem], checked: Seque
 def prefix(checkpoint: Path) -> tuple[str | None, list[Problem]]:
     """The prefix of a checkpoint that can be read, or what is wrong with it."""
     try:
-        return bundle.open_checkpoint(checkpoint).prefix, []
+        return open_checkpoint(checkpoint).prefix, []
     except ExportKitError as error:
         return None, [Problem("checkpoint", f"{p.where}: {p.what}", p.do) for p in error.problems]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from exportkit import references
+from exportkit.config import references
 from exportkit.errors import ConfigError, ExportKitError, Problem, did_you_mean
 from exportkit.plugin import ModelSource, Preview, SourceModel, hookimpl
 from exportkit.sources import _code

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exportkit import metagraph
-from exportkit.bundle import looks
+from exportkit.checkpoint import looks
 from exportkit.errors import ExportKitError, Problem
 from exportkit.plugin import ModelSource, Preview, SourceModel, hookimpl
 from exportkit.protos import MetaGraphDef

@@ -1,0 +1,224 @@
+"""Where checkpoints are: the one that a path means, the latest of a directory, and what is there instead."""
+
+import glob
+import mmap
+import ntpath
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from google.protobuf.message import DecodeError
+
+from exportkit.checkpoint.sstable import MAGIC
+from exportkit.errors import Problem, WeightsError, did_you_mean
+from exportkit.held import HeldFile
+
+_DAMAGED = "copy the checkpoint again, or take another one"
+_ATTEMPTS = 20
+_YOUNG = 0.5  # seconds: a Saver writes the `.meta` after the file `checkpoint` that names it
+_MOMENT = 0.05
+_MOST_AT_ONCE = 1 << 30  # the kernel reads less than 2 GiB in one call
+_LFS = b"version https://git-lfs.github.com/spec/"
+
+
+def latest(directory: str | os.PathLike[str]) -> str:
+    """The prefix of the newest checkpoint in a directory.
+
+    That is the one that the file ``checkpoint`` names, looked for beside that file where the recorded path (often of another
+    machine) does not exist; without such a file the only one, or the one with the highest number.
+
+    Raises:
+        WeightsError: there is none, it cannot be told which, or the file names one that is gone.
+    """
+    directory = os.fspath(directory)
+    state, known = os.path.join(directory, "checkpoint"), _checkpoints(directory)
+    if os.path.isfile(state):
+        recorded = _recorded(state)
+        for path in (os.path.join(directory, recorded), os.path.join(directory, ntpath.basename(recorded))):
+            prefix = resolve(path)
+            if _is_checkpoint(prefix):
+                return prefix
+        raise WeightsError(Problem(state, f"names {recorded!r}, which is not there", did_you_mean(recorded, known)))
+    if not known:
+        raise WeightsError(Problem(directory, "has no checkpoint", _holds(directory)))
+    return os.path.join(directory, _newest(directory, known))
+
+
+def resolve(path: str | os.PathLike[str]) -> str:
+    """The prefix that a user means: one, a file of a checkpoint, or a directory (its latest one)."""
+    path = os.fspath(path)
+    if os.path.isdir(path) and not _is_checkpoint(path):
+        return latest(path)
+    return re.sub(r"(?<=[^/])(\.(index|meta|data-\d{5}-of-\d{5})|-(\d{5}|\?{5})-of-\d{5})$", "", path)
+
+
+def looks(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Yield once, and again as long as training saves in the directory `path` meanwhile: for loops that end at a success."""
+    for _ in range(_ATTEMPTS):
+        before = _state(path)
+        yield
+        while _state(path) == before:
+            if not _is_young(path):
+                return
+            time.sleep(_MOMENT)
+
+
+def _state(path: str | os.PathLike[str]) -> list[object]:
+    """What tells whether training has saved in a directory since: its names, and which ``checkpoint`` file it has."""
+    found: list[object] = []
+    with suppress(OSError):
+        found.append(sorted(os.listdir(path)))
+        status = os.stat(os.path.join(path, "checkpoint"))
+        found += [status.st_ino, status.st_size, status.st_mtime_ns]
+    return found
+
+
+def _is_young(path: str | os.PathLike[str]) -> bool:
+    """Whether the ``checkpoint`` file of a directory is so new that what it names may still be being written."""
+    with suppress(OSError):
+        return 0 <= time.time() - os.stat(os.path.join(path, "checkpoint")).st_mtime < _YOUNG
+    return False
+
+
+def format_of(prefix: str) -> str:
+    """``V2`` or ``V1``; WeightsError with what is near by where no checkpoint is."""
+    if os.path.isfile(prefix + ".index"):
+        return "V2"
+    if v1_files(prefix):
+        return "V1"
+    raise WeightsError(Problem(prefix, "no checkpoint is there", _instead(*os.path.split(prefix))))
+
+
+def v1_files(prefix: str) -> list[str]:
+    """The file of a V1 checkpoint, or those of a sharded one, ``prefix-NNNNN-of-NNNNN``; none where there is no such thing.
+
+    Raises:
+        WeightsError: some of the files are missing.
+    """
+    if os.path.isfile(prefix):
+        return [prefix]
+    files = sorted(glob.glob(glob.escape(prefix) + "-[0-9][0-9][0-9][0-9][0-9]-of-[0-9][0-9][0-9][0-9][0-9]"))
+    wanted = [f"{prefix}-{i:05d}-of-{files[0][-5:]}" for i in range(int(files[0][-5:]))] if files else []
+    missing = [path for path in wanted if path not in files]
+    if missing:
+        raise WeightsError(*(Problem(path, "this part of the checkpoint is missing", "copy all its files") for path in missing))
+    return wanted
+
+
+def content(file: HeldFile) -> bytes | mmap.mmap:
+    """The bytes of an index, which is small, or of a V1 file, which holds all the data."""
+    with file.open() as descriptor:
+        if _is_pointer(descriptor):
+            raise WeightsError(Problem(file.path, "is a Git LFS pointer, not a checkpoint", "run `git lfs pull`"))
+        if file.size == 0:
+            raise ValueError("it is empty")
+        if not file.path.endswith(".index"):
+            return mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
+        return pread(descriptor, file.size, 0)
+
+
+def pread(descriptor: int, size: int, offset: int) -> bytes:
+    """Up to `size` bytes at `offset`; less only where the file ends."""
+    pieces = []
+    while size > 0 and (piece := os.pread(descriptor, min(size, _MOST_AT_ONCE), offset)):
+        pieces.append(piece)
+        size, offset = size - len(piece), offset + len(piece)
+    return b"".join(pieces)
+
+
+def open_shard(path: str, needed: int) -> HeldFile:
+    """Open a data file of which an index needs `needed` bytes.
+
+    Raises:
+        WeightsError: it cannot be that file.
+    """
+    try:
+        file = HeldFile(path)
+        with file.open() as descriptor:
+            pointer = _is_pointer(descriptor)
+    except OSError as error:
+        do = "the index needs it: copy all files of the checkpoint"
+        raise WeightsError(Problem(path, f"cannot be read: {error.strerror}", do)) from None
+    if file.size >= needed:
+        return file
+    if pointer:
+        raise WeightsError(Problem(path, "is a Git LFS pointer, not the data", "run `git lfs pull`"))
+    mixed = "it is still being written or was cut short, or index and data are of two different saves: wait, or copy both again"
+    raise WeightsError(Problem(path, f"has {file.size} bytes, and the index needs {needed}", mixed))
+
+
+def _is_pointer(descriptor: int) -> bool:
+    """Whether a file is the pointer that Git LFS leaves in its place."""
+    return os.pread(descriptor, len(_LFS), 0) == _LFS
+
+
+@contextmanager
+def readable(path: str) -> Iterator[None]:
+    """Whatever malformed bytes make of a parser becomes one WeightsError that names the file."""
+    try:
+        yield
+    except IndexError as error:
+        raise WeightsError(Problem(path, "is damaged: a number is cut off", _DAMAGED)) from error
+    except (ValueError, OverflowError, DecodeError) as error:
+        raise WeightsError(Problem(path, f"is damaged: {error}", _DAMAGED)) from error
+    except OSError as error:
+        raise WeightsError(Problem(path, f"cannot be read: {error.strerror}")) from error
+
+
+def _recorded(state: str) -> str:
+    """``model_checkpoint_path`` of a ``checkpoint`` file, which is a CheckpointState in protobuf's text format."""
+    with readable(state):
+        with open(state, "rb") as file:
+            found = re.search(rb'^\s*model_checkpoint_path\s*:\s*"((?:[^"\\]|\\.)+)"', file.read(), re.MULTILINE)
+        if not found:
+            raise ValueError('it has no line `model_checkpoint_path: "..."`')
+        return re.sub(rb"\\([0-7]{1,3}|.)", _unescape, found[1]).decode()
+
+
+def _unescape(escape: re.Match[bytes]) -> bytes:
+    return bytes([int(escape[1], 8) & 255]) if escape[1].isdigit() else escape[1]
+
+
+def _newest(directory: str, known: list[str]) -> str:
+    """The one of names that differ in their last number only in which that is highest."""
+    parts = [re.fullmatch(r"(?s)(.*?)(\d*)(\D*)", name).groups() for name in known]
+    if len({(stem, end) for stem, _, end in parts}) > 1:
+        raise WeightsError(Problem(directory, f"has several checkpoints: {', '.join(known)}", "name one of them"))
+    return max(zip(parts, known, strict=True), key=lambda pair: int(pair[0][1] or -1))[1]
+
+
+def _checkpoints(directory: str) -> list[str]:
+    """The names of the checkpoints in a directory, V1 too, sorted."""
+    with readable(directory):
+        files = sorted(os.listdir(directory))
+    v2 = [name.removesuffix(".index") for name in files if name.endswith(".index")]
+    v1 = [name for name in files if not name.endswith(".index") and _is_table(os.path.join(directory, name))]
+    return sorted({*v2, *map(resolve, v1)})
+
+
+def _is_table(path: str) -> bool:
+    """Whether it is a file that ends as a V1 checkpoint does."""
+    if not os.path.isfile(path):
+        return False
+    with suppress(OSError), open(path, "rb") as file:
+        file.seek(-len(MAGIC), os.SEEK_END)
+        return file.read() == MAGIC
+    return False
+
+
+def _is_checkpoint(prefix: str) -> bool:
+    return os.path.isfile(prefix + ".index") or bool(v1_files(prefix))
+
+
+def _instead(directory: str, name: str) -> str:
+    """What is near a checkpoint that is not there."""
+    if not os.path.isdir(directory or "."):
+        return f"there is no directory {directory} either"
+    return did_you_mean(name, _checkpoints(directory or ".")) or _holds(directory or ".")
+
+
+def _holds(directory: str) -> str:
+    names = sorted(os.listdir(directory))
+    return f"it holds {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}" if names else "it is empty"

@@ -1,0 +1,320 @@
+"""The way of the data: claim, build, prune, bind, write, steps, commit, publish. A failure leaves no version behind."""
+
+import errno
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from exportkit.checkpoint import Bundle, prove
+from exportkit.errors import EnvironmentFailed, ExportKitError, Problem, WeightsError, brief, system_error
+from exportkit.exporting.source_runner import build_source
+from exportkit.exporting.step_runner import run_steps
+from exportkit.held import DELETED
+from exportkit.metagraph import Graph
+from exportkit.planning.plan import wanted
+from exportkit.planning.prepare import Model, Prepared, demand
+from exportkit.plugin import Export, Phase, SourceModel
+from exportkit.processes.tensorflow import import_tensorflow
+from exportkit.registry import Plugins, load_plugins
+from exportkit.report import ExportReport, MetaGraphReport, SignatureReport, TensorReport, WeightsReport
+from exportkit.resolving import Resolved, distinct, opened
+from exportkit.spec import ExportPlan
+from exportkit.version.claim import Claim, size
+from exportkit.version.identity import identity
+from exportkit.version.published import mark_published
+
+if TYPE_CHECKING:
+    from exportkit.exporting.savedmodel import BoundGraph
+
+log = logging.getLogger(__name__)
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Built:
+    """A plan whose sources were built and whose graphs were bound; nothing is written yet."""
+
+    source: SourceModel
+    checkpoint: Bundle
+    prepared: Prepared
+    bound: Mapping[str, "BoundGraph"]
+
+
+def run(plan: ExportPlan, plugins: Plugins | None = None, progress: Progress | None = None) -> ExportReport:
+    """Carry out a plan.
+
+    Args:
+        plan: what `exportkit.plan` returned.
+        plugins: those that observe the end; default: the installed ones.
+        progress: called with the name of each stage as it starts.
+
+    Raises, each error with the report so far as its `report`:
+        ConfigError, BindingError, WeightsError: the config does not fit what was built.
+        StepFailed: a step refused; nothing was committed, unless it was of PUBLISH.
+        EnvironmentFailed: the machine refused.
+        PluginError: a plugin broke its contract.
+    """
+    plugins = plugins or load_plugins()
+    report = ExportReport(name=plan.name, base_path=str(plan.export_dir), warnings=list(plan.warnings))
+    try:
+        with _scratch() as scratch:
+            _export(plan, plugins, report, scratch, progress or _silent)
+    except OSError as cause:
+        error = system_error(cause, plan.export_dir)
+        _blame(report, error)
+        raise error from cause
+    except BaseException as error:
+        _blame(report, error)
+        raise
+    finally:
+        _finish(plan, plugins, report)
+    return report
+
+
+def build(plan: ExportPlan, plugins: Plugins | None = None, progress: Progress | None = None) -> ExportReport:
+    """Build and bind as `run` does, and write nothing; the report's status is ``built``. Raises what `run` raises."""
+    report = ExportReport(name=plan.name, base_path=str(plan.export_dir), warnings=list(plan.warnings))
+    plan = opened(plan)
+    with _scratch() as scratch:
+        built = _build(plan, plugins or load_plugins(), report, scratch, progress or _silent)
+    _describe(plan, built, report)
+    report.status = "built"
+    return report
+
+
+def _blame(report: ExportReport, error: BaseException) -> None:
+    """The failure in the report, and the report with the failure."""
+    report.status, report.error = "failed", str(error) or type(error).__name__
+    error.report = report
+
+
+def _silent(stage: str) -> None:
+    pass
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    path = Path(tempfile.mkdtemp(prefix="exportkit-"))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _export(plan: ExportPlan, plugins: Plugins, report: ExportReport, scratch: Path, progress: Progress) -> None:
+    plan = opened(plan)
+    claim = Claim(plan.export_dir, plan.version)
+    try:
+        report.version = claim.number
+        made_from = identity(plan)
+        built = _build(plan, plugins, report, scratch, progress)
+        export = _write(plan, made_from, built, claim, scratch, report, progress)
+        if plan.weights.prove:
+            progress("prove")
+            _prove(built.prepared, claim.directory, report)
+        else:
+            _check_untouched(plan)
+        run_steps(plugins, export, progress, Phase.AUGMENT, Phase.VERIFY, Phase.SEAL)
+        progress("commit")
+        report.bytes = size(claim.directory)
+        with report.stage("commit"):
+            export.directory = claim.commit()
+    except BaseException as error:
+        report.version = None
+        _give_up(claim, plan, error)
+        raise
+    report.version, report.directory, export.version = claim.number, str(export.directory), claim.number
+    report.status = "exported"
+    if publishes(plan):
+        run_steps(plugins, export, progress, Phase.PUBLISH)
+        mark_published(plan.export_dir, claim.number)
+
+
+def publishes(plan: ExportPlan) -> bool:
+    """Whether a plan has steps that run on the visible version."""
+    return any(step.phase is Phase.PUBLISH for step in plan.post.values())
+
+
+def _give_up(claim: Claim, plan: ExportPlan, error: BaseException) -> None:
+    """Abandon the claim; where it failed because somebody removed its directory or wrote to a checkpoint, say so instead."""
+    try:
+        if isinstance(error, Exception) and not claim.is_visible:
+            claim.check()
+            _check_untouched(plan)
+    except (EnvironmentFailed, WeightsError) as reason:
+        raise reason from error
+    finally:
+        claim.abandon()
+
+
+def _build(plan: ExportPlan, plugins: Plugins, report: ExportReport, scratch: Path, progress: Progress) -> Built:
+    resolved = {one.where: one for one in distinct(plan.resolved)}
+    progress("import tensorflow")
+    with report.stage("import tensorflow"):
+        import_tensorflow()
+    progress("build")
+    with report.stage("build"):
+        built = {where: _built(one, plan, plugins, scratch / f"source-{n}") for n, (where, one) in enumerate(resolved.items())}
+        prepared = _prepared(plan, resolved, built)
+    progress("bind")
+    with report.stage("bind"):
+        from exportkit.exporting import savedmodel
+
+        bound = savedmodel.bind(plan, prepared)
+    first = next(iter(resolved))
+    checkpoint = resolved[first].bundle or Bundle(built[first].checkpoint)
+    report.warnings = list(dict.fromkeys([*report.warnings, *prepared.warnings]))
+    return Built(built[first], checkpoint, prepared, bound)
+
+
+def _built(resolved: Resolved, plan: ExportPlan, plugins: Plugins, room: Path) -> SourceModel:
+    """What a source yields; where its checkpoint is no longer what was planned, that is told with whatever fails."""
+    room.mkdir()
+    try:
+        model = build_source(resolved.source, resolved.preview, plugins, room, wanted(plan))
+    except ExportKitError as error:
+        if what := resolved.fate():
+            raise type(error)(*error.problems, *resolved.refusal(what).problems) from error
+        raise
+    if model.checkpoint != resolved.preview.checkpoint and (what := resolved.fate()) not in (None, DELETED):
+        raise resolved.refusal(what)  # the values that were captured may be those of either
+    return model
+
+
+def _prepared(plan: ExportPlan, resolved: Mapping[str, Resolved], built: Mapping[str, SourceModel]) -> Prepared:
+    """What the plan prepared, where the sources yield just what it knew; else prepared anew."""
+    if plan.prepared is not None and all(_is_as_planned(one, built[where]) for where, one in resolved.items()):
+        return plan.prepared
+    models = {where: _model(one, built[where]) for where, one in resolved.items()}
+    return demand(plan, {key: models[one.where] for key, one in plan.resolved.items()})
+
+
+def _is_as_planned(resolved: Resolved, model: SourceModel) -> bool:
+    known = model.meta_graph is resolved.preview.meta_graph and model.checkpoint == resolved.preview.checkpoint
+    return known and not model.tensors
+
+
+def _model(resolved: Resolved, source: SourceModel) -> Model:
+    named = source.checkpoint == resolved.preview.checkpoint
+    return Model(Graph(source.meta_graph), source.tensors, resolved.bundle if named else Bundle(source.checkpoint))
+
+
+def _write(
+    plan: ExportPlan,
+    made_from: Mapping[str, Any],
+    built: Built,
+    claim: Claim,
+    scratch: Path,
+    report: ExportReport,
+    progress: Progress,
+) -> Export:
+    from exportkit.exporting import savedmodel
+
+    progress("write")
+    _describe(plan, built, report)
+    with report.stage("write"), _tensorflow_errors(plan.export_dir):
+        written = savedmodel.write(claim.directory, plan, built.prepared, built.bound)
+    report.assets = sorted(path.name for path in (claim.directory / "assets").glob("*"))
+    return Export(
+        directory=claim.directory,
+        version=claim.number,
+        scratch=scratch,
+        plan=plan,
+        identity=made_from,
+        source=built.source,
+        checkpoint=built.checkpoint,
+        prepared=built.prepared,
+        meta_graphs=written,
+        bound=savedmodel.bound_tensors(built.bound),
+        report=report,
+    )
+
+
+def _check_untouched(plan: ExportPlan) -> None:
+    for one in distinct(plan.resolved):
+        one.check_untouched()
+
+
+def _prove(prepared: Prepared, directory: Path, report: ExportReport) -> None:
+    """Read the written variables back: each has its source's checksum, and its bytes have that checksum."""
+    if not prepared.coverage.saved:
+        return
+    with report.stage("prove"):
+        equal = prove(str(directory / "variables" / "variables"), prepared.sources).tensors
+    report.weights.proof = prepared.coverage.summary(equal)
+
+
+@contextmanager
+def _tensorflow_errors(where: Path) -> Iterator[None]:
+    """TensorFlow's own file errors (``path; what the system said``) as ours; they would not survive a worker's pipe."""
+    import tensorflow as tf
+
+    try:
+        yield
+    except tf.errors.OpError as cause:
+        path, _, what = cause.message.rpartition("; ")
+        number = next((n for n in errno.errorcode if os.strerror(n) == what), None)
+        if number is None:
+            raise EnvironmentFailed(Problem(str(where), brief(cause))) from cause
+        raise system_error(OSError(number, what, path), where) from cause
+
+
+def _describe(plan: ExportPlan, built: Built, report: ExportReport) -> None:
+    report.meta_graphs = [_meta_graph_report(plan, key, bound) for key, bound in built.bound.items()]
+    coverage = built.prepared.coverage
+    report.weights = WeightsReport(
+        variables=len(coverage.saved),
+        bytes=sum(bundle.entries[key].size for bundle, key in built.prepared.sources.values()),
+        proof=coverage.summary(),
+        how=_how(built.prepared),
+        notes=[*built.source.notes, *coverage.notes],
+    )
+
+
+def _how(prepared: Prepared) -> str:
+    """Which way the values took: bytes are copied, but V1 checkpoints hold numbers of a protobuf, which are decoded."""
+    formats = {bundle.format for bundle, _ in prepared.sources.values()}
+    ways = {"V2": "copied as bytes", "V1": "decoded from a V1 checkpoint"}
+    return " and ".join(way for version, way in ways.items() if version in formats)
+
+
+def _meta_graph_report(plan: ExportPlan, key: str, bound: "BoundGraph") -> MetaGraphReport:
+    return MetaGraphReport(
+        key=key,
+        tags=list(plan.meta_graphs[key].tags),
+        nodes_before=bound.part.pruned.nodes_before,
+        nodes_after=bound.part.pruned.nodes_after,
+        signatures=[_signature_report(plan, name, bound) for name in bound.part.wiring.signatures],
+    )
+
+
+def _signature_report(plan: ExportPlan, key: str, bound: "BoundGraph") -> SignatureReport:
+    signature = plan.signatures[key]
+    return SignatureReport(
+        key=key,
+        method=signature.method,
+        inputs=[_tensor_report(alias, ref, bound.fed[ref]) for alias, ref in signature.inputs.items()],
+        outputs=[_tensor_report(alias, ref, bound.values[ref]) for alias, ref in signature.outputs.items()],
+    )
+
+
+def _tensor_report(alias: str, ref: str, tensor: Any) -> TensorReport:
+    shape = None if tensor.shape.rank is None else tensor.shape.as_list()
+    return TensorReport(alias=alias, binding=ref, tensor=tensor.name, dtype=tensor.dtype.base_dtype.name, shape=shape)
+
+
+def _finish(plan: ExportPlan, plugins: Plugins, report: ExportReport) -> None:
+    """Write the report and tell the observers; what they raise changes nothing."""
+    if plan.report is not None:
+        try:
+            report.write(plan.report)
+        except OSError as error:
+            log.warning("%s", system_error(error, plan.report))
+    for error in plugins.notify("exportkit_export_finished", report=report):
+        log.warning("%s", error)
