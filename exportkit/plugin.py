@@ -19,6 +19,7 @@ from exportkit.spec import ExportPlan
 if TYPE_CHECKING:
     import tensorflow as tf
 
+    from exportkit.checkpoint import Bundle
     from exportkit.planning.prepare import Prepared
     from exportkit.protos import MetaGraphDef
     from exportkit.report import ExportReport
@@ -46,10 +47,11 @@ class ModelSource(ABC):
         return Preview(when_built=["the graph"])
 
     @abstractmethod
-    def build(self, scratch: Path, wanted: Sequence[str]) -> SourceModel:
-        """Build the model.
+    def build(self, preview: Preview, scratch: Path, wanted: Sequence[str]) -> SourceModel:
+        """Build the model that `preview` told of.
 
         Args:
+            preview: what `preview` returned for the plan; it is not changed.
             scratch: an empty directory that lives until the last step has run.
             wanted: the names that bindings give to tensors: ``op:0`` or names that this source offers.
         """
@@ -129,7 +131,9 @@ class Export:
         version: its number.
         scratch: a directory for temporary files; it lives until the last step has run.
         plan: the plan that is being carried out.
+        identity: what `exportkit.version.identity.identity` said of the plan before anything was built.
         source: what the source yielded, whole and unpruned.
+        checkpoint: the opened checkpoint that the source's config names; where it names none, the one that the source made.
         prepared: what the version was made from: for each meta graph its source's graph, the tensors that the config names
             there and the serving subgraph; and for each variable the checkpoint and the key of its value.
         meta_graphs: the exported MetaGraphDefs by their keys in the config.
@@ -141,7 +145,9 @@ class Export:
     version: int
     scratch: Path
     plan: ExportPlan
+    identity: Mapping[str, Any]
     source: SourceModel
+    checkpoint: Bundle
     prepared: Prepared
     meta_graphs: Mapping[str, MetaGraphDef]
     bound: Mapping[str, Mapping[str, BoundTensor]]

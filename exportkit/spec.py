@@ -236,6 +236,9 @@ class ExportPlan:
 
     `source` is a `exportkit.plugin.ModelSource`, `post` holds `exportkit.plugin.PostStep`s by their keys in the order in
     which they run, `sources` the sources of meta graphs with a build of their own, `config` the resolved config as plain data.
+
+    `resolved` holds for each meta graph its resolved source (`exportkit.planning.resolving.Resolved`). `prepared` is what could
+    be prepared unbuilt (`exportkit.planning.prepare.Prepared`); it is not pickled, but made again where it is missing.
     """
 
     name: str
@@ -256,3 +259,12 @@ class ExportPlan:
     checks: list[Check] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
+    resolved: dict[str, Any] = field(default_factory=dict)
+    prepared: Any = field(default=None, compare=False, repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "prepared": None}
+
+    def resolved_sources(self) -> list[Any]:
+        """Return each resolved source once, in the order of the meta graphs that use it."""
+        return list({one.where: one for one in self.resolved.values()}.values())

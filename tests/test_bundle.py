@@ -441,7 +441,7 @@ def test_git_lfs_pointers(small):
 def test_data_that_do_not_fit_the_index(small):
     data = Path(small + ".data-00000-of-00001")
     data.write_bytes(data.read_bytes()[:-1])
-    do = "it was cut short, or index and data are of two different saves: copy both again"
+    do = "it is still being written or was cut short, or index and data are of two different saves: wait, or copy both again"
     assert refused(small) == f"{data}: has 72 bytes, and the index needs 73; {do}"
     data.unlink()
     do = "the index needs it: copy all files of the checkpoint"

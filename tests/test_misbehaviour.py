@@ -45,7 +45,7 @@ class Bad(ModelSource):
     kind: str = "bad"
     checkpoint: str = "toy/model.ckpt-1"
 
-    def build(self, scratch, wanted):
+    def build(self, preview, scratch, wanted):
         graph = metagraph.read(self.checkpoint + ".meta")
 {body}
 

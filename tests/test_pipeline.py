@@ -65,7 +65,7 @@ class Crash(PostStep):
 class Junk(ModelSource):
     kind: str = "junk"
 
-    def build(self, scratch, wanted):
+    def build(self, preview, scratch, wanted):
         return {"graph": None}
 
 

@@ -719,7 +719,7 @@ class Faulty(ModelSource):
             self.told
         ]()
 
-    def build(self, scratch, wanted): ...
+    def build(self, preview, scratch, wanted): ...
 
 
 class FaultySources:

@@ -78,6 +78,11 @@ def builder(module, **fields):
     return GraphBuilder(kind="graph_builder", builder=f"{module}:build", **fields)
 
 
+def built(source, scratch, wanted):
+    """What a source builds of what it told of."""
+    return source.build(source.preview(), scratch, wanted)
+
+
 def called():
     """What the user's module says it was called with."""
     return sys.modules["user_code"].called
@@ -89,7 +94,7 @@ def called():
 def test_a_meta_graph_is_what_lies_on_disk(checkpoint, scratch):
     saved = checkpoint("dense")
     source = MetaGraphSource(kind="meta_graph", checkpoint=Path(saved.prefix).parent)
-    model = source.build(scratch, [])
+    model = built(source, scratch, [])
     assert model == SourceModel(metagraph.read(saved.meta), saved.prefix)
     assert list(scratch.iterdir()) == []
     preview = source.preview()
@@ -101,7 +106,7 @@ def test_a_meta_of_another_name(checkpoint, copied, scratch):
     prefix = copied("dense")
     Path(f"{prefix}.meta").rename("graph.pb")
     source = MetaGraphSource(kind="meta_graph", checkpoint=prefix, meta=Path("graph.pb"))
-    assert source.build(scratch, []).meta_graph == metagraph.read(checkpoint("dense").meta)
+    assert built(source, scratch, []).meta_graph == metagraph.read(checkpoint("dense").meta)
 
 
 # graph_builder: what a builder may return
@@ -129,7 +134,7 @@ def build():
     return {returned.replace("graphs.averaged()", "None")}
 """)
     given = checkpoint("averaged").prefix
-    model = builder(module, checkpoint=Path(given)).build(scratch, ["y:0"])
+    model = built(builder(module, checkpoint=Path(given)), scratch, ["y:0"])
     assert model.tensors == tensors
     assert (model.checkpoint == given) is not captured
     if captured:
@@ -157,7 +162,7 @@ PARTS = "return a mapping of names to tensors, a restore function, both as a pai
 def test_what_a_builder_may_not_return(returned, text, code, checkpoint, scratch):
     module = code(f"def build():\n    x = tf.constant(1.0, name='x')\n    return {returned}")
     source = builder(module, checkpoint=Path(checkpoint("dense").prefix))
-    assert refusal(ConfigError, source.build, scratch, []) == text
+    assert refusal(ConfigError, built, source, scratch, []) == text
 
 
 def test_a_builder_has_its_params_and_a_fresh_graph(code, checkpoint, scratch):
@@ -166,7 +171,7 @@ def test_a_builder_has_its_params_and_a_fresh_graph(code, checkpoint, scratch):
     params = {"size": 3, "names": ["a"]}
     prefix = Path(checkpoint("dense").prefix)
     for _ in range(2):
-        model = builder(module, params=params, checkpoint=prefix).build(scratch, [])
+        model = built(builder(module, params=params, checkpoint=prefix), scratch, [])
         assert [node.name for node in model.meta_graph.graph_def.node] == ["x"]
     assert called() == [(3, ["a"]), (3, ["a"])]
     assert tf.compat.v1.get_default_graph() is before
@@ -199,12 +204,12 @@ def test_a_builder_has_its_params_and_a_fresh_graph(code, checkpoint, scratch):
 )
 def test_a_builder_that_fails(text, told, code, scratch, tmp_path):
     source = builder(code(text))
-    assert refusal(ConfigError, source.build, scratch, []) == told.format(file=tmp_path / "user_code.py")
+    assert refusal(ConfigError, built, source, scratch, []) == told.format(file=tmp_path / "user_code.py")
 
 
 def test_values_have_to_come_from_somewhere(code, scratch):
     source = builder(code("build = graphs.averaged"))
-    assert refusal(ConfigError, source.build, scratch, []) == (
+    assert refusal(ConfigError, built, source, scratch, []) == (
         "source.checkpoint: is not set, and the builder returned no restore function; set it"
     )
 
@@ -217,28 +222,28 @@ def test_captured_values_are_bit_for_bit_those_of_the_session(name, code, checkp
     module = code(f"def build():\n    graphs.{name}()\n    return restore")
     saved = checkpoint(name)
     source = builder(module, checkpoint=Path(saved.prefix))
-    model = source.build(scratch, [])
+    model = built(source, scratch, [])
     assert_bits(values(model), saved.values)
     assert model.notes == [f"{len(saved.values)}/{len(saved.values)} equal to the checkpoint"]
 
 
 def test_without_a_checkpoint_the_note_says_so(code, scratch):
     source = builder(code("def build():\n    graphs.dense()\n    return restore"))
-    assert source.build(scratch, []).notes == ["values as restore_fn left them"]
+    assert built(source, scratch, []).notes == ["values as restore_fn left them"]
 
 
 def test_only_what_is_wanted_is_captured(code, scratch):
     module = code("def build():\n    return graphs.dense(), restore")
     source = builder(module)
     assert_bits(
-        values(source.build(scratch, ["scores", "x:0"])), {"dense/kernel": ramp(4, 3), "dense/bias": ramp(3, start=5.0)}
+        values(built(source, scratch, ["scores", "x:0"])), {"dense/kernel": ramp(4, 3), "dense/bias": ramp(3, start=5.0)}
     )
 
 
 def test_what_a_wanted_operation_needs_is_captured(code, scratch):
     module = code("def build():\n    return graphs.dense(), restore")
     source = builder(module)
-    assert sorted(values(source.build(scratch, ["scores", "train"]))) == [
+    assert sorted(values(built(source, scratch, ["scores", "train"]))) == [
         "beta1_power",
         "beta2_power",
         "dense/bias",
@@ -253,7 +258,7 @@ def test_what_a_wanted_operation_needs_is_captured(code, scratch):
 def test_a_name_that_is_not_there_is_left_to_binding(code, scratch):
     module = code("def build():\n    return graphs.averaged() or restore")
     source = builder(module)
-    assert sorted(values(source.build(scratch, ["y:0", "nothing:0"]))) == ["offset", "slope"]
+    assert sorted(values(built(source, scratch, ["y:0", "nothing:0"]))) == ["offset", "slope"]
 
 
 def in_session(build, restore=None, **options):
@@ -409,7 +414,7 @@ def build():
 """.replace("CHECKPOINT", repr(checkpoint("dense").prefix))
     )
     source = builder(module, checkpoint=Path(checkpoint("dense").prefix))
-    model = source.build(scratch, [])
+    model = built(source, scratch, [])
     assert model.notes == ["7/8 equal to the checkpoint, 1 set by restore_fn (dense/bias)"]
     assert_bits(values(model), checkpoint("dense").values | {"dense/bias": np.array([0, 0, 1], np.float32)})
 
@@ -417,7 +422,7 @@ def build():
 def test_a_restore_function_that_raises(code, scratch, tmp_path):
     module = code("def build():\n    graphs.averaged()\n    return lambda session: 1 / 0")
     source = builder(module)
-    assert refusal(ConfigError, source.build, scratch, []) == (
+    assert refusal(ConfigError, built, source, scratch, []) == (
         f"the builder: restore function: raised ZeroDivisionError: division by zero ({tmp_path}/user_code.py:13)"
     )
 
@@ -485,13 +490,13 @@ def encoder(code, checkpoint):
 
 
 def test_an_encoder_is_called_with_its_config(encoder, scratch):
-    encoder("one", {"dim": 3}, args={"size": 2}).build(scratch, [])
+    built(encoder("one", {"dim": 3}, args={"size": 2}), scratch, [])
     assert called() == [({"dim": 3},)]
 
 
 def test_an_encoder_is_called_with_the_checkpoints_prefix(encoder, scratch, checkpoint):
     prefix = checkpoint("dense").prefix
-    encoder("two", {"dim": 3}, checkpoint=Path(prefix).parent).build(scratch, [])
+    built(encoder("two", {"dim": 3}, checkpoint=Path(prefix).parent), scratch, [])
     assert called() == [({"dim": 3}, prefix)]
 
 
@@ -501,33 +506,33 @@ def test_an_encoder_is_called_with_two_configs(given, encoder, scratch, checkpoi
     prefix = checkpoint("dense").prefix
     source = encoder("three", config, checkpoint=Path(prefix) if given else None)
     if given:
-        source.build(scratch, [])
+        built(source, scratch, [])
     else:
-        assert refusal(ConfigError, source.build, scratch, []).startswith(
+        assert refusal(ConfigError, built, source, scratch, []).startswith(
             "source.checkpoint: is not set, and three returned no"
         )
     assert called() == [({"inner": {"dim": 3}}, {"size": 1}, prefix if given else None)]
 
 
 def test_defaults_of_other_parameters_hold(encoder, scratch):
-    encoder("defaulted", {"dim": 3}).build(scratch, [])
+    built(encoder("defaulted", {"dim": 3}), scratch, [])
     assert called() == [({"dim": 3}, "serve", True)]
 
 
 def test_a_static_method_will_do(encoder, scratch):
-    encoder("static", {"dim": 3}).build(scratch, [])
+    built(encoder("static", {"dim": 3}), scratch, [])
     assert called() == [({"dim": 3},)]
 
 
 @pytest.mark.parametrize("method", ["restored", "finalized"])
 def test_what_restore_fn_leaves_is_captured(method, encoder, scratch):
-    model = encoder(method, {"dim": 3}, checkpoint=None).build(scratch, ["y:0"])
+    model = built(encoder(method, {"dim": 3}, checkpoint=None), scratch, ["y:0"])
     assert_bits(values(model), {"w": ramp(3)})
     assert model.notes == ["values as restore_fn left them"]
 
 
 def test_without_a_restore_function_the_checkpoint_is_the_values(encoder, scratch, checkpoint):
-    model = encoder("one", {"dim": 3}).build(scratch, ["y:0"])
+    model = built(encoder("one", {"dim": 3}), scratch, ["y:0"])
     assert (model.checkpoint, model.notes) == (checkpoint("dense").prefix, ())
 
 
@@ -550,7 +555,7 @@ def test_without_a_restore_function_the_checkpoint_is_the_values(encoder, scratc
     ],
 )
 def test_an_encoder_that_fails(method, fields, text, encoder, scratch, tmp_path):
-    told = refusal(ConfigError, encoder(method, {"dim": 3}, **fields).build, scratch, [])
+    told = refusal(ConfigError, built, encoder(method, {"dim": 3}, **fields), scratch, [])
     assert told == text.format(file=tmp_path / "user_code.py")
 
 
@@ -571,5 +576,5 @@ def test_errors_of_sources_are_plain(encoder, scratch):
     import pickle
 
     with pytest.raises(ExportKitError) as caught:
-        encoder("broken", {"dim": 3}).build(scratch, [])
+        built(encoder("broken", {"dim": 3}), scratch, [])
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)

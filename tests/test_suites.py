@@ -80,7 +80,7 @@ class Faulty(ModelSource):
     def preview(self):
         return Preview()
 
-    def build(self, scratch, wanted):
+    def build(self, preview, scratch, wanted):
         import tensorflow as tf
         v1 = tf.compat.v1
         with tf.Graph().as_default() as graph, v1.Session(graph=graph) as session:

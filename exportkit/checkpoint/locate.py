@@ -5,15 +5,21 @@ import mmap
 import ntpath
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from google.protobuf.message import DecodeError
 
+from exportkit.checkpoint.held import HeldFile
 from exportkit.checkpoint.sstable import MAGIC
 from exportkit.errors import Problem, WeightsError, did_you_mean
 
 _DAMAGED = "copy the checkpoint again, or take another one"
+_ATTEMPTS = 20
+_YOUNG = 0.5  # seconds: a Saver writes the `.meta` after the file `checkpoint` that names it
+_MOMENT = 0.05
+_MOST_AT_ONCE = 1 << 30  # the kernel reads less than 2 GiB in one call
 _LFS = b"version https://git-lfs.github.com/spec/"
 
 
@@ -48,6 +54,34 @@ def resolve(path: str | os.PathLike[str]) -> str:
     return re.sub(r"(?<=[^/])(\.(index|meta|data-\d{5}-of-\d{5})|-(\d{5}|\?{5})-of-\d{5})$", "", path)
 
 
+def looks(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Yield once, and again as long as training saves in the directory `path` meanwhile: for loops that end at a success."""
+    for _ in range(_ATTEMPTS):
+        before = _state(path)
+        yield
+        while _state(path) == before:
+            if not _is_young(path):
+                return
+            time.sleep(_MOMENT)
+
+
+def _state(path: str | os.PathLike[str]) -> list[object]:
+    """What tells whether training has saved in a directory since: its names, and which ``checkpoint`` file it has."""
+    found: list[object] = []
+    with suppress(OSError):
+        found.append(sorted(os.listdir(path)))
+        status = os.stat(os.path.join(path, "checkpoint"))
+        found += [status.st_ino, status.st_size, status.st_mtime_ns]
+    return found
+
+
+def _is_young(path: str | os.PathLike[str]) -> bool:
+    """Whether the ``checkpoint`` file of a directory is so new that what it names may still be being written."""
+    with suppress(OSError):
+        return 0 <= time.time() - os.stat(os.path.join(path, "checkpoint")).st_mtime < _YOUNG
+    return False
+
+
 def format_of(prefix: str) -> str:
     """``V2`` or ``V1``; WeightsError with what is near by where no checkpoint is."""
     if os.path.isfile(prefix + ".index"):
@@ -73,30 +107,51 @@ def v1_files(prefix: str) -> list[str]:
     return wanted
 
 
-def content(path: str) -> bytes | mmap.mmap:
+def content(file: HeldFile) -> bytes | mmap.mmap:
     """The bytes of an index, which is small, or of a V1 file, which holds all the data."""
-    with open(path, "rb") as file:
-        if file.read(len(_LFS)) == _LFS:
-            raise WeightsError(Problem(path, "is a Git LFS pointer, not a checkpoint", "run `git lfs pull`"))
-        if os.path.getsize(path) == 0:
+    with file.open() as descriptor:
+        if _is_pointer(descriptor):
+            raise WeightsError(Problem(file.path, "is a Git LFS pointer, not a checkpoint", "run `git lfs pull`"))
+        if file.size == 0:
             raise ValueError("it is empty")
-        file.seek(0)
-        return file.read() if path.endswith(".index") else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        if not file.path.endswith(".index"):
+            return mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
+        return pread(descriptor, file.size, 0)
 
 
-def shard_problem(path: str, needed: int) -> Problem | None:
-    """Why a data file cannot be the one of which an index needs `needed` bytes."""
+def pread(descriptor: int, size: int, offset: int) -> bytes:
+    """Up to `size` bytes at `offset`; less only where the file ends."""
+    pieces = []
+    while size > 0 and (piece := os.pread(descriptor, min(size, _MOST_AT_ONCE), offset)):
+        pieces.append(piece)
+        size, offset = size - len(piece), offset + len(piece)
+    return b"".join(pieces)
+
+
+def open_shard(path: str, needed: int) -> HeldFile:
+    """Open a data file of which an index needs `needed` bytes.
+
+    Raises:
+        WeightsError: it cannot be that file.
+    """
     try:
-        with open(path, "rb") as file:
-            pointer, size = file.read(len(_LFS)) == _LFS, os.fstat(file.fileno()).st_size
+        file = HeldFile(path)
+        with file.open() as descriptor:
+            pointer = _is_pointer(descriptor)
     except OSError as error:
-        return Problem(path, f"cannot be read: {error.strerror}", "the index needs it: copy all files of the checkpoint")
-    if size >= needed:
-        return None
+        do = "the index needs it: copy all files of the checkpoint"
+        raise WeightsError(Problem(path, f"cannot be read: {error.strerror}", do)) from None
+    if file.size >= needed:
+        return file
     if pointer:
-        return Problem(path, "is a Git LFS pointer, not the data", "run `git lfs pull`")
-    mixed = "it was cut short, or index and data are of two different saves: copy both again"
-    return Problem(path, f"has {size} bytes, and the index needs {needed}", mixed)
+        raise WeightsError(Problem(path, "is a Git LFS pointer, not the data", "run `git lfs pull`"))
+    mixed = "it is still being written or was cut short, or index and data are of two different saves: wait, or copy both again"
+    raise WeightsError(Problem(path, f"has {file.size} bytes, and the index needs {needed}", mixed))
+
+
+def _is_pointer(descriptor: int) -> bool:
+    """Whether a file is the pointer that Git LFS leaves in its place."""
+    return os.pread(descriptor, len(_LFS), 0) == _LFS
 
 
 @contextmanager

@@ -11,12 +11,14 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
 
 from exportkit import protos
 from exportkit.checkpoint import encoding, locate
+from exportkit.checkpoint.held import HeldFile, link
 from exportkit.checkpoint.sstable import Table
 from exportkit.errors import Problem, WeightsError, did_you_mean
 
@@ -79,12 +81,15 @@ class Entry:
 
 
 class Bundle:
-    """An opened checkpoint: its index, never its data.
+    """An opened checkpoint: its index in memory, its data never.
+
+    Its files stay open, so that it stays what it was, whatever training saves or deletes under their names.
 
     Attributes:
         prefix: the path that all its files begin with.
         format: ``V2`` or ``V1``.
         entries: what it holds, in byte order of the names; a partitioned variable is one entry.
+        files: its files, held open, by their paths.
     """
 
     def __init__(self, prefix: str | os.PathLike[str]):
@@ -96,12 +101,15 @@ class Bundle:
         self.prefix = os.fspath(prefix)
         self.format = locate.format_of(self.prefix)
         self._path = f"{self.prefix}.index" if self.format == "V2" else self.prefix
-        self._tables = list(map(_table, [self._path] if self.format == "V2" else locate.v1_files(self.prefix)))
+        paths = [self._path] if self.format == "V2" else locate.v1_files(self.prefix)
+        with locate.readable(self._path):
+            self.files = {path: HeldFile(path) for path in paths}
+        self._tables = list(map(_table, self.files.values()))
         with locate.readable(self._path):
             read = _index_v2 if self.format == "V2" else _index_v1
             self._shards, entries, self._slices = read(self._tables)
         self.entries: Mapping[str, Entry] = MappingProxyType(entries)
-        _check_shards(self)
+        self.files |= _shard_files(self)
 
     @functools.cached_property
     def digest(self) -> str:
@@ -137,6 +145,13 @@ class Bundle:
         """The file that holds the part."""
         return data_path(self.prefix, part.shard, self._shards)
 
+    def linked(self, directory: Path) -> str:
+        """The prefix under which other processes can open it while it is open here; it stands in `directory`."""
+        room = directory / f"checkpoint-{self.digest[:16]}"
+        if not room.exists():
+            link(self.files, room)
+        return str(room / os.path.basename(self.prefix))
+
     def verify(self, key: str) -> None:
         """Reads a tensor's bytes, a chunk at a time, and compares them with their checksum.
 
@@ -152,8 +167,8 @@ class Bundle:
     def verify_part(self, entry: Entry, part: Part) -> None:
         """As `verify`, of one of the entry's parts."""
         path = self.data_path(part)
-        with locate.readable(path), open(path, "rb", buffering=0) as file:
-            read = functools.partial(_pread, file.fileno(), part)
+        with locate.readable(path), self.files[path].open() as descriptor:
+            read = functools.partial(_pread, descriptor, part)
             if encoding.checksum(entry.dtype, _count(entry, part.extents), part.size, read) != part.crc32c:
                 raise ValueError(f"the bytes of {entry.key!r} do not have their checksum")
 
@@ -172,18 +187,17 @@ class Bundle:
 
     def _value(self, entry: Entry, part: Part) -> np.ndarray:
         """The flat value of one part."""
-        with open(self.data_path(part), "rb") as file:
-            file.seek(part.offset)
-            data = file.read(part.size)
+        with self.files[self.data_path(part)].open() as descriptor:
+            data = locate.pread(descriptor, part.size, part.offset)
         if entry.dtype == "string":
             return encoding.objects(encoding.split(data, _count(entry, part.extents)))
         dtype = encoding.numpy_dtype(entry.dtype)
         return np.frombuffer(data, dtype.newbyteorder("<")).astype(dtype)
 
 
-def _table(path: str) -> Table:
-    with locate.readable(path):
-        return Table(locate.content(path))
+def _table(file: HeldFile) -> Table:
+    with locate.readable(file.path):
+        return Table(locate.content(file))
 
 
 def _index_v2(tables: Sequence[Table]) -> tuple[int, dict[str, Entry], None]:
@@ -309,16 +323,23 @@ def _entry_v1(saved, most: int) -> Entry:
     return replace(entry, size=0 if entry.dtype == "string" else count * encoding.numpy_dtype(entry.dtype).itemsize)
 
 
-def _check_shards(bundle: Bundle) -> None:
-    """Refuses data files that are missing or too short for the index."""
+def _shard_files(bundle: Bundle) -> dict[str, HeldFile]:
+    """The data files by their paths; refuses those that are missing or too short for the index."""
     needed: dict[str, int] = defaultdict(int)
     for entry in bundle.entries.values():
         for part in entry.parts:
             path = bundle.data_path(part)
             needed[path] = max(needed[path], part.offset + part.size)
-    problems = [problem for path, size in needed.items() if (problem := locate.shard_problem(path, size))]
+    found: dict[str, HeldFile] = {}
+    problems: list[Problem] = []
+    for path, size in needed.items():
+        try:
+            found[path] = locate.open_shard(path, size)
+        except WeightsError as error:
+            problems += error.problems
     if problems:
         raise WeightsError(*problems)
+    return found
 
 
 def data_path(prefix: str, shard: int, shards: int) -> str:

@@ -9,20 +9,37 @@ Source of the rules: TensorFlow's ``core/util/tensor_bundle/tensor_bundle.cc`` a
 import errno
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from exportkit import protos
 from exportkit.checkpoint import encoding, sstable
-from exportkit.checkpoint.locate import latest, readable, resolve
+from exportkit.checkpoint.held import HeldFile
+from exportkit.checkpoint.locate import latest, looks, readable, resolve
 from exportkit.checkpoint.reader import VERSION, Bundle, Entry, Extents, Part, data_path, slice_key, slice_shape
 from exportkit.errors import Problem, WeightsError, system_error
 
-__all__ = ["Bundle", "BundleWriter", "Entry", "Part", "Proof", "latest", "prove", "resolve"]
+__all__ = ["Bundle", "BundleWriter", "Entry", "Part", "Proof", "latest", "looks", "open_checkpoint", "prove", "resolve"]
 
 _NOT_IN_KERNEL = (errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM)
+
+
+def open_checkpoint(path: str | os.PathLike[str]) -> Bundle:
+    """Open the checkpoint that a user means: a prefix, a file of a checkpoint, or a directory (its latest one).
+
+    Training may save and delete in that directory meanwhile; while it does, the directory is looked at again.
+
+    Raises:
+        WeightsError: there is none, or it cannot be read.
+    """
+    for _ in looks(path):
+        try:
+            return Bundle(resolve(path))
+        except WeightsError as error:
+            refused = error
+    raise refused
 
 
 class BundleWriter:
@@ -48,7 +65,7 @@ class BundleWriter:
         self._path = data_path(self.prefix, 0, 1)
         self._entries: dict[str, Entry] = {}
         self._end = 0
-        self._pending = _Range("", 0, 0)
+        self._pending: _Range | None = None
         if os.path.exists(self._path) or os.path.exists(self.prefix + ".index"):
             raise WeightsError(Problem(self.prefix, "a checkpoint is there already", "choose another prefix"))
         with _writable(self._path):
@@ -121,8 +138,8 @@ class BundleWriter:
 
     def _copy(self, bundle: Bundle, part: Part) -> Part:
         """Puts a part at the end, or only notes that it continues the range of bytes that is to be copied next."""
-        source = _Range(bundle.data_path(part), part.offset, part.size)
-        if not self._pending.continues_in(source):
+        source = _Range(bundle.files[bundle.data_path(part)], part.offset, part.size)
+        if self._pending is None or not self._pending.continues_in(source):
             self._flush()
             self._pending = replace(source, size=0)
         self._pending = replace(self._pending, size=self._pending.size + part.size)
@@ -130,15 +147,17 @@ class BundleWriter:
 
     def _flush(self) -> None:
         """Copies the bytes that were only noted so far."""
-        pending, self._pending = self._pending, _Range("", 0, 0)
-        if not pending.size:
+        pending, self._pending = self._pending, None
+        if pending is None or not pending.size:
             return
-        with readable(pending.path):
-            source = open(pending.path, "rb", buffering=0)  # noqa: SIM115 (a failure to read it is another error)
-        with source, _writable(self._path):
-            done = _copy(source.fileno(), self._file.fileno(), pending.size, pending.offset, self._end)
+        path = pending.file.path
+        with ExitStack() as opened:
+            with readable(path):  # a failure to read it is another error than one to write
+                source = opened.enter_context(pending.file.open())
+            with _writable(self._path):
+                done = _copy(source, self._file.fileno(), pending.size, pending.offset, self._end)
         if done < pending.size:
-            raise WeightsError(Problem(pending.path, "became shorter while it was copied", "wait until training has saved it"))
+            raise WeightsError(Problem(path, "became shorter while it was copied", "wait until training has saved it"))
         self._end += done
 
     def _append(self, name: str, array: np.ndarray, dtype: str) -> None:
@@ -162,12 +181,12 @@ class BundleWriter:
 class _Range:
     """`size` bytes of a file, from `offset` on."""
 
-    path: str
+    file: HeldFile
     offset: int
     size: int
 
     def continues_in(self, other: "_Range") -> bool:
-        return self.path == other.path and self.offset + self.size == other.offset
+        return self.file is other.file and self.offset + self.size == other.offset
 
 
 def _copy(source: int, target: int, size: int, offset: int, at: int) -> int:

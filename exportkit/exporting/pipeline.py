@@ -12,18 +12,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exportkit.checkpoint import Bundle, prove
-from exportkit.errors import EnvironmentFailed, Problem, brief, system_error
+from exportkit.checkpoint.held import DELETED
+from exportkit.errors import EnvironmentFailed, ExportKitError, Problem, WeightsError, brief, system_error
 from exportkit.exporting.source_runner import build_source
 from exportkit.exporting.step_runner import run_steps
 from exportkit.metagraph import Graph
 from exportkit.planning.plan import wanted
 from exportkit.planning.prepare import Model, Prepared, demand
+from exportkit.planning.resolving import Resolved, opened
 from exportkit.plugin import Export, Phase, SourceModel
 from exportkit.processes.tensorflow import import_tensorflow
 from exportkit.registry import Plugins, load_plugins
 from exportkit.report import ExportReport, MetaGraphReport, SignatureReport, TensorReport, WeightsReport
 from exportkit.spec import ExportPlan
 from exportkit.version.claim import Claim, size
+from exportkit.version.identity import identity
 from exportkit.version.published import mark_published
 
 if TYPE_CHECKING:
@@ -38,6 +41,7 @@ class Built:
     """A plan whose sources were built and whose graphs were bound; nothing is written yet."""
 
     source: SourceModel
+    checkpoint: Bundle
     prepared: Prepared
     bound: Mapping[str, "BoundGraph"]
 
@@ -76,6 +80,7 @@ def run(plan: ExportPlan, plugins: Plugins | None = None, progress: Progress | N
 def build(plan: ExportPlan, plugins: Plugins | None = None, progress: Progress | None = None) -> ExportReport:
     """Build and bind as `run` does, and write nothing; the report's status is ``built``. Raises what `run` raises."""
     report = ExportReport(name=plan.name, base_path=str(plan.export_dir), warnings=list(plan.warnings))
+    plan = opened(plan)
     with _scratch() as scratch:
         built = _build(plan, plugins or load_plugins(), report, scratch, progress or _silent)
     _describe(plan, built, report)
@@ -103,14 +108,18 @@ def _scratch() -> Iterator[Path]:
 
 
 def _export(plan: ExportPlan, plugins: Plugins, report: ExportReport, scratch: Path, progress: Progress) -> None:
+    plan = opened(plan)
     claim = Claim(plan.export_dir, plan.version)
     try:
         report.version = claim.number
+        made_from = identity(plan)
         built = _build(plan, plugins, report, scratch, progress)
-        export = _write(plan, built, claim, scratch, report, progress)
+        export = _write(plan, made_from, built, claim, scratch, report, progress)
         if plan.weights.prove:
             progress("prove")
             _prove(built.prepared, claim.directory, report)
+        else:
+            _check_untouched(plan)
         run_steps(plugins, export, progress, *(phase for phase in Phase if phase < Phase.PUBLISH))
         progress("commit")
         report.bytes = size(claim.directory)
@@ -118,7 +127,7 @@ def _export(plan: ExportPlan, plugins: Plugins, report: ExportReport, scratch: P
             export.directory = claim.commit()
     except BaseException as error:
         report.version = None
-        _give_up(claim, error)
+        _give_up(claim, plan, error)
         raise
     report.version, report.directory, export.version = claim.number, str(export.directory), claim.number
     report.status = "exported"
@@ -132,55 +141,79 @@ def publishes(plan: ExportPlan) -> bool:
     return any(step.phase is Phase.PUBLISH for step in plan.post.values())
 
 
-def _give_up(claim: Claim, error: BaseException) -> None:
-    """Abandon the claim; where it failed because somebody removed its directory, say so instead."""
+def _give_up(claim: Claim, plan: ExportPlan, error: BaseException) -> None:
+    """Abandon the claim; where it failed because somebody removed its directory or wrote to a checkpoint, say so instead."""
     try:
         if isinstance(error, Exception) and not claim.is_visible:
             claim.check()
-    except EnvironmentFailed as removed:
-        raise removed from error
+            _check_untouched(plan)
+    except (EnvironmentFailed, WeightsError) as reason:
+        raise reason from error
     finally:
         claim.abandon()
 
 
 def _build(plan: ExportPlan, plugins: Plugins, report: ExportReport, scratch: Path, progress: Progress) -> Built:
+    resolved = {one.where: one for one in plan.resolved_sources()}
     progress("import tensorflow")
     with report.stage("import tensorflow"):
         import_tensorflow()
     progress("build")
     with report.stage("build"):
-        sources = _sources(plan, plugins, scratch)
-        models = {id(source): _model(source) for source in sources.values()}
-        prepared = demand(plan, {key: models[id(source)] for key, source in sources.items()})
+        built = {where: _built(one, plan, plugins, scratch / f"source-{n}") for n, (where, one) in enumerate(resolved.items())}
+        prepared = _prepared(plan, resolved, built)
     progress("bind")
     with report.stage("bind"):
         from exportkit.exporting import savedmodel
 
         bound = savedmodel.bind(plan, prepared)
-    first = next(iter(sources.values()))
+    first = next(iter(resolved))
+    checkpoint = resolved[first].bundle or Bundle(built[first].checkpoint)
     report.warnings = list(dict.fromkeys([*report.warnings, *prepared.warnings]))
-    return Built(first, prepared, bound)
+    return Built(built[first], checkpoint, prepared, bound)
 
 
-def _sources(plan: ExportPlan, plugins: Plugins, scratch: Path) -> dict[str, SourceModel]:
-    """Meta graph key → what its source yielded; each source is built once."""
-    built: dict[int, SourceModel] = {}
-    found: dict[str, SourceModel] = {}
-    for key in plan.meta_graphs:
-        source = plan.sources.get(key, plan.source)
-        if id(source) not in built:
-            room = scratch / f"source-{len(built)}"
-            room.mkdir()
-            built[id(source)] = build_source(source, plugins, room, wanted(plan))
-        found[key] = built[id(source)]
-    return found
+def _built(resolved: Resolved, plan: ExportPlan, plugins: Plugins, room: Path) -> SourceModel:
+    """What a source yields; where its checkpoint is no longer what was planned, that is told with whatever fails."""
+    room.mkdir()
+    try:
+        model = build_source(resolved.source, resolved.preview, plugins, room, wanted(plan))
+    except ExportKitError as error:
+        if what := resolved.fate():
+            raise type(error)(*error.problems, *resolved.refusal(what).problems) from error
+        raise
+    if model.checkpoint != resolved.preview.checkpoint and (what := resolved.fate()) not in (None, DELETED):
+        raise resolved.refusal(what)  # the values that were captured may be those of either
+    return model
 
 
-def _model(source: SourceModel) -> Model:
-    return Model(Graph(source.meta_graph), source.tensors, Bundle(source.checkpoint))
+def _prepared(plan: ExportPlan, resolved: Mapping[str, Resolved], built: Mapping[str, SourceModel]) -> Prepared:
+    """What the plan prepared, where the sources yield just what it knew; else prepared anew."""
+    if plan.prepared is not None and all(_is_as_planned(one, built[where]) for where, one in resolved.items()):
+        return plan.prepared
+    models = {where: _model(one, built[where]) for where, one in resolved.items()}
+    return demand(plan, {key: models[one.where] for key, one in plan.resolved.items()})
 
 
-def _write(plan: ExportPlan, built: Built, claim: Claim, scratch: Path, report: ExportReport, progress: Progress) -> Export:
+def _is_as_planned(resolved: Resolved, model: SourceModel) -> bool:
+    known = model.meta_graph is resolved.preview.meta_graph and model.checkpoint == resolved.preview.checkpoint
+    return known and not model.tensors
+
+
+def _model(resolved: Resolved, source: SourceModel) -> Model:
+    named = source.checkpoint == resolved.preview.checkpoint
+    return Model(Graph(source.meta_graph), source.tensors, resolved.bundle if named else Bundle(source.checkpoint))
+
+
+def _write(
+    plan: ExportPlan,
+    made_from: Mapping[str, Any],
+    built: Built,
+    claim: Claim,
+    scratch: Path,
+    report: ExportReport,
+    progress: Progress,
+) -> Export:
     from exportkit.exporting import savedmodel
 
     progress("write")
@@ -193,12 +226,19 @@ def _write(plan: ExportPlan, built: Built, claim: Claim, scratch: Path, report: 
         version=claim.number,
         scratch=scratch,
         plan=plan,
+        identity=made_from,
         source=built.source,
+        checkpoint=built.checkpoint,
         prepared=built.prepared,
         meta_graphs=written,
         bound=savedmodel.bound_tensors(built.bound),
         report=report,
     )
+
+
+def _check_untouched(plan: ExportPlan) -> None:
+    for one in plan.resolved_sources():
+        one.check_untouched()
 
 
 def _prove(prepared: Prepared, directory: Path, report: ExportReport) -> None:

@@ -6,51 +6,30 @@ from pathlib import Path
 
 from exportkit.checkpoint.locate import format_of
 from exportkit.errors import (
-    ConfigError,
     EnvironmentFailed,
     ExportKitError,
     PluginError,
     Problem,
     brief,
-    shortened,
     system_error,
 )
 from exportkit.metagraph import Graph
+from exportkit.planning.resolving import place_of
 from exportkit.plugin import ModelSource, Preview, SourceModel
 from exportkit.protos import MetaGraphDef
 from exportkit.registry import Plugins
 
 
-def preview_source(source: ModelSource, plugins: Plugins) -> Preview:
-    """What `source` tells unbuilt; a ConfigError that it raises counts as the preview's problems.
+def build_source(source: ModelSource, preview: Preview, plugins: Plugins, scratch: Path, wanted: Sequence[str]) -> SourceModel:
+    """What `source` builds of what `preview` told.
 
     Raises:
-        PluginError: it raised anything else, or returned what is no preview.
-    """
-    where = _where(source, plugins)
-    try:
-        preview = source.preview()
-    except ConfigError as error:
-        preview = Preview(problems=error.problems)
-    except (Exception, SystemExit) as cause:
-        raise PluginError(Problem(where, f"preview raised {brief(cause)}")) from cause
-    if not isinstance(preview, Preview):
-        raise PluginError(Problem(where, f"preview returned a {type(preview).__name__}, not a Preview"))
-    if junk := [problem for problem in preview.problems if not isinstance(problem, Problem)]:
-        raise PluginError(Problem(where, f"preview returned {shortened(repr(junk[0]))} among its problems, not a Problem"))
-    return preview
-
-
-def build_source(source: ModelSource, plugins: Plugins, scratch: Path, wanted: Sequence[str]) -> SourceModel:
-    """What `source` builds.
-
-    Raises:
-        PluginError: it raised what is not exportkit's, or returned what is no source model.
+        PluginError: it raised what is not exportkit's, or returned what is no source model, or another than it told of.
         ExportKitError: it refused.
     """
-    where = _where(source, plugins)
+    where = place_of(source, plugins)
     try:
-        model = source.build(scratch, wanted)
+        model = source.build(preview, scratch, wanted)
     except ExportKitError as error:
         error.args = tuple(problem.located(where) for problem in error.problems)
         raise
@@ -60,16 +39,12 @@ def build_source(source: ModelSource, plugins: Plugins, scratch: Path, wanted: S
         raise EnvironmentFailed(Problem(where, f"{refused.where}: {refused.what}", do)) from cause
     except (Exception, SystemExit) as cause:
         raise PluginError(Problem(where, f"raised {brief(cause)}")) from cause
-    if what := next(_junk(model), None):
+    if what := next(_junk(model, preview, scratch), None):
         raise PluginError(Problem(where, f"build returned {what}"))
     return model
 
 
-def _where(source: ModelSource, plugins: Plugins) -> str:
-    return f"source ({plugins.providers.get(type(source))})"
-
-
-def _junk(model: SourceModel) -> Iterator[str]:
+def _junk(model: SourceModel, preview: Preview, scratch: Path) -> Iterator[str]:
     """Why it is not what a source yields."""
     if not isinstance(model, SourceModel):
         yield f"a {type(model).__name__}, not a SourceModel"
@@ -84,16 +59,21 @@ def _junk(model: SourceModel) -> Iterator[str]:
     elif isinstance(model.notes, str) or not all(isinstance(note, str) for note in model.notes):
         yield "notes that are not a list of texts"
     else:
-        yield from _absent(model)
+        yield from _absent(model, preview, scratch)
 
 
-def _absent(model: SourceModel) -> Iterator[str]:
-    """What it names and is not there."""
+def _absent(model: SourceModel, preview: Preview, scratch: Path) -> Iterator[str]:
+    """What it names and is not there, or not what its preview told of."""
     graph = Graph(model.meta_graph)
     for name, tensor in model.tensors.items():
         if not isinstance(tensor, str) or not isinstance(graph.find(tensor), str):
             yield f"tensors['{name}'] = {tensor!r:.80}, which is no tensor of its graph"
+    checkpoint = os.fspath(model.checkpoint)
+    if checkpoint == preview.checkpoint:
+        return
+    if preview.checkpoint and not Path(checkpoint).absolute().is_relative_to(scratch):
+        yield f"the checkpoint {checkpoint}, and its preview told of {preview.checkpoint}"
     try:
-        format_of(os.fspath(model.checkpoint))
+        format_of(checkpoint)
     except ExportKitError as error:
         yield f"a checkpoint that is not there: {error}"

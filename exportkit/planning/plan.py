@@ -7,7 +7,7 @@ checkpoint key is told before anything is built. Of code, what `ast` and the che
 import copy
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
@@ -16,16 +16,15 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, UnsupportedValueType
 
-from exportkit.checkpoint import Bundle
 from exportkit.config import sections
 from exportkit.config.reader import UNSET, Reader, said
 from exportkit.errors import ConfigError, ExportKitError, PluginError, Problem, brief, did_you_mean
-from exportkit.exporting.source_runner import preview_source
 from exportkit.metagraph import Graph
 from exportkit.planning import serving_rules, weights, wiring
 from exportkit.planning.prepare import Model, Prepared, prepare
-from exportkit.plugin import SIGNATURE_FILE, ModelSource, Phase, PostStep, Preview, signatures_of
-from exportkit.registry import Plugins, Provider, load_plugins
+from exportkit.planning.resolving import Resolved, placed, resolve
+from exportkit.plugin import SIGNATURE_FILE, ModelSource, Phase, PostStep, signatures_of
+from exportkit.registry import Plugins, load_plugins
 from exportkit.spec import Check, Config, Constant, ExportPlan, MetaGraph, ParseExample, ReportTo, Weights
 from exportkit.version import claim
 
@@ -46,13 +45,13 @@ def plan(config: Mapping[str, Any] | DictConfig, plugins: Plugins | None = None)
     reader = Reader(Path.cwd())
     drafted = _draft(data, reader, plugins)
     drafted.config = _without_secrets(config, data)
-    previews = _previews(drafted, reader, plugins)
-    prepared = _check_models(drafted, previews, reader)
+    drafted.resolved = _resolved(drafted, reader, plugins)
+    drafted.prepared = _check_models(drafted, reader)
     if not reader.problems:
-        reader.problems += plugins.policy_problems(drafted, prepared)
+        reader.problems += plugins.policy_problems(drafted, drafted.prepared)
     if reader.problems:
         raise ConfigError(*reader.problems)
-    drafted.checks = list(_checks(drafted, previews))
+    drafted.checks = list(_checks(drafted))
     return drafted
 
 
@@ -182,15 +181,10 @@ def _made(cls: type, value: Any, reader: Reader, plugins: Plugins, where: str) -
     try:
         return reader.read(cls, value, where)
     except ConfigError as error:
-        reader.problems += _placed(error.problems, where, plugins.providers[cls])
+        reader.problems += placed(error.problems, where, plugins.providers[cls])
     except (Exception, SystemExit) as cause:
         raise PluginError(Problem(f"{where} ({plugins.providers[cls]})", f"raised {brief(cause)}")) from cause
     return None
-
-
-def _placed(problems: Iterable[Problem], where: str, provider: Provider) -> list[Problem]:
-    """Problems that a plugin has with its config, each below `where`; one that names no key names the plugin."""
-    return [problem.under(where) if problem.where else problem.located(f"{where} ({provider})") for problem in problems]
 
 
 def _kind(value: Any, reader: Reader, where: str, noun: str, known: Mapping[str, type]) -> str | None:
@@ -312,33 +306,25 @@ def _warnings(drafted: ExportPlan) -> Iterator[str]:
             yield f"post.{name}: ignored, as the step was not chosen (post=[…,{name}])"
 
 
-def _previews(drafted: ExportPlan, reader: Reader, plugins: Plugins) -> dict[str, Preview]:
-    """Meta graph key → what its source tells unbuilt; sources that several meta graphs share are asked once."""
-    asked: dict[int, Preview] = {}
-    previews: dict[str, Preview] = {}
-    for key in drafted.meta_graphs:
+def _resolved(drafted: ExportPlan, reader: Reader, plugins: Plugins) -> dict[str, Resolved]:
+    """Meta graph key → its source, resolved; one that several meta graphs share is resolved once."""
+    places = {key: f"meta_graphs.{key}.source" if key in drafted.sources else "source" for key in drafted.meta_graphs}
+    found: dict[str, Resolved] = {}
+    for key, where in places.items():
         source = drafted.sources.get(key, drafted.source)
-        if source is None:
-            continue
-        where = f"meta_graphs.{key}.source" if key in drafted.sources else "source"
-        if id(source) not in asked:
-            asked[id(source)] = preview_source(source, plugins)
-            reader.problems += _placed(asked[id(source)].problems, where, plugins.providers[type(source)])
-        previews[key] = asked[id(source)]
-    return previews
+        if source is not None and where not in found:
+            found[where], problems = resolve(source, where, plugins)
+            reader.problems += [problem for problem in problems if problem not in reader.problems]
+    return {key: found[where] for key, where in places.items() if where in found}
 
 
-def _check_models(drafted: ExportPlan, previews: Mapping[str, Preview], reader: Reader) -> Prepared:
+def _check_models(drafted: ExportPlan, reader: Reader) -> Prepared:
     """Prepare what can be prepared unbuilt, and note what is wrong with it."""
-    models: dict[int, Model] = {}
-    known: dict[str, Model] = {}
-    for key, preview in previews.items():
-        if preview.meta_graph is None:
-            _open(preview, reader)
-            continue
-        if id(preview) not in models:
-            models[id(preview)] = Model(Graph(preview.meta_graph), {}, _open(preview, reader))
-        known[key] = models[id(preview)]
+    models: dict[str, Model] = {}
+    for resolved in drafted.resolved_sources():
+        if resolved.preview.meta_graph is not None:
+            models[resolved.where] = Model(Graph(resolved.preview.meta_graph), {}, resolved.bundle)
+    known = {key: models[one.where] for key, one in drafted.resolved.items() if one.where in models}
     try:
         prepared, problems, lacking = prepare(drafted, known)
     except ExportKitError as error:
@@ -350,17 +336,9 @@ def _check_models(drafted: ExportPlan, previews: Mapping[str, Preview], reader: 
     return prepared
 
 
-def _open(preview: Preview, reader: Reader) -> Bundle | None:
-    try:
-        return Bundle(preview.checkpoint) if preview.checkpoint else None
-    except ExportKitError as error:
-        reader.problems += [p for p in error.problems if p not in reader.problems]
-        return None
-
-
-def _checks(drafted: ExportPlan, previews: Mapping[str, Preview]) -> Iterator[Check]:
+def _checks(drafted: ExportPlan) -> Iterator[Check]:
     """The plan's lines, in the order in which things will happen."""
-    first = next(iter(previews.values()))
+    first = next(iter(drafted.resolved.values())).preview
     static = first.meta_graph is not None
     for line in first.checked:
         yield Check("source", line, True)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exportkit.capture import compare, export_meta_graph
-from exportkit.checkpoint import Bundle, resolve
+from exportkit.checkpoint import open_checkpoint
 from exportkit.config import references
 from exportkit.errors import ConfigError, ExportKitError, Problem
 from exportkit.plugin import Preview, SourceModel, capture
@@ -26,11 +26,9 @@ def preview(checkpoint: Path | None, problems: Sequence[Problem], checked: Seque
 def prefix(checkpoint: Path) -> tuple[str | None, list[Problem]]:
     """The prefix of a checkpoint that can be read, or what is wrong with it."""
     try:
-        found = resolve(checkpoint)
-        Bundle(found)
+        return open_checkpoint(checkpoint).prefix, []
     except ExportKitError as error:
         return None, [Problem("checkpoint", f"{p.where}: {p.what}", p.do) for p in error.problems]
-    return found, []
 
 
 def call(function: Callable, where: str, *args: Any, **kwargs: Any) -> Any:
@@ -52,24 +50,24 @@ def call(function: Callable, where: str, *args: Any, **kwargs: Any) -> Any:
 def model(
     graph: "tf.Graph",
     restore_fn: Callable | None,
-    checkpoint: Path | None,
+    checkpoint: str | None,
     scratch: Path,
     wanted: Sequence[str],
     tensors: Mapping[str, str],
     where: str,
 ) -> SourceModel:
-    """The built graph with its values: from what `restore_fn` leaves in a session, or else from the checkpoint."""
+    """The built graph with its values: from what `restore_fn` leaves in a session, or else from the checkpoint (a prefix)."""
     if not graph.get_operations():
         do = "build in the graph that is the default when it is called, not in a tf.Graph of its own"
         raise ConfigError(Problem(f"source ({where})", "left an empty graph", do))
     if restore_fn is None:
         if checkpoint is None:
             raise ConfigError(Problem("source.checkpoint", f"is not set, and {where} returned no restore function", "set it"))
-        return SourceModel(export_meta_graph(graph), resolve(checkpoint), tensors)
+        return SourceModel(export_meta_graph(graph), checkpoint, tensors)
     captured = _captured(graph, restore_fn, scratch, wanted, tensors, where)
     if checkpoint is None:
         return replace(captured, notes=["values as restore_fn left them"])
-    return replace(captured, notes=[compare(captured.checkpoint, resolve(checkpoint))])
+    return replace(captured, notes=[compare(captured.checkpoint, checkpoint)])
 
 
 def _captured(

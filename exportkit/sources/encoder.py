@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from exportkit.checkpoint import resolve as resolve_checkpoint
 from exportkit.config import references
 from exportkit.errors import ConfigError, ExportKitError, Problem, did_you_mean
 from exportkit.plugin import ModelSource, Preview, SourceModel, hookimpl
@@ -74,7 +73,7 @@ class EncoderSource(ModelSource):
             return _code.preview(self.checkpoint, error.problems, [])
         return _code.preview(self.checkpoint, problems, [f"encoder {self.encoder}.{self.method}"])
 
-    def build(self, scratch: Path, wanted: Sequence[str]) -> SourceModel:
+    def build(self, preview: Preview, scratch: Path, wanted: Sequence[str]) -> SourceModel:
         import tensorflow as tf
 
         cls = references.resolve(self.encoder, "source.encoder")
@@ -82,11 +81,11 @@ class EncoderSource(ModelSource):
         with graph.as_default():
             encoder = _code.call(cls, "source.encoder", **self.args)
             method = self._method(encoder)
-            restore_fn = _code.call(method, f"source.method ({self.method})", *self._arguments(method))
+            restore_fn = _code.call(method, f"source.method ({self.method})", *self._arguments(method, preview.checkpoint))
             if restore_fn is not None and not callable(restore_fn):
                 what = f"{self.method} returned a {type(restore_fn).__name__}"
                 raise ConfigError(Problem("source.method", what, "return a function of a session, or None"))
-            return _code.model(graph, restore_fn, self.checkpoint, scratch, wanted, {}, self.method)
+            return _code.model(graph, restore_fn, preview.checkpoint, scratch, wanted, {}, self.method)
 
     def _method(self, encoder: Any) -> Callable:
         if not hasattr(encoder, self.method):
@@ -94,22 +93,22 @@ class EncoderSource(ModelSource):
             raise ConfigError(Problem("source.method", f"{self.encoder} has no method '{self.method}'", near))
         return getattr(encoder, self.method)
 
-    def _arguments(self, method: Callable) -> list[Any]:
+    def _arguments(self, method: Callable, checkpoint: str | None) -> list[Any]:
         positional = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
         parameters = [p for p in inspect.signature(method).parameters.values() if p.kind in positional]
         config, given = ModelConfig(self.config), []
         for parameter in parameters:
             if "checkpoint" in parameter.name:
-                given.append(self._prefix(parameter.default))
+                given.append(self._prefix(checkpoint, parameter.default))
             elif isinstance(config.get(parameter.name), dict):
                 given.append(config[parameter.name])
             else:
                 given.append(config if parameter.default is parameter.empty else parameter.default)
         return given
 
-    def _prefix(self, default: Any) -> Any:
-        if self.checkpoint is not None:
-            return resolve_checkpoint(self.checkpoint)
+    def _prefix(self, checkpoint: str | None, default: Any) -> Any:
+        if checkpoint is not None:
+            return checkpoint
         if default is not inspect.Parameter.empty:
             return default
         raise ConfigError(Problem("source.checkpoint", f"is not set, and {self.method} needs it", "set it"))

@@ -37,7 +37,7 @@ class GraphBuilder(ModelSource):
             return _code.preview(self.checkpoint, error.problems, [])
         return _code.preview(self.checkpoint, problems, [f"builder {self.builder}"])
 
-    def build(self, scratch: Path, wanted: Sequence[str]) -> SourceModel:
+    def build(self, preview: Preview, scratch: Path, wanted: Sequence[str]) -> SourceModel:
         import tensorflow as tf
 
         builder = resolve(self.builder, "source.builder")
@@ -46,7 +46,7 @@ class GraphBuilder(ModelSource):
             returned = _code.call(builder, "source.builder", **self.params)
             tensors, restore_fn = _parts(returned)
             names = _code.tensor_names(tensors)
-            return _code.model(graph, restore_fn, self.checkpoint, scratch, wanted, names, "the builder")
+            return _code.model(graph, restore_fn, preview.checkpoint, scratch, wanted, names, "the builder")
 
 
 def _parts(returned: Any) -> tuple[Mapping[str, Any] | None, Callable | None]:

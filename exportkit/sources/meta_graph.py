@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exportkit import metagraph
-from exportkit.checkpoint import resolve
+from exportkit.checkpoint import looks
 from exportkit.errors import ExportKitError, Problem
 from exportkit.plugin import ModelSource, Preview, SourceModel, hookimpl
 from exportkit.protos import MetaGraphDef
@@ -26,6 +26,13 @@ class MetaGraphSource(ModelSource):
     """The MetaGraphDef; by default the checkpoint's prefix with ``.meta``."""
 
     def preview(self) -> Preview:
+        for _ in looks(self.checkpoint):
+            preview = self._look()
+            if not preview.problems:
+                break
+        return preview
+
+    def _look(self) -> Preview:
         prefix, problems = _code.prefix(self.checkpoint)
         graph, wrong = self._read(prefix)
         return Preview(graph, prefix, [*problems, *wrong], checked=[f"graph {self._meta(prefix)}"] if graph else [])
@@ -41,9 +48,8 @@ class MetaGraphSource(ModelSource):
         except ExportKitError as error:
             return None, [Problem("meta", f"{p.where}: {p.what}", p.do) for p in error.problems]
 
-    def build(self, scratch: Path, wanted: Sequence[str]) -> SourceModel:
-        prefix = resolve(self.checkpoint)
-        return SourceModel(metagraph.read(self._meta(prefix)), prefix)
+    def build(self, preview: Preview, scratch: Path, wanted: Sequence[str]) -> SourceModel:
+        return SourceModel(preview.meta_graph, preview.checkpoint)
 
     def _meta(self, prefix: str | None) -> str:
         return str(self.meta) if self.meta else f"{prefix}.meta"

@@ -10,12 +10,13 @@ from typing import Annotated, Any
 import numpy as np
 from annotated_types import Ge
 
-from exportkit.checkpoint import Bundle, tensorproto
+from exportkit.checkpoint import tensorproto
+from exportkit.errors import StepFailed
 from exportkit.plugin import Export, Phase, PostStep, hookimpl, signatures_of
 from exportkit.samples import Batch
 from exportkit.samples.for_version import tried
 from exportkit.serving import native
-from exportkit.version.identity import graph_digest, identity
+from exportkit.version.identity import changed, graph_digest
 from exportkit.version.manifest import FILE, write_manifest
 
 
@@ -34,6 +35,8 @@ class Manifest(PostStep):
     """How many rows of each sample are recorded, with what the version answers to them."""
 
     def run(self, export: Export) -> Mapping[str, Any]:
+        if problems := changed(export.identity, export.plan):
+            raise StepFailed(*problems)
         recorded = self._samples(export)
         signatures = sorted(signatures_of(*export.plan.post.values()))
         content = {**_facts(export), "samples": recorded, "signatures": signatures}
@@ -71,7 +74,7 @@ def _facts(export: Export) -> dict[str, Any]:
     plan, report = export.plan, export.report
     return {
         "name": plan.name,
-        "identity": identity(plan),
+        "identity": export.identity,
         "checkpoint": _checkpoint(export),
         "graph": graph_digest(export.source.meta_graph),
         **_git(_config_directory()),
@@ -84,8 +87,8 @@ def _facts(export: Export) -> dict[str, Any]:
 
 def _checkpoint(export: Export) -> dict[str, Any]:
     """The checkpoint that the config names; where it names none, the one that the source's values were saved to."""
-    named = export.plan.source.preview().checkpoint
-    bundle = Bundle(named or export.source.checkpoint)
+    bundle = export.checkpoint
+    named = next(iter(export.plan.resolved.values())).preview.checkpoint
     step = bundle.entries.get("global_step")
     scalar = step is not None and step.dtype == "int64" and step.shape == ()
     return {"prefix": named, "digest": bundle.digest, "step": int(bundle.read("global_step")) if scalar else None}

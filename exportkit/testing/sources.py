@@ -1,6 +1,6 @@
 """The conformance suite of a model source."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -54,10 +54,10 @@ class SourceSuite(PluginSuite):
 
     @pytest.fixture
     def model(self, plan, tmp_path) -> SourceModel:
-        return plan.source.build(empty(tmp_path / "scratch"), wanted(plan))
+        return built(plan, empty(tmp_path / "scratch"), wanted(plan))
 
     def test_a_preview_is_one(self, plan):
-        preview = plan.source.preview()
+        preview = previewed(plan)
         assert isinstance(preview, Preview)
         assert all(isinstance(line, str) for line in [*preview.checked, *preview.when_built])
 
@@ -80,7 +80,7 @@ class SourceSuite(PluginSuite):
 
     def test_it_writes_into_scratch_only(self, plan, tmp_path):
         before, scratch = tree(tmp_path), empty(tmp_path / "scratch")
-        plan.source.build(scratch, wanted(plan))
+        built(plan, scratch, wanted(plan))
         assert {path: size for path, size in tree(tmp_path).items() if scratch not in path.parents} == before
 
     def test_it_builds_in_graphs_of_its_own(self, plan, tmp_path):
@@ -88,20 +88,20 @@ class SourceSuite(PluginSuite):
 
         with tf.Graph().as_default() as graph:
             graph.finalize()
-            plan.source.build(empty(tmp_path / "scratch"), wanted(plan))
+            built(plan, empty(tmp_path / "scratch"), wanted(plan))
 
     def test_it_builds_without_anything_wanted(self, plan, tmp_path):
-        assert isinstance(plan.source.build(empty(tmp_path / "scratch"), []), SourceModel)
+        assert isinstance(built(plan, empty(tmp_path / "scratch"), []), SourceModel)
 
     def test_it_does_not_mind_unknown_names(self, plan, tmp_path):
         try:
-            model = plan.source.build(empty(tmp_path / "scratch"), ["no/such:0", "no_such_name"])
+            model = built(plan, empty(tmp_path / "scratch"), ["no/such:0", "no_such_name"])
         except ExportKitError:
             return
         assert isinstance(model, SourceModel)
 
     def test_it_builds_twice(self, plan, tmp_path):
-        first, second = (plan.source.build(empty(tmp_path / name), wanted(plan)) for name in ("first", "second"))
+        first, second = (built(plan, empty(tmp_path / name), wanted(plan)) for name in ("first", "second"))
         ours, theirs = Bundle(first.checkpoint).entries, Bundle(second.checkpoint).entries
         assert {name: entry.crc32c for name, entry in ours.items()} == {name: entry.crc32c for name, entry in theirs.items()}
 
@@ -124,6 +124,16 @@ class SourceSuite(PluginSuite):
     def test_two_tags_share_its_variables(self, data, plugins):
         tags = {"serving": {"tags": ["serve"]}, "gpu": {"tags": ["serve", "gpu"]}}
         assert len(export({**data, "meta_graphs": tags}, plugins).meta_graphs) == 2
+
+
+def previewed(plan: exportkit.ExportPlan) -> Preview:
+    """What the source told for a plan."""
+    return next(iter(plan.resolved.values())).preview
+
+
+def built(plan: exportkit.ExportPlan, scratch: Path, wanted: Sequence[str]) -> SourceModel:
+    """What the source yields for a plan."""
+    return plan.source.build(previewed(plan), scratch, wanted)
 
 
 def _assert_near(found: Any, expected: Any) -> None:

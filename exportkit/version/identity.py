@@ -12,8 +12,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from exportkit.checkpoint import Bundle
+from exportkit.checkpoint import resolve
 from exportkit.config import references
+from exportkit.errors import Problem
 from exportkit.plugin import ModelSource
 from exportkit.spec import ExportPlan, File, Lookup
 
@@ -28,17 +29,33 @@ def identity(plan: ExportPlan) -> dict[str, Any]:
         ``sha256``, and what it is taken of: the resolved config without where the export goes; the indexes of the checkpoints;
         the graphs, or the Python files that build them; the files that the config names; the packages.
     """
-    sources = [plan.source, *plan.sources.values()]
-    previews = [source.preview() for source in sources]
+    sources = plan.resolved_sources()
     parts = {
         "config": digest({key: value for key, value in plan.config.items() if key not in ELSEWHERE}),
-        "checkpoints": [Bundle(preview.checkpoint).digest if preview.checkpoint else None for preview in previews],
-        "graphs": [graph_digest(preview.meta_graph) if preview.meta_graph else None for preview in previews],
-        "code": {str(number): digest(_code(source)) for number, source in enumerate(sources)},
-        "files": {where: file_digest(path) for where, path in _named(plan)},
+        "checkpoints": [resolved.digest for resolved in sources],
+        "graphs": [graph_digest(graph) if (graph := resolved.preview.meta_graph) else None for resolved in sources],
+        **_read(plan),
         "packages": packages(),
     }
     return {"sha256": digest(parts), **parts}
+
+
+def changed(before: Mapping[str, Any], plan: ExportPlan) -> list[Problem]:
+    """What is not any more as it was when the identity of `plan` was `before`: files and code that were read in between."""
+    now, do = _read(plan), "export again"
+    files = before["files"].keys() | now["files"].keys()
+    wheres = [where for where in sorted(files) if before["files"].get(where) != now["files"].get(where)]
+    if before["code"] != now["code"]:
+        wheres.append("the code that builds the graph")
+    return [Problem(where, "was changed while it was exported", do) for where in wheres]
+
+
+def _read(plan: ExportPlan) -> dict[str, dict[str, str]]:
+    """The digests of what is read again when it is built."""
+    return {
+        "code": {str(number): digest(_code(resolved.source)) for number, resolved in enumerate(plan.resolved_sources())},
+        "files": {where: file_digest(path) for where, path in _named(plan)},
+    }
 
 
 def digest(data: Any) -> str:
@@ -78,10 +95,13 @@ def _version(name: str) -> str | None:
 
 
 def _named(plan: ExportPlan) -> Iterator[tuple[str, Path]]:
-    """The files whose content goes into the export, by their places in the config; of a source all that it names."""
-    configured = {"source": plan.source, **{f"meta_graphs.{key}.source": source for key, source in plan.sources.items()}}
-    for place, value in configured.items():
-        yield from ((where, Path(leaf)) for where, leaf in _leaves(value, place) if _is_file(leaf))
+    """The files whose content goes into the export, by their places in the config; of a source all that it names.
+
+    The checkpoint's own are known by its digest, and may be gone by now.
+    """
+    for resolved in plan.resolved_sources():
+        leaves = [(where, leaf) for where, leaf in _leaves(resolved.source, resolved.where) if _is_file(leaf)]
+        yield from ((where, Path(leaf)) for where, leaf in leaves if resolve(leaf) != resolved.preview.checkpoint)
     for name, binding in plan.bindings.items():
         if isinstance(binding, Lookup):
             yield f"bindings.{name}.vocabulary", binding.vocabulary

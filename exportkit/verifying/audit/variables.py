@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from exportkit.checkpoint import Bundle, prove, resolve
+from exportkit.checkpoint import Bundle, open_checkpoint, prove
 from exportkit.config.reader import Reader
 from exportkit.errors import Problem, WeightsError
 from exportkit.metagraph import Graph
@@ -50,7 +50,7 @@ def _opened(directory: Path) -> Bundle:
 
 def compare(directory: Path, saved_model: Any, against: str, manifest: Mapping[str, Any] | None) -> Iterator[Finding]:
     """The version's tensors against those of a checkpoint, by their checksums, under the rules for names of its config."""
-    written, checkpoint = _opened(directory), Bundle(resolve(against))
+    written, checkpoint = _opened(directory), open_checkpoint(against)
     find = _by_object if written.aliases else _by_name
     keys, problems = find(written, checkpoint, saved_model, manifest)
     problems += _differences(written, {name: (checkpoint, key) for name, key in keys.items()})

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -84,31 +85,32 @@ def _importable(meta_graph: MetaGraphDef, feeds: Mapping[str, str], seeded: bool
     return copy.graph_def
 
 
-def job(part: Part, prepared: Prepared, exported: str, config: ConfigProto) -> Job:
+def job(part: Part, prepared: Prepared, exported: str, scratch: Path, config: ConfigProto) -> Job:
     """The job that is one meta graph's reference.
 
     Args:
         exported: prefix of the export's own variables, from which those come that are initialised.
+        scratch: where links to the checkpoints' files are made, which training may have deleted by now.
     """
     graph = part.model.graph
     cuts = [*part.wiring.inputs.values(), *part.wiring.constants]
     return Job(
         meta_graph=graph.meta,
         feeds={tensor: graph.dtype(tensor) for tensor in dict.fromkeys(cuts)},
-        restores=[_restore(v, prepared, exported) for v in part.pruned.variables.values()],
+        restores=[_restore(v, prepared, exported, scratch) for v in part.pruned.variables.values()],
         init_ops=[op for ops in part.pruned.tables.values() for op in ops],
         config=config,
     )
 
 
-def _restore(variable: Variable, prepared: Prepared, exported: str) -> dict[str, Any]:
+def _restore(variable: Variable, prepared: Prepared, exported: str, scratch: Path) -> dict[str, Any]:
     name = variable.full_name
     bundle, key = prepared.sources.get(name, (None, name))
     return {
         "operation": variable.op_name,
         "dtype": variable.dtype,
         "resource": variable.resource,
-        "prefix": bundle.prefix if bundle else exported,
+        "prefix": bundle.linked(scratch) if bundle else exported,
         "key": key,
         "part": _slice(variable),
     }

@@ -81,7 +81,7 @@ class TrainingGraph:
     def __init__(self, export: Export, key: str, timeout: float):
         self._export, self._part, self._timeout = export, export.prepared.parts[key], timeout
         variables = str(export.directory / "variables" / "variables")
-        self._job = reference.job(self._part, export.prepared, variables, native.unoptimized())
+        self._job = reference.job(self._part, export.prepared, variables, export.scratch, native.unoptimized())
         self._constants = {tensor: self._constant(tensor, value) for tensor, value in self._part.wiring.constants.items()}
         self.note = f"whole graph of {len(self.graph.nodes):,} nodes"
 

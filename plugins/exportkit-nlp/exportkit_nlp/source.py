@@ -84,13 +84,13 @@ class TextSource(ModelSource):
         if held.meta_graph is not None:
             problems += _unknown_tensors(self._fed(), Graph(held.meta_graph))
         checked = [] if problems else [f"vocabulary {self.vocabulary}: {size} words", *held.checked]
-        return Preview(None, held.checkpoint, problems, checked, [*held.when_built, "the tokenizer before it"])
+        return Preview(None, held.checkpoint, problems, checked, [*held.when_built, "the tokenizer before it"], found=held)
 
-    def build(self, scratch: Path, wanted: Sequence[str]) -> SourceModel:
+    def build(self, preview: Preview, scratch: Path, wanted: Sequence[str]) -> SourceModel:
         if self._model is None:
             raise ConfigError(*(problem.under("source") for problem in self._problems))
         with inner.told_within("model"):
-            model = self._model.build(scratch, self._wanted(wanted))
+            model = self._model.build(preview.found, scratch, self._wanted(wanted))
         graph, fed = Graph(model.meta_graph), self._fed(model.tensors)
         if problems := _unknown_tensors(fed, graph):
             raise BindingError(*(problem.under("source") for problem in problems))

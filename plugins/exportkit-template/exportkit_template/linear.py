@@ -21,7 +21,7 @@ class Linear(ModelSource):
             return Preview(problems=[Problem("file", f"there is no file {self.file}", "write the path of an .npz file")])
         return Preview(checked=[f"weights in {self.file}"], when_built=["their shapes"])
 
-    def build(self, scratch, wanted):
+    def build(self, preview, scratch, wanted):
         import numpy as np
         import tensorflow as tf
 

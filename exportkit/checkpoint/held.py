@@ -1,0 +1,99 @@
+"""Files held open: they can be read as they were, whatever is saved or deleted under their names afterwards."""
+
+import errno
+import os
+import stat
+import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+WRITTEN, REPLACED, DELETED = "was written to", "was saved anew", "was deleted"
+_MOST = 256  # descriptors that a process may have open before files are no longer held; the usual limit is 1,024
+
+
+class HeldFile:
+    """A file that is opened once: neither a rename over its name nor its removal changes what is read.
+
+    Where the process has many files open already, it is opened again to be read, and has to be the same one.
+
+    Attributes:
+        path: the name that it was opened by.
+        size: its bytes when it was opened.
+    """
+
+    def __init__(self, path: str):
+        """Open the file.
+
+        Raises:
+            OSError: it cannot be opened, or is not a plain file.
+        """
+        self.path = path
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        self._was = os.fstat(descriptor)
+        self.size = self._was.st_size
+        self._descriptor = descriptor if descriptor < _MOST else None
+        if self._descriptor is None:
+            os.close(descriptor)
+        else:
+            weakref.finalize(self, os.close, descriptor).atexit = False
+        if stat.S_ISDIR(self._was.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        if not stat.S_ISREG(self._was.st_mode):
+            raise OSError(errno.EINVAL, "it is not a plain file", path)
+
+    @contextmanager
+    def open(self) -> Iterator[int]:
+        """Yield a descriptor to read from with `os.pread`.
+
+        Raises:
+            OSError: it is not held, and its name does not lead to it any more.
+        """
+        if self._descriptor is not None:
+            yield self._descriptor
+            return
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            if not os.path.samestat(os.fstat(descriptor), self._was):
+                raise OSError(errno.ESTALE, "another file has its name by now", self.path)
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    @property
+    def place(self) -> str:
+        """A path that leads to the file from any process while this one holds it; where there is none, its name."""
+        held = f"/proc/{os.getpid()}/fd/{self._descriptor}"
+        return held if self._descriptor is not None and os.path.exists(held) else os.path.abspath(self.path)
+
+    def is_written_to(self) -> bool:
+        """Whether the file itself, whatever its name is now, was written to since it was opened."""
+        try:
+            with self.open() as descriptor:
+                now = os.fstat(descriptor)
+        except OSError:
+            return False
+        return (now.st_size, now.st_mtime_ns) != (self._was.st_size, self._was.st_mtime_ns)
+
+    def is_replaced(self) -> bool:
+        """Whether its name leads to another file by now."""
+        try:
+            return not os.path.samestat(os.stat(self.path), self._was)
+        except OSError:
+            return False
+
+
+def link(files: Mapping[str, HeldFile], directory: Path) -> None:
+    """Make symbolic links to the files in a new `directory`, each under its own last name."""
+    directory.mkdir()
+    for path, file in files.items():
+        (directory / os.path.basename(path)).symlink_to(file.place)
+
+
+def fate(files: Mapping[str, HeldFile]) -> str | None:
+    """What happened to files since they were opened, as the end of a sentence about them; None where nothing did."""
+    if any(file.is_written_to() for file in files.values()):
+        return WRITTEN
+    if any(file.is_replaced() for file in files.values()):
+        return REPLACED
+    return DELETED if any(not os.path.exists(path) for path in files) else None
