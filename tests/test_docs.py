@@ -93,9 +93,8 @@ def test_guide(tmp_path, layer):
 
 
 @pytest.mark.slow
+@pytest.mark.needs("ray", "submitit")
 def test_the_page_of_engines(tmp_path):
-    for engine in ("ray", "submitit"):
-        pytest.importorskip(f"hydra_plugins.hydra_{engine}_launcher", reason=f"pip install 'exportkit[{engine}]'")
     follow(ENGINES, tmp_path, Path(sys.executable).parent)
 
 

@@ -158,8 +158,8 @@ def test_sweep_json_says_it_all_but_the_reports(tmp_path):
 # ---- models.config ----
 
 
+@pytest.mark.needs("tensorflow_serving")
 def test_a_server_is_told_of_every_model_that_has_a_version(tmp_path):
-    pytest.importorskip("tensorflow_serving")
     from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
     for name in ("b", 'quo"ted é'):
