@@ -332,6 +332,50 @@ def test_where_the_kernel_cannot_copy_a_buffer_does(small, tmp_path, monkeypatch
     same_all(load(tmp_path / "copy"), load(small))
 
 
+def test_a_kernel_that_copies_a_part_is_called_for_the_rest(small, tmp_path, monkeypatch):
+    """One call copies 2 GiB at most; here 40 bytes."""
+    calls, kernel = [], os.copy_file_range
+
+    def in_parts(source, target, size, offset, at):
+        calls.append((size, offset, at))
+        return kernel(source, target, min(size, 40), offset, at)
+
+    monkeypatch.setattr(os, "copy_file_range", in_parts)
+    bundle = Bundle(small)
+    with BundleWriter(tmp_path / "new") as writer:
+        writer.add("first", np.zeros(3, np.int8))
+        writer.copy("kernel", bundle, "dense/kernel")
+        writer.copy("words", bundle, "words")
+    assert calls == [(48 + 9, 16, 3), (17, 16 + 40, 3 + 40)]
+    same_all(
+        load(tmp_path / "new"),
+        {"first": np.zeros(3, np.int8), "kernel": load(small)["dense/kernel"], "words": bundle.read("words")},
+    )
+
+
+@pytest.mark.parametrize("copied", [0, 1, 1 << 20, (2 << 20) + 5])
+def test_a_buffer_copies_what_the_kernel_left(tmp_path, monkeypatch, copied):
+    """More than one chunk of it, and from where the kernel stopped."""
+    kernel, called = os.copy_file_range, []
+
+    def stops(source, target, size, offset, at):
+        called.append(size)
+        if len(called) > 1 or not copied:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        return kernel(source, target, copied, offset, at)
+
+    values = np.random.default_rng(3).integers(0, 256, (3 << 20) + 7, np.uint8)
+    prefix = save(tmp_path / "model", {"before": np.zeros(5, np.uint8), "large": values})
+    monkeypatch.setattr(os, "copy_file_range", stops)
+    bundle = Bundle(prefix)
+    with BundleWriter(tmp_path / "new") as writer:
+        writer.add("first", np.zeros(3, np.uint8))
+        writer.copy("large", bundle, "large")
+    assert called == [len(values), len(values) - copied][: 1 + bool(copied)]
+    assert files(tmp_path / "new")[".data-00000-of-00001"] == bytes(3) + values.tobytes()
+    prove(tmp_path / "new", {"large": (bundle, "large")})
+
+
 def test_a_full_disk_leaves_nothing(small, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -514,6 +558,13 @@ CHANGES = {
 def test_an_index_that_contradicts_itself(small, change, text):
     rewrite(small, change)
     assert refused(small) == f"{small}.index: is damaged: {text}{DAMAGED}"
+
+
+def test_an_index_whose_keys_are_not_in_order(small):
+    path = Path(small + ".index")
+    header, *items = sstable.Table(path.read_bytes()).items()
+    path.write_bytes(sstable.table([header, items[1], items[0], items[2]]))
+    assert refused(small) == f"{path}: is damaged: its keys are not in order{DAMAGED}"
 
 
 def test_strings_whose_lengths_are_wrong(small):

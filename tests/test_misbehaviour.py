@@ -188,14 +188,24 @@ PLANNING = {
         ),
         "source.checkpoint: is too old; train again",
     ),
+    "refuses as a step when it is made": (
+        STEP.format(phase="VERIFY", body=indented("...")).replace(
+            "def run",
+            "def __post_init__(self):\n"
+            "        raise ConfigError(Problem('atol', 'is -1', 'write 0 or more'), Problem('', 'is idle', 'drop it'))\n\n"
+            "    def run",
+        ),
+        "post.bad.atol: is -1; write 0 or more\npost.bad: is idle; drop it",
+    ),
 }
 
 
 @pytest.mark.parametrize("way", PLANNING)
 def test_a_plugin_that_breaks_a_plan_is_named(way, export, tmp_path):
     code, text = PLANNING[way]
-    source = {"source": {"kind": "bad"}} if "class Bad" in code else {}
-    assert str(export(code, **source)) == text
+    chosen = {"source": {"kind": "bad"}} if "(ModelSource)" in code else {}
+    chosen |= {"post": {"bad": {"kind": "bad"}}} if "(PostStep)" in code else {}
+    assert str(export(code, **chosen)) == text
     assert versions(tmp_path) == []
 
 

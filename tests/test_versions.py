@@ -289,6 +289,66 @@ def test_of_parallel_claims_to_one_version_one_wins(base):
     assert names(base) == ["4"]
 
 
+def open_files():
+    """What this process has open, by descriptor."""
+    return {name: os.readlink(path) for name in os.listdir("/proc/self/fd") if os.path.lexists(path := f"/proc/self/fd/{name}")}
+
+
+def refused_claim(base):
+    assert "7 is being written by another process" in refusal(ConfigError, Claim, base, 7)
+
+
+def stepped_over(base):
+    write(Claim(base, "auto")).commit()
+
+
+def swept(base):
+    (staging(base, 5) / "version").mkdir(parents=True)
+    (staging(base, 5) / "lock").touch()
+    assert sweep(base) == [staging(base, 5)]
+
+
+def made_by_a_stranger(base, monkeypatch):
+    """The version appears between the look at the numbers and the lock."""
+    flock = versions.fcntl.flock
+
+    def late(*arguments):
+        flock(*arguments)
+        (base / "9").mkdir(exist_ok=True)
+
+    monkeypatch.setattr(versions.fcntl, "flock", late)
+    assert "9 exists" in refusal(ConfigError, Claim, base, 9)
+    monkeypatch.undo()
+    assert not staging(base, 9).exists()
+    shutil.rmtree(base / "9")
+
+
+def swept_while_it_locked(base, monkeypatch):
+    """The lock that was opened is not the one that stands there any more."""
+    flock, seen = versions.fcntl.flock, []
+
+    def late(*arguments):
+        if not seen:
+            seen.append((staging(base, 9) / "lock").unlink())
+        flock(*arguments)
+
+    monkeypatch.setattr(versions.fcntl, "flock", late)
+    Claim(base, 9).abandon()
+    assert seen
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs Linux")
+@pytest.mark.parametrize("contend", [refused_claim, stepped_over, swept, made_by_a_stranger, swept_while_it_locked])
+def test_contended_claims_leave_nothing_open(contend, base, monkeypatch):
+    live = [Claim(base, 1), Claim(base, 7)]
+    before = open_files()
+    contend(base, monkeypatch) if contend.__code__.co_argcount == 2 else contend(base)
+    assert open_files() == before
+    for claim in live:
+        claim.abandon()
+    assert len(open_files()) == len(before) - 2 * len(live)
+
+
 # What the machine refuses
 
 
