@@ -1,8 +1,8 @@
 """How much the tests of exportkit and of its plugins check, and what they need.
 
 A quick run makes every check on fewer cases; ``EXPORTKIT_THOROUGH=1`` has all of them. What scales is said with the test:
-``@pytest.mark.quick(5)`` for the cases of a parametrized test, the fixture `breadth` for a count in its body, and Hypothesis'
-profile for drawn examples.
+``@pytest.mark.quick(5)`` for the cases of a parametrized test or a class, the fixture `breadth` for a count in a test's body,
+and Hypothesis' profile for drawn examples.
 """
 
 import importlib.util
@@ -38,12 +38,13 @@ def breadth():
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config, items):
-    """Of a parametrized test marked ``quick(n)`` leave n of the chosen cases, spread over all."""
-    cases = defaultdict(list)
-    for item in items:
-        if not THOROUGH and (mark := item.get_closest_marker("quick")):
-            cases[item.parent.nodeid, item.originalname, *mark.args].append(item)
-    dropped = {item for (*_, n), found in cases.items() for item in _all_but(n, found)}
+    """Of what is marked ``quick(n)``, a parametrized test or a class, leave n of the chosen cases, spread over all."""
+    marked = defaultdict(list)
+    for item in items if not THOROUGH else ():
+        for node, mark in item.iter_markers_with_node("quick"):
+            scope = (node.parent.nodeid, node.originalname) if node is item else node.nodeid
+            marked[scope, *mark.args].append(item)
+    dropped = {item for (_, n), found in marked.items() for item in _all_but(n, found)}
     config.hook.pytest_deselected(items=[item for item in items if item in dropped])
     items[:] = [item for item in items if item not in dropped]
 

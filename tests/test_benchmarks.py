@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.quick(1)
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 

@@ -48,21 +48,23 @@ def bad(found):
     return [(str(case.point), case) for case in found]
 
 
-def test_a_killed_export_leaves_nothing_half_visible_and_blocks_nothing(lab, points):
-    found = cases(lab, points, "killed", 1)
+def test_a_killed_export_leaves_nothing_half_visible_and_blocks_nothing(lab, points, breadth):
+    stride = breadth(5, 1)
+    found = cases(lab, points, "killed", stride)
     assert all(case.outcome.code == KILLED for case in found)
     assert [case.half for case in found if case.half] == []
     assert bad(case for case in found if not case.completes) == []
     renamed = next(i for i, point in enumerate(points) if point.call == "renameat2")
-    assert [case.versions for case in found[::-1]] == [[]] * (renamed + 1) + [["1"]] * (len(points) - renamed - 1)
+    every = [[]] * (renamed + 1) + [["1"]] * (len(points) - renamed - 1)
+    assert [case.versions for case in found] == every[::-stride]
 
 
 @pytest.mark.parametrize(("kind", "stride"), [("disk full, once", 3), ("disk full, from there on", 4)])
-def test_a_full_disk_is_one_line_and_leaves_nothing(kind, stride, lab, points):
-    found = cases(lab, points, kind, stride)
+def test_a_full_disk_is_one_line_and_leaves_nothing(kind, stride, lab, points, breadth):
+    found = cases(lab, points, kind, stride * breadth(3, 1))
     assert bad(case for case in found if case.half or not case.completes or case.left) == []
     failed = [case for case in found if case.outcome.code]
-    assert len(failed) > 5
+    assert len(failed) > breadth(1, 5)
     assert bad(case for case in failed if not (case.is_one_line and case.outcome.code == 1 and not case.versions)) == []
     assert bad(case for case in failed if not case.outcome.text.endswith("no space left on device; free some space")) == []
 
@@ -78,8 +80,8 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(kind, stride, lab, points):
         ("number usurped by another", 5),
     ],
 )
-def test_who_meddles_breaks_an_export_at_most(kind, stride, lab, points):
-    found = cases(lab, points, kind, stride)
+def test_who_meddles_breaks_an_export_at_most(kind, stride, lab, points, breadth):
+    found = cases(lab, points, kind, stride * breadth(4, 1))
     assert bad(case for case in found if case.half or not case.completes) == []
     assert bad(case for case in found if case.outcome.code and not case.is_one_line) == []
 
@@ -93,6 +95,7 @@ def test_a_staging_directory_that_tensorflow_would_make_anew(call, lab, points):
     assert (case.half, case.versions, case.left) == ([], [], [])
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize("options", ["size=8k", "size=20k", "size=32k", "size=40k", "nr_inodes=4", "nr_inodes=10"])
 def test_a_small_disk(options, lab):
     case = lab.small_disk(options)

@@ -301,6 +301,7 @@ LOADS = r"meta_graphs\.serving: does not load: {}"
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
+@pytest.mark.quick(8)
 def test_a_broken_export_is_stopped(broken, breaker, text):
     assert_matches(broken(breaker), text)
 
