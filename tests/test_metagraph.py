@@ -1004,12 +1004,12 @@ def test_fifty_thousand_nodes_take_seconds_at_most(graph):
             f"tower_{i % 7}/layer_{i}/identity",
             [f"tower_{(i - 1) % 7}/layer_{i - 1}/identity" if i else "y"],
         )
-    started = time.perf_counter()
+    started = time.process_time()
     index = Graph(MetaGraphDef.FromString(meta.SerializeToString()))
     last = "tower_5/layer_49999/identity"
     pruned = serving_subgraph(index, [last], ["x"])
     assert isinstance(index.find("tower_5/layer_4999/identty"), Problem)
-    elapsed = time.perf_counter() - started
+    elapsed = time.process_time() - started
     assert list(pruned.variables) == ["v"] and pruned.nodes_before - pruned.nodes_after == 1
     assert elapsed < 6, f"{elapsed:.1f} s"
 

@@ -359,15 +359,19 @@ def test_a_step_that_leaves_a_thread(export):
 def test_a_thread_that_writes_later_is_suspected(export, tmp_path):
     body = """
         if self.timeout is not None:
-            return time.sleep(0.3)
+            second.set()
+            while not (version / "late").exists():
+                time.sleep(0.01)
+            return
         def later():
-            time.sleep(0.1)
+            second.wait()
             (version / "late").touch()
             time.sleep(1)
         threading.Thread(target=later, name="later", daemon=True).start()
     """
-    post = {"first": {"kind": "bad"}, "second": {"kind": "bad", "timeout": 9}}
-    assert str(export(STEP.format(phase="VERIFY", body=body), post=post)) == (
+    post = {"first": {"kind": "bad"}, "second": {"kind": "bad", "timeout": 60}}
+    code = "second = threading.Event()\n" + STEP.format(phase="VERIFY", body=body)
+    assert str(export(code, post=post)) == (
         f"post.second ({ACME}): added late; a step of phase VERIFY {NO_TOUCH} "
         "(or did it post.first, whose thread 'later' still runs?)"
     )
