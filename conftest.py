@@ -8,6 +8,7 @@ and Hypothesis' profile for drawn examples.
 import importlib.util
 import os
 import re
+import shutil
 import signal
 from collections import Counter, defaultdict
 
@@ -55,7 +56,8 @@ def _all_but(n, found):
 
 
 def pytest_runtest_setup(item):
-    missing = [m for mark in item.iter_markers("needs") for m in mark.args if importlib.util.find_spec(m) is None]
+    needed = (name for mark in item.iter_markers("needs") for name in mark.args)
+    missing = [name for name in needed if not (importlib.util.find_spec(name) or shutil.which(name))]
     if missing:
         pytest.skip(f"needs {', '.join(missing)}")
 

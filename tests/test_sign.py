@@ -13,7 +13,7 @@ from exportkit import manifest, signing
 from exportkit.errors import ConfigError, EnvironmentFailed, StepFailed
 from exportkit.evidence import verify_version
 
-pytestmark = pytest.mark.needs("model_signing")
+pytestmark = pytest.mark.needs("model_signing", "openssl")
 SIGNATURE = "assets.extra/model.sig"
 RESTORE = "take the version from where it was published"
 
