@@ -365,7 +365,7 @@ def test_a_buffer_copies_what_the_kernel_left(tmp_path, monkeypatch, copied):
         return kernel(source, target, copied, offset, at)
 
     values = np.random.default_rng(3).integers(0, 256, (3 << 20) + 7, np.uint8)
-    prefix = save(tmp_path / "model", {"before": np.zeros(5, np.uint8), "large": values})
+    prefix = save(tmp_path / "model", {"before": np.zeros(5, np.uint8), "large": values, "later": np.ones(9, np.uint8)})
     monkeypatch.setattr(os, "copy_file_range", stops)
     bundle = Bundle(prefix)
     with BundleWriter(tmp_path / "new") as writer:
