@@ -66,6 +66,6 @@ def pytest_terminal_summary(terminalreporter):
     """One line for all that was skipped."""
     reasons = Counter(re.sub("^Skipped: ", "", report.longrepr[2]) for report in terminalreporter.getreports("skipped"))
     if reasons:
-        more = "" if THOROUGH else " (make test THOROUGH=1 installs everything)"
-        told = "; ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-        terminalreporter.write_line(f"skipped: {told}{more}")
+        more = "" if THOROUGH else "; make test THOROUGH=1 installs everything"
+        counted = "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common())
+        terminalreporter.write_line(f"skipped: {counted}{more}")
