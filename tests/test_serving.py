@@ -47,3 +47,16 @@ def test_an_input_that_changes_no_output_is_warned_of_and_no_other(inputs, outpu
     planned = plan(toys.config(prefix, tmp_path, bindings=bindings, signatures={"serving_default": signature}))
     warned = [warning for warning in planned.warnings if "changes none" in warning]
     assert warned == [f"signatures.serving_default: input '{name}' changes none of the outputs" for name in idle]
+
+
+def scaled(name):
+    return lambda: tf.multiply(v1.placeholder(tf.float32, [None], "x"), variable(name, np.float32(2)), name="y")
+
+
+def test_each_meta_graphs_variables_are_those_of_its_own_checkpoint(tmp_path):
+    """Neither checkpoint has the other's variable."""
+    first, second = (toys.save(scaled(name), tmp_path / name).prefix for name in ("first", "second"))
+    graphs = {"serving": {"tags": ["serve"]}, "other": {"tags": ["serve", "gpu"], "source": {"checkpoint": second}}}
+    planned = plan(toys.config(first, tmp_path, bindings={"x": "x:0", "probs": "y:0"}, meta_graphs=graphs))
+    lines = [check.what for check in planned.checks if check.stage == "weights"]
+    assert lines == [f"checkpoint {first}", "every variable has one value in the checkpoint, or an initialize rule"]
