@@ -1,8 +1,8 @@
 """How much the tests of exportkit and of its plugins check, and what they need.
 
-A quick run makes every check on fewer cases; ``EXPORTKIT_THOROUGH=1`` has all of them. What scales is said with the test:
-``@pytest.mark.quick(5)`` for the cases of a parametrized test or a class, the fixture `breadth` for a count in a test's body,
-and Hypothesis' profile for drawn examples.
+A quick run has fewer cases of each test, and a part of the slow ones; ``EXPORTKIT_THOROUGH=1`` has all of them. What scales
+is said with the test: ``@pytest.mark.quick(5)`` for the cases of a parametrized test or the tests of a class or module (where
+files are named, all of them run); the fixture `breadth` for a count in a test's body; Hypothesis' profile for drawn examples.
 """
 
 import importlib.util
@@ -39,9 +39,10 @@ def breadth():
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config, items):
-    """Of what is marked ``quick(n)``, a parametrized test or a class, leave n of the chosen cases, spread over all."""
+    """Of what is marked ``quick(n)`` leave n cases, spread over all; all where files are named, for whoever edits their module."""
     marked = defaultdict(list)
-    for item in items if not THOROUGH else ():
+    whole = config.args_source is config.ArgsSource.TESTPATHS
+    for item in items if whole and not THOROUGH else ():
         for node, mark in item.iter_markers_with_node("quick"):
             scope = (node.parent.nodeid, node.originalname) if node is item else node.nodeid
             marked[scope, *mark.args].append(item)

@@ -53,7 +53,7 @@ class TestEncoder(Softmax):
         return {**config, **super().keys(directory)}
 
 
-@pytest.mark.quick(15)
+@pytest.mark.quick(10)
 class TestVerify(StepSuite):
     step = Verify
 

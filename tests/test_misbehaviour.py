@@ -241,6 +241,7 @@ BUILDING = {
 }
 
 
+@pytest.mark.quick(5)
 @pytest.mark.parametrize("way", BUILDING)
 def test_a_source_that_does_not_build_a_model_is_named(way, export, toy, tmp_path, monkeypatch):
     scratch = tmp_path / "scratch"
@@ -312,6 +313,7 @@ STEPPING = {
 }
 
 
+@pytest.mark.quick(6)
 @pytest.mark.parametrize("way", STEPPING)
 def test_a_step_that_misbehaves_leaves_no_version(way, export, tmp_path):
     phase, body, text = STEPPING[way]

@@ -26,7 +26,7 @@ from exportkit.protos import MetaGraphDef
 from exportkit.registry import load_plugins
 from exportkit.steps.verify import Verify
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.quick(16)]
 v1 = tf.compat.v1
 KEPT = []
 
@@ -301,7 +301,6 @@ LOADS = r"meta_graphs\.serving: does not load: {}"
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
-@pytest.mark.quick(8)
 def test_a_broken_export_is_stopped(broken, breaker, text):
     assert_matches(broken(breaker), text)
 

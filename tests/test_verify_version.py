@@ -20,6 +20,7 @@ from exportkit.metagraph import read_saved_model
 from exportkit.prediction_log import Logged
 
 v1 = tf.compat.v1
+pytestmark = pytest.mark.quick(24)
 STEPS = {"warmup": {"kind": "warmup", "batch_sizes": [1, 4]}, "manifest": {"kind": "manifest"}}
 RESTORE = "take the version from where it was published, or export it again"
 
