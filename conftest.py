@@ -39,7 +39,7 @@ def breadth():
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config, items):
-    """Of what is marked ``quick(n)`` leave n cases, spread over all; all where files are named, for whoever edits their module."""
+    """Of what is marked ``quick(n)`` leave n cases, spread over all, unless files are named."""
     marked = defaultdict(list)
     whole = config.args_source is config.ArgsSource.TESTPATHS
     for item in items if whole and not THOROUGH else ():
