@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from exportkit.cli.sweep import preflight
 from exportkit.cli.sweep.preflight import Outlook
 from exportkit.errors import ConfigError, Problem
-from exportkit.published import mark_published
+from exportkit.version.published import mark_published
 
 MANIFEST = {"manifest": {"kind": "manifest"}}
 ANNOUNCE = """

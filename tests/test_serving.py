@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 import toys
 
-from exportkit.plan import plan
+from exportkit.planning.plan import plan
 from exportkit.testing.graphs import variable
 
 v1 = tf.compat.v1
