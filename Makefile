@@ -1,6 +1,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+BREADTH = $(if $(filter-out 0,$(THOROUGH)),thorough,quick)
 PLUGINS = $(sort $(wildcard plugins/exportkit-*))
 
 .PHONY: demo test clean
@@ -10,16 +11,20 @@ demo: $(VENV)/demo
 	$(BIN)/exportkit model=mnist_mlp
 	$(BIN)/python -m exportkit.examples.score_digits exports/mnist_mlp --at-least 0.95
 
-test: $(VENV)/test
+test: $(VENV)/$(BREADTH)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pytest
+	EXPORTKIT_THOROUGH=$(THOROUGH) $(BIN)/pytest
 
 $(VENV)/demo: pyproject.toml | $(BIN)/python
 	$(BIN)/pip install --quiet --editable '.[examples]'
 	touch $@
 
-$(VENV)/test: pyproject.toml $(PLUGINS:%=%/pyproject.toml) | $(BIN)/python
+$(VENV)/quick: pyproject.toml $(PLUGINS:%=%/pyproject.toml) | $(BIN)/python
+	$(BIN)/pip install --quiet --editable '.[quick]' $(PLUGINS:%=--editable %)
+	touch $@
+
+$(VENV)/thorough: pyproject.toml $(PLUGINS:%=%/pyproject.toml) | $(BIN)/python
 	$(BIN)/pip install --quiet --editable '.[test]' $(PLUGINS:%=--editable '%[test]')
 	touch $@
 

@@ -32,6 +32,7 @@ def _config(checkpoint, base, **fields):
     return versions_made.config(checkpoint, base, post={"benchmark": {"kind": "benchmark", **fields}})
 
 
+@pytest.mark.needs("matplotlib")
 def test_every_signature_is_measured_at_every_batch_size(tmp_path, checkpoint):
     picture = tmp_path / "pictures" / "latency.png"
     report = export(_config(checkpoint, tmp_path, batch_sizes=[1, 8], runs=5, plot=str(picture)))
@@ -77,6 +78,7 @@ def test_the_table():
     ]
 
 
+@pytest.mark.needs("matplotlib")
 def test_the_picture_says_what_was_measured(tmp_path):
     benchmark.draw(tmp_path / "p", "toy version 1", DETAILS)
     text = (tmp_path / "p.svg").read_text()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.quick(1)
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
@@ -44,8 +45,8 @@ def test_weights_are_exported_three_ways(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.needs("ray")
 def test_a_cluster_that_loses_a_machine_exports_everything_once(tmp_path):
-    pytest.importorskip("hydra_plugins.hydra_ray_launcher", reason="pip install 'exportkit[ray]'")
     printed = run("ray_cluster.py", tmp_path, "--models", "3")
     assert {way: [cells[1], cells[3]] for way, cells in rows(printed).items()} == {
         "undisturbed": ["3 exported", "3 with 1"],

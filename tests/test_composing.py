@@ -190,16 +190,16 @@ def all_of(loader, master, jobs, look=lambda number, config: None, n_jobs=1):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("root", ROOTS)
-def test_hard_jobs_are_as_hydra_composes_them(sweep, root):
+def test_hard_jobs_are_as_hydra_composes_them(sweep, root, breadth):
     loader, master = sweep("hydra.sweep.dir=there", "+hydra.job.env_set.Y=1")
     templates = CachingLoader(loader.get_search_path())
-    failed = 0
-    for text in HARD:
+    failed, chosen = 0, HARD[:: breadth(10, 1)]
+    for text in chosen:
         overrides = [*root.split(), *parts(text)]
         expected = outcome(loader.load_sweep_config, master, overrides)
         assert outcome(templates.load_sweep_config, master, overrides) == expected, text
         failed += isinstance(expected[1], str)
-    assert len(HARD) > 200 and 60 < failed < 130
+    assert len(HARD) > 200 and 0.25 < failed / len(chosen) < 0.65
 
 
 def parts(text):
@@ -218,7 +218,7 @@ FRAGMENTS = [text for text in HARD if "model=" not in text and "\\" not in text]
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=settings().max_examples // 3, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_drawn_jobs_are_as_hydra_composes_them(sweep, data):
     """One loader for all that is drawn, so that templates of every history are met."""

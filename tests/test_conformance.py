@@ -1,5 +1,7 @@
 """exportkit's own sources and steps pass the suites that its plugins' authors subclass."""
 
+import pytest
+
 from exportkit.sources.encoder import EncoderSource
 from exportkit.sources.graph_builder import GraphBuilder
 from exportkit.sources.meta_graph import MetaGraphSource
@@ -51,6 +53,7 @@ class TestEncoder(Softmax):
         return {**config, **super().keys(directory)}
 
 
+@pytest.mark.quick(10)
 class TestVerify(StepSuite):
     step = Verify
 

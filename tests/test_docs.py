@@ -21,8 +21,10 @@ FILE = re.compile(r"^# (\S+\.(?:yaml|py))$", re.MULTILINE)
 SETUP = ("python3 -m venv", ".venv/bin/pip install")
 
 
-def blocks(page=ROOT / "README.md"):
-    return BLOCK.findall(page.read_text())
+def blocks(page=ROOT / "README.md", sections=None):
+    """The blocks of a page, or of its first sections."""
+    parts = re.split("^## ", page.read_text(), flags=re.MULTILINE)
+    return BLOCK.findall("".join(parts if sections is None else parts[: sections + 1]))
 
 
 def commands(block):
@@ -41,10 +43,10 @@ def meets(promised, printed):
     return re.search(pattern.replace("(?:.*\n)*?[^\\n]*\\n", "(?:.*\n)*?"), printed) is not None
 
 
-def follow(page, directory, bin, **variables):
-    """Do in `directory` what `page` says, with the programs in `bin`."""
+def follow(page, directory, bin, sections=None, **variables):
+    """Do in `directory` what `page`, or its first sections, say, with the programs in `bin`."""
     environment = {**os.environ, "PATH": f"{bin}:{os.environ['PATH']}", "COLUMNS": "160", **variables}
-    for kind, text in blocks(page):
+    for kind, text in blocks(page, sections):
         if kind in ("yaml", "python") and (name := FILE.search(text)):
             path = directory / name[1]
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,22 +82,21 @@ def layer(tmp_path):
 
 
 @pytest.mark.slow
-def test_readme(tmp_path):
-    follow(ROOT / "README.md", tmp_path, Path(sys.executable).parent)
+def test_readme(tmp_path, breadth):
+    follow(ROOT / "README.md", tmp_path, Path(sys.executable).parent, breadth(2, None))
 
 
 @pytest.mark.slow
-def test_guide(tmp_path, layer):
+def test_guide(tmp_path, layer, breadth):
     offline = {"PIP_NO_INDEX": "1", "PIP_NO_DEPS": "1", "PIP_NO_BUILD_ISOLATION": "false", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     place = tmp_path / "empty"
     place.mkdir()
-    follow(GUIDE, place, layer, EXPORTKIT=str(ROOT), **offline)
+    follow(GUIDE, place, layer, breadth(1, None), EXPORTKIT=str(ROOT), **offline)
 
 
 @pytest.mark.slow
+@pytest.mark.needs("ray", "submitit")
 def test_the_page_of_engines(tmp_path):
-    for engine in ("ray", "submitit"):
-        pytest.importorskip(f"hydra_plugins.hydra_{engine}_launcher", reason=f"pip install 'exportkit[{engine}]'")
     follow(ENGINES, tmp_path, Path(sys.executable).parent)
 
 

@@ -1,7 +1,6 @@
 """Sweeps on other engines, for real: a job that crashes fails alone, a worker that is lost loses nothing, and what is told."""
 
 import fcntl
-import importlib.util
 import json
 import os
 import subprocess
@@ -64,9 +63,7 @@ LOSES = "+hydra.callbacks.lost._target_=users.LosesAWorker"
 
 
 def needs(launcher):
-    plugin = f"hydra_plugins.hydra_{ENGINES[launcher]}_launcher"
-    why = f"{plugin} is not installed: pip install 'exportkit[{ENGINES[launcher]}]'"
-    return pytest.param(launcher, marks=pytest.mark.skipif(importlib.util.find_spec(plugin) is None, reason=why))
+    return pytest.param(launcher, marks=pytest.mark.needs(ENGINES[launcher]))
 
 
 def build():

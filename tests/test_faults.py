@@ -5,7 +5,6 @@ The whole campaign, every kind of fault at every point, is ``benchmarks/faults.p
 
 import errno
 import os
-import shutil
 from functools import partial
 
 import faultlab
@@ -13,10 +12,6 @@ import pytest
 import syscalls
 from faultlab import ACTS, KILLED, Lab
 from omegaconf import OmegaConf
-
-from exportkit.errors import ConfigError, EnvironmentFailed
-from exportkit.version import claim as versions
-from exportkit.version.claim import Claim
 
 pytestmark = pytest.mark.slow
 
@@ -48,21 +43,23 @@ def bad(found):
     return [(str(case.point), case) for case in found]
 
 
-def test_a_killed_export_leaves_nothing_half_visible_and_blocks_nothing(lab, points):
-    found = cases(lab, points, "killed", 1)
+def test_a_killed_export_leaves_nothing_half_visible_and_blocks_nothing(lab, points, breadth):
+    stride = breadth(5, 1)
+    found = cases(lab, points, "killed", stride)
     assert all(case.outcome.code == KILLED for case in found)
     assert [case.half for case in found if case.half] == []
     assert bad(case for case in found if not case.completes) == []
     renamed = next(i for i, point in enumerate(points) if point.call == "renameat2")
-    assert [case.versions for case in found[::-1]] == [[]] * (renamed + 1) + [["1"]] * (len(points) - renamed - 1)
+    every = [[]] * (renamed + 1) + [["1"]] * (len(points) - renamed - 1)
+    assert [case.versions for case in found] == every[::-stride]
 
 
 @pytest.mark.parametrize(("kind", "stride"), [("disk full, once", 3), ("disk full, from there on", 4)])
-def test_a_full_disk_is_one_line_and_leaves_nothing(kind, stride, lab, points):
-    found = cases(lab, points, kind, stride)
+def test_a_full_disk_is_one_line_and_leaves_nothing(kind, stride, lab, points, breadth):
+    found = cases(lab, points, kind, stride * breadth(3, 1))
     assert bad(case for case in found if case.half or not case.completes or case.left) == []
     failed = [case for case in found if case.outcome.code]
-    assert len(failed) > 5
+    assert len(failed) > breadth(1, 5)
     assert bad(case for case in failed if not (case.is_one_line and case.outcome.code == 1 and not case.versions)) == []
     assert bad(case for case in failed if not case.outcome.text.endswith("no space left on device; free some space")) == []
 
@@ -78,8 +75,8 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(kind, stride, lab, points):
         ("number usurped by another", 5),
     ],
 )
-def test_who_meddles_breaks_an_export_at_most(kind, stride, lab, points):
-    found = cases(lab, points, kind, stride)
+def test_who_meddles_breaks_an_export_at_most(kind, stride, lab, points, breadth):
+    found = cases(lab, points, kind, stride * breadth(4, 1))
     assert bad(case for case in found if case.half or not case.completes) == []
     assert bad(case for case in found if case.outcome.code and not case.is_one_line) == []
 
@@ -93,6 +90,7 @@ def test_a_staging_directory_that_tensorflow_would_make_anew(call, lab, points):
     assert (case.half, case.versions, case.left) == ([], [], [])
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize("options", ["size=8k", "size=20k", "size=32k", "size=40k", "nr_inodes=4", "nr_inodes=10"])
 def test_a_small_disk(options, lab):
     case = lab.small_disk(options)
@@ -183,124 +181,3 @@ def test_ten_exports_of_one_version_and_one_wins(lab):
     assert sorted(outcome.code for outcome in outcomes) == [0] + [2] * 9
     assert all(outcome.text.endswith("write version=auto") for outcome in outcomes if outcome.code)
     assert os.listdir(base) == ["5"] and half == [] and lab.half(base) == []
-
-
-def test_an_explicit_version_that_a_stranger_made_is_refused(base):
-    claim = Claim(base, 5)
-    (base / "5").mkdir()
-    with pytest.raises(ConfigError, match=r"^version: 5 exists in "):
-        claim.commit()
-    claim.abandon()
-    assert os.listdir(base) == ["5"] and os.listdir(base / "5") == []
-
-
-def test_the_number_of_a_live_claim_is_not_taken(base):
-    claim = Claim(base, "auto")
-    other = Claim(base, 2)
-    (base / "1").mkdir()
-    assert claim.commit() == base / "3"
-    assert other.commit() == base / "2"
-    assert sorted(os.listdir(base)) == ["1", "2", "3"]
-
-
-@pytest.mark.parametrize("failing", ["sync", "rename"])
-def test_giving_up_a_number_that_was_raised_leaves_the_claim_of_another(failing, base, monkeypatch):
-    claim = Claim(base, "auto")
-    (base / "1").mkdir()
-    other = Claim(base, "auto")
-
-    def refuse(*arguments):
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-    if failing == "sync":
-        monkeypatch.setattr(versions, "_sync_one", lambda path: refuse() if path == base else None)
-    else:
-        rename = versions.rename_exclusively
-        monkeypatch.setattr(versions, "rename_exclusively", lambda old, new: rename(old, new) if new.name == "1" else refuse())
-    with pytest.raises(EnvironmentFailed):
-        claim.commit()
-    claim.abandon()
-    monkeypatch.undo()
-    assert sorted(os.listdir(base)) == [".2.staging", "1"]
-    assert other.commit() == base / "2"
-
-
-def test_a_version_whose_rename_is_not_known_to_be_on_disk_is_taken_back(base, monkeypatch):
-    claim = Claim(base, "auto")
-    sync = versions._sync_one
-
-    def refuse(path):
-        if path == base:
-            assert (base / "1").is_dir()
-            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
-        sync(path)
-
-    monkeypatch.setattr(versions, "_sync_one", refuse)
-    with pytest.raises(EnvironmentFailed, match="input/output error"):
-        claim.commit()
-    claim.abandon()
-    assert os.listdir(base) == []
-
-
-def test_directories_that_cannot_be_synced_are_no_failure_and_files_are(base, monkeypatch):
-    fsync, refused = os.fsync, []
-
-    def refuse(descriptor):
-        if os.path.isdir(f"/proc/self/fd/{descriptor}") or refused:
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-        fsync(descriptor)
-
-    monkeypatch.setattr(os, "fsync", refuse)
-    claim = Claim(base, "auto")
-    (claim.directory / "saved_model.pb").write_bytes(b"")
-    assert claim.commit() == base / "1"
-    refused.append("files too")
-    claim = Claim(base, "auto")
-    (claim.directory / "saved_model.pb").write_bytes(b"")
-    with pytest.raises(EnvironmentFailed, match=r"saved_model\.pb: invalid argument"):
-        claim.commit()
-    claim.abandon()
-
-
-def test_what_another_removes_is_gone_as_a_whole_at_once(base, monkeypatch):
-    """A sweep that took a live claim for dead, its lock being deleted, can break the commit but not make it publish a part."""
-    claim = Claim(base, "auto")
-    for name in "ab":
-        (claim.directory / name).write_bytes(b"")
-    (base / ".1.staging" / "lock").unlink()
-    rmtree, seen = shutil.rmtree, []
-
-    def slowly(path, **options):
-        with pytest.raises(EnvironmentFailed):
-            claim.commit()
-        seen.append(path)
-        rmtree(path, **options)
-
-    monkeypatch.setattr(shutil, "rmtree", slowly)
-    assert versions.sweep(base) == [base / ".1.staging"]
-    monkeypatch.undo()
-    claim.abandon()
-    assert len(seen) == 1 and os.listdir(base) == []
-
-
-def test_a_claim_waits_for_a_sweep_to_let_go(base, monkeypatch):
-    staged = versions.staging(base, 7)
-    staged.mkdir(parents=True)
-    lock, sleep = versions._lock(staged), versions.time.sleep
-    monkeypatch.setattr(versions.time, "sleep", lambda seconds: (os.close(lock), monkeypatch.undo(), sleep(seconds)))
-    assert Claim(base, 7).commit() == base / "7"
-
-
-def test_a_live_claim_of_an_explicit_version_refuses_another(base):
-    claim = Claim(base, 7)
-    with pytest.raises(ConfigError, match="7 is being written by another process"):
-        Claim(base, 7)
-    assert claim.commit() == base / "7"
-    assert os.listdir(base) == ["7"]
-
-
-def test_what_cannot_be_swept_blocks_nothing(base):
-    (base / ".3.staging").mkdir(parents=True)
-    (base / ".4.staging").write_bytes(b"a file")
-    (base / ".3.staging" / "lock").mkdir()
-    assert Claim(base, "auto").commit() == base / "1"

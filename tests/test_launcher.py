@@ -52,6 +52,7 @@ class TestBatches(BatchedSweeperTestSuite):
 
 
 @pytest.mark.slow
+@pytest.mark.quick(6)
 @pytest.mark.parametrize("task_launcher_cfg, extra_flags", [({}, ["-m", "hydra/launcher=exportkit"])])
 class TestIntegration(IntegrationTestSuite):
     pass

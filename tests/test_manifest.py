@@ -104,6 +104,7 @@ def _git(directory, *words):
     subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *words], cwd=directory, check=True, capture_output=True)
 
 
+@pytest.mark.needs("git")
 def test_the_state_of_the_configs_in_git_is_told(tmp_path, checkpoint, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))

@@ -188,14 +188,24 @@ PLANNING = {
         ),
         "source.checkpoint: is too old; train again",
     ),
+    "refuses as a step when it is made": (
+        STEP.format(phase="VERIFY", body=indented("...")).replace(
+            "def run",
+            "def __post_init__(self):\n"
+            "        raise ConfigError(Problem('atol', 'is -1', 'write 0 or more'), Problem('', 'is idle', 'drop it'))\n\n"
+            "    def run",
+        ),
+        "post.bad.atol: is -1; write 0 or more\npost.bad: is idle; drop it",
+    ),
 }
 
 
 @pytest.mark.parametrize("way", PLANNING)
 def test_a_plugin_that_breaks_a_plan_is_named(way, export, tmp_path):
     code, text = PLANNING[way]
-    source = {"source": {"kind": "bad"}} if "class Bad" in code else {}
-    assert str(export(code, **source)) == text
+    chosen = {"source": {"kind": "bad"}} if "(ModelSource)" in code else {}
+    chosen |= {"post": {"bad": {"kind": "bad"}}} if "(PostStep)" in code else {}
+    assert str(export(code, **chosen)) == text
     assert versions(tmp_path) == []
 
 
@@ -231,6 +241,7 @@ BUILDING = {
 }
 
 
+@pytest.mark.quick(5)
 @pytest.mark.parametrize("way", BUILDING)
 def test_a_source_that_does_not_build_a_model_is_named(way, export, toy, tmp_path, monkeypatch):
     scratch = tmp_path / "scratch"
@@ -363,6 +374,7 @@ STEPPING = {
 }
 
 
+@pytest.mark.quick(6)
 @pytest.mark.parametrize("way", STEPPING)
 def test_a_step_that_misbehaves_leaves_no_version(way, export, tmp_path):
     phase, body, text = STEPPING[way]
@@ -436,15 +448,19 @@ def test_a_step_that_leaves_a_thread(export):
 def test_a_thread_that_writes_later_is_suspected(export, tmp_path):
     body = """
         if self.timeout is not None:
-            return time.sleep(0.3)
+            second.set()
+            while not (version / "late").exists():
+                time.sleep(0.01)
+            return
         def later():
-            time.sleep(0.1)
+            second.wait()
             (version / "late").touch()
             time.sleep(1)
         threading.Thread(target=later, name="later", daemon=True).start()
     """
-    post = {"first": {"kind": "bad"}, "second": {"kind": "bad", "timeout": 9}}
-    assert str(export(STEP.format(phase="VERIFY", body=body), post=post)) == (
+    post = {"first": {"kind": "bad"}, "second": {"kind": "bad", "timeout": 60}}
+    code = "second = threading.Event()\n" + STEP.format(phase="VERIFY", body=body)
+    assert str(export(code, post=post)) == (
         f"post.second ({ACME}): added late; a step of phase VERIFY {NO_TOUCH} "
         "(or did it post.first, whose thread 'later' still runs?)"
     )

@@ -13,7 +13,7 @@ from exportkit.errors import ConfigError, EnvironmentFailed, StepFailed
 from exportkit.verifying.audit import verify_version
 from exportkit.version import manifest, signing
 
-pytest.importorskip("model_signing")
+pytestmark = pytest.mark.needs("model_signing", "openssl")
 SIGNATURE = "assets.extra/model.sig"
 RESTORE = "take the version from where it was published"
 

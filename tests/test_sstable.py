@@ -62,6 +62,15 @@ def test_many_blocks():
             read.get(absent)
 
 
+@pytest.mark.parametrize("keys", [(b"a", b"c"), (b"ab", b"ad"), (b"ab1", b"az"), (b"a", b"ac"), (b"a\xff", b"b"), (b"a", b"b")])
+def test_keys_on_both_sides_of_a_block_are_found(keys):
+    """The index has a key between the two, as short as it can be."""
+    items = [*HEADER, *((key, bytes(300_000)) for key in keys), (b"z", b"last")]
+    read = Table(table(items))
+    assert list(read.items()) == items
+    assert all(read.get(key) == value for key, value in items)
+
+
 def test_every_changed_byte_is_noticed_or_does_no_harm():
     items = many(40)
     good, chance = table(items), random.Random(7)

@@ -172,6 +172,7 @@ def spoiled(code, old, new):
     return code.replace(old, new)
 
 
+@pytest.mark.quick(5)
 @pytest.mark.parametrize("way", STEPS)
 def test_a_faulty_step_is_found(way, check):
     old, new, name = STEPS[way]
@@ -179,6 +180,7 @@ def test_a_faulty_step_is_found(way, check):
     assert not passed, said
 
 
+@pytest.mark.quick(5)
 @pytest.mark.parametrize("way", SOURCES)
 def test_a_faulty_source_is_found(way, check):
     old, new, name = SOURCES[way]

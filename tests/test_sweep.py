@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.quick(6)
 MODEL = """\
 # @package _global_
 defaults: [override /source: meta_graph]

@@ -26,7 +26,7 @@ from exportkit.verifying.parity import divergence, relocation
 from exportkit.verifying.parity.divergence import Tolerance, compare
 from exportkit.verifying.parity.trials import TrainingGraph
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.quick(16)]
 v1 = tf.compat.v1
 KEPT = []
 

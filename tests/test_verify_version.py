@@ -23,6 +23,7 @@ from exportkit.verifying.audit import verify_version
 from exportkit.version import manifest
 
 v1 = tf.compat.v1
+pytestmark = pytest.mark.quick(24)
 STEPS = {"warmup": {"kind": "warmup", "batch_sizes": [1, 4]}, "manifest": {"kind": "manifest"}}
 RESTORE = "take the version from where it was published, or export it again"
 

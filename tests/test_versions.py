@@ -289,6 +289,190 @@ def test_of_parallel_claims_to_one_version_one_wins(base):
     assert names(base) == ["4"]
 
 
+def open_files():
+    """What this process has open, by descriptor."""
+    return {name: os.readlink(path) for name in os.listdir("/proc/self/fd") if os.path.lexists(path := f"/proc/self/fd/{name}")}
+
+
+def refused_claim(base):
+    assert "7 is being written by another process" in refusal(ConfigError, Claim, base, 7)
+
+
+def stepped_over(base):
+    write(Claim(base, "auto")).commit()
+
+
+def swept(base):
+    (staging(base, 5) / "version").mkdir(parents=True)
+    (staging(base, 5) / "lock").touch()
+    assert sweep(base) == [staging(base, 5)]
+
+
+def made_by_a_stranger(base, monkeypatch):
+    """The version appears between the look at the numbers and the lock."""
+    flock = versions.fcntl.flock
+
+    def late(*arguments):
+        flock(*arguments)
+        (base / "9").mkdir(exist_ok=True)
+
+    monkeypatch.setattr(versions.fcntl, "flock", late)
+    assert "9 exists" in refusal(ConfigError, Claim, base, 9)
+    monkeypatch.undo()
+    assert not staging(base, 9).exists()
+    shutil.rmtree(base / "9")
+
+
+def swept_while_it_locked(base, monkeypatch):
+    """The lock that was opened is not the one that stands there any more."""
+    flock, seen = versions.fcntl.flock, []
+
+    def late(*arguments):
+        if not seen:
+            seen.append((staging(base, 9) / "lock").unlink())
+        flock(*arguments)
+
+    monkeypatch.setattr(versions.fcntl, "flock", late)
+    Claim(base, 9).abandon()
+    assert seen
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs Linux")
+@pytest.mark.parametrize("contend", [refused_claim, stepped_over, swept, made_by_a_stranger, swept_while_it_locked])
+def test_contended_claims_leave_nothing_open(contend, base, monkeypatch):
+    live = [Claim(base, 1), Claim(base, 7)]
+    before = open_files()
+    contend(base, monkeypatch) if contend.__code__.co_argcount == 2 else contend(base)
+    assert open_files() == before
+    for claim in live:
+        claim.abandon()
+    assert len(open_files()) == len(before) - 2 * len(live)
+
+
+# What others do meanwhile
+
+
+def test_an_explicit_version_that_a_stranger_made_is_refused(base):
+    claim = Claim(base, 5)
+    (base / "5").mkdir()
+    with pytest.raises(ConfigError, match=r"^version: 5 exists in "):
+        claim.commit()
+    claim.abandon()
+    assert os.listdir(base) == ["5"] and os.listdir(base / "5") == []
+
+
+def test_the_number_of_a_live_claim_is_not_taken(base):
+    claim = Claim(base, "auto")
+    other = Claim(base, 2)
+    (base / "1").mkdir()
+    assert claim.commit() == base / "3"
+    assert other.commit() == base / "2"
+    assert sorted(os.listdir(base)) == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize("failing", ["sync", "rename"])
+def test_giving_up_a_number_that_was_raised_leaves_the_claim_of_another(failing, base, monkeypatch):
+    claim = Claim(base, "auto")
+    (base / "1").mkdir()
+    other = Claim(base, "auto")
+
+    def refuse(*arguments):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    if failing == "sync":
+        monkeypatch.setattr(versions, "_sync_one", lambda path: refuse() if path == base else None)
+    else:
+        rename = versions.rename_exclusively
+        monkeypatch.setattr(versions, "rename_exclusively", lambda old, new: rename(old, new) if new.name == "1" else refuse())
+    with pytest.raises(EnvironmentFailed):
+        claim.commit()
+    claim.abandon()
+    monkeypatch.undo()
+    assert sorted(os.listdir(base)) == [".2.staging", "1"]
+    assert other.commit() == base / "2"
+
+
+def test_a_version_whose_rename_is_not_known_to_be_on_disk_is_taken_back(base, monkeypatch):
+    claim = Claim(base, "auto")
+    sync = versions._sync_one
+
+    def refuse(path):
+        if path == base:
+            assert (base / "1").is_dir()
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        sync(path)
+
+    monkeypatch.setattr(versions, "_sync_one", refuse)
+    with pytest.raises(EnvironmentFailed, match="input/output error"):
+        claim.commit()
+    claim.abandon()
+    assert os.listdir(base) == []
+
+
+def test_directories_that_cannot_be_synced_are_no_failure_and_files_are(base, monkeypatch):
+    fsync, refused = os.fsync, []
+
+    def refuse(descriptor):
+        if os.path.isdir(f"/proc/self/fd/{descriptor}") or refused:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    claim = Claim(base, "auto")
+    (claim.directory / "saved_model.pb").write_bytes(b"")
+    assert claim.commit() == base / "1"
+    refused.append("files too")
+    claim = Claim(base, "auto")
+    (claim.directory / "saved_model.pb").write_bytes(b"")
+    with pytest.raises(EnvironmentFailed, match=r"saved_model\.pb: invalid argument"):
+        claim.commit()
+    claim.abandon()
+
+
+def test_what_another_removes_is_gone_as_a_whole_at_once(base, monkeypatch):
+    """A sweep that took a live claim for dead, its lock being deleted, can break the commit but not make it publish a part."""
+    claim = Claim(base, "auto")
+    for name in "ab":
+        (claim.directory / name).write_bytes(b"")
+    (base / ".1.staging" / "lock").unlink()
+    rmtree, seen = shutil.rmtree, []
+
+    def slowly(path, **options):
+        with pytest.raises(EnvironmentFailed):
+            claim.commit()
+        seen.append(path)
+        rmtree(path, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", slowly)
+    assert versions.sweep(base) == [base / ".1.staging"]
+    monkeypatch.undo()
+    claim.abandon()
+    assert len(seen) == 1 and os.listdir(base) == []
+
+
+def test_a_claim_waits_for_a_sweep_to_let_go(base, monkeypatch):
+    staged = versions.staging(base, 7)
+    staged.mkdir(parents=True)
+    lock, sleep = versions._lock(staged), versions.time.sleep
+    monkeypatch.setattr(versions.time, "sleep", lambda seconds: (os.close(lock), monkeypatch.undo(), sleep(seconds)))
+    assert Claim(base, 7).commit() == base / "7"
+
+
+def test_a_live_claim_of_an_explicit_version_refuses_another(base):
+    claim = Claim(base, 7)
+    with pytest.raises(ConfigError, match="7 is being written by another process"):
+        Claim(base, 7)
+    assert claim.commit() == base / "7"
+    assert os.listdir(base) == ["7"]
+
+
+def test_what_cannot_be_swept_blocks_nothing(base):
+    (base / ".3.staging").mkdir(parents=True)
+    (base / ".4.staging").write_bytes(b"a file")
+    (base / ".3.staging" / "lock").mkdir()
+    assert Claim(base, "auto").commit() == base / "1"
+
+
 # What the machine refuses
 
 

@@ -108,7 +108,7 @@ def test_large_arrays_are_said_by_their_digest():
 
 
 def _api():
-    pytest.importorskip("tensorflow_serving.apis.prediction_log_pb2")
+    pytest.importorskip("tensorflow_serving.apis.prediction_log_pb2", reason="needs tensorflow_serving")
     from tensorflow_serving.apis import classification_pb2, predict_pb2, prediction_log_pb2, regression_pb2
 
     return SimpleNamespace(log=prediction_log_pb2, predict=predict_pb2, classify=classification_pb2, regress=regression_pb2)

@@ -182,9 +182,9 @@ def test_what_does_not_fit_is_told(variables, config, texts, bundle):
 def test_the_wrong_checkpoint_is_told_shortly_and_at_once(bundle):
     saved = bundle(**{f"tower_{i % 7}/block_{i}/layer/kernel": (1,) for i in range(3000)})
     names = [f"model/stage_{i}/conv/weights" for i in range(1000)]
-    started = time.perf_counter()
+    started = time.process_time()
     problems = covered(saved, names)[1]
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
     assert len(problems) == 11
     assert problems[10] == (
         "CKPT: 990 more variables are not in the checkpoint: model/stage_10/conv/weights, model/stage_11/conv/weights, "

@@ -12,7 +12,7 @@ from exportkit.errors import StepFailed
 from exportkit.plugin import Phase, PostStep
 from exportkit.report import ExportReport
 from exportkit.testing import toys
-from exportkit.testing.suite import PluginSuite, content, export, passes_or_refuses
+from exportkit.testing.suite import PluginSuite, content, empty, export, passes_or_refuses
 
 
 class StepSuite(PluginSuite):
@@ -38,6 +38,12 @@ class StepSuite(PluginSuite):
     def check(self, directory: Path, report: ExportReport) -> None:
         """What else shall hold of the exported version and the report."""
 
+    @pytest.fixture
+    def without(self, plugins, tmp_path_factory) -> ExportReport:
+        """The report of one export without the step."""
+        place = tmp_path_factory.mktemp("without")
+        return self.once("without", lambda: export({**self.config(empty(place / "given")), "post": {}}, plugins))
+
     def test_its_phase_is_declared(self):
         assert isinstance(self.step.phase, Phase)
 
@@ -51,19 +57,15 @@ class StepSuite(PluginSuite):
         details = exported.steps[0].details
         assert json.loads(json.dumps(details)) == _plain(details)
 
-    def test_it_writes_what_its_phase_allows(self, data, plugins):
-        with_step = content(Path(export(data, plugins).directory))
-        without = content(Path(export({**data, "post": {}}, plugins).directory))
-        assert {name: with_step.get(name) for name in without} == without, "what was there is as it was"
+    def test_it_writes_what_its_phase_allows(self, exported, without):
+        ours, plain = (content(Path(report.directory)) for report in (exported, without))
+        assert {name: ours.get(name) for name in plain} == plain, "what was there is as it was"
         if self.step.phase in (Phase.VERIFY, Phase.PUBLISH):
-            assert sorted(with_step) == sorted(without), "a step of this phase adds nothing"
+            assert sorted(ours) == sorted(plain), "a step of this phase adds nothing"
 
-    def test_the_version_answers_as_without_it(self, data, plugins):
+    def test_the_version_answers_as_without_it(self, data, exported, without):
         signature, sample = next(iter(data["samples"].items()))
-        answers = [
-            toys.served(export(config, plugins).directory, signature, sample)["probs"].tolist()
-            for config in (data, {**data, "post": {}})
-        ]
+        answers = [toys.served(report.directory, signature, sample)["probs"].tolist() for report in (exported, without)]
         assert answers[0] == answers[1]
 
     def test_it_may_be_chosen_under_another_name(self, data, plugins):

@@ -10,6 +10,7 @@ from exportkit_formats.tflite import TFLite
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.needs("ai_edge_litert")
 class TestTFLite(StepSuite):
     step = TFLite
 
@@ -17,6 +18,7 @@ class TestTFLite(StepSuite):
         assert sorted(path.name for path in (directory / "assets.extra").iterdir()) == ["serving_default.tflite"]
 
 
+@pytest.mark.needs("tf2onnx", "onnxruntime")
 class TestOnnx(StepSuite):
     step = Onnx
 
@@ -24,6 +26,7 @@ class TestOnnx(StepSuite):
         assert sorted(path.name for path in (directory / "assets.extra").iterdir()) == ["serving_default.onnx"]
 
 
+@pytest.mark.needs("openvino")
 class TestOpenVino(StepSuite):
     step = OpenVino
 

@@ -24,7 +24,7 @@ from formats_toys import (
 
 from exportkit_formats import onnx, openvino, tflite
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.needs("ai_edge_litert", "tf2onnx", "onnxruntime", "openvino")]
 
 ANSWER = {"tflite": (tflite.answer, ".tflite"), "onnx": (onnx.answer, ".onnx"), "openvino": (openvino.answer, ".xml")}
 TITLE = {"tflite": "TensorFlow Lite", "onnx": "ONNX", "openvino": "OpenVINO"}

@@ -8,6 +8,8 @@ from exportkit.errors import ConfigError
 from exportkit.testing import toys
 from formats_toys import PLUGINS, config, refusal
 
+pytestmark = pytest.mark.needs("ai_edge_litert", "tf2onnx", "onnxruntime", "openvino")
+
 BY = "(plugin formats of exportkit-formats 0.1.0)"
 IMAGES = {"inputs": {"x": "x"}, "outputs": {"y": "y"}}
 

@@ -13,6 +13,7 @@ BIN = Path(sys.executable).parent
 
 
 @pytest.mark.slow
+@pytest.mark.needs("ai_edge_litert", "tf2onnx", "onnxruntime", "openvino")
 def test_readme(tmp_path):
     environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "COLUMNS": "160"}
 

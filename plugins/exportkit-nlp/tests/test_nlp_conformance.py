@@ -1,11 +1,13 @@
 """The source `text` under exportkit's own suite, in front of a .meta and in front of code."""
 
+import pytest
 from exportkit.testing import SourceSuite
 from nlp_toys import save, write_vocabulary
 
 from exportkit_nlp.source import TextSource
 
 
+@pytest.mark.quick(20)
 class TestText(SourceSuite):
     source = TextSource
     bindings = {"sentences": "sentences", "mean": "mean:0", "ids": "ids"}
@@ -23,6 +25,7 @@ class TestText(SourceSuite):
         }
 
 
+@pytest.mark.quick(20)
 class TestTextBeforeAnEncoder(SourceSuite):
     source = TextSource
     varies = ("saved_model.pb",)  # TensorFlow numbers the functions of while loops through the life of a process

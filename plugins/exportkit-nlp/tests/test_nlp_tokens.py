@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from exportkit.errors import ConfigError
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from nlp_toys import END, PADDING, START, UNKNOWN, WORDS, encode, write_vocabulary
 
@@ -58,7 +58,6 @@ def _assert_as_in_python(tokenizer, sentences):
     np.testing.assert_array_equal(answer["lengths"], mask.sum(axis=1))
 
 
-@settings(max_examples=150, deadline=None)
 @given(sentences=SENTENCES)
 def test_any_sentences(tokenizer, sentences):
     _assert_as_in_python(tokenizer, sentences)

@@ -11,6 +11,7 @@ from exportkit_platform.notify import Notify
 from exportkit_platform.policy import POLICY_FILE, PolicyStep
 
 
+@pytest.mark.quick(20)
 class TestModelCard(StepSuite):
     step = ModelCard
     varies = ("assets.extra/model_card.*",)  # they hold the version's number
@@ -20,6 +21,7 @@ class TestModelCard(StepSuite):
         assert "<title>toy, version 1</title>" in (directory / "assets.extra" / "model_card.html").read_text()
 
 
+@pytest.mark.quick(20)
 class TestPolicy(StepSuite):
     step = PolicyStep
 
@@ -55,5 +57,6 @@ def webhook():
 
 
 @pytest.mark.usefixtures("webhook")
+@pytest.mark.quick(20)
 class TestNotify(StepSuite):
     step = Notify

@@ -1,0 +1,72 @@
+"""How much the tests of exportkit and of its plugins check, and what they need.
+
+A quick run has fewer cases of each test, and a part of the slow ones; ``EXPORTKIT_THOROUGH=1`` has all of them. What scales
+is said with the test: ``@pytest.mark.quick(5)`` for the cases of a parametrized test or the tests of a class or module (where
+files are named, all of them run); the fixture `breadth` for a count in a test's body; Hypothesis' profile for drawn examples.
+"""
+
+import importlib.util
+import os
+import re
+import shutil
+import signal
+from collections import Counter, defaultdict
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+THOROUGH = os.environ.get("EXPORTKIT_THOROUGH", "0") not in ("", "0")
+
+settings.register_profile("quick", max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("thorough", parent=settings.get_profile("quick"), max_examples=200)
+settings.load_profile("thorough" if THOROUGH else "quick")
+
+
+def pytest_configure(config):
+    # what runs in the background of a script ignores Ctrl-C, and would leave that to each process that a test interrupts
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_report_header():
+    return "breadth: thorough" if THOROUGH else "breadth: quick; all of it: make test THOROUGH=1"
+
+
+@pytest.fixture(scope="session")
+def breadth():
+    """``breadth(quick, thorough)``: the one that this run takes."""
+    return lambda quick, thorough: thorough if THOROUGH else quick
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config, items):
+    """Of what is marked ``quick(n)`` leave n cases, spread over all, unless files are named."""
+    marked = defaultdict(list)
+    whole = config.args_source is config.ArgsSource.TESTPATHS
+    for item in items if whole and not THOROUGH else ():
+        for node, mark in item.iter_markers_with_node("quick"):
+            scope = (node.parent.nodeid, node.originalname) if node is item else node.nodeid
+            marked[scope, *mark.args].append(item)
+    dropped = {item for (_, n), found in marked.items() for item in _all_but(n, found)}
+    config.hook.pytest_deselected(items=[item for item in items if item in dropped])
+    items[:] = [item for item in items if item not in dropped]
+
+
+def _all_but(n, found):
+    kept = {i * len(found) // n for i in range(n)}
+    return [item for i, item in enumerate(found) if i not in kept] if len(found) > n else []
+
+
+def pytest_runtest_setup(item):
+    needed = (name for mark in item.iter_markers("needs") for name in mark.args)
+    missing = [name for name in needed if not (importlib.util.find_spec(name) or shutil.which(name))]
+    if missing:
+        pytest.skip(f"needs {', '.join(missing)}")
+
+
+def pytest_terminal_summary(terminalreporter):
+    """One line for all that was skipped."""
+    reasons = Counter(re.sub("^Skipped: ", "", report.longrepr[2]) for report in terminalreporter.getreports("skipped"))
+    if reasons:
+        more = "" if THOROUGH else "; make test THOROUGH=1 installs everything"
+        counted = "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common())
+        terminalreporter.write_line(f"skipped: {counted}{more}")
