@@ -153,6 +153,8 @@ def _draft(data: dict[str, Any], reader: Reader, plugins: Plugins) -> ExportPlan
     version = drafted.version
     if isinstance(version, int) and version in versions.numbers(drafted.export_dir):
         reader.problems += versions.exists(drafted.export_dir, version).problems
+    if version == "auto" and versions.LARGEST in versions.numbers(drafted.export_dir):
+        reader.problems += versions.used_up(drafted.export_dir).problems
     return drafted
 
 

@@ -3,22 +3,28 @@
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
+from contextvars import ContextVar
 from pathlib import Path
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from exportkit import processes, workers
 from exportkit.cli import arguments as cli_arguments
-from exportkit.cli import hydra_app, tables
+from exportkit.cli import channel, hydra_app, single, tables, wants_tracebacks
+from exportkit.cli.channel import Detail
 from exportkit.cli.hydra_app import JobFailed
 from exportkit.cli.progress import progress
-from exportkit.cli.sweep import attempts, records
+from exportkit.cli.sweep import attempts, elsewhere, jobs, records
 from exportkit.cli.sweep.closing import closing
 from exportkit.errors import ConfigError, ExportKitError
 from exportkit.report import ExportReport
 from exportkit.spec import ExportPlan
 
 SWITCHES = {"--force": "hydra.sweeper.force=true", "--keep-going": "hydra.sweeper.keep_going=true"}
+QUIET = ("-q", "--quiet")
+
+_debugged = ContextVar("debugged", default=False)  # inside Hydra the variable is set that asks for tracebacks
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -32,8 +38,9 @@ def main(arguments: Sequence[str]) -> int:
         hydra_app.complete(arguments)
         return 0
     switches = [SWITCHES[word] for word in arguments if word in SWITCHES]
-    rest = [word for word in arguments if word not in SWITCHES]
-    with closing() as swept:
+    rest = [word for word in arguments if word not in (*SWITCHES, *QUIET)]
+    _debugged.set(wants_tracebacks())
+    with channel.quiet(cli_arguments.has(arguments, *QUIET)), closing() as swept:
         try:
             hydra_app.run(rest, job, switches)
         except JobFailed as failed:
@@ -55,9 +62,32 @@ def job(config: DictConfig) -> str:
     if records.is_sweep():
         return attempts.run(config, _export_once)
     planned = _plan(config)
-    report = _export(planned)
-    tables.show_report(report, planned)
+    report = _export(planned, moving=False) if _stays() else _export_apart(planned, config)
+    _show(report, planned)
     return report.status
+
+
+def _stays() -> bool:
+    """Whether the export runs in this process, where debuggers work and tracebacks go back to their cause."""
+    return _debugged.get() or elsewhere.is_here()
+
+
+def _export_apart(planned: ExportPlan, config: DictConfig) -> ExportReport:
+    launcher = HydraConfig.get().launcher
+    ours = launcher._target_ == jobs.LAUNCHER
+    if ours:
+        jobs.check(launcher)
+    return single.run(planned, config, launcher.timeout if ours else None)
+
+
+def _show(report: ExportReport, planned: ExportPlan) -> None:
+    match channel.detail():
+        case Detail.WHOLE:
+            tables.show_report(report, planned)
+        case Detail.LINE:
+            tables.line(tables.one_line(report))
+            for warning in report.warnings:
+                print(f"{report.name}: warning: {warning}", file=sys.stderr)
 
 
 def _export_once(config: DictConfig) -> ExportReport:
@@ -69,12 +99,12 @@ def _export_once(config: DictConfig) -> ExportReport:
     return _export(planned)
 
 
-def _export(planned: ExportPlan) -> ExportReport:
+def _export(planned: ExportPlan, moving: bool = True) -> ExportReport:
     from exportkit import pipeline
 
     if processes.inside() and planned.post:
         workers.reserve()
-    with progress(planned.name) as stage:
+    with processes.terminable(), progress(planned.name, moving) as stage:
         return pipeline.run(planned, hydra_app.plugins(), progress=stage)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from exportkit.cli.requests import request
-from exportkit.report import ExportReport, MetaGraphReport
+from exportkit.report import ExportReport, MetaGraphReport, StepReport
 from exportkit.spec import ExportPlan
 
 if TYPE_CHECKING:
@@ -33,6 +33,20 @@ def summary(report: ExportReport, seconds: float | None = None) -> str:
     if report.status != "exported":
         return f"{report.name}: {report.status} after {seconds:.1f} s"
     return f"{report.name}: {report.status} version {report.version} to {near(report.directory)} in {seconds:.1f} s"
+
+
+def one_line(report: ExportReport) -> str:
+    """An export for a log: ``exported digits 3: exports/digits/3, 6 variables proved, verify max abs diff 0, 2.4 s``."""
+    weights, proved = report.weights, f"{report.weights.variables}/{report.weights.variables} variables equal to the checkpoint"
+    whole = f"{weights.variables} {'variable' if weights.variables == 1 else 'variables'} proved"
+    proof = whole if weights.proof == f"{proved}, 0 initialised" else weights.proof
+    verified = [f"{step.kind} {step.details['summary'].split(',')[0]}" for step in report.steps if _verifies(step)]
+    facts = [near(report.directory), proof, *verified, f"{report.seconds:.1f} s"]
+    return f"{report.status} {report.name} {report.version}: {', '.join(filter(None, facts))}"
+
+
+def _verifies(step: StepReport) -> bool:
+    return step.phase == "VERIFY" and bool(step.details.get("summary"))
 
 
 def show_built(report: ExportReport) -> None:

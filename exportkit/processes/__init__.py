@@ -7,6 +7,21 @@ would hang.
 
 from exportkit.processes.child import inside, tell
 from exportkit.processes.events import Died, Ended, Event, Started, Task, Told
-from exportkit.processes.parent import processors, run
+from exportkit.processes.parent import ENDING, processors, run, terminable
+from exportkit.processes.scratch import scratch
 
-__all__ = ["Died", "Ended", "Event", "Started", "Task", "Told", "inside", "processors", "run", "tell"]
+__all__ = [
+    "ENDING",
+    "Died",
+    "Ended",
+    "Event",
+    "Started",
+    "Task",
+    "Told",
+    "inside",
+    "processors",
+    "run",
+    "scratch",
+    "tell",
+    "terminable",
+]
