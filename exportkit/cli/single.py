@@ -72,7 +72,9 @@ def _failure(planned: ExportPlan, died: Died, stage: str, words: str, made: set[
     """What to say of an export whose process died; its report is written, and observers are called, as of any that failed."""
     from exportkit import pipeline
 
-    what = f"{died.reason} (hydra.launcher.timeout)" if died.timed_out else f"{died.reason} at {stage}"
+    what = f"at {stage} its process {died.reason}"
+    what += " (hydra.launcher.timeout)" if died.timed_out else ""
+    what += ", before the export was done" if died.reason.startswith("ended") else ""
     what += f"; its last line: {words}" if words else ""
     there = "; ".join(f"version {number} is in {planned.export_dir}" for number in sorted(made))
     problem = Problem(planned.name, what, there)

@@ -93,12 +93,12 @@ def _proved(proof: str) -> str:
 
 def line(text: str = "") -> None:
     """Text as it is: what someone will copy is never broken."""
-    print(text, flush=True)
+    _out(text)
 
 
 def text(words: str, style: str = "") -> None:
     """Words, in lines of the terminal's width."""
-    _console().print(_styled(words, style))
+    _print(_styled(words, style))
 
 
 def _signatures(meta_graph: MetaGraphReport, several: bool) -> None:
@@ -154,7 +154,10 @@ def near(path: str | None) -> str:
     """`path` from here, where it is below."""
     if path is None:
         return "nowhere"
-    near = os.path.relpath(path)
+    try:
+        near = os.path.relpath(path)
+    except FileNotFoundError:  # there is no working directory any more
+        return path
     return path if near.startswith("..") else near
 
 
@@ -225,4 +228,14 @@ def _print(renderable: Any) -> None:
     console = _console()
     with console.capture() as captured:
         console.print(renderable)
-    print("\n".join(line.rstrip() for line in captured.get().splitlines()), flush=True)
+    _out("\n".join(line.rstrip() for line in captured.get().splitlines()))
+
+
+def _out(text: str) -> None:
+    """Print a result. What was done stays done where it cannot be printed: nobody reads on, or the disk is full."""
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            print(f"warning: the output was not printed: {error.strerror}", file=sys.stderr)
