@@ -76,7 +76,8 @@ TABLE = {
     ),
     "savedmodel": may("binding rules bundle errors metagraph plugin protos runtime serving spec weights", "numpy tensorflow"),
     "pipeline": may(
-        "building bundle errors metagraph plan plugin published registry report runtime serving spec stepping versions",
+        "building bundle errors metagraph plan plugin processes published registry report runtime serving spec stepping "
+        "versions",
         late="savedmodel",
         late_parties="tensorflow",
     ),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from exportkit import versions
 from exportkit.cli import print_problems, tables
+from exportkit.cli.channel import is_quiet
 from exportkit.cli.sweep import ledger, records
 from exportkit.errors import ConfigError, ExportKitError
 
@@ -55,8 +56,9 @@ def _close(swept: Swept, seconds: float, keeps: bool, interrupted: bool = False)
         return
     for base in {job.base for job in jobs if job.base and job.status in ("died", "interrupted")}:
         versions.sweep(Path(base))
-    tables.show_jobs(jobs, ledger.apart([job.overrides for job in jobs]))
-    tables.line(ledger.summary(jobs, seconds))
+    if not is_quiet():
+        tables.show_jobs(jobs, ledger.apart([job.overrides for job in jobs]))
+        tables.line(ledger.summary(jobs, seconds))
     if keeps:
         _keep(directory, jobs, seconds)
     if problems := ledger.problems(jobs):
@@ -65,8 +67,11 @@ def _close(swept: Swept, seconds: float, keeps: bool, interrupted: bool = False)
 
 
 def _keep(directory: Path, jobs: list[records.Job], seconds: float) -> None:
-    tables.line(f"record: {tables.near(str(ledger.write_sweep(directory, jobs, seconds)))}")
+    record = ledger.write_sweep(directory, jobs, seconds)
     file, warning = ledger.write_server_config(directory, jobs)
+    if is_quiet():
+        return
+    tables.line(f"record: {tables.near(str(record))}")
     if file is not None:
         tables.line(f"tensorflow_model_server --rest_api_port=8501 --model_config_file={file}")
     if warning:
