@@ -63,7 +63,9 @@ def run(command, code, promised, directory, environment):
     """Run a command as a reader does: at a terminal, one that can only print."""
     ours, theirs = pty.openpty()
     streams = {"stdin": subprocess.DEVNULL, "stdout": theirs, "stderr": theirs}
-    with subprocess.Popen(command, shell=True, cwd=directory, env={**environment, "TERM": "dumb"}, **streams) as running:
+    with subprocess.Popen(
+        command, shell=True, cwd=directory, env={**environment, "TERM": "dumb", "LINES": "50"}, **streams
+    ) as running:
         os.close(theirs)
         printed = shown(ours).replace("\r\n", "\n")
     assert running.returncode == code, f"{command}\n{printed}"

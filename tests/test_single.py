@@ -85,9 +85,7 @@ def export(here, *words, **options):
 
 def left(here):
     """What lies in the directories for temporary files and for exports."""
-    return sorted(
-        path.name for place in ("tmp", "exports") for path in here.glob(f"{place}/**/*") if path.name != path.parent.name
-    )
+    return sorted(path.name for place in ("tmp", "exports") for path in here.glob(f"{place}/**/*"))
 
 
 def processes_of(here):
