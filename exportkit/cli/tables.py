@@ -39,7 +39,7 @@ def one_line(report: ExportReport) -> str:
     """An export for a log: ``exported digits 3: exports/digits/3, 6 variables proved, verify max abs diff 0, 2.4 s``."""
     weights, proved = report.weights, f"{report.weights.variables}/{report.weights.variables} variables equal to the checkpoint"
     whole = f"{weights.variables} {'variable' if weights.variables == 1 else 'variables'} proved"
-    proof = whole if weights.proof == f"{proved}, 0 initialised" else weights.proof
+    proof = whole if weights.proof == f"{proved}, 0 initialised" else weights.proof if weights.variables else "no variables"
     verified = [f"{step.kind} {step.details['summary'].split(',')[0]}" for step in report.steps if _verifies(step)]
     facts = [near(report.directory), proof, *verified, f"{report.seconds:.1f} s"]
     return f"{report.status} {report.name} {report.version}: {', '.join(filter(None, facts))}"

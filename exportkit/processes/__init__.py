@@ -7,11 +7,10 @@ would hang.
 
 from exportkit.processes.child import inside, tell
 from exportkit.processes.events import Died, Ended, Event, Started, Task, Told
-from exportkit.processes.parent import ENDING, processors, run, terminable
+from exportkit.processes.parent import processors, run, terminable
 from exportkit.processes.scratch import scratch
 
 __all__ = [
-    "ENDING",
     "Died",
     "Ended",
     "Event",
