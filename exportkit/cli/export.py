@@ -9,15 +9,16 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from exportkit import processes, workers
+from exportkit import processes
 from exportkit.cli import arguments as cli_arguments
 from exportkit.cli import channel, hydra_app, single, tables, wants_tracebacks
 from exportkit.cli.channel import Detail
 from exportkit.cli.hydra_app import JobFailed
 from exportkit.cli.progress import progress
-from exportkit.cli.sweep import attempts, elsewhere, jobs, records
-from exportkit.cli.sweep.closing import closing
+from exportkit.cli.sweep import job_record, job_run, process_launcher, worker_side
+from exportkit.cli.sweep.summary import closing
 from exportkit.errors import ConfigError, ExportKitError
+from exportkit.processes import workers
 from exportkit.report import ExportReport
 from exportkit.spec import ExportPlan
 
@@ -59,8 +60,8 @@ def _nothing_asked() -> int:
 def job(config: DictConfig) -> str:
     """Export `config` and return its status: a job of Hydra's."""
     hydra_app.unmute_tensorflow()
-    if records.is_sweep():
-        return attempts.run(config, _export_once)
+    if job_record.is_sweep():
+        return job_run.run(config, _export_once)
     planned = _plan(config)
     report = _export(planned, moving=False) if _stays() else _export_apart(planned, config)
     _show(report, planned)
@@ -69,14 +70,14 @@ def job(config: DictConfig) -> str:
 
 def _stays() -> bool:
     """Whether the export runs in this process, where debuggers work and tracebacks go back to their cause."""
-    return _debugged.get() or elsewhere.is_here()
+    return _debugged.get() or worker_side.is_here()
 
 
 def _export_apart(planned: ExportPlan, config: DictConfig) -> ExportReport:
     launcher = HydraConfig.get().launcher
-    ours = launcher._target_ == jobs.LAUNCHER
+    ours = launcher._target_ == process_launcher.LAUNCHER
     if ours:
-        jobs.check(launcher)
+        process_launcher.check(launcher)
     return single.run(planned, config, launcher.timeout if ours else None)
 
 
@@ -92,15 +93,15 @@ def _show(report: ExportReport, planned: ExportPlan) -> None:
 
 def _export_once(config: DictConfig) -> ExportReport:
     """Export a job of a sweep, which may have been made by an attempt that was lost."""
-    if made := attempts.earlier(config):
+    if made := job_run.earlier(config):
         return made
     planned = _plan(config)
-    records.begin_attempt(planned.export_dir)
+    job_record.begin_attempt(planned.export_dir)
     return _export(planned)
 
 
 def _export(planned: ExportPlan, moving: bool = True) -> ExportReport:
-    from exportkit import pipeline
+    from exportkit.exporting import pipeline
 
     if processes.inside() and planned.post:
         workers.reserve()
@@ -110,11 +111,11 @@ def _export(planned: ExportPlan, moving: bool = True) -> ExportReport:
 
 def _plan(config: DictConfig) -> ExportPlan:
     """The plan; without one, the report that is asked for is written here, for the pipeline never starts."""
-    from exportkit.plan import plan
+    from exportkit.planning.plan import plan
 
     try:
         return plan(config, hydra_app.plugins())
     except ExportKitError as error:
         if path := OmegaConf.select(config, "report.path", throw_on_resolution_failure=False):
-            attempts.failed(error, attempts.named(config)).write(Path(path))
+            job_run.failed(error, job_run.named(config)).write(Path(path))
         raise

@@ -15,16 +15,17 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from exportkit import processes, versions, workers
+from exportkit import processes
 from exportkit.cli import handover, hydra_app
 from exportkit.cli.hydra_app import JobFailed
 from exportkit.cli.progress import Tell, progress
-from exportkit.cli.sweep.jobs import PRELOAD
+from exportkit.cli.sweep.process_launcher import PRELOAD
 from exportkit.errors import Problem
-from exportkit.lastwords import FATAL, last_words
-from exportkit.processes import Died, Ended, Task, Told
+from exportkit.processes import Died, Ended, Task, Told, workers
+from exportkit.processes.crash_log import FATAL, last_words
 from exportkit.report import ExportReport
 from exportkit.spec import ExportPlan
+from exportkit.version import claim
 
 LOG = "output.log"
 PERIOD = 0.1  # seconds between two looks for what the process printed
@@ -40,18 +41,18 @@ def run(planned: ExportPlan, config: DictConfig, timeout: float | None) -> Expor
     Raises:
         JobFailed: it raised, or its process died.
     """
-    before = versions.numbers(planned.export_dir)
+    before = claim.numbers(planned.export_dir)
     try:
         with progress(planned.name) as stage, processes.scratch() as place:
             stage("import tensorflow")
             end, last = _end(Task(0, _run, (_packed(planned, config),), place / LOG), timeout, stage)
             words = _said(place / LOG)
     except BaseException:
-        versions.sweep(planned.export_dir)
+        claim.sweep(planned.export_dir)
         raise
     if isinstance(end, Died):
-        versions.sweep(planned.export_dir)
-        raise _failure(planned, end, last, words, versions.numbers(planned.export_dir) - before)
+        claim.sweep(planned.export_dir)
+        raise _failure(planned, end, last, words, claim.numbers(planned.export_dir) - before)
     if isinstance(end.value, JobFailed):
         raise end.value
     return end.value
@@ -70,7 +71,7 @@ def _end(task: Task, timeout: float | None, stage: Tell) -> tuple[Ended | Died, 
 
 def _failure(planned: ExportPlan, died: Died, stage: str, words: str, made: set[int]) -> JobFailed:
     """What to say of an export whose process died; its report is written, and observers are called, as of any that failed."""
-    from exportkit import pipeline
+    from exportkit.exporting import pipeline
 
     what = f"at {stage} its process {died.reason}"
     what += " (hydra.launcher.timeout)" if died.timed_out else ""
@@ -130,7 +131,7 @@ def _packed(planned: ExportPlan, config: DictConfig) -> bytes:
 
 def _run(content: bytes) -> ExportReport | JobFailed:
     """The export, in its process."""
-    from exportkit import pipeline
+    from exportkit.exporting import pipeline
 
     plan, config, hydra, asked = pickle.loads(content)
     waited = time.monotonic() - asked  # for the server's import
@@ -148,7 +149,7 @@ def _run(content: bytes) -> ExportReport | JobFailed:
 
 
 def _unpacked(content: bytes, config: Mapping[str, Any]) -> ExportPlan:
-    from exportkit.plan import plan
+    from exportkit.planning.plan import plan
 
     with suppress(Exception):  # its classes cannot be imported here
         return pickle.loads(content)
