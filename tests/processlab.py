@@ -13,6 +13,14 @@ from pathlib import Path
 from exportkit.processes import inside, tell
 
 
+def interruptible():
+    """In a child, before it becomes a program: have Ctrl-C end it, even where this process was started to ignore it.
+
+    Shells start what runs in the background of a script so, and nohup and cron do.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def add(one, other):
     return one + other
 

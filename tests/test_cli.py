@@ -18,7 +18,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from exportkit import registry
+from exportkit import processes, registry
 from exportkit.cli import arguments, export, hydra_app, main, tables
 from exportkit.cli.fielddocs import field_docs
 from exportkit.errors import ConfigError
@@ -388,7 +388,7 @@ def test_the_printed_config_is_plain_yaml(run, here):
 
 
 def test_an_export_says_what_came_of_it(run, here):
-    told = run("model=mnist_mlp", "report.path=out/report.json")
+    told = run("model=mnist_mlp", "report.path=out/report.json", "hydra.verbose=true")
     assert told.code == 0, told.err
     assert re.match(r"mnist_mlp: exported version 1 to exports/mnist_mlp/1 in \d+\.\d s\n", told.out)
     assert re.search(r"serving_default +predict +in +x +float32 +\[\?, 3\]", told.out)
@@ -402,8 +402,42 @@ def test_an_export_says_what_came_of_it(run, here):
         """curl -d '{"signature_name": "serving_default", "instances": [{"x": [0.0, 0.0, 0.0]}]}' """
         "http://localhost:8501/v1/models/mnist_mlp:predict\n"
     ) in told.out
-    assert told.err.splitlines()[:2] == ["mnist_mlp: import tensorflow", "mnist_mlp: build"]
-    assert json.loads((here / "out/report.json").read_text())["status"] == "exported"
+    stages = re.findall(r"^mnist_mlp: ([a-z ]+) \d+\.\d s$", told.err, re.MULTILINE)
+    assert stages == ["plan", "import tensorflow", "build", "bind", "write", "prove", "verify", "manifest", "commit"]
+    report = json.loads((here / "out/report.json").read_text())
+    assert report["status"] == "exported"
+    assert report["stages"]["import tensorflow"] > 0.3  # the server's
+
+
+def test_where_no_terminal_is_an_export_is_one_line(run, here):
+    told = run("model=other", "bindings.probs=logits:0", "post.manifest.rows=1")
+    line = r"exported other 1: exports/other/1, 1 variable proved, verify max abs diff 0, \d+\.\d s\n"
+    assert re.fullmatch(line, told.out)
+    assert {line.split(": ")[:2] == ["other", "warning"] for line in told.err.splitlines()} <= {True}
+
+
+def test_quiet_prints_problems_only(run, here):
+    told = run("model=other", "-q")
+    assert (told.code, told.out, told.err) == (0, "", "")
+    told = run("model=other", "-q", "version=1")
+    text = f"version: 1 exists in {here}/exports/other; a version is never overwritten: write version=auto\n"
+    assert (told.code, told.out, told.err) == (2, "", text)
+
+
+def test_a_quiet_sweep_prints_problems_only(run, here):
+    told = run("-m", "model=mnist_mlp,other", "version=auto,x", "--keep-going", "--quiet", "post=[]")
+    assert (told.code, told.out) == (1, "")
+    assert [line.split(": ")[0] for line in told.err.splitlines()] == ["exportkit", "job 1", "job 3"]
+    (record,) = (here / ".exportkit/sweeps").glob("*/*/sweep.json")
+    assert record.is_file()
+
+
+def test_a_config_error_starts_no_process(run, here, monkeypatch):
+    monkeypatch.setattr(processes, "run", lambda *_: pytest.fail("a process was started"))
+    monkeypatch.setattr(subprocess, "Popen", lambda *_: pytest.fail("a process was started"))
+    assert run("model=other", "version=x").code == 2
+    told = run("model=other", "hydra.launcher.timeout=0")
+    assert (told.code, told.err) == (2, "hydra.launcher.timeout: is 0.0; write a positive number, or null\n")
 
 
 def test_a_report_says_how_each_meta_graph_is_served(capsys):

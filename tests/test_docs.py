@@ -1,11 +1,13 @@
 """The README and the author's guide, run as a reader would: their files written, their commands run, their output met."""
 
 import os
+import pty
 import re
 import subprocess
 import sys
 import sysconfig
 import venv
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -60,10 +62,26 @@ def follow(page, directory, bin, sections=None, **variables):
 
 
 def run(command, code, promised, directory, environment):
-    ran = subprocess.run(command, shell=True, cwd=directory, env=environment, capture_output=True, text=True)
-    printed = ran.stdout + ran.stderr
-    assert ran.returncode == code, f"{command}\n{printed}"
+    """Run a command as a reader does: at a terminal, one that can only print."""
+    ours, theirs = pty.openpty()
+    streams = {"stdin": subprocess.DEVNULL, "stdout": theirs, "stderr": theirs}
+    with subprocess.Popen(
+        command, shell=True, cwd=directory, env={**environment, "TERM": "dumb", "LINES": "50"}, **streams
+    ) as running:
+        os.close(theirs)
+        printed = shown(ours).replace("\r\n", "\n")
+    assert running.returncode == code, f"{command}\n{printed}"
     assert meets(promised, printed), f"{command}\n--- promised\n{promised}\n--- printed\n{printed}"
+
+
+def shown(terminal):
+    """All that is written to a terminal until everybody has closed it."""
+    with open(terminal, "rb", buffering=0) as file:
+        text = b""
+        with suppress(OSError):  # Linux's way to say that it is closed
+            while more := file.read(1 << 16):
+                text += more
+    return text.decode()
 
 
 @pytest.fixture

@@ -117,7 +117,7 @@ def test_the_command_says_one_line_when_the_disk_is_full(file, version, lab, poi
     config["source"].pop("kind")
     config.pop("post")
     (base.parent / "conf" / "model" / "toy.yaml").write_text("# @package _global_\n" + OmegaConf.to_yaml(config))
-    arguments = [f"--config-dir={base.parent}/conf", "model=toy", f"version={version}"]
+    arguments = [f"--config-dir={base.parent}/conf", "model=toy", f"version={version}", "hydra/launcher=basic"]
     work = partial(faultlab.command, arguments)
 
     def full(pid, point):
@@ -125,7 +125,7 @@ def test_the_command_says_one_line_when_the_disk_is_full(file, version, lab, poi
 
     outcome = lab.disturbed(base, full, 0, True, work)
     *stages, line = outcome.text.splitlines()
-    assert stages == ["toy: import tensorflow", "toy: build", "toy: bind", "toy: write"]
+    assert stages == []
     assert line.endswith(f"{file}: no space left on device; free some space") and outcome.code == 1
     assert os.listdir(base) == []
 

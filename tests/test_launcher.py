@@ -11,6 +11,7 @@ import time
 import zipfile
 from pathlib import Path
 
+import processlab
 import pytest
 from hydra.core.plugins import Plugins
 from hydra.core.singleton import Singleton
@@ -160,7 +161,7 @@ def test_ctrl_c_ends_a_sweep(fleet):
     here, _ = fleet
     command = [sys.executable, "-m", "exportkit", "-m", "model=d_stay", "post=[]", "hydra.sweep.dir=interrupted"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, cwd=here, start_new_session=True, **pipes) as running:
+    with subprocess.Popen(command, cwd=here, start_new_session=True, preexec_fn=processlab.interruptible, **pipes) as running:
         for _ in range(600):
             if list((here / "exports/d_stay").glob(".*.staging")) and (here / "interrupted/0/output.log").exists():
                 break

@@ -284,7 +284,8 @@ def program(tmp_path, call):
         module.rename(tmp_path / "modules" / module.name)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([sys.executable, "-c", code], env=environment, start_new_session=True, **pipes)
+    command = [sys.executable, "-c", code]
+    return subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=lab.interruptible, **pipes)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import processlab
 import pytest
 
 pytestmark = pytest.mark.quick(6)
@@ -250,7 +251,8 @@ def test_an_interrupted_sweep_says_how_far_it_came_and_goes_on_there(fleet):
         "hydra.launcher.n_jobs=1",
         *FAST,
     ]
-    sweep = subprocess.Popen(command, cwd=fleet.directory, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    sweep = subprocess.Popen(command, cwd=fleet.directory, preexec_fn=processlab.interruptible, **pipes)
     while not (fleet.directory / "building").exists():
         assert sweep.poll() is None
         time.sleep(0.05)

@@ -581,3 +581,100 @@ def test_everything_is_on_disk_before_the_rename(base, monkeypatch):
     inside = str(claim.directory.relative_to(base))
     assert sorted(order[:2]) == [f"{inside}/variables", f"{inside}/variables/variables.index"]
     assert order[2:] == [f"{inside}/saved_model.pb", inside, "rename to 1", "."]
+
+
+# Who may commit, and which numbers there are
+
+
+def in_a_fork(work):
+    """The exit code of a forked copy of this process that does some work."""
+    pid = os.fork()
+    if not pid:
+        code = 99
+        try:
+            code = work()
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def test_a_forked_child_takes_nothing_back(base):
+    claim = write(Claim(base, "auto"))
+    assert in_a_fork(lambda: claim.abandon() or 7) == 7
+    assert names(claim.directory) == ["saved_model.pb", "variables"]
+    assert claim.commit() == base / "1"
+    assert in_a_fork(lambda: claim.abandon() or 7) == 7
+    assert names(base) == ["1"]
+
+
+def test_a_forked_child_takes_nothing_back_while_the_version_becomes_visible(base, monkeypatch):
+    claim = write(Claim(base, "auto"))
+    codes = []
+
+    def fork(path):
+        if path == base:
+            codes.append(in_a_fork(lambda: claim.abandon() or 7))
+
+    monkeypatch.setattr(versions, "_sync_one", fork)
+    assert claim.commit() == base / "1"
+    assert (codes, names(base / "1")) == ([7], ["saved_model.pb", "variables"])
+
+
+def test_a_forked_child_commits_nothing(base):
+    claim = write(Claim(base, "auto"))
+    text = (
+        f"{claim.directory}: was claimed by another process; end a process that was forked, such as a builder's, with os._exit"
+    )
+    assert in_a_fork(lambda: int(refusal(EnvironmentFailed, claim.commit) == text)) == 1
+    assert numbers(base) == set()
+
+
+USED_UP = (
+    "version: 9223372036854775807 is in use in {base}, and TensorFlow Serving sees no larger one; "
+    "write an integer that is free, or choose another export_dir"
+)
+
+
+def test_auto_never_passes_the_largest_number(base):
+    (base / str(2**63 - 1)).mkdir(parents=True)
+    assert refusal(ConfigError, Claim, base, "auto") == USED_UP.format(base=base)
+    assert names(base) == ["9223372036854775807"]
+
+
+def test_a_number_that_is_lost_to_a_race_is_not_followed_by_one_too_large(base):
+    (base / str(2**63 - 2)).mkdir(parents=True)
+    claim = write(Claim(base, "auto"))
+    (base / str(2**63 - 1)).mkdir()
+    assert refusal(ConfigError, claim.commit) == USED_UP.format(base=base)
+    claim.abandon()
+    assert names(base) == ["9223372036854775806", "9223372036854775807"]
+
+
+@pytest.mark.parametrize("version", ["auto", 1])
+@pytest.mark.parametrize("kind", ["a file", "a dangling link", "a link to a directory", "a pipe"])
+def test_what_has_the_name_of_a_staging_directory_stands_in_nobodys_way(kind, version, base):
+    base.mkdir(parents=True)
+    (base.parent / "other").mkdir()
+    (base.parent / "other/file").touch()
+    taken = base / ".1.staging"
+    if kind == "a file":
+        taken.write_text("mine")
+    elif kind == "a pipe":
+        os.mkfifo(taken)
+    else:
+        taken.symlink_to(base.parent / ("nowhere" if kind == "a dangling link" else "other"))
+    claim = write(Claim(base, version))
+    assert claim.directory.parent == base / ".01.staging"
+    assert claim.commit() == base / "1"
+    assert names(base) == [".1.staging", "1"]
+    assert names(base.parent) == ["model", "other"]
+    assert names(base.parent / "other") == ["file"]
+
+
+@pytest.mark.parametrize(("mask", "private"), [(0o077, True), (0o027, False), (0o022, False)])
+def test_a_version_that_only_its_owner_can_read(mask, private, base):
+    before = os.umask(mask)
+    try:
+        assert versions.is_private(Claim(base, "auto").directory) is private
+    finally:
+        os.umask(before)

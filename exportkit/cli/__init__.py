@@ -5,12 +5,15 @@ line each; the exit code is 2 where the configuration is wrong, 1 where anything
 """
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 
-from exportkit.errors import ConfigError, ExportKitError, Problem, did_you_mean
+from exportkit.errors import ConfigError, EnvironmentFailed, ExportKitError, Problem, did_you_mean
 
+ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)  # what `exportkit.processes.terminable` makes an exit of
 COMMANDS = {
     "export": "exportkit.cli.export",
     "plan": "exportkit.cli.plan",
@@ -22,9 +25,11 @@ COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line `arguments` (default: the process's own) and return the exit code."""
+    _open_streams()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     raises = wants_tracebacks()
     try:
+        _check_directory()
         code = _run(arguments)
         sys.stdout.flush()
         return code
@@ -33,11 +38,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("exportkit: interrupted", file=sys.stderr)
         return 130
+    except SystemExit as end:
+        number = end.code - 128 if isinstance(end.code, int) else 0
+        if number not in ENDING:
+            raise
+        with suppress(OSError):  # a terminal that hung up
+            print(f"exportkit: ended by {signal.Signals(number).name}", file=sys.stderr)
+        return end.code
     except ExportKitError as error:
         if raises:
             raise
         print_problems(str(error))
         return error.exit_code
+
+
+def _open_streams() -> None:
+    """Have the three standard streams, where a caller closed some of them: the next file that is opened would become one."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
+
+
+def _check_directory() -> None:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise EnvironmentFailed(Problem("working directory", "was removed", "change to another one")) from None
 
 
 def wants_tracebacks() -> bool:

@@ -7,7 +7,7 @@ from exportkit.errors import ConfigError, Problem, did_you_mean
 
 COMPOSING = ("export", "plan")  # the commands that take overrides
 COMPLETED = (*COMPOSING, "inspect", "verify", "plugins")
-OWN = ("--build", "--force", "--keep-going")  # exportkit's own flags, which Hydra never sees
+OWN = ("--build", "--force", "--keep-going", "--quiet")  # exportkit's own flags, which Hydra never sees
 SWITCHES = {"--force": "hydra.sweeper.force=true", "--keep-going": "hydra.sweeper.keep_going=true"}  # of sweeps
 TAKES_VALUE = {
     *("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"),

@@ -3,22 +3,29 @@
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
+from contextvars import ContextVar
 from pathlib import Path
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from exportkit import processes
 from exportkit.cli import arguments as cli_arguments
-from exportkit.cli import hydra_app, tables
+from exportkit.cli import channel, hydra_app, single, tables, wants_tracebacks
+from exportkit.cli.channel import Detail
 from exportkit.cli.hydra_app import JobFailed
 from exportkit.cli.progress import progress
-from exportkit.cli.sweep import job_record, job_run
+from exportkit.cli.sweep import job_record, job_run, process_launcher, worker_side
 from exportkit.cli.sweep.summary import closing
 from exportkit.config.reader import Reader
 from exportkit.errors import ConfigError, ExportKitError, Problem, system_error
 from exportkit.processes import workers
 from exportkit.report import ExportReport
 from exportkit.spec import ExportPlan
+
+QUIET = ("-q", "--quiet")
+
+_debugged = ContextVar("debugged", default=False)  # inside Hydra the variable is set that asks for tracebacks
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -31,8 +38,9 @@ def main(arguments: Sequence[str]) -> int:
     if cli_arguments.has(arguments, "-sc", "--shell-completion"):
         hydra_app.complete(arguments)
         return 0
-    rest, switches = hydra_app.sweep_switches(arguments)
-    with closing() as swept:
+    rest, switches = hydra_app.sweep_switches([word for word in arguments if word not in QUIET])
+    _debugged.set(wants_tracebacks())
+    with channel.quiet(cli_arguments.has(arguments, *QUIET)), closing() as swept:
         try:
             hydra_app.run(rest, job, switches)
         except JobFailed as failed:
@@ -54,9 +62,32 @@ def job(config: DictConfig) -> str:
     if job_record.is_sweep():
         return job_run.run(config, _export_once)
     planned = _plan(config)
-    report = _export(planned)
-    tables.show_report(report, planned)
+    report = _export(planned, moving=False) if _stays() else _export_apart(planned, config)
+    _show(report, planned)
     return report.status
+
+
+def _stays() -> bool:
+    """Whether the export runs in this process, where debuggers work and tracebacks go back to their cause."""
+    return _debugged.get() or worker_side.is_here()
+
+
+def _export_apart(planned: ExportPlan, config: DictConfig) -> ExportReport:
+    launcher = HydraConfig.get().launcher
+    ours = launcher._target_ == process_launcher.LAUNCHER
+    if ours:
+        process_launcher.check(launcher)
+    return single.run(planned, config, launcher.timeout if ours else None)
+
+
+def _show(report: ExportReport, planned: ExportPlan) -> None:
+    match channel.detail():
+        case Detail.WHOLE:
+            tables.show_report(report, planned)
+        case Detail.LINE:
+            tables.line(tables.one_line(report))
+            for warning in report.warnings:
+                print(f"{report.name}: warning: {warning}", file=sys.stderr)
 
 
 def _export_once(config: DictConfig) -> ExportReport:
@@ -68,12 +99,12 @@ def _export_once(config: DictConfig) -> ExportReport:
     return _export(planned)
 
 
-def _export(planned: ExportPlan) -> ExportReport:
+def _export(planned: ExportPlan, moving: bool = True) -> ExportReport:
     from exportkit.exporting import pipeline
 
     if processes.inside() and planned.post:
         workers.reserve()
-    with progress(planned.name) as stage:
+    with processes.terminable(), progress(planned.name, moving) as stage:
         return pipeline.run(planned, hydra_app.plugins(), progress=stage)
 
 

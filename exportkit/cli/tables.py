@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from exportkit.report import ExportReport, MetaGraphReport
+from exportkit.report import ExportReport, MetaGraphReport, StepReport
 from exportkit.spec import ExportPlan
 
 if TYPE_CHECKING:
@@ -43,6 +43,20 @@ def summary(report: ExportReport, seconds: float | None = None) -> str:
     if report.status != "exported":
         return f"{report.name}: {report.status} after {seconds:.1f} s"
     return f"{report.name}: {report.status} version {report.version} to {near(report.directory)} in {seconds:.1f} s"
+
+
+def one_line(report: ExportReport) -> str:
+    """An export for a log: ``exported digits 3: exports/digits/3, 6 variables proved, verify max abs diff 0, 2.4 s``."""
+    weights, proved = report.weights, f"{report.weights.variables}/{report.weights.variables} variables equal to the checkpoint"
+    whole = f"{weights.variables} {'variable' if weights.variables == 1 else 'variables'} proved"
+    proof = whole if weights.proof == f"{proved}, 0 initialised" else weights.proof if weights.variables else "no variables"
+    verified = [f"{step.kind} {step.details['summary'].split(',')[0]}" for step in report.steps if _verifies(step)]
+    facts = [near(report.directory), proof, *verified, f"{report.seconds:.1f} s"]
+    return f"{report.status} {report.name} {report.version}: {', '.join(filter(None, facts))}"
+
+
+def _verifies(step: StepReport) -> bool:
+    return step.phase == "VERIFY" and bool(step.details.get("summary"))
 
 
 def show_built(report: ExportReport) -> None:
@@ -89,12 +103,12 @@ def _proved(proof: str) -> str:
 
 def line(text: str = "") -> None:
     """Text as it is: what someone will copy is never broken."""
-    print(text, flush=True)
+    _out(text)
 
 
 def text(words: str, style: str = "") -> None:
     """Words, in lines of the terminal's width."""
-    _console().print(_styled(words, style))
+    _print(_styled(words, style))
 
 
 def _signatures(meta_graph: MetaGraphReport, several: bool) -> None:
@@ -149,7 +163,10 @@ def near(path: str | None) -> str:
     """`path` from here, where it is below."""
     if path is None:
         return "nowhere"
-    near = os.path.relpath(path)
+    try:
+        near = os.path.relpath(path)
+    except FileNotFoundError:  # there is no working directory any more
+        return path
     return path if near.startswith("..") else near
 
 
@@ -220,4 +237,14 @@ def _print(renderable: Any) -> None:
     console = _console()
     with console.capture() as captured:
         console.print(renderable)
-    print("\n".join(line.rstrip() for line in captured.get().splitlines()), flush=True)
+    _out("\n".join(line.rstrip() for line in captured.get().splitlines()))
+
+
+def _out(text: str) -> None:
+    """Print a result. What was done stays done where it cannot be printed: nobody reads on, or the disk is full."""
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            print(f"warning: the output was not printed: {error.strerror}", file=sys.stderr)

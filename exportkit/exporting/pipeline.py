@@ -3,8 +3,6 @@
 import errno
 import logging
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,11 +19,12 @@ from exportkit.planning.plan import wanted
 from exportkit.planning.prepare import Model, Prepared, demand
 from exportkit.planning.resolving import Resolved, opened
 from exportkit.plugin import Export, Phase, SourceModel
+from exportkit.processes.scratch import scratch
 from exportkit.processes.tensorflow import import_tensorflow
 from exportkit.registry import Plugins, load_plugins
 from exportkit.report import ExportReport, MetaGraphReport, SignatureReport, TensorReport, WeightsReport
 from exportkit.spec import ExportPlan
-from exportkit.version.claim import Claim, size
+from exportkit.version.claim import Claim, is_private, size
 from exportkit.version.identity import identity
 from exportkit.version.published import mark_published
 
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 Progress = Callable[[str], None]
+PRIVATE = "only its owner can read it, for the umask is 077; a server of another user needs an export under umask 022 or 027"
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,17 @@ def run(plan: ExportPlan, plugins: Plugins | None = None, progress: Progress | N
         EnvironmentFailed: the machine refused.
         PluginError: a plugin broke its contract.
     """
-    plugins = plugins or load_plugins()
-    report = ExportReport(name=plan.name, base_path=str(plan.export_dir), warnings=list(plan.warnings))
+    report = ExportReport(name=plan.name)
+    fill(report, plan, plugins or load_plugins(), progress)
+    return report
+
+
+def fill(report: ExportReport, plan: ExportPlan, plugins: Plugins, progress: Progress | None = None) -> None:
+    """Carry out a plan as `run` does, into a report that may hold stages that went before. Raises what `run` raises."""
+    report.base_path, report.warnings = str(plan.export_dir), list(plan.warnings)
     try:
-        with _scratch() as scratch:
-            _export(plan, plugins, report, scratch, progress or _silent)
+        with scratch() as place:
+            _export(plan, plugins, report, place, progress or _silent)
     except OSError as cause:
         error = system_error(cause, plan.export_dir)
         _blame(report, error)
@@ -73,16 +79,15 @@ def run(plan: ExportPlan, plugins: Plugins | None = None, progress: Progress | N
         _blame(report, error)
         raise
     finally:
-        _finish(plan, plugins, report)
-    return report
+        finish(plan, plugins, report)
 
 
 def build(plan: ExportPlan, plugins: Plugins | None = None, progress: Progress | None = None) -> ExportReport:
     """Build and bind as `run` does, and write nothing; the report's status is ``built``. Raises what `run` raises."""
     report = ExportReport(name=plan.name, base_path=str(plan.export_dir), warnings=list(plan.warnings))
     plan = opened(plan)
-    with _scratch() as scratch:
-        built = _build(plan, plugins or load_plugins(), report, scratch, progress or _silent)
+    with scratch() as place:
+        built = _build(plan, plugins or load_plugins(), report, place, progress or _silent)
     _describe(plan, built, report)
     report.status = "built"
     return report
@@ -96,15 +101,6 @@ def _blame(report: ExportReport, error: BaseException) -> None:
 
 def _silent(stage: str) -> None:
     pass
-
-
-@contextmanager
-def _scratch() -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(prefix="exportkit-"))
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
 
 
 def _export(plan: ExportPlan, plugins: Plugins, report: ExportReport, scratch: Path, progress: Progress) -> None:
@@ -122,9 +118,11 @@ def _export(plan: ExportPlan, plugins: Plugins, report: ExportReport, scratch: P
             _check_untouched(plan)
         run_steps(plugins, export, progress, *(phase for phase in Phase if phase < Phase.PUBLISH))
         progress("commit")
-        report.bytes = size(claim.directory)
+        report.bytes, private = size(claim.directory), is_private(claim.directory)
         with report.stage("commit"):
             export.directory = claim.commit()
+        if private:
+            report.warnings.append(f"{export.directory}: {PRIVATE}")
     except BaseException as error:
         report.version = None
         _give_up(claim, plan, error)
@@ -309,8 +307,8 @@ def _tensor_report(alias: str, ref: str, tensor: Any) -> TensorReport:
     return TensorReport(alias=alias, binding=ref, tensor=tensor.name, dtype=tensor.dtype.base_dtype.name, shape=shape)
 
 
-def _finish(plan: ExportPlan, plugins: Plugins, report: ExportReport) -> None:
-    """Write the report and tell the observers; what they raise changes nothing."""
+def finish(plan: ExportPlan, plugins: Plugins, report: ExportReport) -> None:
+    """Write the report and call the observers; what they raise changes nothing."""
     if plan.report is not None:
         try:
             report.write(plan.report)

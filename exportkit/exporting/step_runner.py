@@ -148,7 +148,7 @@ class _Guard:
     @contextmanager
     def surroundings(self, warnings: list[str]) -> Iterator[None]:
         """Tell of threads that the step leaves, and set the working directory back."""
-        here, threads = os.getcwd(), set(threading.enumerate())
+        here, threads = _here(), set(threading.enumerate())
         try:
             yield
         finally:
@@ -156,7 +156,7 @@ class _Guard:
                 if thread not in threads and thread.name != _THREAD:
                     self.strays.append((self.name, thread))
                     warnings.append(f"post.{self.name}: left the thread '{thread.name}' running")
-            if _here() != here:
+            if here is not None and _here() != here:
                 os.chdir(here)
                 warnings.append(f"post.{self.name}: left the working directory for another; it was set back")
 

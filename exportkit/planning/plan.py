@@ -154,6 +154,8 @@ def _draft(data: dict[str, Any], reader: Reader, plugins: Plugins) -> ExportPlan
     version = drafted.version
     if isinstance(version, int) and version in claim.numbers(drafted.export_dir):
         reader.problems += claim.exists(drafted.export_dir, version).problems
+    if version == "auto" and claim.LARGEST in claim.numbers(drafted.export_dir):
+        reader.problems += claim.used_up(drafted.export_dir).problems
     return drafted
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 from exportkit.processes import server
 from exportkit.processes.child import VALUE, brief
@@ -24,6 +25,7 @@ _LOST_SERVER = "lost the process that had started it, which was killed, most oft
 _LOST_START = "the process that starts the others died, and did so again when it was started anew"
 _PATIENCE = 5.0  # seconds that a killed process may take to be gone
 _ENDLESS = float("inf")
+ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 def processors() -> int:
@@ -38,8 +40,8 @@ def run(
 
     A task finds the environment, working directory and sys.path of this process; TMPDIR is a directory of its own, which goes
     with it. What a task started and left running is killed when it ends. Close the iterator (`contextlib.closing`) where it is
-    not run to its end: that, an exception raised in it, and SIGTERM kill all that still runs. If this process itself is killed,
-    its tasks end by themselves.
+    not run to its end: that, an exception raised in it, SIGTERM, SIGHUP and SIGQUIT kill all that still runs. If this process
+    itself is killed, its tasks end by themselves.
 
     Args:
         tasks: taken one by one, each when its process can be started.
@@ -49,7 +51,7 @@ def run(
             for its whole life, so the first call decides.
     """
     with (
-        _terminable(),
+        terminable(),
         scratch() as room,
         closing(_Runner(room, n_jobs or processors(), timeout or _ENDLESS, preload)) as runner,
     ):
@@ -57,20 +59,29 @@ def run(
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
-    """Let SIGTERM end the process as an exception does, where nobody has decided otherwise."""
-    if signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
-        yield
-        return
+def terminable() -> Iterator[None]:
+    """Let SIGTERM, SIGHUP and SIGQUIT end the process as an exception does: SystemExit, 128 and the signal's number.
+
+    One that somebody has decided about keeps what was decided, as SIGHUP is ignored under nohup.
+    """
+    ours = [number for number in ENDING if signal.getsignal(number) == signal.SIG_DFL]
+
+    def end(number: int, _: Any) -> None:
+        for other in ours:
+            signal.signal(other, signal.SIG_IGN)  # what is cleaned up now is cleaned up whole
+        sys.exit(128 + number)
+
     try:
-        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+        for number in ours:
+            signal.signal(number, end)
     except ValueError:  # not the main thread's to decide
         yield
         return
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
 
 
 @dataclass

@@ -16,13 +16,15 @@ PREFIX = "exportkit-tasks-"
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """A directory in the system's place for temporary files, gone when the context ends."""
+    """A directory in the system's place for temporary files, gone when the context ends; where a fork of it ends, it stays."""
     sweep(Path(tempfile.gettempdir()))
     path, lock = _made()
+    ours = os.getpid()
     try:
         yield path
     finally:
-        shutil.rmtree(path, ignore_errors=True)
+        if os.getpid() == ours:
+            shutil.rmtree(path, ignore_errors=True)
         os.close(lock)
 
 

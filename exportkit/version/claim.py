@@ -14,6 +14,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -30,14 +31,17 @@ _NO_SYNC = (errno.EINVAL, errno.ENOTSUP)
 class Claim:
     """The right to write version `number` below `base`; `directory` is where to write it.
 
+    It is the right of the process that made it: a copy that was forked can neither commit nor abandon anything.
+
     Raises:
-        ConfigError: the explicit version exists, or another process is writing it.
+        ConfigError: the explicit version exists, or another process is writing it; or no number is left above the newest.
         EnvironmentFailed: the base path cannot be written.
     """
 
     def __init__(self, base: Path, version: str | int):
         self.base = base
         self.explicit = isinstance(version, int)
+        self._process = os.getpid()
         self._held: list[int] = []  # open descriptors: the lock's and the directory's
         try:
             _make(base)
@@ -51,7 +55,7 @@ class Claim:
 
     def _take(self, version: str | int) -> int:
         number = version if isinstance(version, int) else _first(self.base, version)
-        while not self._hold(number):
+        while not self._hold(_within_int64(self.base, number)):
             if self.explicit:
                 raise exists(self.base, number)
             number += 1
@@ -88,6 +92,9 @@ class Claim:
 
         Where this fails, `abandon` takes back what became visible.
         """
+        if not self._is_mine:
+            do = "end a process that was forked, such as a builder's, with os._exit"
+            raise EnvironmentFailed(Problem(str(self.directory), "was claimed by another process", do))
         try:
             sync(self.directory)
             self.check()
@@ -115,7 +122,7 @@ class Claim:
             except FileExistsError:
                 if self.explicit:
                     raise exists(self.base, self.number) from None
-                self.number = _next_free(self.base, self.number)
+                self.number = _within_int64(self.base, _next_free(self.base, self.number))
 
     def _release(self) -> None:
         if self._held:
@@ -128,10 +135,16 @@ class Claim:
 
         A visible version that cannot be taken back by a rename stays, whole.
         """
+        if not self._is_mine:
+            return
         if self.is_visible:
             with suppress(OSError):
                 shutil.rmtree(_set_aside(self.base / str(self.number)), ignore_errors=True)
         self._release()
+
+    @property
+    def _is_mine(self) -> bool:
+        return os.getpid() == self._process
 
     @property
     def is_visible(self) -> bool:
@@ -143,6 +156,12 @@ def exists(base: Path, number: int) -> ConfigError:
     """The refusal of an explicit version that is there, or in the making, already."""
     state = "exists" if number in numbers(base) else "is being written by another process"
     return ConfigError(Problem("version", f"{number} {state} in {base}", "a version is never overwritten: write version=auto"))
+
+
+def used_up(base: Path) -> ConfigError:
+    """The refusal to go on counting above the largest number."""
+    what = f"{LARGEST} is in use in {base}, and TensorFlow Serving sees no larger one"
+    return ConfigError(Problem("version", what, "write an integer that is free, or choose another export_dir"))
 
 
 def numbers(base: Path) -> set[int]:
@@ -160,8 +179,26 @@ def size(version: Path) -> int:
 
 
 def staging(base: Path, number: int) -> Path:
-    """Where version `number` is written: a name that TensorFlow Serving ignores, in the same file system."""
-    return base / f".{number}.staging"
+    """Where version `number` is written: a name that TensorFlow Serving ignores, in the same file system.
+
+    A link or a file that has the name is not ours: it stays, and leading zeros make another name.
+    """
+    name = str(number)
+    while not _may_be_directory(path := base / f".{name}.staging"):
+        name = f"0{name}"
+    return path
+
+
+def _may_be_directory(path: Path) -> bool:
+    try:
+        return stat.S_ISDIR(path.lstat().st_mode)
+    except FileNotFoundError:
+        return True
+
+
+def is_private(directory: Path) -> bool:
+    """Whether nobody but its owner can enter a directory, which is what umask 077 makes of it."""
+    return not directory.stat().st_mode & (stat.S_IXGRP | stat.S_IXOTH)
 
 
 def sweep(base: Path) -> list[Path]:
@@ -199,6 +236,17 @@ def _first(base: Path, version: str) -> int:
     return int(time.time()) if version == "timestamp" else max(numbers(base), default=0) + 1
 
 
+def _within_int64(base: Path, number: int) -> int:
+    """`number`, which TensorFlow Serving can see.
+
+    Raises:
+        ConfigError: it is above 2^63-1.
+    """
+    if number > LARGEST:
+        raise used_up(base)
+    return number
+
+
 def _next_free(base: Path, number: int) -> int:
     """The next number that is neither a version nor, as far as one can see, about to be one."""
     while number in numbers(base) or staging(base, number).exists():
@@ -221,7 +269,7 @@ def _lock(path: Path, create: bool = True) -> int | None:
         try:
             descriptor = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except FileNotFoundError:
-            if create:
+            if create and not path.is_symlink():
                 continue  # it was swept in this moment
             return None
         except OSError as error:

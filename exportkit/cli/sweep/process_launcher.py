@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.basecontainer import BaseContainer
 
 from exportkit import processes
+from exportkit.cli import handover
 from exportkit.cli.hydra_app import JobFailed, task_config
 from exportkit.errors import ConfigError, EnvironmentFailed, Problem, brief
 from exportkit.processes import Died, Ended, Event, Task
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from hydra_plugins.exportkit import ProcessLauncher
 
 PRELOAD = ("exportkit.cli.sweep.preload",)
+LAUNCHER = "hydra_plugins.exportkit.ProcessLauncher"
 LOG = "output.log"
 DIRECTORY = {"job_dir_key": "hydra.sweep.dir", "job_subdir_key": "hydra.sweep.subdir"}
 
@@ -60,7 +62,7 @@ def _returned(
     launcher: "ProcessLauncher", composed: Iterable[tuple[int, DictConfig]], on_event: OnEvent
 ) -> Iterator[tuple[int, JobReturn]]:
     """Run jobs; the number of each as it ends, and what came of it."""
-    _check(launcher)
+    check(launcher)
     Path(str(launcher.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
     running: dict[int, DictConfig] = {}
     tasks = _tasks(_shared(launcher), composed, running)
@@ -106,7 +108,8 @@ def _died(context: HydraContext, config: DictConfig, died: Died) -> JobReturn:
     return failed
 
 
-def _check(launcher: "ProcessLauncher") -> None:
+def check(launcher: "ProcessLauncher | DictConfig") -> None:
+    """Raise ConfigError where the launcher's numbers make no sense."""
     for key, value in (("n_jobs", launcher.n_jobs), ("timeout", launcher.timeout)):
         if value is not None and value <= 0:
             raise ConfigError(Problem(f"hydra.launcher.{key}", f"is {value}", "write a positive number, or null"))
@@ -180,6 +183,7 @@ def _dumped(shared: _Shared) -> bytes:
 def _run(shared: bytes, config: DictConfig) -> JobReturn:
     """A job, in its own process."""
     setup_globals()
+    handover.refuse_breakpoints()
     known: _Shared = pickle.loads(shared)
     Singleton._instances.update(known.singletons)
     BaseContainer._resolvers.update(known.resolvers)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exportkit.cli import print_problems, tables
+from exportkit.cli.channel import is_quiet
 from exportkit.cli.sweep import job_record, sweep_record
 from exportkit.cli.sweep.server_config import write_server_configs
 from exportkit.errors import ConfigError, ExportKitError
@@ -56,8 +57,9 @@ def _close(swept: Swept, seconds: float, keeps: bool, interrupted: bool = False)
         return
     for base in {job.base for job in jobs if job.base and job.status in ("died", "interrupted")}:
         claim.sweep(Path(base))
-    tables.show_jobs(jobs, sweep_record.apart([job.overrides for job in jobs]))
-    tables.line(sweep_record.summary(jobs, seconds))
+    if not is_quiet():
+        tables.show_jobs(jobs, sweep_record.apart([job.overrides for job in jobs]))
+        tables.line(sweep_record.summary(jobs, seconds))
     if keeps:
         _keep(directory, jobs, seconds)
     if problems := sweep_record.problems(jobs):
@@ -66,8 +68,11 @@ def _close(swept: Swept, seconds: float, keeps: bool, interrupted: bool = False)
 
 
 def _keep(directory: Path, jobs: list[job_record.Job], seconds: float) -> None:
-    tables.line(f"record: {tables.near(str(sweep_record.write_sweep(directory, jobs, seconds)))}")
+    record = sweep_record.write_sweep(directory, jobs, seconds)
     configs, warnings = write_server_configs(directory, jobs)
+    if is_quiet():
+        return
+    tables.line(f"record: {tables.near(str(record))}")
     for config in configs:
         tables.line(config.command)
     if len(configs) > 1:

@@ -10,6 +10,7 @@ from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
 
+from exportkit.cli.channel import is_quiet
 from exportkit.cli.sweep.job_record import Job
 from exportkit.processes import Died, Ended, Event, Started, Told
 
@@ -26,7 +27,7 @@ class View:
     """Shows a sweep from its first composed job to its last one that ended."""
 
     def __init__(self) -> None:
-        self.live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self.live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not is_quiet()
         self.jobs: dict[int, Job] = {}
         self.running: dict[int, Running] = {}
         self.ended: dict[str, int] = {}
@@ -114,7 +115,8 @@ class View:
         return f"{age:.0f} s, about {age / done * (self.total - done):.0f} s left"
 
     def _line(self, text: str) -> None:
-        print(f"sweep: {text}", file=sys.stderr, flush=True)
+        if not is_quiet():
+            print(f"sweep: {text}", file=sys.stderr, flush=True)
 
 
 def _status(returned: JobReturn) -> str:

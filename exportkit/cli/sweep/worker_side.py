@@ -6,7 +6,6 @@ TensorFlow changed, does that to nobody else, and the engine hears of a failure 
 """
 
 import contextlib
-import copy
 import os
 import pickle
 import socket
@@ -16,11 +15,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import configure_log, setup_globals
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig
 
 from exportkit import processes
-from exportkit.cli import hydra_app, process
+from exportkit.cli import handover, hydra_app, process
 from exportkit.cli.hydra_app import JobFailed
 from exportkit.cli.sweep import job_record, process_launcher, sweep_record
 from exportkit.errors import EnvironmentFailed, Problem, brief
@@ -34,7 +32,12 @@ Run = Callable[[DictConfig], str]
 
 def is_elsewhere() -> bool:
     """Whether the running job of a sweep is in a worker that is not its own."""
-    return not processes.inside() and not str(HydraConfig.get().launcher._target_).endswith(HERE)
+    return not processes.inside() and not is_here()
+
+
+def is_here() -> bool:
+    """Whether the launcher is chosen that keeps all in the process that was started."""
+    return str(HydraConfig.get().launcher._target_).endswith(HERE)
 
 
 def run(config: DictConfig, job: Run) -> str:
@@ -45,7 +48,7 @@ def run(config: DictConfig, job: Run) -> str:
         EnvironmentFailed: the sweep's directories are not to be seen from here.
     """
     with _at_home():
-        content = pickle.dumps((job, config, _portable(HydraConfig.instance().cfg)))
+        content = pickle.dumps((job, config, handover.pack()))
         task = Task(0, _run, (content,), job_record.place() / process_launcher.LOG)
         end = _end(task)
         if isinstance(end, Died):
@@ -67,20 +70,10 @@ def _end(task: Task) -> Ended | Died:
         return Died(task.number, f"was ended by its engine: {brief(error)}", time.monotonic() - started)
 
 
-def _portable(config: DictConfig) -> DictConfig:
-    """`config`, such that it can be pickled: Hydra imports a plugin twice, and the launcher's schema is of the other import."""
-    config = copy.deepcopy(config)
-    with read_write(config.hydra), open_dict(config.hydra):
-        config.hydra.launcher = OmegaConf.to_container(config.hydra.launcher)
-    return config
-
-
 def _run(content: bytes) -> str | JobFailed:
     """The job, in its own process."""
-    setup_globals()
     job, config, hydra = pickle.loads(content)
-    HydraConfig.instance().set_config(hydra)
-    configure_log(hydra.hydra.job_logging, hydra.hydra.verbose)
+    handover.unpack(hydra)
     try:
         with job_record.only_attempt():
             return job(config)

@@ -1,0 +1,49 @@
+"""How much is printed: a report for a person at a terminal, a line for a log, nothing under ``-q``.
+
+The result goes to stdout, all else to stderr, so that neither is ever found among the other.
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from enum import Enum
+
+from hydra.core.hydra_config import HydraConfig
+
+_quiet = ContextVar("quiet", default=False)
+
+
+class Detail(Enum):
+    """What is printed of an export that went well."""
+
+    NOTHING = "problems only"
+    LINE = "one line"
+    WHOLE = "the whole report"
+
+
+@contextmanager
+def quiet(wanted: bool) -> Iterator[None]:
+    """Print problems only, if that is wanted."""
+    token = _quiet.set(wanted)
+    try:
+        yield
+    finally:
+        _quiet.reset(token)
+
+
+def is_quiet() -> bool:
+    """Whether only problems are printed."""
+    return _quiet.get()
+
+
+def is_verbose() -> bool:
+    """Whether the user asked for all there is to say."""
+    return not is_quiet() and HydraConfig.initialized() and HydraConfig.get().verbose is True
+
+
+def detail() -> Detail:
+    """What is printed by now: ``-q`` and ``hydra.verbose=true`` decide, or else whether a terminal shows it."""
+    if is_quiet():
+        return Detail.NOTHING
+    return Detail.WHOLE if sys.stdout.isatty() or is_verbose() else Detail.LINE

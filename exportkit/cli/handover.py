@@ -1,0 +1,42 @@
+"""Hydra's state, handed to a process that has composed nothing."""
+
+import copy
+import os
+import sys
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import configure_log, setup_globals
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from exportkit.errors import EnvironmentFailed, Problem
+
+
+def pack() -> DictConfig:
+    """Return the running job's Hydra config such that it can be pickled.
+
+    Hydra imports a plugin twice, and the launcher's schema is of the other import.
+    """
+    config = copy.deepcopy(HydraConfig.instance().cfg)
+    with read_write(config.hydra), open_dict(config.hydra):
+        config.hydra.launcher = OmegaConf.to_container(config.hydra.launcher)
+    return config
+
+
+def unpack(config: DictConfig) -> None:
+    """Make this process a job of Hydra's: its resolvers, its config, its logging."""
+    setup_globals()
+    HydraConfig.instance().set_config(config)
+    configure_log(config.hydra.job_logging, config.hydra.verbose)
+    refuse_breakpoints()
+
+
+def refuse_breakpoints() -> None:
+    """Have breakpoint() say where it works, unless PYTHONBREAKPOINT chooses a debugger that needs no terminal."""
+    if "PYTHONBREAKPOINT" not in os.environ:
+        sys.breakpointhook = _refuse
+
+
+def _refuse(*_: Any, **__: Any) -> None:
+    do = "add hydra/launcher=basic, which runs an export in the process that you started"
+    raise EnvironmentFailed(Problem("breakpoint()", "this process has no terminal", do))
