@@ -8,7 +8,7 @@ from typing import Any
 
 from exportkit.binding import unfit
 from exportkit.errors import did_you_mean, nearest
-from exportkit.fields import Reader
+from exportkit.fields import Reader, optional_keys
 from exportkit.protos import DTYPE_NAMES
 from exportkit.spec import (
     BINDINGS,
@@ -45,6 +45,17 @@ def bindings(data: Any, reader: Reader) -> dict[str, Binding | None]:
 
 def _items(data: Any, reader: Reader, where: str) -> list[tuple[str, Any]]:
     return list((reader.convert(dict[str, Any], {} if data is None else data, where) or {}).items())
+
+
+def _entries(data: Any, reader: Reader, where: str, cls: type) -> list[tuple[str, Any]]:
+    """The entries at `where`, but for those that only set optional keys and are called nearly as another one: misspelt names."""
+    items = dict(_items(data, reader, where))
+    for name, value in list(items.items()):
+        others = [other for other in items if other != name]
+        if isinstance(value, Mapping) and value and value.keys() <= optional_keys(cls) and nearest(name, others):
+            reader.problem(f"{where}.{name}", f"has only {', '.join(value)}", did_you_mean(name, others))
+            del items[name]
+    return list(items.items())
 
 
 def _binding(value: Any, reader: Reader, where: str) -> Binding | None:
@@ -118,7 +129,8 @@ def _is_file(path: Path, reader: Reader, where: str) -> bool:
 
 
 def signatures(data: Any, reader: Reader) -> dict[str, Signature | None]:
-    return {name: _signature(value, reader, f"signatures.{name}") for name, value in _items(data, reader, "signatures")}
+    entries = _entries(data, reader, "signatures", Signature)
+    return {name: _signature(value, reader, f"signatures.{name}") for name, value in entries}
 
 
 def _signature(value: Any, reader: Reader, where: str) -> Signature | None:
@@ -136,7 +148,7 @@ def meta_graphs(data: Any, reader: Reader, signature_keys: Mapping[str, Any], co
     """All meta graphs that can be read; their tags must differ, and what they name must be there."""
     found: dict[str, MetaGraph] = {}
     tags: dict[frozenset[str], str] = {}
-    for name, value in _items(data, reader, "meta_graphs"):
+    for name, value in _entries(data, reader, "meta_graphs", MetaGraph):
         where = f"meta_graphs.{name}"
         meta_graph = reader.read(MetaGraph, value, where)
         if meta_graph is None:

@@ -26,7 +26,7 @@ def may(rooms="", parties="", late="", late_parties=""):
     return Imports(*(set(text.split()) for text in (rooms, parties, late, late_parties)))
 
 
-DOOR = "bundle capturing errors metagraph native plugin proof protos references runtime sources spec"
+DOOR = "bundle capturing errors formats metagraph native plugin proof protos references runtime sources spec"
 EVIDENCE = "identity manifest prediction_log samples served signing tensorproto warmup"
 
 # room (or package) → rooms and third parties that it may import, then those that it may import inside functions only
@@ -45,7 +45,8 @@ TABLE = {
     "protos": may("errors"),
     "sstable": may("", "google_crc32c"),
     "tensorbytes": may("errors sstable", "google_crc32c numpy", late_parties="ml_dtypes"),
-    "checkpoints": may("errors sstable", "google"),
+    "formats": may(),
+    "checkpoints": may("errors formats sstable", "google"),
     "bundle_reader": may("checkpoints errors protos sstable tensorbytes", "numpy"),
     "bundle": may("bundle_reader checkpoints errors protos sstable tensorbytes", "numpy"),
     "metagraph": may("errors protos", "google"),

@@ -365,7 +365,7 @@ NO_ZEROS = "write auto, timestamp or an integer from 0, without leading zeros"
         ({"export_dir": "labels.txt/out"}, "export_dir: labels.txt is not a directory; choose another one"),
         ({"export_dir": None}, "export_dir: is null, not a path; write a path"),
         # Interpolations and imports
-        ({"export_dir": "out/${nme}"}, "export_dir: Interpolation key 'nme' not found; mend the interpolation"),
+        ({"export_dir": "out/${nme}"}, "export_dir: ${nme} is not in the config; did you mean name?"),
         ({"vars": {"a": {1, 2}}}, "vars.a: Value 'set' is not a supported primitive type; write plain values"),
         (
             {"bindings.images": {"_target_": "os.system"}},

@@ -31,13 +31,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return _reader_is_gone()
     except KeyboardInterrupt:
-        print("exportkit: interrupted", file=sys.stderr)
+        if not _completes(arguments):  # the user goes on typing
+            print("exportkit: interrupted", file=sys.stderr)
         return 130
     except ExportKitError as error:
         if raises:
             raise
         print_problems(str(error))
         return error.exit_code
+
+
+def _completes(arguments: Sequence[str]) -> bool:
+    """Whether it is the shell that asks, for the tab key."""
+    return any(word.startswith("query=") for word in arguments)
 
 
 def wants_tracebacks() -> bool:
