@@ -1,5 +1,6 @@
 """What bindings and signatures mean on a graph: which tensors they name, where they cut it, and what is known of them."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -194,17 +195,62 @@ def _bake(wiring: Wiring, key: str, meta_graph: MetaGraph, bindings: Bindings, g
         value = meta_graph.constants[name] if overridden else binding.constant
         where = f"meta_graphs.{key}.constants.{name}" if overridden else f"bindings.{name}.constant"
         if value is not None:
-            problems += unfit(where, value, graph.dtype(wiring.names[name]))
+            tensor = wiring.names[name]
+            problems += unfit(where, value, graph.dtype(tensor)) or _misshapen(where, value, tensor, graph)
             wiring.constants[wiring.names[name]] = value
 
 
-def unfit(where: str, value: Any, dtype: str | None) -> Iterator[Problem]:
-    """A value that was written for a tensor of `dtype` and cannot be one."""
+def unfit(where: str, value: Any, dtype: str | None) -> list[Problem]:
+    """Return what keeps `value`, a scalar or nested lists, from being a tensor of `dtype`: at most one problem."""
     kinds = {"bool": ([bool], "true or false"), "string": ([str], "a text")}
-    allowed, do = kinds.get(dtype or "", ([int], "an integer") if "int" in (dtype or "") else ([int, float], "a number"))
-    if dtype is not None and not all(type(item) in allowed for item in _flat(value)):
-        shown = str(value).lower() if isinstance(value, bool) else repr(value)
-        yield Problem(where, f"{shown} cannot be of dtype {dtype}", f"write {do}")
+    integer = "int" in (dtype or "")
+    allowed, do = kinds.get(dtype or "", ([int], "an integer") if integer else ([int, float], "a number"))
+    if dtype is None:
+        return []
+    if not all(type(item) in allowed for item in _flat(value)):
+        return [Problem(where, f"{_shown(value)} cannot be of dtype {dtype}", f"write {do}")]
+    low, high = _range(dtype) if integer else (None, None)
+    if low is not None and not all(low <= item <= high for item in _flat(value)):
+        return [Problem(where, f"{_shown(value)} is out of the range of {dtype}", f"write {low} to {high}")]
+    return []
+
+
+def _shown(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+def _range(dtype: str) -> tuple[int, int] | tuple[None, None]:
+    """The least and the greatest integer of a dtype; None for one that is not named by its bits."""
+    found = re.fullmatch(r"q?(u?)int(\d+)", dtype)
+    if found is None:
+        return None, None
+    bits = int(found[2])
+    return (0, 2**bits - 1) if found[1] else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+
+
+def _misshapen(where: str, value: Any, tensor: str, graph: Any) -> list[Problem]:
+    """What is wrong with a constant's shape; one value fits every shape, for it is repeated."""
+    if not isinstance(value, list | tuple):
+        return []
+    try:
+        own = _value_shape(value)
+    except ValueError:
+        return [Problem(where, f"{_shown(value)} is ragged: its lists are of different lengths", "write lists of one length")]
+    known = graph.shape(tensor)
+    if known is None or compatible(own, known):
+        return []
+    do = "write one value" if known == () else f"write values of shape {_yaml(known)}"
+    return [Problem(where, f"{_shown(value)} has shape {_yaml(own)}, and '{tensor}' is {Facts(graph.dtype(tensor), known)}", do)]
+
+
+def _value_shape(value: Any) -> tuple[int, ...]:
+    """The shape of nested lists; ValueError where they are ragged."""
+    if not isinstance(value, list | tuple):
+        return ()
+    inner = {_value_shape(item) for item in value} or {()}
+    if len(inner) > 1:
+        raise ValueError("ragged")
+    return (len(value), *inner.pop())
 
 
 def _flat(value: Any) -> Iterator[Any]:
