@@ -16,7 +16,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, UnsupportedValueType
 
-from exportkit import binding, leaves, rules, versions, weights
+from exportkit import binding, leaves, rules, samples, versions, weights
 from exportkit.building import preview_source
 from exportkit.bundle import Bundle
 from exportkit.errors import ConfigError, ExportKitError, PluginError, Problem, brief, did_you_mean
@@ -316,6 +316,7 @@ def _check_models(drafted: ExportPlan, previews: Mapping[str, Preview], reader: 
         reader.problems += error.problems
         return Prepared()
     drafted.warnings += prepared.warnings
+    reader.problems += samples.problems(drafted, [part.facts for part in prepared.parts.values()])
     told = any(problem.where.startswith("weights") for problem in reader.problems)
     reader.problems += [*problems, *([] if told else lacking)]
     return prepared

@@ -72,7 +72,7 @@ TABLE = {
     "registry": may("errors fields hookspecs plugin", "pluggy"),
     "capturing": may("bundle errors metagraph plugin weights", "numpy", late="protos", late_parties="tensorflow"),
     "plan": may(
-        "binding building bundle errors fields leaves metagraph plugin registry rules serving spec versions weights",
+        "binding building bundle errors fields leaves metagraph plugin registry rules samples serving spec versions weights",
         "omegaconf",
     ),
     "savedmodel": may("binding rules bundle errors metagraph plugin protos runtime serving spec weights", "numpy tensorflow"),
@@ -97,7 +97,7 @@ TABLE = {
     "sources": may(DOOR, late_parties="tensorflow"),
     "steps": may(f"{DOOR} {EVIDENCE}", "numpy", late="proof", late_parties="matplotlib tensorflow"),
     "testing": may("__init__ bundle cli errors metagraph plan plugin registry report runtime", "numpy pytest tensorflow yaml"),
-    "examples": may("", "numpy tensorflow", late_parties="sklearn"),
+    "examples": may("runtime", "numpy tensorflow", late_parties="sklearn"),
 }
 ALL = {"cli", "launcher"}  # the rooms that know Hydra may import everything
 
