@@ -20,7 +20,7 @@ def newest_version(path: Path) -> Path:
         return path
     versions = [child for child in path.glob("*") if child.name.isdecimal() and (child / "saved_model.pb").exists()]
     if not versions:
-        raise FileNotFoundError(f"no SavedModel version is in {path}; export one: exportkit model=mnist_mlp")
+        raise FileNotFoundError(f"{path}: no SavedModel version here; export one: exportkit model=mnist_mlp")
     return max(versions, key=lambda child: int(child.name))
 
 
