@@ -161,7 +161,7 @@ def run(capsys):
 ERRORS = {
     "model=mnist_mpl": "model: there is no 'mnist_mpl'; did you mean mnist_mlp?",
     "modle=mnist_mlp": "modle: no such key; did you mean model?",
-    "experiment=big": "experiment: there is no 'big'; known: nightly",
+    "experiment=big": "experiment: there is no 'big'; write conf/experiment/big.yaml, or name its directory with --config-dir",
     "model.name=x": "model: is a choice of files and has no keys; write model=NAME; begin its files with # @package _global_",
     "model=other source.chekpoint=x": "source.chekpoint: no such key; did you mean source.checkpoint?",
     "sourc.checkpoint=x": "sourc: no such key; did you mean source?",
@@ -511,7 +511,7 @@ def test_help_is_help_anywhere(words, run, here):
 
 
 def test_plan_has_help_of_its_own(run, here):
-    assert "exportkit plan model=NAME [key=value ...] [--build]\n" in run("plan", "--help").out
+    assert "exportkit plan model=NAME [KEY=VALUE ...] [--build]\n" in run("plan", "--help").out
 
 
 def test_no_arguments_are_a_short_help_and_an_error(run, here):

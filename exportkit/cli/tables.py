@@ -84,7 +84,7 @@ def line(text: str = "") -> None:
 
 def text(words: str, style: str = "") -> None:
     """Words, in lines of the terminal's width."""
-    _console().print(_styled(words, style))
+    _print(_styled(words, style))
 
 
 def _signatures(meta_graph: MetaGraphReport, several: bool) -> None:
