@@ -240,7 +240,9 @@ def _misshapen(where: str, value: Any, tensor: str, graph: Any) -> list[Problem]
     if known is None or compatible(own, known):
         return []
     do = "write one value" if known == () else f"write values of shape {_yaml(known)}"
-    return [Problem(where, f"{_shown(value)} has shape {_yaml(own)}, and '{tensor}' is {Facts(graph.dtype(tensor), known)}", do)]
+    return [
+        Problem(where, f"{_shown(value)} has shape {_yaml(own)}, and '{tensor}' is {Facts(graph.dtype(tensor), known)}", do)
+    ]
 
 
 def _value_shape(value: Any) -> tuple[int, ...]:

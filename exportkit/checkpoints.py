@@ -37,7 +37,9 @@ def latest(directory: str | os.PathLike[str]) -> str:
                 return prefix
         raise WeightsError(Problem(state, f"names {recorded!r}, which is not there", did_you_mean(recorded, known)))
     if not known:
-        raise WeightsError(Problem(directory, *(formats.describe_directory(directory) or ("has no checkpoint", _holds(directory)))))
+        raise WeightsError(
+            Problem(directory, *(formats.describe_directory(directory) or ("has no checkpoint", _holds(directory))))
+        )
     return os.path.join(directory, _newest(directory, known))
 
 

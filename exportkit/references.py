@@ -131,7 +131,9 @@ def method(definition: Definition, name: str, where: str) -> Definition:
         return _signature(found[name], definition.file, bound=True)
     if definition.node.bases or name in _made(definition.node):
         return Definition(definition.file)
-    raise ConfigError(Problem(where, f"class {definition.node.name} has no method '{name}'", did_you_mean(name, _public(found, name))))
+    raise ConfigError(
+        Problem(where, f"class {definition.node.name} has no method '{name}'", did_you_mean(name, _public(found, name)))
+    )
 
 
 def constructor(definition: Definition) -> Definition:

@@ -14,6 +14,7 @@ import versions_made
 from versions_made import X, export
 
 from exportkit import cli, manifest, tensorproto, warmup
+from exportkit.bundle import BundleWriter
 from exportkit.errors import ConfigError
 from exportkit.evidence import verify_version
 from exportkit.metagraph import read_saved_model
@@ -409,6 +410,15 @@ def test_weights_are_compared_with_a_checkpoint(version, checkpoint, tmp_path):
     other = toys.saved(tmp_path / "other", toys.dense, seed=8)
     assert failed(version, other, run=False) == [
         f"[x] weights: '{name}' is not the tensor '{name}' of {other}; export again" for name in ("dense/kernel", "dense/bias")
+    ]
+
+
+def test_another_models_checkpoint_is_one_line(version, tmp_path):
+    with BundleWriter(tmp_path / "clicks") as writer:
+        writer.add("clicks/kernel", np.zeros([2, 2], np.float32))
+    assert failed(version, str(tmp_path / "clicks"), run=False) == [
+        f"[x] weights: {tmp_path}/clicks is of another model: none of the 2 tensors (dense/bias, dense/kernel) is in it; "
+        "name the checkpoint of this version; that one holds clicks/kernel"
     ]
 
 
