@@ -48,7 +48,7 @@ def _items(data: Any, reader: Reader, where: str) -> list[tuple[str, Any]]:
 
 
 def _entries(data: Any, reader: Reader, where: str, cls: type) -> list[tuple[str, Any]]:
-    """The entries at `where`, but for those that only set optional keys and are called nearly as another one: misspelt names."""
+    """The entries at `where`; one that has optional keys only and is called nearly as another one is a misspelt name."""
     items = dict(_items(data, reader, where))
     for name, value in list(items.items()):
         others = [other for other in items if other != name]

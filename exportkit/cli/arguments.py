@@ -40,7 +40,7 @@ _ENTRY = re.compile(r"(\w+)\.[^.=]+\.(\w+)=")
 def arrange(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Flags with their values, and overrides: Hydra wants all flags first.
 
-    ``signatures.NAME.method=…`` and its like become ``++signatures…``: Hydra only sets what a file has, and these have defaults.
+    ``signatures.NAME.method=…`` and its like, which have defaults, become ``++signatures…``: Hydra only sets what a file has.
 
     Raises:
         ConfigError: a flag that Hydra does not have, or one without its value.
@@ -114,8 +114,8 @@ def completion(environment: Mapping[str, str]) -> dict[str, str]:
 def completions(line: str, kinds: Sequence[str]) -> tuple[list[str], bool]:
     """What the words of a command line may become beside overrides, and whether that is all.
 
-    A word that begins with a dash may become a flag; the first one a command; after ``plugins`` comes one of `kinds`, after ``inspect`` a path, which the shell
-    completes where it gets no answer.
+    A word that begins with a dash may become a flag; the first one a command; after ``plugins`` comes one of `kinds`, after
+    ``inspect`` a path, which the shell completes where it gets no answer.
     """
     words = line.split()[1:] + [""] * line[-1:].isspace()
     if len(words) < 2:
