@@ -157,7 +157,7 @@ PARTS = "return a mapping of names to tensors, a restore function, both as a pai
             "source.builder: user_code:build returned 'y:0' as 'a', which is no tensor of the graph; did you mean x:0?",
         ),
         (
-            "{'a': tf.Graph().as_default().__enter__() and tf.constant(2.0, name='x')}",
+            "{'a': type('OfAnotherGraph', (), {'name': 'x:0', 'graph': tf.Graph()})()}",
             "source.builder: user_code:build returned 'x:0' as 'a', which is no tensor of the graph; "
             "return tensors of the graph that is the default when it is called",
         ),
