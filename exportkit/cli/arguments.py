@@ -3,8 +3,8 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
+from exportkit.config.reader import optional_keys
 from exportkit.errors import ConfigError, Problem, did_you_mean
-from exportkit.fields import optional_keys
 from exportkit.spec import MetaGraph, Signature
 
 COMPOSING = ("export", "plan")  # the commands that take overrides

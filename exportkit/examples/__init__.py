@@ -7,7 +7,7 @@ only starts TensorFlow as exportkit does, without the lines that it prints at it
 import os
 import sys
 
-from exportkit.runtime import import_tensorflow
+from exportkit.processes.tensorflow import import_tensorflow
 
 if "tensorflow" not in sys.modules:  # a program of this package: TensorFlow's first steps stay quiet too
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from exportkit.binding import Facts, Shape
 from exportkit.errors import Problem
+from exportkit.planning.wiring import Facts, Shape
 from exportkit.samples.arrays import Misfit, fit, fit_header, header
 from exportkit.spec import Binding, Examples, ExportPlan, File, Literal, ParseExample, Placeholder, Sample, Tensor
 

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from exportkit import bundle, formats, metagraph
+from exportkit import formats, metagraph
+from exportkit.checkpoint import Bundle, resolve
 from exportkit.errors import ExportKitError, Problem
 from exportkit.plugin import ModelSource, Preview, SourceModel, hookimpl
 from exportkit.protos import MetaGraphDef
@@ -40,7 +41,7 @@ class MetaGraphSource(ModelSource):
             return None, [Problem("meta", f"{p.where}: {p.what}", p.do) for p in error.problems]
 
     def build(self, scratch: Path, wanted: Sequence[str]) -> SourceModel:
-        prefix = bundle.resolve(self.checkpoint)
+        prefix = resolve(self.checkpoint)
         return SourceModel(metagraph.read(self._meta(prefix)), prefix)
 
     def _meta(self, prefix: str | None) -> str:
@@ -55,7 +56,7 @@ def _without_graph(prefix: str) -> tuple[str, str]:
         return f"{prefix} holds the variables of the SavedModel {directory}, and no .meta is beside it", (
             f"name the training checkpoint that it was made from, or {code}"
         )
-    if bundle.Bundle(prefix).is_object_based:
+    if Bundle(prefix).is_object_based:
         return f"{prefix} is an object-based checkpoint of TensorFlow 2 (tf.train.Checkpoint), which has no graph", code
     return f"{prefix} has no .meta beside it", f"put it there, name it with source.meta, or {code}"
 
