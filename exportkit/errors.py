@@ -156,6 +156,12 @@ def some(names: Sequence[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
+def type_of(value: object) -> str:
+    """Return the type of `value` with its article: ``an int``, ``a list``."""
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
+
+
 def did_you_mean(name: str, known: Iterable[str], most: int = 3) -> str:
     """What to do about an unknown name: its nearest neighbours among `known`, or all of a few, or nothing."""
     known = sorted(set(known))

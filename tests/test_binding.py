@@ -283,6 +283,10 @@ def test_what_cannot_be_computed(facts, texts):
         ([1, None], "uint8", "w: [1, None] cannot be of dtype uint8; write an integer"),
         ("a", "string", None),
         (1, "string", "w: 1 cannot be of dtype string; write a text"),
+        (256, "uint8", "w: 256 is out of the range of uint8; write 0 to 255"),
+        ([0, -129], "int8", "w: [0, -129] is out of the range of int8; write -128 to 127"),
+        (2**31 - 1, "int32", None),
+        (2**31, "int32", f"w: {2**31} is out of the range of int32; write {-(2**31)} to {2**31 - 1}"),
         ("anything", None, None),
     ],
 )
@@ -389,6 +393,15 @@ def test_a_meta_graph_has_its_own_way(meta_graph, expected, graph):
         (
             {"flag": Constant(constant=0, replaces="is_training:0")},
             "bindings.flag.constant: 0 cannot be of dtype bool; write true or false",
+        ),
+        (
+            {"flag": Constant(constant=[True, False], replaces="is_training:0")},
+            "bindings.flag.constant: [True, False] has shape [2], and 'is_training:0' is bool []; write one value",
+        ),
+        (
+            {"flag": Constant(constant=[[1.0], [2.0, 3.0]], replaces="logits:0")},
+            "bindings.flag.constant: [[1.0], [2.0, 3.0]] is ragged: its lists are of different lengths; "
+            "write lists of one length",
         ),
         (
             {"images": Tensor(tensor="logits:0")},

@@ -470,7 +470,11 @@ def test_a_proof_names_every_tensor_that_is_wrong(small, tmp_path):
 def test_nothing_is_there(small, tmp_path):
     assert refused(tmp_path / "model.ckpt-8") == f"{tmp_path}/model.ckpt-8: no checkpoint is there; did you mean model.ckpt-7?"
     (tmp_path / "sub").mkdir()
-    assert refused(tmp_path / "sub/x") == f"{tmp_path}/sub/x: no checkpoint is there; it is empty"
+    assert refused(tmp_path / "sub/x") == f"{tmp_path}/sub/x: no checkpoint is there; {tmp_path}/sub is empty"
+    (tmp_path / "sub" / "runs").mkdir()
+    assert refused(tmp_path / "sub/rums") == f"{tmp_path}/sub/rums: no checkpoint is there; did you mean runs?"
+    assert refused(tmp_path / "sub/x") == f"{tmp_path}/sub/x: no checkpoint is there; {tmp_path}/sub holds runs"
+    assert refused("x") == "x: no checkpoint is there; paths are relative to where exportkit was started"
     assert refused("nowhere/at/all") == "nowhere/at/all: no checkpoint is there; there is no directory nowhere/at either"
 
 
@@ -493,13 +497,14 @@ def test_data_that_do_not_fit_the_index(small):
 
 
 def test_files_that_are_something_else(small, tmp_path):
-    index, other = Path(small + ".index"), tmp_path / "model.h5"
+    index, other = Path(small + ".index"), tmp_path / "other"
+    nothing = "is no TensorFlow checkpoint, or one that was cut short; name the checkpoint's prefix, without .index or .data"
     text = "is damaged: it does not end like a checkpoint: it was cut short or is something else"
     for content, says in ((b"", "is damaged: it is empty"), (b"x" * 100, text), (index.read_bytes()[:-1], text)):
         index.write_bytes(content)
         other.write_bytes(content)
         assert refused(small) == f"{index}: {says}{DAMAGED}"
-        assert refused(other) == f"{other}: {says}{DAMAGED}"
+        assert refused(other) == (f"{other}: {nothing}" if content else f"{other}: {says}{DAMAGED}")
 
 
 def rewrite(prefix, change):
@@ -775,7 +780,7 @@ def test_a_directory_without_a_checkpoint(tmp_path):
     for names, says in (
         ([], "it is empty"),
         (["a", "b"], "it holds a, b"),
-        ("cdefghij", "it holds a, b, c, d, e, f, g, h, ..."),
+        ("cdefghij", "it holds a, b, c, d, e, f, g, h and 2 more"),
     ):
         for name in names:
             (tmp_path / name).touch()

@@ -9,7 +9,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tomllib
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -97,7 +96,9 @@ def packaged(tmp_path_factory):
 
     root = tmp_path_factory.mktemp("packaged")
     shutil.copytree(
-        Path(exportkit.conf.__file__).parent, root / "packaged_conf", ignore=shutil.ignore_patterns("model", "signature")
+        Path(exportkit.conf.__file__).parent,
+        root / "packaged_conf",
+        ignore=shutil.ignore_patterns("model", "signature", "experiment"),
     )
     sys.path.append(str(root))
     yield "packaged_conf"
@@ -159,8 +160,24 @@ def run(capsys):
 ERRORS = {
     "model=mnist_mpl": "model: there is no 'mnist_mpl'; did you mean mnist_mlp?",
     "modle=mnist_mlp": "modle: no such key; did you mean model?",
-    "experiment=big": "experiment: there is no 'big'; known: nightly",
+    "experiment=big": "experiment: there is no 'big'; write conf/experiment/big.yaml, or name its directory with --config-dir",
     "model.name=x": "model: is a choice of files and has no keys; write model=NAME; begin its files with # @package _global_",
+    "model=": "model: names no file; write model=NAME; there are mnist_mlp, other",
+    "model=other.yml": "model: there is no 'other.yml'; write model=other",
+    "model=short": "model: there is no 'short'; rename conf/model/short.yml to short.yaml",
+    "model=flat": "model: there is no 'flat'; move conf/flat.yaml to conf/model/flat.yaml",
+    "model=high --config-dir high": "model: there is no 'high'; move high/high.yaml to high/model/high.yaml",
+    "model=other --config-dir conf/model": "model: there is no 'other'; name the directory above: --config-dir conf",
+    "model=other --config-dir .": "model: there is no 'other'; name the directory that has it: --config-dir conf",
+    "model=other method=clasify": "method: no such key; did you mean signatures.serving_default.method?",
+    "model=other atol=1": "atol: no such key; did you mean post.verify.atol?",
+    "model=other signatures.serving_default.method=clasify": (
+        "signatures.serving_default.method: there is no method 'clasify'; did you mean classify?"
+    ),
+    "model=other signatures.serving_defult.method=predict": (
+        "signatures.serving_defult: has only method; did you mean serving_default?"
+    ),
+    "model=other ~name": "name: is not in the config, and export_dir needs it; set it, or leave out ~name",
     "model=other source.chekpoint=x": "source.chekpoint: no such key; did you mean source.checkpoint?",
     "sourc.checkpoint=x": "sourc: no such key; did you mean source?",
     "source.checkpoint=x": "source.checkpoint: no source is chosen; choose a model=NAME, or a source=KIND",
@@ -199,6 +216,8 @@ ERRORS = {
 @pytest.mark.parametrize("words", ERRORS)
 @pytest.mark.parametrize("command", ["export", "plan"])
 def test_what_hydra_refuses_is_one_line(words, command, run, here):
+    for name in ("conf/model/short.yml", "conf/flat.yaml", "high/high.yaml"):
+        write(here / name, MODEL.format(name="x"))
     told = run(command, *words.split())
     assert (told.code, told.err) == (2, ERRORS[words] + "\n")
 
@@ -207,6 +226,15 @@ FILES = {
     "bindngs: {a: b}": "bindngs: no such key (conf/model/bad.yaml); did you mean bindings?",
     "weights: {moving_average: maybe}": "weights.moving_average: is 'maybe', not true or false (conf/model/bad.yaml)",
     "defaults: [override /sorce: meta_graph]": "sorce: no such group (conf/model/bad.yaml); did you mean source?",
+    "defaults: [override source: meta_graph]": (
+        "override source: is looked for below the file's own directory (conf/model/bad.yaml); "
+        "write override /source, with a slash"
+    ),
+    "bindings:\n  off: probs:0": (
+        "bindings.off: YAML reads the key off as false (conf/model/bad.yaml:3); put it in quotes: 'off'"
+    ),
+    "bindings: {no: probs:0}": "bindings.no: YAML reads the key no as false (conf/model/bad.yaml:2); put it in quotes: 'no'",
+    "bindings: {a: b, on: c}": "bindings.on: YAML reads the key on as true (conf/model/bad.yaml:2); put it in quotes: 'on'",
     "name: a\n\tversion: 1": "conf/model/bad.yaml:3: is not YAML: found character '\\t' that cannot start any token",
     "name: a\nname: b": "conf/model/bad.yaml:3: is not YAML: found duplicate key name",
 }
@@ -217,6 +245,31 @@ def test_what_is_wrong_in_a_file_names_the_file(text, run, here):
     write(here / "conf/model/bad.yaml", f"# @package _global_\n{text}\n")
     told = run("model=bad")
     assert (told.code, told.err) == (2, FILES[text] + "\n")
+
+
+CONTENTS = {
+    b"": "conf/model/bad.yaml: is empty; begin it with # @package _global_, then write keys: name, source, bindings, …",
+    b"# nothing yet\n": (
+        "conf/model/bad.yaml: is empty; begin it with # @package _global_, then write keys: name, source, bindings, …"
+    ),
+    b"- name: a\n": "conf/model/bad.yaml: is a list, not a mapping; write key: value lines, without leading dashes",
+    b"name\n": "conf/model/bad.yaml: is a single value, not a mapping; write key: value lines",
+    b"# @package _global_\nname: caf\xe9\n": "conf/model/bad.yaml:2: is not UTF-8 (byte 0xe9); save the file as UTF-8",
+}
+
+
+@pytest.mark.parametrize("content", CONTENTS, ids=repr)
+def test_a_file_that_is_no_config_is_named(content, run, here):
+    (here / "conf/model/bad.yaml").write_bytes(content)
+    told = run("model=bad")
+    assert (told.code, told.err) == (2, CONTENTS[content] + "\n")
+
+
+def test_a_key_with_a_default_can_be_set_where_the_file_does_not_have_it(run, here):
+    told = run("--cfg", "job", "model=other", "signatures.serving_default.method=predict", "meta_graphs.serving.device=null")
+    config = yaml.safe_load(told.out)
+    assert config["signatures"]["serving_default"]["method"] == "predict"
+    assert config["meta_graphs"]["serving"] == {"tags": ["serve"], "device": None}
 
 
 def test_a_model_without_its_header_is_told_to_have_one(run, here):
@@ -570,7 +623,17 @@ def test_help_is_help_anywhere(words, run, here):
 
 
 def test_plan_has_help_of_its_own(run, here):
-    assert "exportkit plan model=NAME [key=value ...] [--build]\n" in run("plan", "--help").out
+    assert "exportkit plan model=NAME [KEY=VALUE ...] [--build]\n" in run("plan", "--help").out
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["plan", "--help"], [], ["plugins"], ["plugins", "verify"], ["plan", "model=other"]]
+)
+def test_what_is_printed_holds_at_80_columns(words, run, here, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("exportkit.cli.plugins.load_plugins", hydra_app.plugins)
+    told = run(*words)
+    assert [line for line in (told.out + told.err).splitlines() if len(line) > 80] == []
 
 
 def test_no_arguments_are_a_short_help_and_an_error(run, here):
@@ -597,12 +660,27 @@ def test_version(run):
         ("exportkit plugins no", "note"),
         ("exportkit inspect to", ""),
         ("exportkit model=nothing foo", ""),
+        ("exportkit --k", "--keep-going"),
+        ("exportkit model=other --conf", "--config-dir --config-name --config-path"),
+        ("exportkit plan --bu", "--build"),
+        ("exportkit --cfg j", "job"),
+        ("exportkit plugins --x", ""),
     ],
 )
 def test_tab_completes(line, expected, run, here, monkeypatch):
     monkeypatch.setenv("COMP_LINE", line)
     told = run("-sc", "query=bash")
     assert (told.code, told.out.split(), told.err) == (0, expected.split(), "")
+
+
+def test_an_interrupted_completion_says_nothing(run, here, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(hydra_app, "run", interrupted)
+    monkeypatch.setenv("COMP_LINE", "exportkit model=o")
+    told = run("-sc", "query=bash")
+    assert (told.code, told.out.strip(), told.err) == (130, "", "")
 
 
 def test_completion_is_installed_in_hydras_way(run):
@@ -622,7 +700,7 @@ def test_the_flags_are_hydras_own():
 
 def test_plugins_are_listed_with_where_they_come_from(run):
     told = run("plugins")
-    assert re.search(r"^source +encoder +.+ exportkit +\S+$", told.out, re.MULTILINE)
+    assert re.search(r"^Plugins of exportkit \S+$\n.+\n.+\n^source +encoder +An encoder class", told.out, re.MULTILINE)
 
 
 def test_a_plugin_is_shown_with_its_keys(run, monkeypatch):
@@ -631,7 +709,9 @@ def test_a_plugin_is_shown_with_its_keys(run, monkeypatch):
     assert told.out.startswith("post=[note]    ")
     assert "Leaves a note.\n\nNobody reads it.\n" in told.out
     assert re.search(r"^text +str +'hello' +What the note says\.$", told.out, re.MULTILINE)
-    assert re.search(r"^ +note +verify +Leaves a note\. +this process *-?$", run("plugins").out, re.MULTILINE)
+    assert re.search(
+        r"^Plugins of this process.*\n.+\n.+\n^step +note +verify +Leaves a note\.$", run("plugins").out, re.MULTILINE
+    )
 
 
 def test_an_unknown_plugin_gets_its_neighbour(run):
@@ -716,16 +796,6 @@ def test_a_table_in_a_file_is_plain_text(capsys):
 )
 def test_bytes_are_said_as_a_person_would(size, said):
     assert tables.size_text(size) == said
-
-
-def test_every_directory_of_configs_is_packaged_but_the_examples_models():
-    root = Path(__file__).parents[1]
-    packages = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
-    directories = {path.parent.relative_to(root / "conf") for path in (root / "conf").rglob("*.yaml")}
-    wanted = {".".join(["exportkit.conf", *directory.parts]) for directory in directories if directory.parts[:1] != ("model",)}
-    assert {name for name in packages if name.startswith("exportkit.conf.")} == (wanted | {"exportkit.conf.hydra"}) - {
-        "exportkit.conf"
-    }
 
 
 # Without TensorFlow

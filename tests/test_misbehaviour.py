@@ -224,7 +224,7 @@ BUILDING = {
     ),
     "returns a checkpoint that is not there": (
         "return SourceModel(graph, str(scratch / 'model'))",
-        "build returned a checkpoint that is not there: {scratch}/model: no checkpoint is there; it is empty",
+        "build returned a checkpoint that is not there: {scratch}/model: no checkpoint is there; {scratch} is empty",
     ),
     "returns a reader for a checkpoint": (
         "return SourceModel(graph, bundle.Bundle(self.checkpoint))",

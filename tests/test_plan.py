@@ -1,19 +1,24 @@
 """From a config to a plan, or to one error that lists everything. Every text is one that a user reads."""
 
+import io
 import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
+from exportkit.checkpoint import BundleWriter
 from exportkit.errors import BindingError, ConfigError, PluginError, Problem
 from exportkit.planning.plan import next_version, parsers, plan, wanted
 from exportkit.plugin import ModelSource, Phase, PostStep, Preview, hookimpl
+from exportkit.protos import GraphDef
 from exportkit.registry import load_plugins
 from exportkit.spec import Check, Feature, MetaGraph, ParseExample, Weights
 
@@ -398,7 +403,7 @@ NO_ZEROS = "write auto, timestamp or an integer from 0, without leading zeros"
             "post.b: is the last step of phase SEAL, and so is post.a; leave one of them out",
         ),
         # Interpolations and imports
-        ({"export_dir": "out/${nme}"}, "export_dir: Interpolation key 'nme' not found; mend the interpolation"),
+        ({"export_dir": "out/${nme}"}, "export_dir: ${nme} is not in the config; did you mean name?"),
         ({"vars": {"a": {1, 2}}}, "vars.a: Value 'set' is not a supported primitive type; write plain values"),
         (
             {"bindings.images": {"_target_": "os.system"}},
@@ -491,6 +496,119 @@ def test_a_checkpoint_without_meta(config, copied):
     assert told(config({"source.checkpoint": str(prefix)})) == [
         "source.checkpoint: copy_of_dense/model.ckpt-3 has no .meta beside it; "
         "put it there, name it with source.meta, or build the graph from code (source=graph_builder)"
+    ]
+
+
+TRAINED = "name the training checkpoint that it was made from"
+KERAS = "load it with Keras, and write a SavedModel with model.export(DIRECTORY)"
+ALONE = (
+    f"is a graph alone (GraphDef), such as a frozen one, and no checkpoint; {TRAINED}, "
+    "or import it in a function (source=graph_builder) that returns a restore function"
+)
+
+
+def _frozen():
+    graph = GraphDef()
+    graph.node.add(name="x", op="Placeholder").attr["dtype"].type = 1
+    return graph
+
+
+def _zip(*names):
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        for name in names:
+            archive.writestr(name, "{}")
+    return data.getvalue()
+
+
+OTHER_FILES = {
+    "m.keras": (_zip("metadata.json", "config.json"), f"is a Keras model and no TensorFlow checkpoint; {KERAS}"),
+    "m.h5": (b"\x89HDF\r\n\x1a\n" + bytes(99), f"is an HDF5 file of Keras and no TensorFlow checkpoint; {KERAS}"),
+    "frozen.pb": (_frozen().SerializeToString(), ALONE),
+    "graph.pbtxt": (str(_frozen()).encode(), ALONE),
+    "saved_model.pb": (b"\x08\x01\x12\x02\x0a\x00", f"is the graph of a SavedModel and no checkpoint; {TRAINED}"),
+    "m.pt": (_zip("m/data.pkl"), f"is a PyTorch file and no TensorFlow checkpoint; {TRAINED}"),
+    "m.npz": (_zip("a.npy"), f"is an archive of NumPy arrays and no checkpoint; {TRAINED}"),
+    "m.zip": (_zip("a.txt"), f"is a zip archive and no checkpoint; {TRAINED}"),
+    "m.tflite": (b"\x1c\0\0\0TFL3" + bytes(99), f"is a TensorFlow Lite model and no checkpoint; {TRAINED}"),
+    "notes.txt": (
+        b"hello",
+        "is no TensorFlow checkpoint, or one that was cut short; name the checkpoint's prefix, without .index or .data",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_FILES)
+def test_a_file_that_is_no_checkpoint_is_named_for_what_it_is(name, config, tmp_path):
+    content, text = OTHER_FILES[name]
+    (tmp_path / name).write_bytes(content)
+    assert told(config({"source.checkpoint": name})) == [f"source.checkpoint: {name}: {text}"]
+
+
+def test_a_directory_of_exports_is_no_checkpoint(config, tmp_path):
+    for version in ("1", "12"):
+        (tmp_path / "exports" / version / "variables").mkdir(parents=True)
+        (tmp_path / "exports" / version / "saved_model.pb").touch()
+    assert told(config({"source.checkpoint": "exports"})) == [
+        f"source.checkpoint: exports: is where exports are: it holds versions 1 to 12; {TRAINED}"
+    ]
+    assert told(config({"source.checkpoint": "exports/12"})) == [
+        f"source.checkpoint: exports/12: is a SavedModel: it is exported already; serve it as it is, or {TRAINED}"
+    ]
+
+
+def test_the_variables_of_a_saved_model_have_no_meta(config, checkpoint, tmp_path):
+    variables = tmp_path / "1" / "variables"
+    variables.mkdir(parents=True)
+    (tmp_path / "1" / "saved_model.pb").touch()
+    for suffix in (".index", ".data-00000-of-00001"):
+        shutil.copy(checkpoint("dense").prefix + suffix, variables / f"variables{suffix}")
+    assert told(config({"source.checkpoint": "1/variables"})) == [
+        "source.checkpoint: 1/variables/variables holds the variables of the SavedModel 1, and no .meta is beside it; "
+        f"{TRAINED}, or build the graph from code (source=graph_builder)"
+    ]
+
+
+def test_an_object_based_checkpoint_has_no_graph(config, tmp_path):
+    with BundleWriter(tmp_path / "ckpt-1") as writer:
+        writer.add("_CHECKPOINTABLE_OBJECT_GRAPH", b"")
+    assert told(config({"source.checkpoint": "ckpt-1"})) == [
+        "source.checkpoint: ckpt-1 is an object-based checkpoint of TensorFlow 2 (tf.train.Checkpoint), which has no graph; "
+        "build the graph from code (source=graph_builder)"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sample", "text"),
+    [
+        ([["a", "b", "c", "d"]], "is string, not float32; write float32 values"),
+        ([1, 2, 3, 4], "is float32 [4], not float32 [?, 4]; write a list of rows"),
+        ([[1, 2]], "is float32 [1, 2], not float32 [?, 4]"),
+        ([[1], [2, 3]], "is ragged: its lists are of different lengths; fill them up to one length"),
+        ("texts.npy", "is string, not float32; write float32 values"),
+        ("rows.npz:wide", "is float32 [2, 5], not float32 [?, 4]"),
+        ("rows.npz:whole", None),
+        ([[1, 2, 3, 4]], None),
+    ],
+)
+def test_samples_of_another_type_are_refused_in_the_plan(sample, text, config, tmp_path):
+    np.save(tmp_path / "texts.npy", np.array([b"a"]))
+    np.savez(tmp_path / "rows.npz", wide=np.zeros([2, 5], np.float32), whole=np.zeros([3, 4], np.int64))
+    changes = {"samples": {"serving_default": {"images": sample}}}
+    if text is None:
+        assert plan(config(changes)).samples
+    else:
+        assert told(config(changes)) == [f"samples.serving_default.images: {text}"]
+
+
+def test_columns_of_examples_have_the_features_type(config):
+    changes = {
+        "bindings.example": {"parse_example": {"images": {"dtype": "float32", "shape": [4]}}},
+        "signatures.serving_default.inputs": {"inputs": "example"},
+        "samples": {"serving_default": {"inputs": {"examples": {"images": [["a", "b", "c", "d"]]}}}},
+    }
+    assert told(config(changes)) == [
+        "samples.serving_default.inputs.examples.images: is string, not float32; write float32 values"
     ]
 
 
@@ -644,7 +762,7 @@ def test_a_plan_of_code_tells_what_was_checked(config):
         ({"params": {}}, "source.params.size: has no default and is not given; set it"),
         (
             {"checkpoint": "nowhere"},
-            "source.checkpoint: nowhere: no checkpoint is there; it holds my_model.py",
+            "source.checkpoint: nowhere: no checkpoint is there; paths are relative to where exportkit was started",
         ),
     ],
 )

@@ -97,7 +97,6 @@ def net(name):
         ("inside", ("c",), ("c",), False),
         ("decorated", (), (), True),
         ("parse", (), (), True),
-        ("os", (), (), True),
         ("also_made", (), (), True),
     ],
 )
@@ -120,12 +119,21 @@ def test_tells_parameters_without_importing(name, parameters, required, variadic
         ("models.dep.net:plain", "there is no module 'models.dep'; did you mean deep?"),
         ("qqqq.net:plain", "there is no module 'qqqq'; is it installed, or in the working directory?"),
         ("models.deep.net.inner:plain", "'models.deep.net' is a module, not a package; write models.deep.net:name"),
+        ("models.deep.net:os", "'os' in {}/models/deep/net.py is an imported module and cannot be called; {known}"),
         ("models.deep.net:LIMIT", "'LIMIT' in {}/models/deep/net.py cannot be called; {known}"),
     ],
 )
 def test_a_wrong_reference_is_told_with_the_nearest_name(reference, text, code):
     known = "choose another name"
     assert refusal(examine, reference, "builder") == "builder: " + text.format(code, known=known)
+
+
+def test_known_names_are_the_modules_own_and_public(code):
+    (code / "small.py").write_text("import os\nfrom pathlib import Path\nLIMIT = 3\ndef build(): ...\ndef _size(): ...\n")
+    (code / "made.py").write_text("import os\n_cache = {}\nmake = os.path.join\n")
+    assert refusal(examine, "small:zzz", "builder") == f"builder: there is no 'zzz' in {code}/small.py; known: build"
+    assert refusal(examine, "small:_zzz", "builder") == f"builder: there is no '_zzz' in {code}/small.py; known: _size, build"
+    assert refusal(examine, "made:zzz", "builder") == f"builder: there is no 'zzz' in {code}/made.py; known: make"
 
 
 def test_a_module_that_does_not_parse(code):

@@ -150,13 +150,22 @@ PARTS = "return a mapping of names to tensors, a restore function, both as a pai
     [
         (
             "3",
-            "source.builder: returned a int; " + PARTS,
+            "source.builder: user_code:build returned an int; " + PARTS,
         ),
         (
             "(restore, {})",
-            "source.builder: returned a tuple; " + PARTS,
+            "source.builder: user_code:build returned a tuple; " + PARTS,
         ),
-        ("{'a': 3, 'b': x}", "source.builder: returned a int as 'a'; return tensors or their names"),
+        ("{'a': 3, 'b': x}", "source.builder: user_code:build returned an int as 'a'; return tensors or their names"),
+        (
+            "{'a': 'y:0'}",
+            "source.builder: user_code:build returned 'y:0' as 'a', which is no tensor of the graph; did you mean x:0?",
+        ),
+        (
+            "{'a': type('OfAnotherGraph', (), {'name': 'x:0', 'graph': tf.Graph()})()}",
+            "source.builder: user_code:build returned 'x:0' as 'a', which is no tensor of the graph; "
+            "return tensors of the graph that is the default when it is called",
+        ),
     ],
 )
 def test_what_a_builder_may_not_return(returned, text, code, checkpoint, scratch):
@@ -181,7 +190,7 @@ def test_a_builder_has_its_params_and_a_fresh_graph(code, checkpoint, scratch):
     ("text", "told"),
     [
         ("def build():\n    1 / 0", "source.builder: raised ZeroDivisionError: division by zero ({file}:12)"),
-        ("build = 3", "source.builder: is a int and cannot be called; name a function or class"),
+        ("build = 3", "source.builder: is an int and cannot be called; name a function or class"),
         (
             "def build(size): ...",
             "source.builder: raised TypeError: build() missing 1 required positional argument: 'size'",
@@ -544,7 +553,7 @@ def test_without_a_restore_function_the_checkpoint_is_the_values(encoder, scratc
             {},
             "source.method (broken): raised AttributeError: the config has no 'dimm'; did you mean dim? ({file}:46)",
         ),
-        ("odd", {}, "source.method: odd returned a str; return a function of a session, or None"),
+        ("odd", {}, "source.method: user_code:Encoder.odd returned a str; return a function of a session, or None"),
         ("on", {}, "source.method: user_code:Encoder has no method 'on'; did you mean one?"),
         ("two", {"checkpoint": None}, "source.checkpoint: is not set, and two needs it; set it"),
         (

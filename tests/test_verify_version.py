@@ -14,7 +14,7 @@ import versions_made
 from versions_made import X, export
 
 from exportkit import cli
-from exportkit.checkpoint import tensorproto
+from exportkit.checkpoint import BundleWriter, tensorproto
 from exportkit.errors import ConfigError
 from exportkit.metagraph import read_saved_model
 from exportkit.serving import warmup
@@ -416,6 +416,15 @@ def test_weights_are_compared_with_a_checkpoint(version, checkpoint, tmp_path):
     ]
 
 
+def test_another_models_checkpoint_is_one_line(version, tmp_path):
+    with BundleWriter(tmp_path / "clicks") as writer:
+        writer.add("clicks/kernel", np.zeros([2, 2], np.float32))
+    assert failed(version, str(tmp_path / "clicks"), run=False) == [
+        f"[x] weights: {tmp_path}/clicks is of another model: none of the 2 tensors (dense/bias, dense/kernel) is in it; "
+        "name the checkpoint of this version; that one holds clicks/kernel"
+    ]
+
+
 def test_renamed_weights_are_compared_under_the_configs_rules(tmp_path):
     def build():
         with v1.variable_scope("tower"):
@@ -433,8 +442,9 @@ def test_renamed_weights_are_compared_under_the_configs_rules(tmp_path):
     )
     directory = Path(export(data).directory)
     assert f"[v] weights: 2/2 tensors have the checksums of {renamed}" in lines(directory, renamed, run=False)
-    assert failed(directory, prefix, run=False)[0].startswith(
-        "[x] weights: variable 'dense/kernel' (as 'tower/dense/kernel') is not in the checkpoint; its nearest keys: "
+    (only,) = failed(directory, prefix, run=False)
+    assert only.startswith(
+        f"[x] weights: {prefix} is of another model: none of the 2 tensors (dense/bias, dense/kernel) is in it; "
     )
 
 

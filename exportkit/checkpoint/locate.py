@@ -11,9 +11,10 @@ from contextlib import contextmanager, suppress
 
 from google.protobuf.message import DecodeError
 
+from exportkit.checkpoint import formats
 from exportkit.checkpoint.held import HeldFile
 from exportkit.checkpoint.sstable import MAGIC
-from exportkit.errors import Problem, WeightsError, did_you_mean
+from exportkit.errors import Problem, WeightsError, did_you_mean, nearest, some
 
 _DAMAGED = "copy the checkpoint again, or take another one"
 _ATTEMPTS = 20
@@ -42,7 +43,9 @@ def latest(directory: str | os.PathLike[str]) -> str:
                 return prefix
         raise WeightsError(Problem(state, f"names {recorded!r}, which is not there", did_you_mean(recorded, known)))
     if not known:
-        raise WeightsError(Problem(directory, "has no checkpoint", _holds(directory)))
+        raise WeightsError(
+            Problem(directory, *(formats.describe_directory(directory) or ("has no checkpoint", _holds(directory))))
+        )
     return os.path.join(directory, _newest(directory, known))
 
 
@@ -86,9 +89,22 @@ def format_of(prefix: str) -> str:
     """``V2`` or ``V1``; WeightsError with what is near by where no checkpoint is."""
     if os.path.isfile(prefix + ".index"):
         return "V2"
-    if v1_files(prefix):
+    if files := v1_files(prefix):
+        _refuse_other(files)
         return "V1"
     raise WeightsError(Problem(prefix, "no checkpoint is there", _instead(*os.path.split(prefix))))
+
+
+def _refuse_other(files: list[str]) -> None:
+    """Refuse files that are no V1 checkpoint, each with what it is."""
+    problems = []
+    for path in files:
+        with readable(path), HeldFile(path).open() as descriptor:
+            if os.path.getsize(path) and not (_is_table(path) or _is_pointer(descriptor)):
+                what, do = formats.describe_file(path)
+                problems.append(Problem(path, f"is {what}", do))
+    if problems:
+        raise WeightsError(*problems)
 
 
 def v1_files(prefix: str) -> list[str]:
@@ -214,11 +230,16 @@ def _is_checkpoint(prefix: str) -> bool:
 
 def _instead(directory: str, name: str) -> str:
     """What is near a checkpoint that is not there."""
-    if not os.path.isdir(directory or "."):
+    place = directory or "."
+    if not os.path.isdir(place):
         return f"there is no directory {directory} either"
-    return did_you_mean(name, _checkpoints(directory or ".")) or _holds(directory or ".")
+    inner = [entry.name for entry in os.scandir(place) if entry.is_dir() and not entry.name.startswith(".")]
+    known = {*_checkpoints(place), *inner}
+    if nearest(name, known):
+        return did_you_mean(name, known)
+    return "paths are relative to where exportkit was started" if os.path.samefile(place, ".") else _holds(place, place)
 
 
-def _holds(directory: str) -> str:
+def _holds(directory: str, what: str = "it") -> str:
     names = sorted(os.listdir(directory))
-    return f"it holds {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}" if names else "it is empty"
+    return f"{what} holds {some(names, 8)}" if names else f"{what} is empty"

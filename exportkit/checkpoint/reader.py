@@ -119,13 +119,18 @@ class Bundle:
             identity.update(table.data)
         return identity.hexdigest()
 
+    @property
+    def is_object_based(self) -> bool:
+        """Whether tf.train.Checkpoint wrote it, which saves by objects and writes no graph."""
+        return _OBJECT_GRAPH in self.entries
+
     @functools.cached_property
     def aliases(self) -> Mapping[str, str]:
         """Variable name → key, of a checkpoint saved by objects (tf.train.Checkpoint); empty for one saved by names.
 
         A name that several variables have, as is usual outside of graphs, is no name of any and left out.
         """
-        if _OBJECT_GRAPH not in self.entries:
+        if not self.is_object_based:
             return MappingProxyType({})
         with locate.readable(self._path):
             graph = protos.trackable_object_graph_pb2.TrackableObjectGraph.FromString(self.read(_OBJECT_GRAPH).item())

@@ -36,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return _reader_is_gone()
     except KeyboardInterrupt:
-        print("exportkit: interrupted", file=sys.stderr)
+        if not _completes(arguments):  # the user goes on typing
+            print("exportkit: interrupted", file=sys.stderr)
         return 130
     except SystemExit as end:
         number = end.code - 128 if isinstance(end.code, int) else 0
@@ -68,6 +69,11 @@ def _check_directory() -> None:
         os.getcwd()
     except FileNotFoundError:
         raise EnvironmentFailed(Problem("working directory", "was removed", "change to another one")) from None
+
+
+def _completes(arguments: Sequence[str]) -> bool:
+    """Whether it is the shell that asks, for the tab key."""
+    return any(word.startswith("query=") for word in arguments)
 
 
 def wants_tracebacks() -> bool:

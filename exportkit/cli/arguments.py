@@ -3,7 +3,9 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
+from exportkit.config.reader import optional_keys
 from exportkit.errors import ConfigError, Problem, did_you_mean
+from exportkit.spec import MetaGraph, Signature
 
 COMPOSING = ("export", "plan")  # the commands that take overrides
 COMPLETED = (*COMPOSING, "inspect", "verify", "plugins")
@@ -29,10 +31,17 @@ TAKES_NONE = {
 CFG = {"--cfg": ("job", "hydra", "all"), "-c": ("job", "hydra", "all")}
 MAY_TAKE = {"--info": ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")}
 MAY_TAKE["-i"] = MAY_TAKE["--info"]
+OPTIONAL = {  # keys of free-form entries that need not be in a file to be set
+    "signatures": optional_keys(Signature),
+    "meta_graphs": optional_keys(MetaGraph),
+}
+_ENTRY = re.compile(r"(\w+)\.[^.=]+\.(\w+)=")
 
 
 def arrange(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Flags with their values, and overrides: Hydra wants all flags first.
+
+    ``signatures.NAME.method=…`` and its like, which have defaults, become ``++signatures…``: Hydra only sets what a file has.
 
     Raises:
         ConfigError: a flag that Hydra does not have, or one without its value.
@@ -40,8 +49,16 @@ def arrange(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     flags: list[str] = []
     overrides: list[str] = []
     for words in _grouped(list(arguments)):
-        (flags if words[0].startswith("-") else overrides).extend(words)
+        if words[0].startswith("-"):
+            flags.extend(words)
+        else:
+            overrides.append(f"++{words[0]}" if _has_default(words[0]) else words[0])
     return flags, overrides
+
+
+def _has_default(override: str) -> bool:
+    found = _ENTRY.match(override)
+    return found is not None and found[2] in OPTIONAL.get(found[1], ())
 
 
 def _grouped(words: list[str]) -> Iterator[list[str]]:
@@ -105,12 +122,23 @@ def completion(environment: Mapping[str, str]) -> dict[str, str]:
 def completions(line: str, kinds: Sequence[str]) -> tuple[list[str], bool]:
     """What the words of a command line may become beside overrides, and whether that is all.
 
-    The first word may become a command; after ``plugins`` comes one of `kinds`, after ``inspect`` a path, which the shell
-    completes where it gets no answer.
+    A word that begins with a dash may become a flag; the first one a command; after ``plugins`` comes one of `kinds`, after
+    ``inspect`` a path, which the shell completes where it gets no answer.
     """
     words = line.split()[1:] + [""] * line[-1:].isspace()
     if len(words) < 2:
+        if words[:1] and words[0].startswith("-"):
+            return _flag_completions("", words[0])
         return [name for name in COMPLETED if name.startswith("".join(words))], False
     if words[0] in COMPOSING or words[0] not in COMPLETED:
-        return [], False
+        return _flag_completions(words[-2], words[-1])
     return [kind for kind in kinds if kind.startswith(words[-1])] if words[0] == "plugins" else [], True
+
+
+def _flag_completions(before: str, word: str) -> tuple[list[str], bool]:
+    """What `word` may become where it begins a flag, or where the flag `before` it has values to choose from."""
+    if word.startswith("-"):
+        return sorted(flag for flag in {*TAKES_VALUE, *TAKES_NONE, *MAY_TAKE, *OWN} if flag.startswith(word)), True
+    if before in TAKES_VALUE or before in MAY_TAKE:
+        return [value for value in {**CFG, **MAY_TAKE}.get(before, ()) if value.startswith(word)], before in TAKES_VALUE
+    return [], False

@@ -4,7 +4,6 @@ Their exceptions carry the key, its parent and the schema class, which is enough
 what Hydra itself words (groups and the override grammar) has to be read from its text.
 """
 
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields, is_dataclass, replace
@@ -17,11 +16,15 @@ from omegaconf.errors import (
     ConfigAttributeError,
     ConfigKeyError,
     InterpolationKeyError,
+    KeyValidationError,
     OmegaConfBaseException,
     ValidationError,
 )
 from yaml import MarkedYAMLError
 
+from exportkit.cli import conffiles
+from exportkit.cli.arguments import OPTIONAL
+from exportkit.cli.conffiles import relative
 from exportkit.errors import Problem, did_you_mean, some
 from exportkit.spec import Config
 
@@ -44,6 +47,7 @@ CHOSEN = (
     "hydra/job_logging",
     "hydra/hydra_logging",
 )
+_IN_FILE = re.compile(r"In '([^']*)': ")
 WANTED = {bool: "true or false", int: "an integer", float: "a number", str: "a string", Path: "a path"}
 
 
@@ -55,9 +59,22 @@ def explain(error: Exception, user: Path | None = None, steps: Iterable[str] = (
         user: the user's directory of configs.
         steps: the kinds of steps; Hydra does not tell the options of a group that is chosen from by a list.
     """
+    if isinstance(error, UnicodeDecodeError):
+        return conffiles.not_utf8(error, user)
     inner = _omegaconf(error)
-    problem = _no_group(str(error)) or (_of_omegaconf(inner) if inner is not None else _of_hydra(error, user))
+    if problem := _of_content(inner, _named_file(str(error), user)):
+        return problem
+    problem = _no_group(str(error), user) or (_of_omegaconf(inner) if inner is not None else _of_hydra(error, user))
     return _in_file(_of_steps(problem, list(steps)), str(error), user)
+
+
+def _of_content(error: OmegaConfBaseException | None, file: Path | None) -> Problem | None:
+    """What is wrong with the file itself, where that is why its keys were refused."""
+    if file is None or error is None:
+        return None
+    if isinstance(error, KeyValidationError):
+        return conffiles.boolean_key(file, error.full_key or "")
+    return conffiles.content_problem(file) if error.full_key in GROUPS else None
 
 
 def _of_steps(problem: Problem, steps: Sequence[str]) -> Problem:
@@ -97,19 +114,21 @@ def _unknown_key(where: str, error: OmegaConfBaseException) -> Problem:
     if parent == "source" and not is_dataclass(error.object_type):
         return Problem(where, "no source is chosen", "choose a model=NAME, or a source=KIND")
     near = _with_parent(did_you_mean(name, _known(error), most=2), parent)
+    if not parent and not near:
+        near = _either(_same_leaf(name, error))
     if error.object_type is dict and parent and parent != "post":
         return Problem(where, NO_KEY, f"{near} " * near.startswith("did") + f"to add it, write +{where}=VALUE")
     return Problem(where, NO_KEY, near)
 
 
-def _no_group(text: str) -> Problem | None:
+def _no_group(text: str, user: Path | None) -> Problem | None:
     """``experiment=x`` where there are no experiments: to Hydra, a key that is not there."""
     found = re.search(r"To append to your config use \+(\w+)=(.*)", text)
     if not found or found[1] not in GROUPS:
         return None
-    return Problem(
-        found[1], f"there is no '{found[2]}'", f"write conf/{found[1]}/{found[2]}.yaml, or name its directory with --config-dir"
-    )
+    group, name = found.groups()
+    write = f"write {relative(user or Path('conf'))}/{group}/{name}.yaml, or name its directory with --config-dir"
+    return Problem(group, f"there is no '{name}'", conffiles.misplaced(user, group, name) or write)
 
 
 def _known(error: OmegaConfBaseException) -> set[str]:
@@ -118,6 +137,18 @@ def _known(error: OmegaConfBaseException) -> set[str]:
     if isinstance(error.parent_node, DictConfig) and not error.parent_node._is_none():
         known |= {str(key) for key in error.parent_node}
     return known | set(GROUPS) if error.object_type is Config else known
+
+
+def _same_leaf(name: str, error: OmegaConfBaseException) -> list[str]:
+    """The full keys, below others, that end in `name`: ``atol`` finds ``post.verify.atol``."""
+    root = _root(error.parent_node)
+    entries = (f"{group}.{entry}.{name}" for group in ("signatures", "meta_graphs") for entry in root.get(group) or ())
+    optional = [key for key in entries if name in OPTIONAL[key.partition(".")[0]]]
+    return list(dict.fromkeys([*(key for key in _flat(root) if key.rpartition(".")[2] == name), *optional]))
+
+
+def _either(keys: Sequence[str], most: int = 3) -> str:
+    return f"did you mean {' or '.join(keys)}?" if 0 < len(keys) <= most else ""
 
 
 def _with_parent(advice: str, parent: str) -> str:
@@ -192,15 +223,18 @@ def _missing_file(error: MissingConfigException, user: Path | None) -> Problem:
     if group == "hydra/launcher" and name in ENGINES:
         extra = ENGINES[name]
         return Problem(group, f"{_preset(error) or name} needs hydra-{extra}-launcher", f"pip install 'exportkit[{extra}]'")
+    there = f"there are {some(sorted(error.options), 8)}" if error.options else ""
+    if group and not name:
+        return Problem(group, "names no file", "; ".join(filter(None, (f"write {group}=NAME", there))))
+    if misplaced := conffiles.misplaced(user, group, name) if group in GROUPS else "":
+        return Problem(group, f"there is no '{name}'", misplaced)
     if error.options:
-        return Problem(
-            group, f"there is no '{name}'", did_you_mean(name, error.options) or f"there are {some(sorted(error.options), 8)}"
-        )
+        return Problem(group, f"there is no '{name}'", did_you_mean(name, error.options) or there)
     if group:
         return Problem(
             group,
             f"there is no '{name}'",
-            f"write {_relative(user or Path('conf'))}/{group}/{name}.yaml, or name its directory with --config-dir",
+            f"write {relative(user or Path('conf'))}/{group}/{name}.yaml, or name its directory with --config-dir",
         )
     return Problem(f"{name}.yaml", "is in no directory of the search path", "exportkit --info searchpath shows them")
 
@@ -227,7 +261,7 @@ def _pointed(lines: list[str]) -> str:
 
 def _not_yaml(error: MarkedYAMLError) -> Problem:
     mark = error.problem_mark
-    where = f"{_relative(Path(mark.name))}:{mark.line + 1}" if mark else "config"
+    where = f"{relative(Path(mark.name))}:{mark.line + 1}" if mark else "config"
     return Problem(where, f"is not YAML: {error.problem or _first_line(error)}")
 
 
@@ -238,6 +272,9 @@ _COMPOSITION: dict[str, Callable[..., Problem]] = {
     r"Sweep parameters '([^=]*)=(.*)' requires --multirun": lambda key, value: Problem(key, f"{value} is a sweep", "add -m"),
     r"Could not override '(\w+)@\w+\.\w+'": lambda group: Problem(
         f"override /{group}", "finds no such group here", "make # @package _global_ the first line of the file"
+    ),
+    rf"Could not override '(?:{'|'.join(GROUPS)})/([\w/]+)@.*'\. No match": lambda group: Problem(
+        f"override {group}", "is looked for below the file's own directory", f"write override /{group}, with a slash"
     ),
     r"Could not override '([^']*)'\. No match in the defaults list": lambda key: Problem(
         key, "no such group", did_you_mean(key, CHOSEN)
@@ -262,19 +299,18 @@ def _composition(text: str) -> Problem:
 
 def _in_file(problem: Problem, text: str, user: Path | None) -> Problem:
     """The same problem with the file that it is in, where Hydra names one beside the root."""
-    found = re.match(r"In '([^']*)': ", text)
+    found = _IN_FILE.match(text)
     if not found or found[1] == "config" or found[1].startswith("hydra/"):
         return problem
-    return Problem(problem.where, f"{problem.what} ({_file(found[1], user)})", problem.do)
+    file = _named_file(text, user)
+    return Problem(problem.where, f"{problem.what} ({relative(file) if file else found[1]})", problem.do)
 
 
-def _file(config_path: str, user: Path | None) -> str:
-    file = (user or Path("conf")) / f"{config_path}.yaml"
-    return _relative(file) if file.is_file() else config_path
-
-
-def _relative(path: Path) -> str:
-    return os.path.relpath(path) if path.is_absolute() and path.is_relative_to(Path.cwd()) else str(path)
+def _named_file(text: str, user: Path | None) -> Path | None:
+    """The user's file that Hydra's text begins with."""
+    found = _IN_FILE.match(text)
+    file = (user or Path("conf").absolute()) / f"{found[1]}.yaml" if found else None
+    return file if file and file.is_file() else None
 
 
 def _first_line(error: BaseException) -> str:

@@ -6,43 +6,52 @@ from collections.abc import Mapping, Sequence
 from exportkit.registry import Plugins
 
 COMMANDS = """\
-exportkit model=NAME [key=value ...]         export; also spelled exportkit export ...
-exportkit plan model=NAME [key=value ...]    show what an export would do; --build goes as far as binding
-exportkit inspect PATH                       look into a .meta, a checkpoint or a SavedModel; suggests a config
-exportkit verify VERSION_DIR                 check a published version again: digests, weights, signatures, answers
-exportkit plugins [NAME]                     sources, steps, presets and policies; or one of them with its keys
+exportkit model=NAME [KEY=VALUE ...]       export; or: exportkit export ...
+exportkit plan model=NAME [KEY=VALUE ...]  show what an export would do
+exportkit inspect PATH                     look into a checkpoint, a .meta or
+                                           a SavedModel; suggests a config
+exportkit verify VERSION_DIR               check a published version again
+exportkit plugins [NAME]                   list sources, steps, presets and
+                                           policies, or show the keys of one
 """
 
 PLAN = """\
-exportkit plan model=NAME [key=value ...] [--build]
+exportkit plan model=NAME [KEY=VALUE ...] [--build]
 
-Shows what an export would do, in the order in which it would, and writes nothing. What a line says is 'checked', or
-is told only 'when built'; --build builds the graph and binds the signatures, to tell that too.
+Shows what an export would do, in the order in which it would, and writes
+nothing. Each line says 'checked', or 'when built' where only a built graph can
+tell; --build builds the graph and binds the signatures, to check that too.
 """
 
-EXAMPLES = """\
-exportkit model={0}
-exportkit model={0} version=7 export_dir=/srv/models/{0}
-exportkit model={0} --cfg job                the whole config, composed
-exportkit -m model={1}                       one export each, of what changed since the last one
-exportkit -m 'model=glob(*)' --keep-going    all models; those that can be, where others cannot
-exportkit plan -m model={1}                  what that would do
-exportkit plan model={0} --build
-exportkit plan --config-dir DIR model=NAME   configs from DIR instead of ./conf
-eval "$(exportkit -sc install=bash)"         completion with the tab key
-"""
+EXAMPLES = {
+    "exportkit model={0}": "",
+    "exportkit model={0} version=7 export_dir=/srv/models/{0}": "",
+    "exportkit plan model={0} --build": "build and bind, write nothing",
+    "exportkit model={0} --cfg job": "the whole config, composed",
+    "exportkit model={0} --config-dir DIR": "configs from DIR, not ./conf",
+    "exportkit -m model={1}": "one export each, of what changed",
+    "exportkit plan -m model={1}": "what that would do",
+    "exportkit -m 'model=glob(*)' --keep-going": "all models that can be exported",
+    'eval "$(exportkit -sc install=bash)"': "completion with the tab key",
+}
 
 FLAGS = """\
--m, --multirun      a job for each combination of comma-separated values; every job is checked before the first starts
+-m, --multirun      a job for each combination of comma-separated values; all
+                    jobs are checked before the first one starts
 --force             with -m: export again what is unchanged
---keep-going        with -m: export the other jobs where some cannot be composed or planned
--q, --quiet         print problems only; without it, one line where no terminal shows the report
--c, --cfg job       print the config and do nothing; -p KEY for a part of it, --resolve for values
+--keep-going        with -m: export the other jobs where some cannot be
+                    composed or planned
+-q, --quiet         print problems only; without it, one line where no terminal
+                    shows the report
+-c, --cfg job       print the config and do nothing; -p KEY for a part of it,
+                    --resolve for values
 -cd, --config-dir   the directory of your configs, instead of ./conf
 -i, --info          how the config comes about: defaults, searchpath, plugins
 --hydra-help        all flags and groups of Hydra
 --version
 """
+
+WIDTH = 80
 
 
 def overview(plugins: Plugins, groups: Mapping[str, Sequence[str]], form: str = "") -> str:
@@ -64,21 +73,27 @@ def overview(plugins: Plugins, groups: Mapping[str, Sequence[str]], form: str = 
 
 def _commands() -> str:
     return (
-        "Exports TensorFlow graphs to SavedModel versions that TensorFlow Serving loads, from configuration alone.\n\n"
+        "Exports TensorFlow graphs to SavedModel versions that TensorFlow Serving loads,\nfrom configuration alone.\n\n"
         + textwrap.indent(COMMANDS, "  ")
     )
 
 
 def _choices(groups: Mapping[str, Sequence[str]]) -> str:
-    return "Choices\n" + "".join(map(_choice, groups, groups.values()))
+    return "Choices\n" + "".join(_choice(group, names) for group, names in groups.items() if names or group == "model")
 
 
 def _choice(group: str, options: Sequence[str]) -> str:
-    names = ", ".join(options) or ("none; write conf/model/NAME.yaml" if group == "model" else "none")
+    names = ", ".join(options) or "none; write conf/model/NAME.yaml"
     shape = "[A,B]" if group == "post" else "NAME"
-    return textwrap.fill(names, 100, initial_indent=f"  {group}={shape}".ljust(20), subsequent_indent=" " * 20) + "\n"
+    return textwrap.fill(names, WIDTH, initial_indent=f"  {group}={shape}".ljust(20), subsequent_indent=" " * 20) + "\n"
 
 
 def _examples(models: Sequence[str]) -> str:
     shown = [*models[:2], *["NAME", "OTHER"][len(models[:2]) :]]
-    return textwrap.indent(EXAMPLES.format(shown[0], ",".join(shown)), "  ")
+    return "".join(_example(command.format(shown[0], ",".join(shown)), meaning) for command, meaning in EXAMPLES.items())
+
+
+def _example(command: str, meaning: str, column: int = 47) -> str:
+    """A command and what it does, which goes below a command that is too long for its column."""
+    first = f"  {command}".ljust(column)
+    return f"{first}{meaning}".rstrip() + "\n" if len(first) == column or not meaning else f"{first}\n{' ' * column}{meaning}\n"

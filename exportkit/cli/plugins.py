@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Iterator, Sequence
 
 from exportkit.cli.fielddocs import field_docs
-from exportkit.cli.tables import line, table
+from exportkit.cli.tables import line, table, text
 from exportkit.errors import ConfigError, Problem, did_you_mean
 from exportkit.registry import Plugins, load_plugins
 
@@ -24,25 +24,29 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _list(plugins: Plugins) -> None:
+    """A table for each distribution, so that there is room for what the plugins do."""
     found = [("source", kind, "", cls) for kind, cls in plugins.sources.items()]
     found += [("step", kind, cls.phase.name.lower(), cls) for kind, cls in plugins.steps.items()]
-    rows = [(what, kind, phase, _summary(cls), *_origin(plugins, cls)) for what, kind, phase, cls in found]
+    rows = [(what, kind, phase, _summary(cls), _origin(plugins, cls)) for what, kind, phase, cls in found]
     rows += [
-        ("preset", "=".join(name.rsplit("/", 1)), "", "", p.distribution, p.version) for name, p in plugins.presets.items()
+        ("preset", "=".join(name.rsplit("/", 1)), "", "", (p.distribution, p.version)) for name, p in plugins.presets.items()
     ]
     rows += [
         *_listening(plugins, "policy", "exportkit_check_plan"),
         *_listening(plugins, "observer", "exportkit_export_finished"),
     ]
-    table("Plugins", ["", "name", "phase", "what it does", "distribution", "version"], rows, once=1)
+    for origin in dict.fromkeys(row[-1] for row in rows):
+        own = [row[:-1] for row in rows if row[-1] == origin]
+        table(f"Plugins of {' '.join(origin)}", ["", "name", "phase", "what it does"], own, once=1)
+        line()
 
 
-def _listening(plugins: Plugins, what: str, hook: str) -> Iterator[tuple[str, ...]]:
+def _listening(plugins: Plugins, what: str, hook: str) -> Iterator[tuple]:
     """A row for each plugin that is asked of every plan, or told of every end; exportkit's own steps check their own keys."""
     for provider, implementation in plugins.hooks.get(hook, ()):
         if provider.distribution != "exportkit":
             summary = (inspect.getdoc(implementation.function) or "").partition("\n")[0]
-            yield what, provider.plugin, "", summary, provider.distribution, provider.version
+            yield what, provider.plugin, "", summary, (provider.distribution, provider.version)
 
 
 def _show(name: str, plugins: Plugins) -> None:
@@ -53,10 +57,19 @@ def _show(name: str, plugins: Plugins) -> None:
         )
     distribution, version = _origin(plugins, cls)
     chosen = f"source={name}" if name in plugins.sources else f"post=[{name}]"
-    line(f"{chosen}    {cls.__module__}.{cls.__qualname__} of {distribution} {version}\n")
-    line(f"{inspect.getdoc(cls)}\n")
+    text(f"{chosen}    {cls.__module__}.{cls.__qualname__} of {distribution} {version}\n")
+    for paragraph in (inspect.getdoc(cls) or "").split("\n\n"):
+        _show_paragraph(paragraph)
     rows = [(f.name, f.type, f.default, f.doc) for f in field_docs(cls) if f.name != "kind"]
     table("Keys", ["key", "type", "default", ""], [(n, t, d or "must be given", doc) for n, t, d, doc in rows])
+
+
+def _show_paragraph(paragraph: str) -> None:
+    """Prose in lines of the terminal's width; what is indented as it is."""
+    if any(part.startswith(" ") for part in paragraph.splitlines()):
+        line(f"{paragraph}\n")
+    else:
+        text(" ".join(paragraph.split()) + "\n")
 
 
 def _summary(cls: type) -> str:

@@ -157,6 +157,11 @@ def _required(field: Field) -> bool:
     return field.default is MISSING and field.default_factory is MISSING
 
 
+def optional_keys(cls: type) -> set[str]:
+    """Return the fields of dataclass `cls` that have a default."""
+    return {field.name for field in fields(cls) if not _required(field)}
+
+
 def _keys(cls: type) -> list[str]:
     return [f"{field.name}: …" for field in fields(cls) if _required(field)] or ["…"]
 

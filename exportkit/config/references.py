@@ -131,7 +131,9 @@ def method(definition: Definition, name: str, where: str) -> Definition:
         return _signature(found[name], definition.file, bound=True)
     if definition.node.bases or name in _made(definition.node):
         return Definition(definition.file)
-    raise ConfigError(Problem(where, f"class {definition.node.name} has no method '{name}'", did_you_mean(name, found)))
+    raise ConfigError(
+        Problem(where, f"class {definition.node.name} has no method '{name}'", did_you_mean(name, _public(found, name)))
+    )
 
 
 def constructor(definition: Definition) -> Definition:
@@ -179,16 +181,34 @@ def _definition(tree: ast.Module, name: str, file: str, where: str) -> Definitio
     if name not in made:
         if "*" in made or "__getattr__" in made:
             return Definition(file)
-        raise ConfigError(Problem(where, f"there is no '{name}' in {file}", did_you_mean(name, _callables(tree) or made)))
+        raise ConfigError(Problem(where, f"there is no '{name}' in {file}", _near(name, tree)))
     node = made[name]
     if isinstance(node, ast.ClassDef):
         return Definition(file, node=node)
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not node.decorator_list:
         return _signature(node, file)
+    if isinstance(node, ast.Import):
+        what = f"'{name}' in {file} is an imported module and cannot be called"
+        raise ConfigError(Problem(where, what, _near(name, tree) or "choose another name"))
     if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
-        near = did_you_mean(name, _callables(tree)) or "choose another name"
-        raise ConfigError(Problem(where, f"'{name}' in {file} cannot be called", near))
+        raise ConfigError(Problem(where, f"'{name}' in {file} cannot be called", _near(name, tree) or "choose another name"))
     return Definition(file)
+
+
+def _near(name: str, tree: ast.Module) -> str:
+    """What else a module has that may be called: its own functions and classes, then what it assigns; nothing imported."""
+    assigned = [n for n, node in _made(tree).items() if isinstance(node, ast.Assign | ast.AnnAssign) and not _is_literal(node)]
+    functions = _callables(tree)
+    return did_you_mean(name, _public(functions, name) or _public(assigned, name))
+
+
+def _is_literal(node: ast.Assign | ast.AnnAssign) -> bool:
+    return isinstance(node.value, ast.Constant | ast.List | ast.Dict | ast.Tuple | ast.Set | None)
+
+
+def _public(names: Collection[str], asked: str) -> list[str]:
+    """The names that a user may choose: private ones only for who asks for such a one."""
+    return [name for name in names if asked.startswith("_") or not name.startswith("_")]
 
 
 def _made(tree: ast.Module | ast.ClassDef) -> dict[str, ast.AST]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from exportkit.config.reader import Reader
+from exportkit.config.reader import Reader, optional_keys
 from exportkit.config.values import unfit
 from exportkit.errors import Problem, did_you_mean, nearest
 from exportkit.protos import DTYPE_NAMES
@@ -49,6 +49,17 @@ def bindings(data: Any, reader: Reader) -> dict[str, Binding | None]:
 
 def _items(data: Any, reader: Reader, where: str) -> list[tuple[str, Any]]:
     return list((reader.convert(dict[str, Any], {} if data is None else data, where) or {}).items())
+
+
+def _entries(data: Any, reader: Reader, where: str, cls: type) -> list[tuple[str, Any]]:
+    """The entries at `where`; one that has optional keys only and is called nearly as another one is a misspelt name."""
+    items = dict(_items(data, reader, where))
+    for name, value in list(items.items()):
+        others = [other for other in items if other != name]
+        if isinstance(value, Mapping) and value and value.keys() <= optional_keys(cls) and nearest(name, others):
+            reader.problem(f"{where}.{name}", f"has only {', '.join(value)}", did_you_mean(name, others))
+            del items[name]
+    return list(items.items())
 
 
 def _binding(value: Any, reader: Reader, where: str) -> Binding | None:
@@ -141,7 +152,8 @@ def _is_file(path: Path, reader: Reader, where: str) -> bool:
 
 
 def signatures(data: Any, reader: Reader) -> dict[str, Signature | None]:
-    return {name: _signature(value, reader, f"signatures.{name}") for name, value in _items(data, reader, "signatures")}
+    entries = _entries(data, reader, "signatures", Signature)
+    return {name: _signature(value, reader, f"signatures.{name}") for name, value in entries}
 
 
 def _signature(value: Any, reader: Reader, where: str) -> Signature | None:
@@ -159,7 +171,7 @@ def meta_graphs(data: Any, reader: Reader, signature_keys: Mapping[str, Any], co
     """All meta graphs that can be read; their tags must differ, and what they name must be there."""
     found: dict[str, MetaGraph] = {}
     tags: dict[frozenset[str], str] = {}
-    for name, value in _items(data, reader, "meta_graphs"):
+    for name, value in _entries(data, reader, "meta_graphs", MetaGraph):
         where = f"meta_graphs.{name}"
         meta_graph = reader.read(MetaGraph, value, where)
         if meta_graph is None:

@@ -1,18 +1,39 @@
 """Values that a config writes down for a tensor."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from exportkit.errors import Problem
 
 
-def unfit(where: str, value: Any, dtype: str | None) -> Iterator[Problem]:
-    """A value that was written for a tensor of `dtype` and cannot be one."""
+def unfit(where: str, value: Any, dtype: str | None) -> list[Problem]:
+    """Return what keeps `value`, a scalar or nested lists, from being a tensor of `dtype`: at most one problem."""
     kinds = {"bool": ([bool], "true or false"), "string": ([str], "a text")}
-    allowed, do = kinds.get(dtype or "", ([int], "an integer") if "int" in (dtype or "") else ([int, float], "a number"))
-    if dtype is not None and not all(type(item) in allowed for item in _flat(value)):
-        shown = str(value).lower() if isinstance(value, bool) else repr(value)
-        yield Problem(where, f"{shown} cannot be of dtype {dtype}", f"write {do}")
+    integer = "int" in (dtype or "")
+    allowed, do = kinds.get(dtype or "", ([int], "an integer") if integer else ([int, float], "a number"))
+    if dtype is None:
+        return []
+    if not all(type(item) in allowed for item in _flat(value)):
+        return [Problem(where, f"{shown(value)} cannot be of dtype {dtype}", f"write {do}")]
+    low, high = _range(dtype) if integer else (None, None)
+    if low is not None and not all(low <= item <= high for item in _flat(value)):
+        return [Problem(where, f"{shown(value)} is out of the range of {dtype}", f"write {low} to {high}")]
+    return []
+
+
+def shown(value: Any) -> str:
+    """Return a value as it is written in YAML."""
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+def _range(dtype: str) -> tuple[int, int] | tuple[None, None]:
+    """The least and the greatest integer of a dtype; None for one that is not named by its bits."""
+    found = re.fullmatch(r"q?(u?)int(\d+)", dtype)
+    if found is None:
+        return None, None
+    bits = int(found[2])
+    return (0, 2**bits - 1) if found[1] else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
 
 
 def _flat(value: Any) -> Iterator[Any]:

@@ -93,7 +93,10 @@ def _dropout(inputs: tf.Tensor, rate: float, is_training: tf.Tensor) -> tf.Tenso
 
 def load_digits() -> tuple[Digits, Digits]:
     """The digits for training and the held-out ones; the split is always the same."""
-    from sklearn.datasets import load_digits as load
+    try:
+        from sklearn.datasets import load_digits as load
+    except ModuleNotFoundError as error:
+        raise SystemExit("mnist_mlp: the digits come with scikit-learn; pip install 'exportkit[examples]'") from error
 
     images, labels = load(return_X_y=True)
     images = (images / 16).astype(np.float32)

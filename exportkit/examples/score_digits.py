@@ -20,7 +20,7 @@ def newest_version(path: Path) -> Path:
         return path
     versions = [child for child in path.glob("*") if child.name.isdecimal() and (child / "saved_model.pb").exists()]
     if not versions:
-        raise FileNotFoundError(f"{path}: no SavedModel version here")
+        raise FileNotFoundError(f"{path}: no SavedModel version here; export one: exportkit model=mnist_mlp")
     return max(versions, key=lambda child: int(child.name))
 
 
@@ -53,7 +53,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, default=Path("data"), help="where labels.txt and digits.npz are (default: data)")
     parser.add_argument("--at-least", type=float, default=0.95, metavar="SHARE", help="exit 1 below this (default: 0.95)")
     args = parser.parse_args(argv)
-    share, count = accuracy(newest_version(args.version), args.data)
+    try:
+        share, count = accuracy(newest_version(args.version), args.data)
+    except FileNotFoundError as error:
+        sys.exit(f"score_digits: {error}")
     print(f"accuracy on {count} held-out digits: {share:.4f}")
     return 0 if share >= args.at_least else 1
 

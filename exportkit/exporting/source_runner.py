@@ -5,14 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from exportkit.checkpoint.locate import format_of
-from exportkit.errors import (
-    EnvironmentFailed,
-    ExportKitError,
-    PluginError,
-    Problem,
-    brief,
-    system_error,
-)
+from exportkit.errors import EnvironmentFailed, ExportKitError, PluginError, Problem, brief, system_error, type_of
 from exportkit.metagraph import Graph
 from exportkit.planning.resolving import place_of
 from exportkit.plugin import ModelSource, Preview, SourceModel
@@ -47,15 +40,15 @@ def build_source(source: ModelSource, preview: Preview, plugins: Plugins, scratc
 def _junk(model: SourceModel, preview: Preview, scratch: Path) -> Iterator[str]:
     """Why it is not what a source yields."""
     if not isinstance(model, SourceModel):
-        yield f"a {type(model).__name__}, not a SourceModel"
+        yield f"{type_of(model)}, not a SourceModel"
     elif not isinstance(model.meta_graph, MetaGraphDef):
-        yield f"a meta_graph that is a {type(model.meta_graph).__name__}, not a MetaGraphDef"
+        yield f"a meta_graph that is {type_of(model.meta_graph)}, not a MetaGraphDef"
     elif not model.meta_graph.graph_def.node:
         yield "a meta_graph without any node"
     elif not isinstance(model.checkpoint, str | os.PathLike):
-        yield f"a checkpoint that is a {type(model.checkpoint).__name__}, not a prefix"
+        yield f"a checkpoint that is {type_of(model.checkpoint)}, not a prefix"
     elif not isinstance(model.tensors, Mapping):
-        yield f"tensors that are a {type(model.tensors).__name__}, not a mapping of names to tensor names"
+        yield f"tensors that are {type_of(model.tensors)}, not a mapping of names to tensor names"
     elif isinstance(model.notes, str) or not all(isinstance(note, str) for note in model.notes):
         yield "notes that are not a list of texts"
     else:

@@ -16,6 +16,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, UnsupportedValueType
 
+from exportkit import samples
 from exportkit.config import sections
 from exportkit.config.reader import UNSET, Reader, said
 from exportkit.errors import ConfigError, ExportKitError, PluginError, Problem, brief, did_you_mean
@@ -64,13 +65,25 @@ def _plain(config: Mapping[str, Any] | DictConfig) -> dict[str, Any]:
     try:
         data = OmegaConf.to_container(OmegaConf.create(config) if not isinstance(config, DictConfig) else config, resolve=True)
     except OmegaConfBaseException as cause:
-        do = "write plain values" if isinstance(cause, UnsupportedValueType) else "mend the interpolation"
-        raise ConfigError(Problem(cause.full_key or "config", str(cause).splitlines()[0], do)) from None
+        raise ConfigError(_unresolved(cause)) from None
     defaults = {**copy.deepcopy(_defaults()), "export_dir": f"exports/{data.get('name')}"}
     targets = list(_targets(data, ""))
     if targets:
         raise ConfigError(*targets)
     return {**defaults, **data}
+
+
+def _unresolved(cause: OmegaConfBaseException) -> Problem:
+    """What is wrong with a value that has no plain form."""
+    where, what = cause.full_key or "config", str(cause).splitlines()[0]
+    if isinstance(cause, UnsupportedValueType):
+        return Problem(where, what, "write plain values")
+    missing = re.search(r"Interpolation key '([^']*)' not found", what)
+    if missing and missing[1] in _defaults():
+        return Problem(missing[1], f"is not in the config, and {where} needs it", f"set it, or leave out ~{missing[1]}")
+    if missing:
+        return Problem(where, f"${{{missing[1]}}} is not in the config", did_you_mean(missing[1], _defaults()) or "set it")
+    return Problem(where, what, "correct the interpolation")
 
 
 @cache
@@ -333,6 +346,7 @@ def _check_models(drafted: ExportPlan, reader: Reader) -> Prepared:
         reader.problems += error.problems
         return Prepared()
     drafted.warnings += prepared.warnings
+    reader.problems += samples.problems(drafted, [part.facts for part in prepared.parts.values()])
     told = any(problem.where.startswith("weights") for problem in reader.problems)
     reader.problems += [*problems, *([] if told else lacking)]
     return prepared

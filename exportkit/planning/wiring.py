@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from exportkit.config.values import unfit
+from exportkit.config.values import shown, unfit
 from exportkit.errors import Problem, did_you_mean, nearest, some
 from exportkit.metagraph.tensors import Facts, Shape, compatible
 from exportkit.spec import Binding, Constant, Lookup, MetaGraph, ParseExample, Placeholder, Signature, Tensor, TopK
@@ -181,8 +181,34 @@ def _bake(wiring: Wiring, key: str, meta_graph: MetaGraph, bindings: Bindings, g
         value = meta_graph.constants[name] if overridden else binding.constant
         where = f"meta_graphs.{key}.constants.{name}" if overridden else f"bindings.{name}.constant"
         if value is not None:
-            problems += unfit(where, value, graph.dtype(wiring.names[name]))
+            tensor = wiring.names[name]
+            problems += unfit(where, value, graph.dtype(tensor)) or _misshapen(where, value, tensor, graph)
             wiring.constants[wiring.names[name]] = value
+
+
+def _misshapen(where: str, value: Any, tensor: str, graph: Any) -> list[Problem]:
+    """What is wrong with a constant's shape; one value fits every shape, for it is repeated."""
+    if not isinstance(value, list | tuple):
+        return []
+    try:
+        own = _value_shape(value)
+    except ValueError:
+        return [Problem(where, f"{shown(value)} is ragged: its lists are of different lengths", "write lists of one length")]
+    known = graph.shape(tensor)
+    if known is None or compatible(own, known):
+        return []
+    do = "write one value" if known == () else f"write values of shape {_yaml(known)}"
+    return [Problem(where, f"{shown(value)} has shape {_yaml(own)}, and '{tensor}' is {Facts(graph.dtype(tensor), known)}", do)]
+
+
+def _value_shape(value: Any) -> tuple[int, ...]:
+    """The shape of nested lists; ValueError where they are ragged."""
+    if not isinstance(value, list | tuple):
+        return ()
+    inner = {_value_shape(item) for item in value} or {()}
+    if len(inner) > 1:
+        raise ValueError("ragged")
+    return (len(value), *inner.pop())
 
 
 def _cut(

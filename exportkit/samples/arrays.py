@@ -2,7 +2,7 @@
 
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -35,6 +35,31 @@ def read(path: Path, name: str | None) -> np.ndarray:
         raise Misfit(f"{path} cannot be read: {cause.strerror}") from None
 
 
+def header(path: Path, name: str | None) -> tuple[np.dtype, tuple[int, ...]]:
+    """Return dtype and shape of the array in a ``.npy``, or of the array `name` of an ``.npz``; its values are not read.
+
+    Raises:
+        Misfit: the file is not what its name says.
+    """
+    try:
+        if path.suffix == ".npy":
+            with open(path, "rb") as file:
+                return _npy_header(file)
+        with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as file:
+            return _npy_header(file)
+    except (ValueError, EOFError, KeyError, zipfile.BadZipFile):
+        raise Misfit(f"{path} is not a {path.suffix} file of numbers or bytes") from None
+    except OSError as cause:
+        raise Misfit(f"{path} cannot be read: {cause.strerror}") from None
+
+
+def _npy_header(file: IO[bytes]) -> tuple[np.dtype, tuple[int, ...]]:
+    major, _ = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    return dtype, shape
+
+
 def _numpy(path: Path, name: str | None) -> np.ndarray:
     with open(path, "rb") as file:
         content = np.load(file, allow_pickle=False)
@@ -62,10 +87,29 @@ def fit(value: Any, dtype: str, shape: Shape) -> np.ndarray:
         Misfit: it is ragged, of another kind or shape, or would change.
     """
     array = _strings(value) if dtype == "string" else _numbers(_array(value), dtype)
-    if shape is not None and not compatible(array.shape, shape):
-        do = "write a list of rows" if array.ndim == len(shape) - 1 and shape[0] is None else ""
-        raise Misfit(f"is {Facts(dtype, array.shape)}, not {Facts(dtype, shape)}", do)
+    _fit_shape(dtype, array.shape, shape)
     return array
+
+
+def fit_header(found: np.dtype, size: tuple[int, ...] | None, dtype: str, shape: Shape) -> None:
+    """Refuse an array of dtype `found` and shape `size` (None: not known) where none of its kind can be `dtype` and `shape`.
+
+    Raises:
+        Misfit: it is of another kind or shape.
+    """
+    if dtype == "string":
+        if found.kind not in "SUO":
+            raise Misfit(f"is {found.name}, not string", "name an array of texts or bytes")
+    elif _kind(found) not in _FROM[_kind(numpy_dtype(dtype))]:
+        raise Misfit(f"is {_dtype_text(found)}, not {dtype}", f"write {dtype} values")
+    if size is not None:
+        _fit_shape(dtype, size, shape)
+
+
+def _fit_shape(dtype: str, found: tuple[int, ...], shape: Shape) -> None:
+    if shape is not None and not compatible(found, shape):
+        do = "write a list of rows" if len(found) == len(shape) - 1 and shape[0] is None else ""
+        raise Misfit(f"is {Facts(dtype, found)}, not {Facts(dtype, shape)}", do)
 
 
 def _array(value: Any) -> np.ndarray:
@@ -90,7 +134,7 @@ def _numbers(array: np.ndarray, dtype: str) -> np.ndarray:
     if array.dtype == target:
         return array
     if _kind(array.dtype) not in _FROM[_kind(target)] and array.size:
-        raise Misfit(f"is {_named(array)}, not {dtype}", f"write {dtype} values")
+        raise Misfit(f"is {_dtype_text(array.dtype)}, not {dtype}", f"write {dtype} values")
     with np.errstate(all="ignore"):
         cast = array.astype(target)
         kept = (np.isfinite(cast) | ~np.isfinite(array)) if _kind(target) in ("float", "complex") else cast == array
@@ -113,5 +157,5 @@ def _kind(dtype: np.dtype) -> str:
     return kinds.get(dtype.kind, by_name if dtype.kind == "V" else "text")
 
 
-def _named(array: np.ndarray) -> str:
-    return "string" if _kind(array.dtype) == "text" else array.dtype.name
+def _dtype_text(dtype: np.dtype) -> str:
+    return "string" if _kind(dtype) == "text" else dtype.name

@@ -1,6 +1,6 @@
 """What the sources that run the user's code have in common: previews, calls with clear errors, values from either side."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from exportkit.capture import compare, export_meta_graph
 from exportkit.checkpoint import open_checkpoint
 from exportkit.config import references
-from exportkit.errors import ConfigError, ExportKitError, Problem
+from exportkit.errors import ConfigError, ExportKitError, Problem, did_you_mean, type_of
 from exportkit.plugin import Preview, SourceModel, capture
 from exportkit.processes.tensorflow import quiet
 
@@ -38,7 +38,7 @@ def call(function: Callable, where: str, *args: Any, **kwargs: Any) -> Any:
         ConfigError: it cannot be called, or raises.
     """
     if not callable(function):
-        raise ConfigError(Problem(where, f"is a {type(function).__name__} and cannot be called", "name a function or class"))
+        raise ConfigError(Problem(where, f"is {type_of(function)} and cannot be called", "name a function or class"))
     try:
         return function(*args, **kwargs)
     except ExportKitError:
@@ -83,15 +83,35 @@ def _captured(
         return capture(graph, session, scratch, tensors=tensors, wanted=wanted)
 
 
-def tensor_names(offered: Mapping[str, Any] | None) -> dict[str, str]:
-    """Names that the user's code offers → tensor names; values may be tensors or names.
+def tensor_names(offered: Mapping[str, Any] | None, graph: "tf.Graph", function: str, where: str) -> dict[str, str]:
+    """Return the names that `function` of the user's code offers → the names of tensors of `graph`.
+
+    Args:
+        offered: what the function returned; its values are tensors or their names.
+        function: the reference that names it.
+        where: the config key that has the reference.
 
     Raises:
-        ConfigError: a value is neither.
+        ConfigError: a value is neither, or no tensor of the graph.
     """
-    names = {str(name): getattr(tensor, "name", tensor) for name, tensor in (offered or {}).items()}
-    wrong = {name: type(offered[name]).__name__ for name in offered or {} if not isinstance(names[str(name)], str)}
-    if wrong:
-        do = "return tensors or their names"
-        raise ConfigError(*(Problem("source.builder", f"returned a {kind} as '{name}'", do) for name, kind in wrong.items()))
+    names = {str(name): getattr(value, "name", value) for name, value in (offered or {}).items()}
+    known = [tensor.name for op in graph.get_operations() for tensor in op.outputs]
+    foreign = {name for name, value in (offered or {}).items() if getattr(value, "graph", graph) is not graph}
+    problems = list(_no_tensors(offered or {}, names, known, foreign, where, f"{function} returned"))
+    if problems:
+        raise ConfigError(*problems)
     return names
+
+
+def _no_tensors(
+    offered: Mapping[str, Any], names: Mapping[str, Any], known: Sequence[str], foreign: set[str], where: str, said: str
+) -> Iterator[Problem]:
+    present = set(known)
+    for key, value in offered.items():
+        name = names[str(key)]
+        if not isinstance(name, str):
+            yield Problem(where, f"{said} {type_of(value)} as '{key}'", "return tensors or their names")
+        elif key in foreign or not {name, f"{name}:0"} & present:
+            near = did_you_mean(name, known) if isinstance(value, str) else ""
+            do = near if near.startswith("did") else "return tensors of the graph that is the default when it is called"
+            yield Problem(where, f"{said} '{name}' as '{key}', which is no tensor of the graph", do)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from exportkit.config import references
-from exportkit.errors import ConfigError, ExportKitError, Problem, did_you_mean
+from exportkit.errors import ConfigError, ExportKitError, Problem, did_you_mean, type_of
 from exportkit.plugin import ModelSource, Preview, SourceModel, hookimpl
 from exportkit.sources import _code
 
@@ -83,7 +83,7 @@ class EncoderSource(ModelSource):
             method = self._method(encoder)
             restore_fn = _code.call(method, f"source.method ({self.method})", *self._arguments(method, preview.checkpoint))
             if restore_fn is not None and not callable(restore_fn):
-                what = f"{self.method} returned a {type(restore_fn).__name__}"
+                what = f"{self.encoder}.{self.method} returned {type_of(restore_fn)}"
                 raise ConfigError(Problem("source.method", what, "return a function of a session, or None"))
             return _code.model(graph, restore_fn, preview.checkpoint, scratch, wanted, {}, self.method)
 

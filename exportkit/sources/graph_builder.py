@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from exportkit.config.references import examine, resolve
-from exportkit.errors import ConfigError, ExportKitError, Problem
+from exportkit.errors import ConfigError, ExportKitError, Problem, type_of
 from exportkit.plugin import ModelSource, Preview, SourceModel, hookimpl
 from exportkit.sources import _code
 
@@ -44,20 +44,20 @@ class GraphBuilder(ModelSource):
         graph = tf.Graph()
         with graph.as_default():
             returned = _code.call(builder, "source.builder", **self.params)
-            tensors, restore_fn = _parts(returned)
-            names = _code.tensor_names(tensors)
+            tensors, restore_fn = _parts(returned, self.builder)
+            names = _code.tensor_names(tensors, graph, self.builder, "source.builder")
             return _code.model(graph, restore_fn, preview.checkpoint, scratch, wanted, names, "the builder")
 
 
-def _parts(returned: Any) -> tuple[Mapping[str, Any] | None, Callable | None]:
-    """What a builder returned: tensors by name, a restore function, or both."""
+def _parts(returned: Any, function: str) -> tuple[Mapping[str, Any] | None, Callable | None]:
+    """What the builder `function` returned: tensors by name, a restore function, or both."""
     pair = returned if isinstance(returned, tuple) and len(returned) == 2 else (returned, None)
     if pair[1] is None and callable(pair[0]):
         pair = (None, pair[0])
     if isinstance(pair[0], Mapping | None) and (pair[1] is None or callable(pair[1])):
         return pair
     do = "return a mapping of names to tensors, a restore function, both as a pair, or nothing"
-    raise ConfigError(Problem("source.builder", f"returned a {type(returned).__name__}", do))
+    raise ConfigError(Problem("source.builder", f"{function} returned {type_of(returned)}", do))
 
 
 @hookimpl

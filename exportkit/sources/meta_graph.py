@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exportkit import metagraph
-from exportkit.checkpoint import looks
+from exportkit.checkpoint import Bundle, formats, looks
 from exportkit.errors import ExportKitError, Problem
 from exportkit.plugin import ModelSource, Preview, SourceModel, hookimpl
 from exportkit.protos import MetaGraphDef
@@ -41,8 +41,7 @@ class MetaGraphSource(ModelSource):
         if prefix is None and self.meta is None:
             return None, []
         if self.meta is None and not os.path.exists(self._meta(prefix)):
-            do = "put it there, name it with source.meta, or build the graph from code (source=graph_builder)"
-            return None, [Problem("checkpoint", f"{prefix} has no .meta beside it", do)]
+            return None, [Problem("checkpoint", *_without_graph(prefix))]
         try:
             return metagraph.read(self._meta(prefix)), []
         except ExportKitError as error:
@@ -53,6 +52,19 @@ class MetaGraphSource(ModelSource):
 
     def _meta(self, prefix: str | None) -> str:
         return str(self.meta) if self.meta else f"{prefix}.meta"
+
+
+def _without_graph(prefix: str) -> tuple[str, str]:
+    """Why a checkpoint has no .meta beside it, and where its graph may come from."""
+    code = "build the graph from code (source=graph_builder)"
+    directory = Path(prefix).parent.parent
+    if formats.is_saved_model(directory):
+        return f"{prefix} holds the variables of the SavedModel {directory}, and no .meta is beside it", (
+            f"name the training checkpoint that it was made from, or {code}"
+        )
+    if Bundle(prefix).is_object_based:
+        return f"{prefix} is an object-based checkpoint of TensorFlow 2 (tf.train.Checkpoint), which has no graph", code
+    return f"{prefix} has no .meta beside it", f"put it there, name it with source.meta, or {code}"
 
 
 @hookimpl

@@ -1,12 +1,12 @@
 """The weights of a version: whether their bytes are sound, and whether they are a checkpoint's."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from exportkit.checkpoint import Bundle, open_checkpoint, prove
 from exportkit.config.reader import Reader
-from exportkit.errors import Problem, WeightsError
+from exportkit.errors import Problem, WeightsError, some
 from exportkit.metagraph import Graph
 from exportkit.planning import weights
 from exportkit.spec import Weights
@@ -53,14 +53,29 @@ def compare(directory: Path, saved_model: Any, against: str, manifest: Mapping[s
     written, checkpoint = _opened(directory), open_checkpoint(against)
     find = _by_object if written.aliases else _by_name
     keys, problems = find(written, checkpoint, saved_model, manifest)
+    tensors = [key for key in written.entries if not key.startswith(BOOKKEEPING)]
+    if (problems or written.aliases) and not _alike(written, checkpoint, keys):
+        yield _of_another_model(checkpoint, tensors)
+        return
     problems += _differences(written, {name: (checkpoint, key) for name, key in keys.items()})
     for problem in problems:
         yield Finding(False, "weights", problem.what, problem.do)
-    tensors = [key for key in written.entries if not key.startswith(BOOKKEEPING)]
     if rest := [key for key in tensors if key not in keys]:
         yield Finding(None, "weights", f"nothing in {checkpoint.prefix} to compare {', '.join(rest)} with")
     if keys and not problems:
         yield Finding(True, "weights", f"{len(keys)}/{len(tensors)} tensors have the checksums of {checkpoint.prefix}")
+
+
+def _alike(written: Bundle, checkpoint: Bundle, keys: Mapping[str, str]) -> bool:
+    """Whether any tensor of the version has its name, dtype and shape in the checkpoint too."""
+    pairs = ((written.entries[name], checkpoint.entries[key]) for name, key in keys.items())
+    return any((one.dtype, one.shape) == (other.dtype, other.shape) for one, other in pairs)
+
+
+def _of_another_model(checkpoint: Bundle, tensors: Sequence[str]) -> Finding:
+    held = [key for key in checkpoint.entries if not key.startswith(BOOKKEEPING)]
+    what = f"{checkpoint.prefix} is of another model: none of the {len(tensors)} tensors ({some(tensors, 3)}) is in it"
+    return Finding(False, "weights", what, f"name the checkpoint of this version; that one holds {some(held, 3)}")
 
 
 Found = tuple[dict[str, str], list[Problem]]

@@ -1,0 +1,91 @@
+"""A user's config files, where Hydra's own text does not say what is wrong with one: its content, its name, its place."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+
+from exportkit.errors import Problem
+
+HEADER = "# @package _global_"
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def content_problem(file: Path) -> Problem | None:
+    """Return why the content of `file` is no config, or None where it is a mapping or cannot be read."""
+    root = _root(file)
+    if root is None:
+        return Problem(relative(file), "is empty", f"begin it with {HEADER}, then write keys: name, source, bindings, …")
+    if isinstance(root, yaml.SequenceNode):
+        return Problem(relative(file), "is a list, not a mapping", "write key: value lines, without leading dashes")
+    if isinstance(root, yaml.ScalarNode):
+        return Problem(relative(file), "is a single value, not a mapping", "write key: value lines")
+    return None
+
+
+def boolean_key(file: Path, key: str) -> Problem | None:
+    """Return where `file` has the key that YAML reads as the boolean at the config path `key` (``bindings.False``)."""
+    parent, _, value = key.rpartition(".")
+    for path, node in _keys(_root(file)):
+        if path == parent and node.tag == "tag:yaml.org,2002:bool" and _is_true(node.value) == (value == "True"):
+            what = f"YAML reads the key {node.value} as {value.lower()} ({_at(file, node.start_mark.line)})"
+            return Problem(f"{parent}.{node.value}".lstrip("."), what, f"put it in quotes: '{node.value}'")
+    return None
+
+
+def not_utf8(error: UnicodeDecodeError, user: Path | None) -> Problem:
+    """Return which of the user's files holds the bytes that `error` could not decode."""
+    for file in sorted(user.rglob("*.yaml")) if user else ():
+        data = file.read_bytes()
+        try:
+            data.decode()
+        except UnicodeDecodeError as found:
+            if bytes(error.object) in data:
+                where = _at(file, data.count(b"\n", 0, found.start))
+                return Problem(where, f"is not UTF-8 (byte 0x{data[found.start]:02x})", "save the file as UTF-8")
+    return Problem("config", f"a file is not UTF-8 ({error.reason})", "save it as UTF-8")
+
+
+def misplaced(user: Path | None, group: str, name: str) -> str:
+    """Return what to do where ``GROUP/NAME.yaml`` is not in the user's directory but something like it is; or nothing."""
+    conf = user or Path("conf").absolute()
+    stem = name.removesuffix(".yaml").removesuffix(".yml")
+    place = conf / group / f"{stem}.yaml"
+    if place.is_file() and name != stem:
+        return f"write {group}={stem}"
+    if (short := place.with_suffix(".yml")).is_file():
+        return f"rename {relative(short)} to {place.name}"
+    if user is not None and user.name == group and (user / place.name).is_file():
+        return f"name the directory above: --config-dir {relative(user.parent)}"
+    for found in (conf / place.name, Path(group, place.name).absolute(), Path(place.name).absolute()):
+        if found.is_file():
+            return f"move {relative(found)} to {relative(place)}"
+    inner = sorted(conf.glob(f"*/{group}/{place.name}"))
+    return f"name the directory that has it: --config-dir {relative(inner[0].parent.parent)}" if inner else ""
+
+
+def relative(path: Path) -> str:
+    """Return `path` as seen from the working directory, where it lies below."""
+    return os.path.relpath(path) if path.is_absolute() and path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _at(file: Path, line: int) -> str:
+    return f"{relative(file)}:{line + 1}"
+
+
+def _root(file: Path) -> yaml.Node | None:
+    with file.open(encoding="utf-8") as stream:
+        return yaml.compose(stream, _LOADER)
+
+
+def _keys(node: yaml.Node | None, prefix: str = "") -> Iterator[tuple[str, yaml.ScalarNode]]:
+    """The keys of all mappings below `node`, each with the path of its mapping."""
+    for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
+        if isinstance(key, yaml.ScalarNode):
+            yield prefix, key
+            yield from _keys(value, f"{prefix}.{key.value}".lstrip("."))
+
+
+def _is_true(word: str) -> bool:
+    return word.lower() in ("y", "yes", "true", "on")

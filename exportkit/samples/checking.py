@@ -1,0 +1,54 @@
+"""Samples against what is known of their inputs before anything is built: written values, and the headers of files."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from exportkit.errors import Problem
+from exportkit.metagraph.tensors import Facts, Shape
+from exportkit.samples.arrays import Misfit, fit, fit_header, header
+from exportkit.spec import Binding, Examples, ExportPlan, File, Literal, ParseExample, Placeholder, Sample, Tensor
+
+
+def problems(plan: ExportPlan, facts: Sequence[Mapping[str, Facts]]) -> Iterator[Problem]:
+    """Return the samples of `plan` that cannot be the values of their inputs, each with its config key.
+
+    Args:
+        plan: signatures, bindings and samples may be None where they are broken and were reported already.
+        facts: of each meta graph that is known, binding → dtype and shape; what the config asserts counts where none is.
+    """
+    for key, given in plan.samples.items():
+        signature = plan.signatures.get(key)
+        for alias, sample in given.items() if signature else ():
+            binding = plan.bindings.get(signature.inputs.get(alias, ""))
+            known = next((f[signature.inputs[alias]] for f in facts if signature.inputs.get(alias) in f), _asserted(binding))
+            yield from _misfits(f"samples.{key}.{alias}", sample, binding, known)
+
+
+def _asserted(binding: Binding | None) -> Facts:
+    if isinstance(binding, ParseExample):
+        return Facts("string", (None,))
+    if isinstance(binding, Tensor | Placeholder):
+        return Facts(binding.dtype, None if binding.shape is None else tuple(binding.shape))
+    return Facts()
+
+
+def _misfits(where: str, sample: Sample | None, binding: Binding | None, known: Facts) -> Iterator[Problem]:
+    if isinstance(sample, Examples) and isinstance(binding, ParseExample):
+        for name, column in sample.features.items():
+            if feature := binding.parse_example.get(name):
+                yield from _misfit(f"{where}.examples.{name}", column, feature.dtype, (None, *feature.shape))
+    elif known.dtype is not None:
+        yield from _misfit(where, sample, known.dtype, known.shape)
+
+
+def _misfit(where: str, sample: Sample | None, dtype: str, shape: Shape) -> Iterator[Problem]:
+    try:
+        if isinstance(sample, Literal):
+            fit(sample.value, dtype, shape)
+        elif isinstance(sample, File) and sample.path.suffix == ".tfrecord":
+            fit_header(np.dtype(object), None, dtype, shape)
+        elif isinstance(sample, File):
+            fit_header(*header(sample.path, sample.array), dtype, shape)
+    except Misfit as cause:
+        yield Problem(where, cause.what, cause.do)
