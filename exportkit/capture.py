@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exportkit.checkpoint import Bundle, BundleWriter
+from exportkit.contract import SourceModel
 from exportkit.errors import BindingError, Problem, WeightsError, some
 from exportkit.metagraph import Graph, Variable, saved_variables, serving_subgraph, split
 from exportkit.metagraph.kinds import kind
-from exportkit.model import SourceModel
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -29,10 +29,31 @@ def export_meta_graph(graph: "tf.Graph") -> "MetaGraphDef":
     return tf.compat.v1.train.export_meta_graph(graph=graph, graph_def=graph.as_graph_def(add_shapes=True))
 
 
-def capture_session(
-    graph: "tf.Graph", session: "tf.compat.v1.Session", scratch: Path, tensors: Mapping[str, str], wanted: Sequence[str]
+def capture(
+    graph: "tf.Graph",
+    session: "tf.compat.v1.Session",
+    scratch: Path,
+    *,
+    tensors: Mapping[str, str] | None = None,
+    wanted: Sequence[str] = (),
 ) -> SourceModel:
-    """See `exportkit.plugin.capture`."""
+    """Turn a live graph and the values in its session into a `SourceModel`.
+
+    The graph is pruned to `wanted`, and every variable that it reaches is saved under `scratch`, local ones too (the
+    checkpoint then has their values, so that they need no init op).
+
+    Args:
+        graph: the graph; it may be finalized.
+        session: a session on it, in which the reached variables have their values.
+        scratch: the directory that `ModelSource.build` was given.
+        tensors: names that the source offers → tensor names.
+        wanted: what `ModelSource.build` was given; empty for all of the graph.
+
+    Raises:
+        WeightsError: a reached variable has no value in the session.
+        BindingError: a mutable table is reached: its content is in no variable and would be lost.
+    """
+    tensors = dict(tensors or {})
     meta = export_meta_graph(graph)
     index = Graph(meta)
     fetches = [fetch for fetch in (_fetch_of(tensors.get(name, name), index) for name in wanted) if fetch]

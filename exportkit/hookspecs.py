@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pluggy
 
+from exportkit.contract import ModelSource, PostStep
 from exportkit.errors import Problem
-from exportkit.plugin import ModelSource, PostStep
 from exportkit.report import ExportReport
 from exportkit.spec import ExportPlan
 
@@ -61,14 +61,14 @@ def exportkit_post_steps() -> Iterable[type[PostStep]]:
 
 @hookspec
 def exportkit_conf_packages() -> Iterable[str]:
-    """Contribute packages of config files to Hydra's search path, behind the user's own.
+    """Contribute packages of config files, each with a unique name, to Hydra's search path, behind the user's own.
 
     Example:
         from exportkit.plugin import hookimpl
 
         @hookimpl
         def exportkit_conf_packages():
-            return ["exportkit.conf"]
+            return ["acme_exports.conf"]
     """
 
 

@@ -1,191 +1,61 @@
-"""The author's front door: what a plugin subclasses, returns and is handed."""
+"""The door: everything that a plugin may use.
 
-from __future__ import annotations
+A plugin imports from here, and in its tests from `exportkit.testing`; what lies elsewhere may change with any release. Each name
+is imported when it is first used, so that plugins load quickly. None of them imports TensorFlow before it is called.
+"""
 
-import re
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from enum import IntEnum
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
-
-import pluggy
-
-from exportkit.config.ranges import Seconds
-from exportkit.model import Preview, SourceModel
-from exportkit.spec import ExportPlan
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import tensorflow as tf
+    from exportkit.capture import capture, export_meta_graph
+    from exportkit.config.ranges import Seconds
+    from exportkit.contract import (
+        BoundTensor,
+        Export,
+        ModelSource,
+        Phase,
+        PostStep,
+        Preview,
+        SourceModel,
+        hookimpl,
+        signatures_of,
+    )
 
-    from exportkit.checkpoint import Bundle
-    from exportkit.planning.prepare import Prepared
-    from exportkit.protos import MetaGraphDef
-    from exportkit.report import ExportReport
+_MODULES = {
+    "capture": ("capture", "export_meta_graph"),
+    "config.ranges": ("Seconds",),
+    "contract": (
+        "BoundTensor",
+        "Export",
+        "ModelSource",
+        "Phase",
+        "PostStep",
+        "Preview",
+        "SourceModel",
+        "hookimpl",
+        "signatures_of",
+    ),
+}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
-SIGNATURE_FILE = re.compile(r"assets\.extra/[A-Za-z0-9_-][A-Za-z0-9_.-]*\.sig")
-"""What a signature may be called: nothing else is left out of the digests and of what is signed."""
-
-hookimpl = pluggy.HookimplMarker("exportkit")
-
-
-@dataclass(kw_only=True)
-class ModelSource(ABC):
-    """Where a model comes from. The class is its name, its config schema, its docs and its behaviour.
-
-    Fields are config keys; a string literal below a field documents it. A field of type `Path` is made absolute before
-    anything runs. An annotation declares a number's range: ``Annotated[int, Ge(1)]``; it is checked with the plan. `kind` names
-    the source in the config group ``source``. What `__post_init__` raises as a ConfigError is reported with the plan's other
-    problems.
-    """
-
-    kind: str
-
-    def preview(self) -> Preview:
-        """What can be told without TensorFlow, for the plan. Must be quick, and must not import the user's code."""
-        return Preview(when_built=["the graph"])
-
-    @abstractmethod
-    def build(self, preview: Preview, scratch: Path, wanted: Sequence[str]) -> SourceModel:
-        """Build the model that `preview` told of.
-
-        Args:
-            preview: what `preview` returned for the plan; it is not changed.
-            scratch: an empty directory that lives until the last step has run.
-            wanted: the names that bindings give to tensors: ``op:0`` or names that this source offers.
-        """
-
-
-class Phase(IntEnum):
-    """When a step runs, and what it may do.
-
-    AUGMENT and SEAL add files to the version; the manifest closes SEAL, for it lists all files. SIGN adds only the signatures
-    that the step names in `PostStep.signature_files`. VERIFY and PUBLISH add nothing; PUBLISH writes to the outside. No phase
-    changes or removes what is there. The version's files are compared around each step.
-    """
-
-    AUGMENT = 1
-    VERIFY = 2
-    SEAL = 3
-    SIGN = 4
-    PUBLISH = 5
+__all__ = [
+    "BoundTensor",
+    "Export",
+    "ModelSource",
+    "Phase",
+    "PostStep",
+    "Preview",
+    "Seconds",
+    "SourceModel",
+    "capture",
+    "export_meta_graph",
+    "hookimpl",
+    "signatures_of",
+]
 
 
-@dataclass(kw_only=True)
-class PostStep(ABC):
-    """A step after the version was written; what it returns is its entry in the report, its `summary` a line for the user.
-
-    Raise `exportkit.errors.StepFailed` to refuse the export. `phase` says when it runs; within a phase
-    the config's order counts. What `__post_init__` raises as a ConfigError is told with the plan's other problems.
-    """
-
-    kind: str
-    phase: ClassVar[Phase]
-    closes_phase: ClassVar[bool] = False
-    """Whether it runs after all other steps of its phase, wherever the config lists it, as the manifest does in SEAL."""
-
-    timeout: Seconds | None = None
-    """Seconds that the step may take; null for no limit. With a limit it runs in a thread of its own."""
-
-    @abstractmethod
-    def run(self, export: Export) -> Mapping[str, Any] | None:
-        """Do the step's work on `export.directory`."""
-
-    def signature_files(self) -> Sequence[str]:
-        """Return where a step of phase SIGN puts its signatures, relative to the version: each is ``assets.extra/NAME.sig``.
-
-        The manifest names them, for they are not among the files that it has digests of. No server reads such a file.
-        """
-        return ()
-
-
-def signatures_of(*steps: PostStep) -> set[str]:
-    """Return the files that steps of phase SIGN name as their signatures, relative to the version."""
-    return {name for step in steps if step.phase is Phase.SIGN for name in step.signature_files()}
-
-
-@dataclass(frozen=True)
-class BoundTensor:
-    """A tensor under its binding's name.
-
-    Attributes:
-        source_name: the tensor in the source's graph; None for what only the export has (tf.Example, top_k, lookup).
-        export_name: the tensor in the exported graph.
-        dtype: its dtype's name.
-        shape: its static shape, None for unknown sizes; None for unknown rank.
-    """
-
-    source_name: str | None
-    export_name: str
-    dtype: str
-    shape: tuple[int | None, ...] | None
-
-
-@dataclass(kw_only=True)
-class Export:
-    """What a step is handed.
-
-    Attributes:
-        directory: the staged version; in PUBLISH the committed one, read only.
-        version: its number.
-        scratch: a directory for temporary files; it lives until the last step has run.
-        plan: the plan that is being carried out.
-        identity: what `exportkit.version.identity.identity` said of the plan before anything was built.
-        source: what the source yielded, whole and unpruned.
-        checkpoint: the opened checkpoint that the source's config names; where it names none, the one that the source made.
-        prepared: what the version was made from: for each meta graph its source's graph, the tensors that the config names
-            there and the serving subgraph; and for each variable the checkpoint and the key of its value.
-        meta_graphs: the exported MetaGraphDefs by their keys in the config.
-        bound: meta graph key → binding → tensor.
-        report: the report so far.
-    """
-
-    directory: Path
-    version: int
-    scratch: Path
-    plan: ExportPlan
-    identity: Mapping[str, Any]
-    source: SourceModel
-    checkpoint: Bundle
-    prepared: Prepared
-    meta_graphs: Mapping[str, MetaGraphDef]
-    bound: Mapping[str, Mapping[str, BoundTensor]]
-    report: ExportReport
-
-    @property
-    def signatures(self):
-        return self.plan.signatures
-
-    @property
-    def samples(self):
-        return self.plan.samples
-
-
-def capture(
-    graph: tf.Graph,
-    session: tf.compat.v1.Session,
-    scratch: Path,
-    *,
-    tensors: Mapping[str, str] | None = None,
-    wanted: Sequence[str] = (),
-) -> SourceModel:
-    """Turn a live graph and the values in its session into a `SourceModel`.
-
-    The graph is pruned to `wanted`, and every variable that it reaches is saved under `scratch`, local ones too (the
-    checkpoint then has their values, so that they need no init op).
-
-    Args:
-        graph: the graph; it may be finalized.
-        session: a session on it, in which the reached variables have their values.
-        scratch: the directory that `ModelSource.build` was given.
-        tensors: names that the source offers → tensor names.
-        wanted: what `ModelSource.build` was given; empty for all of the graph.
-
-    Raises:
-        WeightsError: a reached variable has no value in the session.
-        BindingError: a mutable table is reached: its content is in no variable and would be lost.
-    """
-    from exportkit.capture import capture_session
-
-    return capture_session(graph, session, scratch, dict(tensors or {}), wanted)
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"exportkit.{_HOMES[name]}"), name)

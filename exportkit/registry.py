@@ -23,8 +23,8 @@ import pluggy
 
 from exportkit import hookspecs
 from exportkit.config.reader import readable
+from exportkit.contract import ModelSource, Phase, PostStep
 from exportkit.errors import PluginError, Problem, brief, did_you_mean, shortened
-from exportkit.plugin import ModelSource, Phase, PostStep
 
 GROUP = "exportkit"
 DISABLE = "EXPORTKIT_DISABLE_PLUGINS"

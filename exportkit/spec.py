@@ -234,7 +234,7 @@ class Check:
 class ExportPlan:
     """A config that was read, checked as far as that goes without TensorFlow, and made absolute.
 
-    `source` is a `exportkit.plugin.ModelSource`, `post` holds `exportkit.plugin.PostStep`s by their keys in the order in
+    `source` is a `exportkit.contract.ModelSource`, `post` holds `exportkit.contract.PostStep`s by their keys in the order in
     which they run, `sources` the sources of meta graphs with a build of their own, `config` the resolved config as plain data.
 
     `resolved` holds for each meta graph its resolved source (`exportkit.planning.resolving.Resolved`). `prepared` is what could

@@ -39,7 +39,7 @@ PARTIES = {
     "hookspecs": ("pluggy", ""),
     "metagraph": ("google", ""),
     "planning": ("omegaconf", ""),
-    "plugin": ("pluggy", ""),
+    "contract": ("pluggy", ""),
     "registry": ("pluggy", ""),
     "samples": ("google google_crc32c numpy", ""),
     "serving": ("google google_crc32c ml_dtypes numpy", ""),

@@ -3,6 +3,7 @@
 import inspect
 import logging
 import re
+import sys
 import textwrap
 from types import ModuleType, SimpleNamespace
 
@@ -41,6 +42,20 @@ def test_a_hook_is_neither_first_result_nor_historic(hook):
     assert (options["firstresult"], options["historic"]) == (False, False)
 
 
+@pytest.fixture(autouse=True)
+def _acme_exports(tmp_path, monkeypatch):
+    """The package whose configs the example contributes."""
+    conf = tmp_path / "site/acme_exports/conf"
+    (conf / "experiment").mkdir(parents=True)
+    for place in (conf.parent, conf):
+        (place / "__init__.py").touch()
+    (conf / "experiment/acme_nightly.yaml").write_text("# @package _global_\n")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    yield
+    for name in ("acme_exports", "acme_exports.conf"):
+        sys.modules.pop(name, None)
+
+
 @pytest.mark.parametrize("hook", HOOKS)
 def test_an_example_implements_its_hook(hook):
     plugins = load_plugins({"example": example(hook)})
@@ -60,7 +75,9 @@ def test_post_steps(tmp_path):
 
 
 def test_conf_packages():
-    assert load_plugins({"example": example("exportkit_conf_packages")}).conf_packages[-1] == "exportkit.conf"
+    plugins = load_plugins({"example": example("exportkit_conf_packages")})
+    assert plugins.conf_packages[-1] == "acme_exports.conf"
+    assert plugins.presets["experiment/acme_nightly"].plugin == "example"
 
 
 @pytest.mark.parametrize("owned", [True, False])

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from exportkit.checkpoint import Bundle, prove
 from exportkit.checkpoint.held import DELETED
+from exportkit.contract import Export, Phase, SourceModel
 from exportkit.errors import EnvironmentFailed, ExportKitError, Problem, WeightsError, brief, system_error
 from exportkit.exporting.source_runner import build_source
 from exportkit.exporting.step_runner import run_steps
@@ -18,7 +19,6 @@ from exportkit.metagraph import Graph
 from exportkit.planning.plan import wanted
 from exportkit.planning.prepare import Model, Prepared, demand
 from exportkit.planning.resolving import Resolved, opened
-from exportkit.plugin import Export, Phase, SourceModel
 from exportkit.processes.scratch import scratch
 from exportkit.processes.tensorflow import import_tensorflow
 from exportkit.registry import Plugins, load_plugins

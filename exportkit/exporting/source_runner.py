@@ -5,10 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from exportkit.checkpoint.locate import format_of
+from exportkit.contract import ModelSource, Preview, SourceModel
 from exportkit.errors import EnvironmentFailed, ExportKitError, PluginError, Problem, brief, system_error, type_of
 from exportkit.metagraph import Graph
 from exportkit.planning.resolving import place_of
-from exportkit.plugin import ModelSource, Preview, SourceModel
 from exportkit.protos import MetaGraphDef
 from exportkit.registry import Plugins
 

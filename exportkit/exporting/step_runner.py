@@ -11,9 +11,9 @@ from queue import Empty, SimpleQueue
 from time import perf_counter
 from typing import Any
 
+from exportkit.contract import Export, Phase, PostStep, signatures_of
 from exportkit.errors import DISK_ERRNOS, NETWORK, ExportKitError, Problem, StepFailed, brief, some, system_error
 from exportkit.exporting.snapshot import Siblings, Watch
-from exportkit.plugin import Export, Phase, PostStep, signatures_of
 from exportkit.registry import Plugins
 from exportkit.report import StepReport
 

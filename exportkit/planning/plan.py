@@ -19,12 +19,12 @@ from omegaconf.errors import OmegaConfBaseException, UnsupportedValueType
 from exportkit import samples
 from exportkit.config import sections
 from exportkit.config.reader import UNSET, Reader, said
+from exportkit.contract import SIGNATURE_FILE, ModelSource, Phase, PostStep, signatures_of
 from exportkit.errors import ConfigError, ExportKitError, PluginError, Problem, brief, did_you_mean
 from exportkit.metagraph import Graph
 from exportkit.planning import serving_rules, weights, wiring
 from exportkit.planning.prepare import Model, Prepared, prepare
 from exportkit.planning.resolving import Resolved, placed, resolve
-from exportkit.plugin import SIGNATURE_FILE, ModelSource, Phase, PostStep, signatures_of
 from exportkit.registry import Plugins, load_plugins
 from exportkit.spec import Check, Config, Constant, ExportPlan, MetaGraph, ParseExample, ReportTo, Weights
 from exportkit.version import claim

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from exportkit.checkpoint import Bundle, held
+from exportkit.contract import ModelSource, Preview
 from exportkit.errors import ConfigError, ExportKitError, PluginError, Problem, WeightsError, brief, shortened
-from exportkit.plugin import ModelSource, Preview
 from exportkit.registry import Plugins, Provider
 from exportkit.spec import ExportPlan
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from exportkit.checkpoint.encoding import objects
+from exportkit.contract import BoundTensor
 from exportkit.errors import ConfigError, Problem, did_you_mean
 from exportkit.metagraph.tensors import Shape
-from exportkit.plugin import BoundTensor
 from exportkit.samples import tfexample
 from exportkit.samples.arrays import Misfit, fit, read
 from exportkit.spec import Examples, ExportPlan, Feature, File, Literal, ParseExample, Random, Sample

@@ -7,7 +7,7 @@ from exportkit.modelserver import loaded
 from exportkit.samples import Batch
 
 if TYPE_CHECKING:
-    from exportkit.plugin import Export
+    from exportkit.contract import Export
     from exportkit.protos import MetaGraphDef
 
 

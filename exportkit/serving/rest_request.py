@@ -19,9 +19,9 @@ from google.protobuf.message import DecodeError
 
 from exportkit import samples
 from exportkit.checkpoint.encoding import objects
+from exportkit.contract import BoundTensor
 from exportkit.errors import ConfigError
 from exportkit.modelserver import PORT
-from exportkit.plugin import BoundTensor
 from exportkit.report import SignatureReport, TensorReport
 from exportkit.samples import tfexample
 from exportkit.spec import ExportPlan, Feature, ParseExample

@@ -14,8 +14,8 @@ from typing import Any
 
 from exportkit.checkpoint import resolve
 from exportkit.config import references
+from exportkit.contract import ModelSource
 from exportkit.errors import Problem
-from exportkit.plugin import ModelSource
 from exportkit.spec import ExportPlan, File, Lookup
 
 ELSEWHERE = ("export_dir", "version", "report")  # where an export goes changes nothing in it

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from exportkit.contract import SIGNATURE_FILE
 from exportkit.errors import Problem, StepFailed, shortened
-from exportkit.plugin import SIGNATURE_FILE
 from exportkit.version.identity import file_digest
 
 FILE = Path("assets.extra", "exportkit.json")

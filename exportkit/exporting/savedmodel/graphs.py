@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 
 import tensorflow as tf
 
+from exportkit.contract import BoundTensor
 from exportkit.errors import BindingError, Problem
 from exportkit.exporting.savedmodel import adapters
 from exportkit.exporting.savedmodel.checks import asset_clashes, pinning, unserved_ops
 from exportkit.planning import serving_rules, wiring
 from exportkit.planning.prepare import Part, Prepared
 from exportkit.planning.wiring import Facts
-from exportkit.plugin import BoundTensor
 from exportkit.protos import saver_pb2
 from exportkit.spec import Constant, ExportPlan, Lookup, ParseExample, Placeholder, Tensor, TopK
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from exportkit import samples
+from exportkit.contract import Export
 from exportkit.errors import Problem, some
 from exportkit.metagraph import Graph
-from exportkit.plugin import Export
 from exportkit.samples import Batch
 from exportkit.serving.native import ConfigProto, unoptimized
 from exportkit.verifying.parity import divergence

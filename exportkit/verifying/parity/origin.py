@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from exportkit.contract import Export
 from exportkit.errors import Problem
 from exportkit.metagraph import Graph
 from exportkit.metagraph.tensors import VARIABLE_OPS, split
 from exportkit.planning import wiring
-from exportkit.plugin import Export
 from exportkit.spec import Lookup, TopK
 from exportkit.verifying.parity import divergence
 from exportkit.verifying.parity.divergence import Difference, Tolerance, compare

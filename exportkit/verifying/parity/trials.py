@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from exportkit.checkpoint.encoding import numpy_dtype, objects
+from exportkit.contract import Export
 from exportkit.errors import Problem, StepFailed
 from exportkit.planning import wiring
-from exportkit.plugin import Export
 from exportkit.samples import Batch
 from exportkit.serving import native
 from exportkit.serving.native import ConfigProto, Request
