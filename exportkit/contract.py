@@ -17,6 +17,8 @@ from exportkit.errors import Problem
 from exportkit.spec import ExportPlan
 
 if TYPE_CHECKING:
+    import argparse
+
     from exportkit.checkpoint import Bundle
     from exportkit.planning.prepare import Prepared
     from exportkit.protos import MetaGraphDef
@@ -200,3 +202,62 @@ class Export:
     @property
     def samples(self):
         return self.plan.samples
+
+
+class Command(ABC):
+    """A command of the command line, ``exportkit NAME …``. The first paragraph of the class's docstring heads its ``--help``.
+
+    Arguments are declared with argparse, in `add_arguments`; ``--help`` and the flags that the tab key completes come from there.
+    """
+
+    name: ClassVar[str]
+    """The first word of the command line: lower-case letters, digits, - and _, a letter first."""
+
+    help: ClassVar[str]
+    """What the command does, in one line for ``exportkit --help``."""
+
+    usage: ClassVar[str] = ""
+    """The arguments that ``exportkit --help`` shows behind the name, as ``PATH [--all]``."""
+
+    @abstractmethod
+    def run(self, arguments: Sequence[str]) -> int:
+        """Run the command and return its exit code, 0 to 255.
+
+        An `exportkit.errors.ExportKitError` that it raises is printed as its problems and ends with the exit code of its class.
+        stdout is the command's own. ``exportkit.cli`` prints what goes wrong on stderr.
+
+        Args:
+            arguments: the words behind the name.
+        """
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the command's arguments to its parser; by default there are none."""
+
+    def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """Return `arguments` as `add_arguments` declares them.
+
+        Raises:
+            SystemExit: they do not fit (exit code 2), or ask for help (0); argparse has printed why.
+        """
+        return self._parser().parse_args(arguments)
+
+    @property
+    def flags(self) -> Sequence[str]:
+        """The flags that the tab key completes."""
+        return [flag for action in self._parser()._actions for flag in action.option_strings]
+
+    def complete(self, words: Sequence[str]) -> Sequence[str]:
+        """Return what the last of `words` may become when the tab key is pressed; the shell completes paths if there is nothing.
+
+        Args:
+            words: the words behind the name; the last one is incomplete and may be empty.
+        """
+        return sorted(flag for flag in self.flags if flag.startswith(words[-1])) if words[-1].startswith("-") else []
+
+    def _parser(self) -> argparse.ArgumentParser:
+        import argparse
+
+        description = (type(self).__doc__ or self.help).split("\n\n")[0]
+        parser = argparse.ArgumentParser(prog=f"exportkit {self.name}", description=description)
+        self.add_arguments(parser)
+        return parser

@@ -9,18 +9,11 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from importlib import import_module
 
+from exportkit.commands import COMMANDS, DEFAULT, load
 from exportkit.errors import ConfigError, EnvironmentFailed, ExportKitError, Problem, did_you_mean
 
 ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)  # what `exportkit.processes.terminable` makes an exit of
-COMMANDS = {
-    "export": "exportkit.cli.export",
-    "plan": "exportkit.cli.plan",
-    "inspect": "exportkit.cli.inspect",
-    "verify": "exportkit.cli.verify",
-    "plugins": "exportkit.cli.plugins",
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -89,20 +82,25 @@ def print_problems(text: str) -> None:
 
 
 def _run(arguments: list[str]) -> int:
-    if arguments[:1] in (["--version"], ["-V"]):
-        return _version()
-    command, rest = _command(arguments)
-    return import_module(COMMANDS[command]).main(rest)
-
-
-def _command(arguments: list[str]) -> tuple[str, list[str]]:
     first = arguments[0] if arguments else "-"
+    if first in ("--version", "-V"):
+        return _version()
     if first in COMMANDS:
-        return first, arguments[1:]
+        return load(first).run(arguments[1:])
     if first.startswith(("-", "+", "~")) or "=" in first:
-        return "export", arguments
-    near = did_you_mean(first, COMMANDS)
-    raise ConfigError(Problem(first, "is neither a command nor key=value", near or f"commands: {', '.join(COMMANDS)}"))
+        return load(DEFAULT).run(arguments)
+    return _run_plugin(first, arguments[1:])
+
+
+def _run_plugin(name: str, arguments: list[str]) -> int:
+    from exportkit.registry import load_plugins  # not for the commands of exportkit: some need no plugins
+
+    plugins = load_plugins()
+    if name in plugins.commands:
+        return plugins.run_command(name, arguments)
+    known = [*COMMANDS, *plugins.commands]
+    do = did_you_mean(name, known) or f"commands: {', '.join(known)}"
+    raise ConfigError(Problem(name, "is neither a command nor key=value", do))
 
 
 def _version() -> int:

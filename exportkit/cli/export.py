@@ -11,9 +11,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from exportkit import processes
 from exportkit.cli import arguments as cli_arguments
-from exportkit.cli import channel, hydra_app, single, tables, wants_tracebacks
+from exportkit.cli import channel, completion, hydra_app, single, tables, wants_tracebacks
 from exportkit.cli.channel import Detail
 from exportkit.cli.hydra_app import JobFailed
+from exportkit.cli.hydra_command import HydraCommand
+from exportkit.cli.overview import overview, short_overview
 from exportkit.cli.progress import progress
 from exportkit.cli.sweep import job_record, job_run, process_launcher, worker_side
 from exportkit.cli.sweep.summary import closing
@@ -25,34 +27,44 @@ from exportkit.spec import ExportPlan
 
 QUIET = ("-q", "--quiet")
 
-_debugged = ContextVar("debugged", default=False)  # inside Hydra the variable is set that asks for tracebacks
+_debugged = ContextVar("debugged", default=False)  # whether the user asked for tracebacks; inside Hydra that is always set
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Export what `arguments` say, or do what Hydra's flags among them ask for."""
-    if not arguments:
-        return _nothing_asked()
-    if cli_arguments.has(arguments, "-h", "--help"):
-        hydra_app.show_overview("", arguments)
-        return 0
-    if cli_arguments.has(arguments, "-sc", "--shell-completion"):
-        hydra_app.complete(arguments)
-        return 0
-    rest, switches = hydra_app.sweep_switches([word for word in arguments if word not in QUIET])
+class ExportCommand(HydraCommand):
+    """Export what the arguments configure, or do what one of Hydra's flags asks for."""
+
+    name = "export"
+    help = "export; or: exportkit export ..."
+    usage = "model=NAME [KEY=VALUE ...]"
+    own_flags = (*cli_arguments.SWITCHES, *QUIET)
+
+    def run(self, arguments: Sequence[str]) -> int:
+        if not arguments:
+            with redirect_stdout(sys.stderr):
+                hydra_app.show_help(short_overview)
+            return ConfigError.exit_code
+        cli_arguments.arrange(arguments, self.flags)
+        rest = [word for word in arguments if word not in QUIET]
+        if cli_arguments.has(rest, "-h", "--help"):
+            hydra_app.show_help(overview, [word for word in rest if word not in cli_arguments.SWITCHES])
+            return 0
+        if cli_arguments.has(rest, "-sc", "--shell-completion"):
+            completion.answer(rest) if completion.is_query(rest) else hydra_app.shell_completion(rest)
+            return 0
+        return _export_all(rest, cli_arguments.has(arguments, *QUIET))
+
+
+def _export_all(arguments: Sequence[str], quiet: bool) -> int:
+    """Run one export or a sweep and return the exit code."""
+    rest, switches = hydra_app.sweep_switches(arguments)
     _debugged.set(wants_tracebacks())
-    with channel.quiet(cli_arguments.has(arguments, *QUIET)), closing() as swept:
+    with channel.quiet(quiet), closing() as swept:
         try:
             hydra_app.run(rest, job, switches)
         except JobFailed as failed:
             if not swept.is_sweep:
-                return hydra_app.told(failed)
+                return hydra_app.report_failure(failed)
     return swept.code
-
-
-def _nothing_asked() -> int:
-    with redirect_stdout(sys.stderr):
-        hydra_app.show_overview("short")
-    return ConfigError.exit_code
 
 
 @hydra_app.reporting

@@ -10,11 +10,12 @@ that it may replace packaged files one by one. Its own ``config.yaml`` replaces 
 """
 
 import inspect
+import io
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,6 @@ from exportkit import registry
 from exportkit.cli import arguments as cli_arguments
 from exportkit.cli import print_problems, process, wants_tracebacks
 from exportkit.cli.explain import explain
-from exportkit.cli.overview import overview
 from exportkit.errors import ConfigError, EnvironmentFailed, ExportKitError, PluginError, Problem
 from exportkit.spec import Config
 
@@ -131,26 +131,33 @@ def _composed(overrides: Sequence[str]) -> DictConfig:
         return hydra.compose("config", list(overrides), return_hydra_config=True)
 
 
-def show_overview(form: str = "", arguments: Sequence[str] = ()) -> None:
-    """Print what there is to choose from. Nothing is composed, so that a broken config does not stand in the way of help."""
+def show_help(text: Callable[[registry.Plugins, Mapping[str, Sequence[str]]], str], arguments: Sequence[str] = ()) -> None:
+    """Print a help text that is made from the plugins and the options of the config groups.
+
+    Nothing is composed, so that a broken config does not stand in the way of help.
+    """
     flags, _ = cli_arguments.arrange(arguments)
-    _teach(plugins(), _user_conf(flags))
+    _register(plugins(), _user_conf(flags))
     with hydra.initialize_config_module(CONF, **_version_base(hydra.initialize_config_module)):
         options = GlobalHydra.instance().config_loader().get_group_options
         groups = {group: list(options(group)) for group in ("model", "signature", "experiment")}
-    print(overview(plugins(), groups, form))
+    print(text(plugins(), groups))
 
 
-def complete(arguments: Sequence[str]) -> None:
-    """Install tab completion, or answer the shell that asks: whatever is wrong then, the user is in the middle of typing."""
-    if not any(word.startswith("query=") for word in arguments):
-        return run(arguments, _nothing)
-    line = os.environ.get("COMP_LINE", "")
-    own, complete = cli_arguments.completions(line, [*plugins().sources, *plugins().steps])
-    print(*own)
-    if line and not complete:
-        with suppress(ExportKitError):
-            run(arguments, _nothing)
+def shell_completion(arguments: Sequence[str]) -> None:
+    """Install or remove tab completion, in Hydra's way."""
+    run(arguments, _nothing)
+
+
+def completions(words: Sequence[str]) -> list[str]:
+    """Return what Hydra completes the last of `words` to, flags and overrides; nothing where those before it are wrong."""
+    *before, last = words
+    printed = io.StringIO()
+    with suppress(ExportKitError), redirect_stdout(printed):
+        flags, overrides = cli_arguments.arrange(before)
+        with process.environment({"COMP_LINE": " ".join(["exportkit", *flags, *overrides, last])}):
+            run(["-sc", "query=bash"], _nothing)
+    return printed.getvalue().split()
 
 
 def _nothing(config: DictConfig) -> None:
@@ -196,8 +203,8 @@ def failure(error: Exception) -> JobFailed:
     return JobFailed(str(unexpected(error)))
 
 
-def told(failed: JobFailed) -> int:
-    """Say why a job failed, and return the exit code; its traceback is raised for those who ask."""
+def report_failure(failed: JobFailed) -> int:
+    """Print why a job failed and return the exit code; raise `failed` where the user asked for tracebacks."""
     if wants_tracebacks():
         raise failed
     print_problems(str(failed))
@@ -210,7 +217,7 @@ def unexpected(error: Exception) -> Problem:
     return Problem("exportkit", what, "this is a fault in exportkit or in a plugin; HYDRA_FULL_ERROR=1 shows where")
 
 
-def _teach(found: registry.Plugins, user: Path | None) -> None:
+def _register(found: registry.Plugins, user: Path | None) -> None:
     """Tell Hydra of the schema, of the plugins' classes, which are the options of their groups, and of the config packages."""
     store = ConfigStore.instance()
     store.store(name=SCHEMA, node=Config, provider="exportkit")
@@ -265,10 +272,10 @@ def _as_hydra_expects(flags: Sequence[str], overrides: Sequence[str]) -> Iterato
     """Hydra's registries and the state of the process as Hydra and the user's code need them; Hydra's refusals as ours."""
     if problems := cli_arguments.without_effect(overrides):
         raise ConfigError(*problems)
-    _teach(plugins(), _user_conf(flags))
+    _register(plugins(), _user_conf(flags))
     here = os.getcwd()
     path = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
-    environment = {"HYDRA_FULL_ERROR": "1", "PYTHONPATH": path, **cli_arguments.completion(os.environ)}
+    environment = {"HYDRA_FULL_ERROR": "1", "PYTHONPATH": path}
     stderr = sys.stderr if wants_tracebacks() else process.WithoutHydrasLine(sys.stderr)
     with (
         process.environment(environment),

@@ -14,6 +14,7 @@ from exportkit import metagraph
 from exportkit.checkpoint import Bundle, resolve
 from exportkit.cli import suggestion
 from exportkit.cli.tables import line, list_of, shape_text, size_text, table, text
+from exportkit.contract import Command
 from exportkit.errors import ExportKitError, Problem, WeightsError
 from exportkit.metagraph import Graph
 
@@ -58,13 +59,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="exportkit inspect", description=(__doc__ or "").splitlines()[0].split(": ")[1])
-    parser.add_argument(
-        "path", metavar="PATH", help="a .meta, a checkpoint's prefix or directory, a SavedModel version or its saved_model.pb"
-    )
-    parser.add_argument("--all", action="store_true", help=f"show everything, not the first {SHOWN} of each")
-    parser.add_argument("--name", help="the model's name in the suggested config")
-    return parser.parse_args(arguments)
+    return InspectCommand().parse(arguments)
 
 
 def look(path: str) -> Found:
@@ -218,3 +213,24 @@ def _show_suggestion(found: Found, options: argparse.Namespace) -> None:
     name = options.name or suggestion.model_name(found.prefix)
     line(f"\nA config to start from, for conf/model/{name}.yaml:\n")
     line(suggestion.config(name, options.path, found.meta, graph, guess))
+
+
+class InspectCommand(Command):
+    """Show what is in a .meta, a checkpoint or a SavedModel, and a config that would export it."""
+
+    name = "inspect"
+    help = "look into a checkpoint, a .meta or a SavedModel; suggests a config"
+    usage = "PATH"
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        add = parser.add_argument
+        add(
+            "path",
+            metavar="PATH",
+            help="a .meta, a checkpoint's prefix or directory, a SavedModel version or its saved_model.pb",
+        )
+        add("--all", action="store_true", help=f"show everything, not the first {SHOWN} of each")
+        add("--name", help="the model's name in the suggested config")
+
+    def run(self, arguments: Sequence[str]) -> int:
+        return main(arguments)

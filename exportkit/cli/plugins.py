@@ -6,21 +6,35 @@ from collections.abc import Iterator, Sequence
 
 from exportkit.cli.fielddocs import field_docs
 from exportkit.cli.tables import line, table, text
+from exportkit.contract import Command
 from exportkit.errors import ConfigError, Problem, did_you_mean
 from exportkit.registry import Plugins, load_plugins
 
 
-def main(arguments: Sequence[str]) -> int:
-    """List all plugins, or show the one that `arguments` name."""
-    parser = argparse.ArgumentParser(prog="exportkit plugins", description="Sources, steps, presets, policies and observers.")
-    parser.add_argument("name", metavar="NAME", nargs="?", help="a source or step, to see its keys")
-    name = parser.parse_args(arguments).name
-    plugins = load_plugins()
-    if name is None:
-        _list(plugins)
-    else:
-        _show(name, plugins)
-    return 0
+class PluginsCommand(Command):
+    """Sources, steps, presets, commands, policies and observers."""
+
+    name = "plugins"
+    help = "list sources, steps, presets and policies, or show the keys of one"
+    usage = "[NAME]"
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("name", metavar="NAME", nargs="?", help="a source or step, to see its keys")
+
+    def run(self, arguments: Sequence[str]) -> int:
+        name = self.parse(arguments).name
+        plugins = load_plugins()
+        if name is None:
+            _list(plugins)
+        else:
+            _show(name, plugins)
+        return 0
+
+    def complete(self, words: Sequence[str]) -> Sequence[str]:
+        if words[-1].startswith("-"):
+            return super().complete(words)
+        plugins = load_plugins()
+        return [kind for kind in (*plugins.sources, *plugins.steps) if kind.startswith(words[-1])]
 
 
 def _list(plugins: Plugins) -> None:
@@ -31,6 +45,7 @@ def _list(plugins: Plugins) -> None:
     rows += [
         ("preset", "=".join(name.rsplit("/", 1)), "", "", (p.distribution, p.version)) for name, p in plugins.presets.items()
     ]
+    rows += [("command", name, "", cls.help, _origin(plugins, cls)) for name, cls in plugins.commands.items()]
     rows += [
         *_listening(plugins, "policy", "exportkit_check_plan"),
         *_listening(plugins, "observer", "exportkit_export_finished"),
