@@ -1,7 +1,7 @@
 """The door: everything that a plugin may use.
 
-A plugin imports from here, and in its tests from `exportkit.testing`; what lies elsewhere may change with any release. A name is
-imported when it is first used, so that plugins load quickly. None of them imports TensorFlow before it is called.
+A plugin imports from here, and in its tests from `exportkit.testing`; what lies elsewhere may change with any release. A name
+is imported when it is first used, so that plugins load quickly. None of them imports TensorFlow before it is called.
 """
 
 from importlib import import_module
