@@ -1,6 +1,6 @@
 """The door: everything that a plugin may use.
 
-A plugin imports from here, and in its tests from `exportkit.testing`; what lies elsewhere may change with any release. Each name
+A plugin imports from here, and in its tests from `exportkit.testing`; what lies elsewhere may change with any release. A name
 is imported when it is first used, so that plugins load quickly. None of them imports TensorFlow before it is called.
 """
 
