@@ -205,9 +205,10 @@ class Export:
 
 
 class Command(ABC):
-    """A command of the command line, ``exportkit NAME …``. The first paragraph of the class's docstring heads its ``--help``.
+    """A command of the command line, ``exportkit NAME …``.
 
-    Arguments are declared with argparse, in `add_arguments`; ``--help`` and the flags that the tab key completes come from there.
+    Its arguments are declared with argparse, in `add_arguments`: the command's ``--help`` and the flags that the tab key
+    completes come from there. The first paragraph of the class's docstring is the description in that help.
     """
 
     name: ClassVar[str]
@@ -224,13 +225,14 @@ class Command(ABC):
         """Run the command and return its exit code, 0 to 255.
 
         An `exportkit.errors.ExportKitError` that it raises is printed as its problems and ends with the exit code of its class.
-        stdout is the command's own. ``exportkit.cli`` prints what goes wrong on stderr.
+        Anything else that a plugin's command raises is printed as one line that names the plugin (exit code 1). stdout is the
+        command's own.
 
         Args:
             arguments: the words behind the name.
         """
 
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:  # noqa: B027 - many commands have none
         """Add the command's arguments to its parser; by default there are none."""
 
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
@@ -247,7 +249,7 @@ class Command(ABC):
         return [flag for action in self._parser()._actions for flag in action.option_strings]
 
     def complete(self, words: Sequence[str]) -> Sequence[str]:
-        """Return what the last of `words` may become when the tab key is pressed; the shell completes paths if there is nothing.
+        """Return what the last of `words` may become when the tab key is pressed; where nothing, the shell completes paths.
 
         Args:
             words: the words behind the name; the last one is incomplete and may be empty.
