@@ -1,4 +1,4 @@
-"""The words of a command line, before Hydra reads them."""
+"""Flags and overrides on a command line, before Hydra reads them."""
 
 import re
 from collections.abc import Collection, Iterator, Sequence
@@ -60,6 +60,7 @@ def arrange(arguments: Sequence[str], known: Collection[str] = HYDRA_FLAGS) -> t
 
 
 def _has_default(override: str) -> bool:
+    """Return whether an override sets a key of `OPTIONAL`."""
     found = _ENTRY.match(override)
     return found is not None and found[2] in OPTIONAL.get(found[1], ())
 

@@ -1,4 +1,4 @@
-"""``exportkit [export] model=NAME …``: plan, run, and say what came of it."""
+"""``exportkit [export] model=NAME …`` plans an export, runs it and prints its report."""
 
 import sys
 from collections.abc import Sequence
@@ -74,17 +74,18 @@ def job(config: DictConfig) -> str:
     if job_record.is_sweep():
         return job_run.run(config, _export_once)
     planned = _plan(config)
-    report = _export(planned, moving=False) if _stays() else _export_apart(planned, config)
+    report = _export(planned, moving=False) if _runs_here() else _export_isolated(planned, config)
     _show(report, planned)
     return report.status
 
 
-def _stays() -> bool:
-    """Whether the export runs in this process, where debuggers work and tracebacks go back to their cause."""
+def _runs_here() -> bool:
+    """Return whether the export runs in this process, where debuggers work and tracebacks go back to their cause."""
     return _debugged.get() or worker_side.is_here()
 
 
-def _export_apart(planned: ExportPlan, config: DictConfig) -> ExportReport:
+def _export_isolated(planned: ExportPlan, config: DictConfig) -> ExportReport:
+    """Export in a process of its own."""
     launcher = HydraConfig.get().launcher
     ours = launcher._target_ == process_launcher.LAUNCHER
     if ours:
@@ -103,7 +104,7 @@ def _show(report: ExportReport, planned: ExportPlan) -> None:
 
 
 def _export_once(config: DictConfig) -> ExportReport:
-    """Export a job of a sweep, which may have been made by an attempt that was lost."""
+    """Export a job of a sweep, or return the report of an earlier attempt that exported it before its worker was lost."""
     if made := job_run.earlier(config):
         return made
     planned = _plan(config)
@@ -121,7 +122,7 @@ def _export(planned: ExportPlan, moving: bool = True) -> ExportReport:
 
 
 def _plan(config: DictConfig) -> ExportPlan:
-    """The plan; without one, the report that is asked for is written here, for the pipeline never starts."""
+    """Return the plan of `config`; where it cannot be planned, write the report here, for the pipeline never starts."""
     from exportkit.planning.plan import plan
 
     try:
@@ -132,7 +133,7 @@ def _plan(config: DictConfig) -> ExportPlan:
 
 
 def _report_failure(error: ExportKitError, config: DictConfig) -> None:
-    """Write the report that is asked for, if it can be written; otherwise `error` says so too."""
+    """Write the report to ``report.path``, if that is set; where it cannot be written, add the problem to `error`."""
     path = OmegaConf.select(config, "report.path", throw_on_resolution_failure=False)
     if not path or any(problem.where == "report.path" for problem in error.problems):
         return

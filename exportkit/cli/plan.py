@@ -1,4 +1,4 @@
-"""``exportkit plan model=NAME …``: what an export would do, in order, and how much of it is known to go well."""
+"""``exportkit plan model=NAME …`` shows what an export would do, in order, and which of it is checked already."""
 
 import tempfile
 from collections.abc import Sequence
@@ -54,7 +54,7 @@ class PlanCommand(HydraCommand):
 
 
 def _sweep(arguments: Sequence[str], switches: Sequence[str], builds: bool) -> int:
-    """Plan all jobs, or build them too; their record is in a directory that goes with it."""
+    """Plan all jobs of a sweep, or build them too, with their record in a temporary directory; return the exit code."""
     only = "hydra.sweeper.force=true" if builds else "hydra.sweeper.dry_run=true"
     with tempfile.TemporaryDirectory(prefix="exportkit-plan-") as home, closing(keeps=False) as swept:
         hydra_app.run(arguments, build, [f"hydra.sweep.dir={home}", "hydra/sweeper=exportkit", *switches, only])
@@ -63,13 +63,13 @@ def _sweep(arguments: Sequence[str], switches: Sequence[str], builds: bool) -> i
 
 @hydra_app.reporting
 def job(config: DictConfig) -> None:
-    """Show the plan of `config`."""
+    """Show the plan of `config`: a job of Hydra's."""
     tables.show_plan(_plan(config))
 
 
 @hydra_app.reporting
 def build(config: DictConfig) -> str:
-    """Build the graph of `config`, bind its signatures, write nothing, and return the status."""
+    """Build the graph of `config`, bind its signatures, write nothing, and return the status: a job of Hydra's."""
     hydra_app.unmute_tensorflow()
     return job_run.run(config, _build) if job_record.is_sweep() else _build(config).status
 

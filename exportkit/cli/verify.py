@@ -1,7 +1,7 @@
-"""``exportkit verify VERSION_DIR``: a published version checked again, anywhere, whoever made it.
+"""``exportkit verify VERSION_DIR`` checks a published version again.
 
-Its files against its manifest, its weights against their checksums, its graph against what servers demand; then it is loaded
-and asked in a process of its own. TensorFlow is not imported.
+Its files are compared with its manifest, its weights with their checksums, its graph with what servers require; then it is
+loaded and run in a process of its own. TensorFlow is not imported here.
 """
 
 import argparse
@@ -53,7 +53,7 @@ class VerifyCommand(Command):
 
 
 def _tolerance(text: str) -> float:
-    """Return a tolerance; every difference is more than a negative one, and none is more than NaN or infinity."""
+    """Return a tolerance; one that is negative, infinite or NaN is refused, for it would fail or pass every comparison."""
     value = float(text)
     if not (isfinite(value) and value >= 0):
         raise argparse.ArgumentTypeError(f"is {text}; write 0 or more")
