@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return _discard_output()
     except KeyboardInterrupt:
-        if not _is_completion(arguments):  # where it is, the user goes on typing
+        if not is_completion(arguments):  # where it is, the user goes on typing
             print("exportkit: interrupted", file=sys.stderr)
         return 130
     except SystemExit as end:
@@ -64,7 +64,7 @@ def _check_directory() -> None:
         raise EnvironmentFailed(Problem("working directory", "was removed", "change to another one")) from None
 
 
-def _is_completion(arguments: Sequence[str]) -> bool:
+def is_completion(arguments: Sequence[str]) -> bool:
     """Return whether a shell asks, for the tab key."""
     return any(word.startswith("query=") for word in arguments)
 

@@ -10,11 +10,6 @@ from exportkit.commands import COMMANDS, DEFAULT, load
 from exportkit.contract import Command
 
 
-def is_query(arguments: Sequence[str]) -> bool:
-    """Return whether a shell asks, for the tab key; otherwise the user installs or removes completion."""
-    return any(word.startswith("query=") for word in arguments)
-
-
 def answer(arguments: Sequence[str]) -> None:
     """Print what the last word of ``COMP_LINE`` may become: fish reads one a line, the other shells read words."""
     print(*completions(os.environ.get("COMP_LINE", "")), sep="\n" if "query=fish" in arguments else " ")

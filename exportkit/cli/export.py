@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from exportkit import processes
 from exportkit.cli import arguments as cli_arguments
-from exportkit.cli import channel, completion, hydra_app, single, tables, wants_tracebacks
+from exportkit.cli import channel, completion, hydra_app, is_completion, single, tables, wants_tracebacks
 from exportkit.cli.channel import Detail
 from exportkit.cli.hydra_app import JobFailed
 from exportkit.cli.hydra_command import HydraCommand
@@ -49,7 +49,7 @@ class ExportCommand(HydraCommand):
             hydra_app.show_help(overview, [word for word in rest if word not in cli_arguments.SWITCHES])
             return 0
         if cli_arguments.has(rest, "-sc", "--shell-completion"):
-            completion.answer(rest) if completion.is_query(rest) else hydra_app.shell_completion(rest)
+            completion.answer(rest) if is_completion(rest) else hydra_app.shell_completion(rest)
             return 0
         return _export_all(rest, cli_arguments.has(arguments, *QUIET))
 
