@@ -45,7 +45,7 @@ def _run(guard: "_Guard", export: Export) -> None:
             answer = guard.answer(export)
         guard.check(watch)
         line.details = guard.details(answer)
-        line.status = "passed"
+        line.status = str(line.details.get("status", "passed"))
     finally:
         line.seconds = perf_counter() - started
 

@@ -32,7 +32,8 @@ def summary(report: ExportReport, seconds: float | None = None) -> str:
     seconds = report.seconds if seconds is None else seconds
     if report.status != "exported":
         return f"{report.name}: {report.status} after {seconds:.1f} s"
-    return f"{report.name}: {report.status} version {report.version} to {near(report.directory)} in {seconds:.1f} s"
+    proved = f", not verified: {', '.join(report.unverified)}" if report.unverified else ""
+    return f"{report.name}: {report.status} version {report.version} to {near(report.directory)} in {seconds:.1f} s{proved}"
 
 
 def show_built(report: ExportReport) -> None:

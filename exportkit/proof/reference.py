@@ -18,18 +18,12 @@ import numpy as np
 from exportkit import workers
 from exportkit.errors import EnvironmentFailed, ExportKitError, Problem, StepFailed
 from exportkit.metagraph import Variable, split
+from exportkit.native import Refusal
 from exportkit.proof import reference_worker, seeding
 from exportkit.protos import GraphDef, MetaGraphDef, config_pb2, op_def_pb2
 from exportkit.serving import Part, Prepared
 
 ConfigProto = config_pb2.ConfigProto
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """What TensorFlow said instead of giving values."""
-
-    text: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,5 @@
 """The samples of a config as arrays: what every signature is tried, warmed up and documented with."""
 
-from exportkit.samples.batches import Batch, load
+from exportkit.samples.batches import Batch, candidates, load
 
-__all__ = ["Batch", "load"]
+__all__ = ["Batch", "candidates", "load"]

@@ -4,8 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from exportkit.errors import StepFailed
+from exportkit.errors import Problem, StepFailed, did_you_mean
 from exportkit.plugin import Export, Phase, PostStep, hookimpl
+from exportkit.spec import ExportPlan
+
+UNSAMPLED = ("refuse", "allow")
 
 
 @dataclass(kw_only=True)
@@ -27,7 +30,11 @@ class Verify(PostStep):
     """The part of it that grows with the value."""
 
     batch_sizes: list[int] = field(default_factory=list)
-    """Numbers of rows to try; empty: 1, and all of the samples' but at least 2."""
+    """Numbers of rows to try; empty: 1, and all of the samples' but at least 2. What has no batch axis is tried whole."""
+
+    unsampled: str = "refuse"
+    """What becomes of a signature that takes none of the random values that are tried where samples gives none: refuse, or
+    allow, which exports it with the status "not verified"."""
 
     run_timeout: float = 600.0
     """Seconds that starting a model, or one run of it, may take."""
@@ -36,12 +43,17 @@ class Verify(PostStep):
         from exportkit.proof import Proof, Tolerance  # a room of many modules, for this step alone
 
         tolerance = Tolerance(self.atol, self.rtol)
-        proofs = {key: Proof(export, key, tolerance, self.batch_sizes, self.run_timeout) for key in export.meta_graphs}
+        limits = self.batch_sizes, self.run_timeout, self.unsampled
+        proofs = {key: Proof(export, key, tolerance, *limits) for key in export.meta_graphs}
         details = {key: proof.prove() for key, proof in proofs.items()}
         if problems := [problem for proof in proofs.values() for problem in proof.problems]:
             raise StepFailed(*dict.fromkeys(problems))
         export.report.warnings += dict.fromkeys(warning for proof in proofs.values() for warning in proof.warnings)
-        return {"summary": _summary(details), "atol": self.atol, "rtol": self.rtol, "meta_graphs": details}
+        found = {"summary": _summary(details), "atol": self.atol, "rtol": self.rtol, "meta_graphs": details}
+        if unverified := list(dict.fromkeys(name for proof in proofs.values() for name in proof.unverified)):
+            export.report.unverified += unverified
+            found = {**found, "status": "not verified", "summary": f"not verified: {', '.join(unverified)}; {found['summary']}"}
+        return found
 
 
 def _summary(details: Mapping[str, Any]) -> str:
@@ -50,6 +62,7 @@ def _summary(details: Mapping[str, Any]) -> str:
     outputs = [output for signature in signatures for output in signature["outputs"].values()]
     if not outputs:
         return "nothing could be run"
+    signatures = [signature for signature in signatures if signature["outputs"]]
     worst, wrong = max(o["max_abs_diff"] for o in outputs), sum(o["mismatches"] for o in outputs)
     return f"max abs diff {worst:g}, mismatches {wrong}; signatures {len(signatures)}, outputs {len(outputs)}"
 
@@ -57,3 +70,14 @@ def _summary(details: Mapping[str, Any]) -> str:
 @hookimpl
 def exportkit_post_steps():
     return [Verify]
+
+
+@hookimpl
+def exportkit_check_plan(plan: ExportPlan):
+    for name, step in plan.post.items():
+        if isinstance(step, Verify):
+            if step.unsampled not in UNSAMPLED:
+                where = f"post.{name}.unsampled"
+                yield Problem(where, f"is '{step.unsampled}'", did_you_mean(step.unsampled, UNSAMPLED))
+            if step.batch_sizes and min(step.batch_sizes) < 1:
+                yield Problem(f"post.{name}.batch_sizes", f"is {step.batch_sizes}", "write sizes of 1 or more, or none")
