@@ -1,7 +1,7 @@
 """A SavedModel in TensorFlow's C++ core, through its C API: what a model server loads and runs, without TensorFlow's Python.
 
 Run as a script it is the process that `exportkit.native` starts: it loads once, answers every run and ends with its input. A
-request can kill it, for a failed CHECK of the C++ core aborts. It imports NumPy and nothing of exportkit, so that it is quick to start.
+request can kill it, for a failed CHECK of the C++ core aborts. It imports NumPy and nothing of exportkit, to be quick to start.
 """
 
 import ctypes

@@ -13,8 +13,7 @@ from typing import Any
 
 @dataclass(kw_only=True)
 class StepReport:
-    """One step: `status` is ``passed``, ``failed``, ``not run``, or what it says itself (``not verified``); `details` is what it
-    returned."""
+    """One step: `status` is ``passed``, ``failed``, ``not run``, or what the step returned as such; `details` is all that."""
 
     kind: str
     phase: str

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exportkit import native, samples
+from exportkit import native, samples, tensorproto
 from exportkit.native import Refusal, Running
 from exportkit.samples import Batch, rows
 from exportkit.samples.hints import Hint, first_sizes, hints
@@ -85,7 +85,7 @@ class _Search:
         return first_sizes(self._part.model.graph, wiring.fetches(plan.signatures, plan.bindings, [key]), stops)
 
     def _signature(self, key: str, known: Mapping[str, Hint], model: Running) -> Batch:
-        inner, refusal, empty, refused, deaths = self._inner(key), "", None, [], 0
+        inner, refusal, poor, refused, deaths = self._inner(key), "", None, [], 0
         for number, batch in enumerate(samples.candidates(self._export.plan, self._bound, key, known, inner)):
             if number == MOST or deaths == DEATHS:
                 break
@@ -94,12 +94,12 @@ class _Search:
                 refusal, last = refusal or answer.text, batch
                 refused.append(batch.values)
                 deaths += answer.died
-            elif batch.drawn and empty is None and any(value.size == 0 for value in answer.values()):
-                empty = batch, answer
+            elif batch.drawn and _says_little(answer, model.ask(key, batch.values)):
+                poor = poor or (batch, answer)
             else:
                 return self._judged(key, known, inner, model, batch, answer)
-        if empty:
-            return self._judged(key, known, inner, model, *empty)
+        if poor:
+            return self._judged(key, known, inner, model, *poor)
         return replace(last, refusal=refusal, refused=tuple(refused), rows=None, open=frozenset())
 
     def _judged(
@@ -114,6 +114,16 @@ class _Search:
             return None if isinstance(answer, Refusal) else answer
 
         return rows.found(batch, shapes, own, inner, answer, ask)
+
+
+def _says_little(answer: Mapping[str, np.ndarray], again: Mapping[str, np.ndarray] | Refusal) -> bool:
+    """Whether another sample would prove more: this one gives nothing, or something else each time.
+
+    A convolution of an image that is smaller than its kernel may leave its output as the memory was.
+    """
+    if isinstance(again, Refusal) or any(value.size == 0 for value in answer.values()):
+        return True
+    return any(tensorproto.digest(value) != tensorproto.digest(again[alias]) for alias, value in answer.items())
 
 
 def _report(export: "Export", key: str, batches: Mapping[str, Batch]) -> None:

@@ -58,9 +58,9 @@ TABLE = {
     "weights": may("bundle errors metagraph spec"),
     "serving": may("binding bundle errors metagraph rules spec weights"),
     "plugin": may("errors spec", "pluggy", late="capturing protos report serving", late_parties="tensorflow"),
-    "samples": may("binding errors plugin protos spec sstable tensorbytes", "google google_crc32c numpy"),
+    "samples": may("binding errors metagraph plugin protos spec sstable tensorbytes tensorproto", "google google_crc32c numpy"),
     "proof": may(
-        "binding errors metagraph native plugin protos samples serving spec tensorbytes workers",
+        "binding errors metagraph native plugin protos samples served serving spec tensorbytes workers",
         "numpy",
         late_parties="tensorflow",
     ),
@@ -84,13 +84,13 @@ TABLE = {
     "manifest": may("errors identity"),
     "published": may("errors manifest versions"),
     "prediction_log": may("tensorbytes tensorproto", "google numpy"),
-    "served": may("samples", late="plugin protos"),
+    "served": may("native samples tensorproto", "numpy", late="plugin protos"),
     "signing": may("errors", late_parties="model_signing"),
     "tensorproto": may("protos tensorbytes", "google numpy"),
     "warmup": may("errors native prediction_log samples spec sstable", "google_crc32c"),
     "evidence": may(
-        "binding bundle errors fields manifest metagraph native protos rules samples signing spec tensorbytes tensorproto "
-        "warmup weights",
+        "binding bundle errors fields manifest metagraph native protos rules samples signing spec tensorproto warmup "
+        "weights",
         "numpy",
     ),
     "sources": may(DOOR, late_parties="tensorflow"),

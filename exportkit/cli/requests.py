@@ -18,7 +18,7 @@ def request(model: str, signature: SignatureReport, bindings: Mapping[str, Any])
 
     Args:
         model: the model's name in the server.
-        signature: its tensors give keys, shapes and dtypes; unknown sizes become 1.
+        signature: its tensors give keys, shapes and dtypes; unknown sizes become those that were tried, or else 1.
         bindings: of the plan; a parse_example among them gives the features of examples.
     """
     url = shlex.quote(f"{SERVER}/{model}:{signature.method}")
@@ -69,12 +69,18 @@ def _filled(sizes: Sequence[int], value: Any) -> Any:
 def _rows(signature: SignatureReport, body: _Body) -> dict[str, Any]:
     """Row by row where every tensor has a batch dimension, else whole tensors by their aliases."""
     if _batched(signature):
-        return {"instances": [{t.alias: body.value(t.dtype, t.shape[1:], t.alias) for t in signature.inputs}]}
-    return {"inputs": {t.alias: body.value(t.dtype, t.shape or (), t.alias) for t in signature.inputs}}
+        return {"instances": [{t.alias: body.value(t.dtype, _sizes(t)[1:], t.alias) for t in signature.inputs}]}
+    return {"inputs": {t.alias: body.value(t.dtype, _sizes(t), t.alias) for t in signature.inputs}}
+
+
+def _sizes(tensor: TensorReport) -> Sequence[int | None]:
+    return (tensor.shape or ()) if tensor.tried is None else tensor.tried
 
 
 def _batched(signature: SignatureReport) -> bool:
     """Whether REST can split the tensors into instances, of which one is enough."""
+    if signature.batching:
+        return signature.batching == "yes"
     return all(t.shape and t.shape[0] in (None, 1) for t in [*signature.inputs, *signature.outputs])
 
 

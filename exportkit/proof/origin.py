@@ -85,7 +85,9 @@ class _Search:
             return said
         tensor = self._wiring.names[binding.leaf(ref, self._plan.bindings)]
         there = partial(_fetch, self._running, self._there.feeds(trial))
-        found = divergence.first(self._comparable(tensor), there, partial(self._here.fetch, self._model, trial), self._tolerance)
+        found = divergence.first(
+            self._comparable(tensor), there, partial(self._here.fetch, self._model, trial), self._tolerance
+        )
         if found:
             return f"first at {self._called(found.tensor)}: {found.difference}"
         spec = self._plan.bindings[binding.offers(self._plan.bindings)[ref]]

@@ -61,7 +61,8 @@ def trials(export: Export, key: str, batches: Mapping[str, Batch], sizes: Sequen
         for rows in _sizes(batch, sizes):
             inputs = batch.resized(rows) if rows else dict(batch.values)
             found.append(_trial(export, key, name, rows, inputs, drawn=batch.drawn))
-        found += [_trial(export, key, name, _length(batch, i), i, drawn=batch.drawn, doubtful=True) for i in batch.refused]
+        for inputs in batch.refused:
+            found.append(_trial(export, key, name, _length(batch, inputs), inputs, drawn=batch.drawn, doubtful=True))
     return found
 
 
@@ -77,7 +78,14 @@ def _length(batch: Batch, inputs: Mapping[str, np.ndarray]) -> int | None:
 
 
 def _trial(
-    export: Export, key: str, name: str, rows: int | None, inputs: Mapping[str, np.ndarray], *, drawn: bool, doubtful: bool = False
+    export: Export,
+    key: str,
+    name: str,
+    rows: int | None,
+    inputs: Mapping[str, np.ndarray],
+    *,
+    drawn: bool,
+    doubtful: bool = False,
 ) -> Trial:
     dtypes = {ref: tensor.dtype for ref, tensor in export.bound[key].items()}
     return Trial(name, rows, inputs, _fed(name, export, dtypes, inputs), drawn, doubtful)

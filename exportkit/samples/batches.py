@@ -90,9 +90,11 @@ def candidates(
     """
     shapes = [hints.get(ref, Hint()).narrowed(bound[ref].shape) for ref in _fed(plan, key)]
     known: dict[str, np.ndarray] = {}
-    for attempt in drawing.attempts(shapes, list(inner)):
+    for number, attempt in enumerate(drawing.attempts(shapes, list(inner))):
         loader = _Loader(plan, bound, key, hints, attempt, known)
         batch = loader.batch()
+        if loader.problems and number:
+            continue
         if loader.problems:
             raise ConfigError(*loader.problems)
         yield batch

@@ -1,12 +1,20 @@
-"""Small integers that a graph holds: shapes and depths."""
+"""What nodes hold: their attributes, and small integers such as shapes and depths."""
 
 from math import prod
+from typing import Any
 
 from exportkit import tensorproto
 from exportkit.metagraph import Graph
 from exportkit.metagraph.tensors import dims
+from exportkit.protos import NodeDef, attr_value_pb2
 
+AttrValue = attr_value_pb2.AttrValue
 MOST = 64  # elements
+
+
+def attribute(node: NodeDef, name: str) -> Any:
+    """An attribute of a node; an empty one where it has none: to look one up in its map would put it there."""
+    return node.attr[name] if name in node.attr else AttrValue()
 
 
 def integers(graph: Graph, tensor: str) -> list[int | None] | None:
@@ -15,7 +23,7 @@ def integers(graph: Graph, tensor: str) -> list[int | None] | None:
     if node is None:
         return None
     if node.op == "Const":
-        proto = node.attr["value"].tensor
+        proto = attribute(node, "value").tensor
         shape = dims(proto.tensor_shape)
         if shape is None or None in shape or prod(shape) > MOST or len(shape) > 1:
             return None

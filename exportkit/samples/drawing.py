@@ -2,7 +2,7 @@
 
 import struct
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -13,11 +13,11 @@ from exportkit.samples import tfexample
 from exportkit.samples.arrays import Misfit, fit
 from exportkit.samples.hints import Hint
 from exportkit.spec import Random
-from exportkit.tensorbytes import numpy_dtype, objects
+from exportkit.tensorbytes import objects
 
 ROWS = 2
 SIZE = 8  # of a dimension that a signature leaves open, other than the first
-LARGE = 1 << 22  # elements of one value
+LARGE = 1 << 26  # elements of one value
 _TEXT = b"exportkit"
 
 
@@ -51,6 +51,7 @@ def attempts(shapes: Sequence[Shape], inner: Sequence[int]) -> Iterator[Attempt]
     vectors = any(shape is not None and len(shape) == 1 and shape[0] is None for shape in shapes)
     baked = list(dict.fromkeys([*fixed, *inner[:3]]))
     found = [Attempt(), *(Attempt(rows=size) for size in baked[:4]), Attempt(rows=SIZE), Attempt(whole="one")]
+    found += [Attempt(rows=size, whole="one") for size in baked[:1]]
     found += [Attempt(rows=1), Attempt(whole="zero"), Attempt(rows=SIZE, vector=1), Attempt(rows=1, vector=SIZE)]
     found += [Attempt(rank=rank) for rank in (2, 0, 4, 3)] if None in shapes else []
     found += [Attempt(size=64), Attempt(size=256), Attempt(rows=64, size=64), Attempt(rows=256, size=256)]
@@ -82,10 +83,16 @@ class Draw:
         inputs: all inputs of a signature that are drawn.
     """
 
-    def __init__(self, inputs: Iterable[Drawn], attempt: Attempt):
+    def __init__(self, inputs: Sequence[Drawn], attempt: Attempt):
         self._attempt = attempt
         self._sizes = {one.name: _size(one, attempt) for one in inputs}
-        self._steps = max(1, min((size[1] for size in self._sizes.values() if len(size) > 1), default=attempt.size))
+        self._steps = max(1, min((step for one in inputs for step in self._times(one)), default=attempt.size))
+
+    def _times(self, one: Drawn) -> Iterator[int]:
+        """Sizes that may be those of time: of second dimensions, and of all further ones that are open."""
+        size, shape = self._sizes[one.name], one.shape or ()
+        yield from size[1:2]
+        yield from (size[axis] for axis in range(2, len(shape)) if shape[axis] is None)
 
     def value(self, one: Drawn) -> np.ndarray:
         """The value of one of them.
@@ -105,11 +112,11 @@ def _size(one: Drawn, attempt: Attempt) -> list[int]:
     shape = one.hint.narrowed(one.shape)
     if shape is None:
         return [attempt.rows, *[attempt.size] * (attempt.rank - 1)] if attempt.rank else []
-    free = max(attempt.size, one.hint.least)
-    size = [d if d is not None else free if axis else attempt.rows for axis, d in enumerate(shape)]
+    free = max(attempt.size, one.hint.least, one.hint.room)
+    size = [d if d is not None else free if axis else max(attempt.rows, one.hint.room) for axis, d in enumerate(shape)]
     if shape == (None,):
         vector = attempt.vector if attempt.vector and (one.dtype != "int32" or attempt.vector <= SIZE) else None
-        size = [(vector or attempt.rows) * one.hint.multiple]
+        size = [max(vector or attempt.rows, one.hint.room) * one.hint.multiple]
     return size
 
 

@@ -4,7 +4,8 @@ A walk from each fed tensor to the nodes that take it, through those that keep i
 so that their shapes are known where those of a placeholder are not.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -12,32 +13,26 @@ from typing import Any
 from exportkit.metagraph import Graph
 from exportkit.metagraph.tensors import VARIABLE_OPS, Shape, canonical, dims, split
 from exportkit.samples import parsers, vocabularies
-from exportkit.samples.constants import integers
+from exportkit.samples.constants import attribute, integers
 
 MOST = 2000  # nodes that one walk visits
-_SAME = frozenset(
-    "Identity StopGradient Cast EnsureShape Enter RefEnter Switch RefSwitch Merge Print PrintV2 CheckNumerics Snapshot Tanh Relu "
-    "Sigmoid Neg Abs Exp Log Log1p Sqrt Rsqrt Square Sign Floor Round Relu6 Elu PlaceholderWithDefault PreventGradient "
-    "StringStrip StringLower".split()
+_SAME = re.compile(
+    "Identity|StopGradient|Cast|EnsureShape|(Ref)?(Enter|Switch)|Merge|Print(V2)?|CheckNumerics|Snapshot|Tanh|Relu6?|Sigmoid|Neg|"
+    "Abs|Exp|Log(1p)?|R?[Ss]qrt|Square|Sign|Floor|Round|Elu|PlaceholderWithDefault|PreventGradient|String(Strip|Lower)"
 )
-_JOINS = frozenset("Add AddV2 Sub Mul RealDiv Div FloorDiv FloorMod Maximum Minimum SquaredDifference BiasAdd".split())
-_VALUES = frozenset(
-    "Reshape ExpandDims Squeeze Transpose Pack ConcatV2 Concat Split SplitV StridedSlice Slice Unpack Tile Unique UniqueV2 Pad "
-    "PadV2 DynamicPartition Where Reverse ReverseV2 StringSplit StringSplitV2 ReverseSequence GatherNd Fill Min Max".split()
+_JOINS = re.compile("Add(V2)?|Sub|Mul|RealDiv|Div|Floor(Div|Mod)|M(ax|in)imum|SquaredDifference|BiasAdd")
+_VALUES = re.compile(
+    "Reshape|ExpandDims|Squeeze|Transpose|Pack|Concat(V2)?|Split(V)?|StridedSlice|Slice|Unpack|Tile|Unique(V2)?|Pad(V2)?|"
+    "DynamicPartition|Where|Reverse(V2)?|StringSplit(V2)?|ReverseSequence|GatherNd|Fill|Min|Max"
 )
+_STILL = re.compile("Variable(V2)?|AutoReloadVariable|VarHandleOp|Const|Identity|Enter|ReadVariableOp")
 _LENGTHS = {"ReverseSequence": 1, "CTCGreedyDecoder": 1, "CTCBeamSearchDecoder": 1, "CTCLoss": 3, "CTCLossV2": 3}
-_IMAGES = frozenset("DecodeJpeg DecodePng DecodeImage DecodeBmp DecodeGif".split())
-_SPARSE = {  # op → which of its inputs are indices, values and dense shape
-    **dict.fromkeys(
-        "SparseTensorDenseMatMul SparseReorder SparseReduceSum SparseReduceSumSparse SparseReduceMax SparseDenseCwiseMul "
-        "SparseDenseCwiseAdd SparseDenseCwiseDiv SparseFillEmptyRows SparseSoftmax SparseSlice SparseTensorDenseAdd SparseAdd "
-        "SerializeSparse SparseTensorToCSRSparseMatrix".split(),
-        (0, 1, 2),
-    ),
-    "SparseToDense": (0, 2, 1),
-    "SparseReshape": (0, None, 1),
-    "SparseSplit": (1, 2, 3),
-}
+_IMAGES = re.compile("Decode(Jpeg|Png|Image|Bmp|Gif)")
+_TRIPLES = re.compile(  # that take indices, values and dense shape of a sparse tensor, in this order
+    "Sparse(TensorDense(MatMul|Add)|Reorder|Reduce(Sum|Max)(Sparse)?|DenseCwise(Mul|Add|Div)|FillEmptyRows|Softmax|Slice|Add)|"
+    "SerializeSparse|SparseTensorToCSRSparseMatrix"
+)
+_SPARSE = {"SparseToDense": (0, 2, 1), "SparseReshape": (0, None, 1), "SparseSplit": (1, 2, 3)}
 
 
 @dataclass
@@ -59,7 +54,8 @@ class Hint:
         rank: its rank, where a node behind it says so.
         sizes: axis → size; a negative axis counts from the end.
         multiple: of which its only size is a multiple.
-        least: a size that open dimensions have to have: a kernel's.
+        least: a size that open dimensions but the first have to have: a kernel's.
+        room: the same of all open dimensions, where the graph reshapes the tensor before its convolution.
         below: integers are ids from [0, below).
         length: integers are lengths of sequences.
         one_hot: each row is 1 in one place and 0 in the others.
@@ -75,6 +71,7 @@ class Hint:
     sizes: dict[int, int] = field(default_factory=dict)
     multiple: int = 1
     least: int = 1
+    room: int = 1
     below: int | None = None
     length: bool = False
     one_hot: bool = False
@@ -102,7 +99,17 @@ def hints(graph: Graph, fed: Iterable[str]) -> dict[str, Hint]:
     for tensor in found:
         _Walk(graph, found, tensor).go()
     _pair_by_name(graph, found)
+    _decoded_somewhere(graph, found)
     return found
+
+
+def _decoded_somewhere(graph: Graph, found: Mapping[str, Hint]) -> None:
+    """Texts of which no walk says anything, in a graph that decodes images in a loop or a function."""
+    silent = [hint for tensor, hint in found.items() if graph.dtype(tensor) == "string" and not hint.content and not hint.texts]
+    bodies = (node for function in graph.functions.values() for node in function.node_def)
+    if silent and any(_IMAGES.fullmatch(node.op) for node in (*graph.nodes.values(), *bodies)):
+        for hint in silent:
+            hint.content = "image"
 
 
 def first_sizes(graph: Graph, fetches: Iterable[str], stops: Iterable[str]) -> list[int]:
@@ -111,7 +118,7 @@ def first_sizes(graph: Graph, fetches: Iterable[str], stops: Iterable[str]) -> l
     stopped = {split(tensor)[0] for tensor in stops}
     for name in graph.reach(fetches, stops):
         node = graph.nodes[name]
-        if node.op not in VARIABLE_OPS and node.op not in ("Const", "Identity", "Enter", "ReadVariableOp") and name not in stopped:
+        if name not in stopped and not _STILL.fullmatch(node.op):
             shape = graph.shape(f"{name}:0")
             if node.op == "Reshape":
                 shape = integers(graph, node.input[1]) or shape
@@ -155,8 +162,9 @@ class _Walk:
                 node = self.graph.nodes[name]
                 for port in ports:
                     self._look(node, port, same)
-                if node.op in _SAME or node.op in _VALUES or node.op in _JOINS:
-                    keeps = same and (node.op in _SAME or (node.op in _JOINS and self._small(node, ports[0])))
+                joins = _JOINS.fullmatch(node.op)
+                if _SAME.fullmatch(node.op) or _VALUES.fullmatch(node.op) or joins:
+                    keeps = same and bool(_SAME.fullmatch(node.op) or (joins and self._small(node, ports[0])))
                     outputs = self.graph.num_outputs(name) or 1
                     todo.extend(((name, index), keeps) for index in range(min(outputs, 64)))
 
@@ -173,10 +181,10 @@ class _Walk:
         if origin is None:
             return self.graph.shape(tensor)
         if origin.op in VARIABLE_OPS:
-            shape = dims(origin.attr["shape"].shape)
+            shape = dims(attribute(origin, "shape").shape)
             return shape or self.graph.shape(canonical(origin.name))
         if origin.op == "Const":
-            return dims(origin.attr["value"].tensor.tensor_shape)
+            return dims(attribute(origin, "value").tensor.tensor_shape)
         return self.graph.shape(tensor)
 
     def _look(self, node: Any, port: int, same: bool) -> None:
@@ -185,9 +193,9 @@ class _Walk:
             look(self, node, port, same)
         if node.op in _LENGTHS and port == _LENGTHS[node.op]:
             self.hint.length = True
-        if node.op in _SPARSE:
-            self._sparse(node)
-        if node.op in _IMAGES and port == 0:
+        if ports := _sparse_ports(node.op):
+            self._sparse(node, ports)
+        if _IMAGES.fullmatch(node.op) and port == 0:
             self.hint.content = "image"
         if node.op == "StringToNumber":
             self.hint.content = "number"
@@ -204,7 +212,7 @@ class _Walk:
         weight = self._shape(node.input[1 - port]) if port < 2 else None
         if not same or weight is None or len(weight) != 2:
             return
-        mine, other = (node.attr[f"transpose_{side}"].b for side in ("ab" if port == 0 else "ba"))
+        mine, other = (attribute(node, f"transpose_{side}").b for side in ("ab" if port == 0 else "ba"))
         inner = weight[(1 if other else 0) if port == 0 else (0 if other else 1)]
         self.hint.rank = 2
         if inner:
@@ -212,9 +220,12 @@ class _Walk:
 
     def _convolution(self, node: Any, port: int, same: bool) -> None:
         kernel = self._shape(node.input[1])
-        if port or not kernel or not same:
+        if port or not kernel:
             return
-        first = node.attr["data_format"].s.startswith(b"NC")
+        if not same:
+            self.hint.room = max(self.hint.room, *(size or 1 for size in kernel[:-2]))
+            return
+        first = attribute(node, "data_format").s.startswith(b"NC")
         self.hint.rank = len(kernel)
         self.hint.least = max(self.hint.least, *(size or 1 for size in kernel[:-2]))
         if kernel[-2]:
@@ -231,7 +242,7 @@ class _Walk:
         scale = self._shape(node.input[1])
         if port == 0 and same and scale and scale[0]:
             self.hint.rank = 4
-            self.hint.sizes.setdefault(1 if node.attr["data_format"].s == b"NCHW" else -1, scale[0])
+            self.hint.sizes.setdefault(1 if attribute(node, "data_format").s == b"NCHW" else -1, scale[0])
 
     def _reshape(self, node: Any, port: int, same: bool) -> None:
         """The size of a row from the shape that it is given."""
@@ -304,14 +315,13 @@ class _Walk:
             if shape and None not in shape:
                 self.hint.content, self.hint.count = "raw", size * prod(d for d in shape if d > 0)
 
-    def _sparse(self, node: Any) -> None:
+    def _sparse(self, node: Any, ports: Mapping[str, int]) -> None:
         """A sparse tensor of which this is a part, with the others that are fed."""
-        ports = dict(zip(("indices", "values", "dense_shape"), _SPARSE[node.op], strict=True))
-        roots = {part: self._fed(node.input[port]) for part, port in ports.items() if port is not None}
+        roots = {part: self._fed(node.input[port]) for part, port in ports.items()}
         if self.tensor not in roots.values():
             return
-        sparse = next((self.found[root].sparse for root in roots.values() if root in self.found and self.found[root].sparse), None)
-        sparse = sparse or Sparse()
+        known = (self.found[root].sparse for root in roots.values() if root in self.found)
+        sparse = next(filter(None, known), None) or Sparse()
         for part, root in roots.items():
             if root in self.found:
                 self.found[root].part, self.found[root].sparse = part, sparse
@@ -319,8 +329,8 @@ class _Walk:
         shape = [None if d is None or d < 0 else d for d in said] if said else list(sparse.shape or ())
         shape = shape or [None] * self._sparse_rank(roots)
         if node.op == "SparseTensorDenseMatMul" and len(shape) == 2 and (dense := self._shape(node.input[3])):
-            inner = dense[1 if node.attr["adjoint_b"].b else 0]
-            axis = 0 if node.attr["adjoint_a"].b else 1
+            inner = dense[1 if attribute(node, "adjoint_b").b else 0]
+            axis = 0 if attribute(node, "adjoint_a").b else 1
             shape[axis] = shape[axis] or inner
         sparse.shape = tuple(shape) or None
 
@@ -340,7 +350,7 @@ class _Walk:
                 break
             if node.op == "SparseReorder":
                 edge = split(node.input[edge[1]])
-            elif node.op in _SAME:
+            elif _SAME.fullmatch(node.op):
                 edge = split(node.input[0])
             else:
                 break
@@ -351,7 +361,7 @@ _Look = Callable[[_Walk, Any, int, bool], None]
 _LOOKS: Mapping[str, _Look] = {
     **dict.fromkeys(("MatMul", "BatchMatMul", "BatchMatMulV2"), _Walk._matmul),
     **dict.fromkeys(("Conv1D", "Conv2D", "Conv3D", "DepthwiseConv2dNative"), _Walk._convolution),
-    **dict.fromkeys(_JOINS, _Walk._join),
+    **dict.fromkeys(("Add", "AddV2", "Sub", "Mul", "BiasAdd"), _Walk._join),
     **dict.fromkeys(("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"), _Walk._norm),
     **dict.fromkeys(
         ("Gather", "GatherV2", "ResourceGather", "SparseSegmentSum", "SparseSegmentMean", "SparseSegmentSqrtN"), _Walk._gather
@@ -365,7 +375,7 @@ _LOOKS: Mapping[str, _Look] = {
 }
 
 
-def parts(hint: Hint) -> Iterator[str]:
-    """Why a tensor has no batch axis, where the graph says so."""
-    if hint.part:
-        yield f"the {hint.part} of a sparse tensor"
+def _sparse_ports(op: str) -> dict[str, int]:
+    """Which inputs of an op are the parts of a sparse tensor; empty where none are."""
+    ports = (0, 1, 2) if _TRIPLES.fullmatch(op) else _SPARSE.get(op, ())
+    return {part: port for part, port in zip(("indices", "values", "dense_shape"), ports, strict=False) if port is not None}

@@ -6,6 +6,7 @@ import numpy as np
 
 from exportkit.metagraph.tensors import dims
 from exportkit.protos import NodeDef, dtype_name
+from exportkit.samples.constants import attribute
 from exportkit.tensorbytes import numpy_dtype, objects
 
 PARSERS = ("ParseExample", "ParseExampleV2", "ParseSingleExample")
@@ -14,7 +15,7 @@ _MOST = 1 << 20  # elements of a feature
 
 def features(nodes: Mapping[str, NodeDef], node: NodeDef) -> Iterator[tuple[str, np.ndarray]]:
     """Key → zeros or empty texts [1, …] of each dense feature of the parser `node`; `nodes` are those of its graph."""
-    types, shapes = node.attr["Tdense"].list.type, node.attr["dense_shapes"].list.shape
+    types, shapes = attribute(node, "Tdense").list.type, attribute(node, "dense_shapes").list.shape
     for key, dtype, shape in zip(_dense_keys(nodes, node), types, shapes, strict=False):
         size = [1, *(1 if d is None else d for d in dims(shape) or ())]
         if np.prod(size, dtype=float) > _MOST:
@@ -26,13 +27,17 @@ def features(nodes: Mapping[str, NodeDef], node: NodeDef) -> Iterator[tuple[str,
 def _dense_keys(nodes: Mapping[str, NodeDef], node: NodeDef) -> list[str]:
     """The names of the dense features: an attribute, one vector in V2, an input each before."""
     if node.op == "ParseSingleExample":
-        return [key.decode() for key in node.attr["dense_keys"].list.s]
+        return [key.decode() for key in attribute(node, "dense_keys").list.s]
     if node.op == "ParseExampleV2":
         return _strings(nodes, node.input[3])
-    first = 2 + node.attr["Nsparse"].i
-    return [key for name in node.input[first : first + node.attr["Ndense"].i] for key in _strings(nodes, name)]
+    first = 2 + attribute(node, "Nsparse").i
+    return [key for name in node.input[first : first + attribute(node, "Ndense").i] for key in _strings(nodes, name)]
 
 
 def _strings(nodes: Mapping[str, NodeDef], name: str) -> list[str]:
     node = nodes.get(name.split(":")[0])
-    return [text.decode() for text in node.attr["value"].tensor.string_val] if node is not None and node.op == "Const" else []
+    return (
+        [text.decode() for text in attribute(node, "value").tensor.string_val]
+        if node is not None and node.op == "Const"
+        else []
+    )

@@ -24,7 +24,9 @@ def fixed_at(size: int) -> str:
     return f"batch fixed at {size}"
 
 
-def found(batch: Batch, shapes: Mapping[str, Shape], hints: Mapping[str, Hint], inner: Sequence[int], whole: Answer, ask: Ask) -> Batch:
+def found(
+    batch: Batch, shapes: Mapping[str, Shape], hints: Mapping[str, Hint], inner: Sequence[int], whole: Answer, ask: Ask
+) -> Batch:
     """The batch with its axes, from what the model answers.
 
     Args:
@@ -53,7 +55,8 @@ def found(batch: Batch, shapes: Mapping[str, Shape], hints: Mapping[str, Hint], 
             unbatched = _unbatched(known, {**taken, rows: whole}, answers)
             return replace(tried, sizes=sizes, axes=known, unbatched=unbatched, refused=tuple(refused))
         alone = rows == 1 and any(_has(answer, 1) for answer in whole.values())
-        baked = not taken and not parts and (rows in inner or alone)
+        kept = any(_has(answer, rows) for answer in whole.values())
+        baked = not parts and ((rows in inner and (kept or not taken)) or (alone and not taken))
         axes |= dict.fromkeys(group, fixed_at(rows) if baked else NOT)
     known = {alias: axes[alias] for alias in batch.values}
     unbatched = _unbatched(known, {}, {})
@@ -117,7 +120,11 @@ def _unbatched(axes: Mapping[str, str], taken: Mapping[int, Answer], answers: Ma
         return "it has no inputs"
     for alias, axis in axes.items():
         if axis != BATCH:
-            return f"input '{alias}' is {axis}" if axis == NOT else f"the {axis} ({alias})".replace("batch fixed", "batch is fixed")
+            return (
+                f"input '{alias}' is {axis}"
+                if axis == NOT
+                else f"the {axis} ({alias})".replace("batch fixed", "batch is fixed")
+            )
     for size, answer in answers.items():
         if answer is None:
             return f"it refuses {size} row{'s' if size > 1 else ''}"

@@ -3,6 +3,7 @@
 from exportkit.metagraph import Graph
 from exportkit.metagraph.tables import table_initializers
 from exportkit.metagraph.tensors import split
+from exportkit.samples.constants import attribute
 
 MOST = 8
 _BYTES = 1 << 16  # of a file, from its start
@@ -15,8 +16,8 @@ def keys(graph: Graph, table: str) -> list[bytes]:
         node = graph.nodes[name]
         if node.op.startswith("InitializeTableFromText"):
             paths = graph.strings(node.input[1])
-            return _lines(paths[0], node.attr["key_index"].i, node.attr["delimiter"].s or b"\t") if paths else []
-        if node.op.startswith("InitializeTable") and split(node.input[1])[0] in graph.nodes:
+            return _lines(paths[0], attribute(node, "key_index").i, attribute(node, "delimiter").s or b"\t") if paths else []
+        if node.op.startswith(("InitializeTable", "LookupTableImport")) and split(node.input[1])[0] in graph.nodes:
             return [text.encode() for text in graph.strings(node.input[1])[:MOST]]
     return []
 

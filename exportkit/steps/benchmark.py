@@ -30,7 +30,7 @@ class Benchmark(PostStep):
     phase = Phase.VERIFY
 
     batch_sizes: list[int] = field(default_factory=lambda: [1, 32])
-    """The batch sizes of the requests."""
+    """The batch sizes of the requests; a signature without a batch axis, or with a fixed batch, is sent its whole sample."""
 
     runs: int = 100
     """How often each signature is asked at each batch size, after the first time."""
@@ -47,7 +47,7 @@ class Benchmark(PostStep):
 
     def _rows(self, export: Export) -> Iterator[dict[str, Any]]:
         meta, batches = tried(export)
-        for key, batch in batches.items():
+        for key, batch in ((key, batch) for key, batch in batches.items() if not batch.refusal):
             for size in self.batch_sizes if batch.rows else [None]:
                 inputs = dict(batch.values) if size is None else batch.resized(size)
                 requests = [Request(key, inputs)] * (self.runs + 1)

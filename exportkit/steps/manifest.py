@@ -13,7 +13,7 @@ from exportkit import native, tensorproto
 from exportkit.bundle import Bundle
 from exportkit.errors import Problem, StepFailed
 from exportkit.identity import graph_digest, identity
-from exportkit.manifest import FILE, write_manifest
+from exportkit.manifest import FILE, SAMPLES, write_manifest
 from exportkit.plugin import Export, Phase, PostStep, hookimpl
 from exportkit.samples import Batch
 from exportkit.served import tried
@@ -35,7 +35,11 @@ class Manifest(PostStep):
     def run(self, export: Export) -> Mapping[str, Any]:
         if self.rows < 1:
             raise StepFailed(Problem("post.manifest.rows", f"is {self.rows}", "write 1 or more"))
-        recorded = self._samples(export)
+        large: dict[str, np.ndarray] = {}
+        recorded = self._samples(export, large)
+        if large:
+            (export.directory / SAMPLES).parent.mkdir(exist_ok=True)
+            np.savez(export.directory / SAMPLES, **large)
         content = {**_facts(export), "samples": recorded}
         write_manifest(export.directory, content)
         return {
@@ -44,19 +48,42 @@ class Manifest(PostStep):
             "samples": len(recorded),
         }
 
-    def _samples(self, export: Export) -> dict[str, Any]:
-        """Signature → inputs and outputs; the outputs are left out where two runs of one input differ."""
+    def _samples(self, export: Export, large: dict[str, np.ndarray]) -> dict[str, Any]:
+        """Signature → inputs and outputs; the outputs are left out where two runs of one input differ.
+
+        Args:
+            large: is given the inputs that go into a file of their own, by their names in it.
+        """
         meta, batches = tried(export)
-        asked = {key: self._first(batch) for key, batch in batches.items()}
+        asked = {key: self._first(batch) for key, batch in batches.items() if not batch.refusal}
         requests = [native.Request(key, inputs) for key, inputs in asked.items()]
         answers = native.run_signatures(export.directory, meta.meta_info_def.tags, [*requests, *requests]).outputs
         return {
-            key: {"inputs": _said(inputs), "outputs": _said(first) if _same(first, second) else None}
+            key: {
+                "inputs": _asked(key, inputs, large),
+                **_rows(batches[key]),
+                "outputs": _said(first) if _same(first, second) else None,
+            }
             for (key, inputs), first, second in zip(asked.items(), answers, answers[len(asked) :], strict=False)
         }
 
     def _first(self, batch: Batch) -> dict[str, np.ndarray]:
         return dict(batch.values) if batch.rows is None else batch.resized(min(self.rows, batch.rows))
+
+
+def _asked(key: str, inputs: Mapping[str, np.ndarray], large: dict[str, np.ndarray]) -> dict[str, Any]:
+    """What the manifest says of inputs, so that they can be asked again: of a large one where its values are."""
+    said = _said(inputs)
+    for alias in (alias for alias, one in said.items() if "sha256" in one):
+        name = f"{key}.{alias}"
+        large[name] = tensorproto.to_numpy(inputs[alias])
+        said[alias]["file"] = f"{SAMPLES.as_posix()}:{name}"
+    return said
+
+
+def _rows(batch: Batch) -> dict[str, Any]:
+    """Which axes are a batch's, and whether a server can batch requests."""
+    return {"axes": dict(batch.axes), "batching": batch.unbatched or "yes"}
 
 
 def _said(values: Mapping[str, np.ndarray]) -> dict[str, Any]:
