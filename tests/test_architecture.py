@@ -89,8 +89,7 @@ TABLE = {
     "tensorproto": may("protos tensorbytes", "google numpy"),
     "warmup": may("errors native prediction_log samples spec sstable", "google_crc32c"),
     "evidence": may(
-        "binding bundle errors fields manifest metagraph native protos rules samples signing spec tensorproto warmup "
-        "weights",
+        "binding bundle errors fields manifest metagraph native protos rules samples signing spec tensorproto warmup weights",
         "numpy",
     ),
     "sources": may(DOOR, late_parties="tensorflow"),

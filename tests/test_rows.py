@@ -1,14 +1,19 @@
 """Which axes are a batch, and which random values a model takes: one export with a signature for each trait, proved at once."""
 
 import json
+import shutil
 from dataclasses import dataclass, field
-from functools import partial
+from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 import toys
 
+import exportkit
+from exportkit.cli import tables
+from exportkit.errors import ConfigError, StepFailed
 from exportkit.evidence import verify_version
 from exportkit.metagraph import Graph, read
 from exportkit.samples.hints import first_sizes, hints
@@ -362,3 +367,175 @@ def test_the_axes_of(name, report):
     proved = verify["meta_graphs"]["serving"]["signatures"][name]
     assert (proved["inputs"], proved["batching"]) == (made.axes, made.unbatched or "yes")
     assert all(output["max_abs_diff"] == 0 and output["mismatches"] == 0 for output in proved["outputs"].values())
+
+
+@pytest.mark.slow
+def test_only_what_a_server_can_batch_is_warmed_up(report):
+    (warmup,) = (step.details for step in report.steps if step.kind == "warmup")
+    assert set(warmup["left_out"]) == {name for name, made in TRAITS.items() if made.unbatched}
+    why = "a server cannot batch it (the batch is fixed at 7 (x)); post.warmup.batching=never writes it all the same"
+    assert warmup["left_out"]["baked_in_the_placeholder"] == why
+    assert f"signatures.baked_in_the_placeholder: has no warmup record: {why}" in report.warnings
+    assert warmup["records"] == len(TRAITS) - len(warmup["left_out"])
+    assert "siamfc: input 'z' is not a batch" in tables.unbatched(report)
+
+
+@pytest.mark.slow
+def test_the_manifest_has_what_was_found_and_asks_it_again(report):
+    recorded = json.loads(Path(report.directory, "assets.extra/exportkit.json").read_text())["samples"]
+    assert {name: one["axes"] for name, one in recorded.items()} == {name: made.axes for name, made in TRAITS.items()}
+    assert {name: one["batching"] for name, one in recorded.items()} == {n: m.unbatched or "yes" for n, m in TRAITS.items()}
+    found = {finding.what: finding for finding in verify_version(Path(report.directory))}
+    assert found["run siamfc"].why == "its recorded outputs come out exactly: score float32 [1, 4, 4, 1]"
+    assert found["run gcn"].why == "its recorded outputs come out exactly: y float32 [8, 3]"
+    assert not [finding for finding in found.values() if finding.passed is False]
+
+
+# ---- what the graph says, without running it ----
+
+
+@pytest.fixture(scope="module")
+def graph(prefix):
+    return Graph(read(f"{prefix}.meta"))
+
+
+def said(graph, name):
+    return {alias: hints(graph, TRAITS[name].parts["inputs"].values())[t] for alias, t in TRAITS[name].parts["inputs"].items()}
+
+
+def test_ranks_and_sizes_come_from_saved_weights(graph):
+    assert said(graph, "rank_and_width_follow_from_a_matmul")["x"].narrowed(None) == (None, 6)
+    assert said(graph, "width_follows_from_a_ref_variable")["x"].narrowed((None, None)) == (None, 11)
+    assert said(graph, "channels_follow_from_a_convolution")["x"].narrowed(None) == (None, None, None, 3)
+    assert said(graph, "channels_follow_from_a_convolution")["x"].least == 3
+    assert said(graph, "width_follows_from_a_reshape")["x"].narrowed((None, None)) == (None, 35)
+    assert said(graph, "width_follows_from_a_bias")["x"].narrowed((None, None)) == (None, 9)
+    assert said(graph, "baked_in_a_reshape")["x"].narrowed((None, 6)) == (32, 6)
+    assert said(graph, "rows_in_one_vector")["x"].multiple == 4
+
+
+def test_ids_stay_below_the_rows_that_they_point_into(graph):
+    assert said(graph, "ids_of_a_variable")["ids"].below == 50
+    assert said(graph, "ids_of_a_partitioned_variable")["ids"].below == 10
+    assert said(graph, "ids_of_a_one_hot")["action"].below == 5
+    assert said(graph, "labels_as_ids")["labels"].below == 3
+    assert said(graph, "sparse_ids")["values"].below == 20
+
+
+def test_texts_are_what_their_decoders_read(graph):
+    assert said(graph, "words_of_a_table")["word"].texts == [b"red", b"green"]
+    contents = {"numbers_as_texts": "number", "lines_of_csv": "csv", "bytes_of_a_row": "raw", "one_image_in_bytes": "image"}
+    contents |= {"examples_that_the_graph_parses": "example", "images_in_bytes": "image"}
+    assert {name: next(iter(said(graph, name).values())).content for name in contents} == contents
+    assert said(graph, "lines_of_csv")["line"].count == 3
+    assert said(graph, "bytes_of_a_row")["raw"].count == 6
+    assert sorted(said(graph, "examples_that_the_graph_parses")["examples"].example) == ["f", "n"]
+
+
+def test_lengths_one_hots_and_sparse_parts(graph):
+    assert said(graph, "lengths_of_sequences")["length"].length
+    assert said(graph, "one_hot_labels")["labels"].one_hot
+    assert {alias: hint.part for alias, hint in said(graph, "gcn").items()} == {
+        "features": "",
+        "indices": "indices",
+        "values": "values",
+        "shape": "dense_shape",
+    }
+
+
+def test_a_baked_batch_is_among_the_first_dimensions(graph):
+    ends = TRAITS["baked_in_a_reshape"].parts
+    assert first_sizes(graph, ends["outputs"].values(), ends["inputs"].values())[0] == 32
+
+
+def test_the_graph_is_not_changed_by_looking(prefix, graph):
+    assert graph.meta.SerializeToString(deterministic=True) == read(f"{prefix}.meta").SerializeToString(deterministic=True)
+
+
+# ---- what plan says ----
+
+
+def test_plan_says_once_what_is_fixed(prefix, tmp_path):
+    warnings = exportkit.plan(config(prefix, tmp_path)).warnings
+    tail = "requests of another size are refused, and a server cannot batch them"
+    place = "baked_in_the_placeholder/inputs/x"
+    assert (
+        f"signatures.baked_in_the_placeholder: the first dimension of '{place}' is fixed at 7; {tail}; "
+        f"bindings.{place}: {{placeholder: …, shape: [null, …]}} tries to free it"
+    ) in warnings
+    what = "has 32 rows for any request, so that a server cannot batch them"
+    assert f"signatures.baked_in_a_reshape.outputs.y: {what}" in warnings
+
+
+@pytest.mark.parametrize(
+    "kind, keys, where, what",
+    [
+        ("verify", {"unsampled": "alow"}, "unsampled: is 'alow'", "did you mean allow?"),
+        ("verify", {"batch_sizes": [0]}, "batch_sizes: is [0]", "write sizes of 1 or more, or none"),
+        ("warmup", {"batching": "always"}, "batching: is 'always'", "known: maybe, never"),
+    ],
+)
+def test_what_a_key_cannot_be(kind, keys, where, what, prefix, tmp_path):
+    with pytest.raises(ConfigError) as refused:
+        exportkit.plan(config(prefix, tmp_path, post={kind: {"kind": kind, **keys}}))
+    assert str(refused.value) == f"post.{kind}.{where} (plugin {kind} of exportkit {version('exportkit')}); {what}"
+
+
+# ---- what takes no random value ----
+
+
+def choosy():
+    x = v1.placeholder(tf.float32, [None, 3], "x")
+    with tf.control_dependencies([v1.assert_equal(tf.reduce_sum(x), 6.0, message="not six")]):
+        tf.identity(x * weight("w", 3), "probs")
+
+
+LINE = "signatures.serving_default: takes none of 11 random values, nor does the training graph: INVALID_ARGUMENT: assertion "
+DO = (
+    "(post.verify); write samples: {serving_default: {x: 'samples.npz:x'}}, where x float32 [?, 3]; "
+    "post.verify.unsampled=allow exports it unverified"
+)
+
+
+@pytest.mark.slow
+def test_a_signature_that_takes_no_random_value(tmp_path):
+    prefix = toys.saved(tmp_path, choosy)
+    steps = {"warmup": {"kind": "warmup"}, "verify": {"kind": "verify"}, "manifest": {"kind": "manifest"}}
+    with pytest.raises(StepFailed) as refused:
+        toys.export(toys.config(prefix, tmp_path, post=steps))
+    assert str(refused.value).startswith(LINE) and str(refused.value).endswith(DO)
+    steps["verify"]["unsampled"] = "allow"
+    report = toys.export(toys.config(prefix, tmp_path, post=steps))
+    assert report.unverified == ["serving_default"]
+    assert tables.summary(report, 1.0).endswith(" in 1.0 s, not verified: serving_default")
+    assert {step.kind: step.status for step in report.steps} == {
+        "warmup": "passed",
+        "verify": "not verified",
+        "manifest": "passed",
+    }
+    (finding,) = (f for f in verify_version(Path(report.directory)) if f.what == "verify")
+    said = "when it was exported: not verified: serving_default; nothing could be run"
+    assert (finding.passed, finding.why, finding.do) == (None, said, "export it again with samples")
+    sampled = toys.config(prefix, tmp_path, post=steps, samples={"serving_default": {"x": [[1.0, 2.0, 3.0]]}})
+    report = toys.export(sampled)
+    assert (report.unverified, report.meta_graphs[0].signatures[0].inputs[0].rows) == ([], "batch fixed at 1")
+
+
+@pytest.mark.slow
+def test_a_large_input_lies_beside_the_manifest(tmp_path):
+    prefix = toys.saved(
+        tmp_path, lambda: tf.reduce_mean(v1.placeholder(tf.float32, [None, 300, 300], "x") * weight("w"), 1, name="probs")
+    )
+    report = toys.export(toys.config(prefix, tmp_path, post={"manifest": {"kind": "manifest"}}))
+    recorded = json.loads(Path(report.directory, "assets.extra/exportkit.json").read_text())["samples"]["serving_default"]
+    assert recorded["inputs"]["x"]["file"] == "assets.extra/exportkit_samples.npz:serving_default.x"
+    with np.load(f"{report.directory}/assets.extra/exportkit_samples.npz") as beside:
+        assert beside["serving_default.x"].shape == (2, 300, 300)
+    (run,) = (f for f in verify_version(Path(report.directory)) if f.what == "run serving_default")
+    assert (run.passed, run.why) == (True, "its recorded outputs come out exactly: probs float32 [2, 300]")
+    copy = tmp_path / "copy" / "1"
+    shutil.copytree(report.directory, copy)
+    np.savez(copy / "assets.extra/exportkit_samples.npz", **{"serving_default.x": np.zeros((2, 300, 300), np.float32)})
+    found = {str(f) for f in verify_version(copy) if f.passed is False}
+    restore = "take the version from where it was published, or export it again"
+    assert found == {f"[x] files: assets.extra/exportkit_samples.npz: was changed: it does not have its digest; {restore}"}
