@@ -180,6 +180,7 @@ class Running:
             self._process = workers.start(native_worker, stdin, stdout, self._log)
         self.loads += 1
         if isinstance(refusal := self._exchange("loading", self._header), Refusal):
+            self._stop()
             raise StepFailed(Problem(self._where, f"loading: {refusal.text}"))
 
     def _exchange(self, stage: str, message: Any) -> Any:

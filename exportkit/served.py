@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exportkit import native, samples, tensorproto
+from exportkit.errors import StepFailed
 from exportkit.native import Refusal, Running
 from exportkit.samples import Batch, rows
 from exportkit.samples.hints import Hint, first_sizes, hints
@@ -41,14 +42,14 @@ def tried(export: "Export") -> tuple["MetaGraphDef", dict[str, Batch]]:
 def found(export: "Export", key: str, timeout: float = TIMEOUT) -> dict[str, Batch]:
     """The samples of meta graph `key`, that its signatures answer, with their axes; looked for once in an export.
 
-    Of a signature that takes none the last one that was tried is there, with the model's refusal.
+    Of a signature that takes none the last one that was tried is there, with the model's refusal; of a model that does not load
+    the samples as they are drawn first.
 
     Args:
         timeout: seconds that the load, or one run, may take.
 
     Raises:
         ConfigError: values that the config gives do not fit, or cannot be read.
-        StepFailed: the model does not load.
         EnvironmentFailed: its process was killed from outside.
     """
     place = (str(export.directory), key)
@@ -71,6 +72,10 @@ class _Search:
         known = self._hints()
         tags = self._meta.meta_info_def.tags
         with Running(self._export.directory, tags, timeout=self._timeout, config=native.unoptimized()) as model:
+            try:
+                model.load()
+            except StepFailed:  # the step that asks runs it as well, and says why in its own words
+                return samples.load(self._export.plan, self._bound, keys)
             return {key: self._signature(key, known, model) for key in keys}
 
     def _hints(self) -> dict[str, Hint]:
@@ -131,7 +136,7 @@ def _report(export: "Export", key: str, batches: Mapping[str, Batch]) -> None:
     for meta_graph in export.report.meta_graphs:
         for signature in meta_graph.signatures if meta_graph.key == key else ():
             batch = batches.get(signature.key)
-            if batch is not None and not batch.refusal:
+            if batch is not None and batch.unbatched is not None:
                 signature.batching = "yes" if not batch.unbatched else f"no: {batch.unbatched}"
                 for tensor in signature.inputs:
                     tensor.rows = batch.axes.get(tensor.alias, "")

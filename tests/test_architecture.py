@@ -84,7 +84,7 @@ TABLE = {
     "manifest": may("errors identity"),
     "published": may("errors manifest versions"),
     "prediction_log": may("tensorbytes tensorproto", "google numpy"),
-    "served": may("native samples tensorproto", "numpy", late="plugin protos"),
+    "served": may("errors native samples tensorproto", "numpy", late="plugin protos"),
     "signing": may("errors", late_parties="model_signing"),
     "tensorproto": may("protos tensorbytes", "google numpy"),
     "warmup": may("errors native prediction_log samples spec sstable", "google_crc32c"),

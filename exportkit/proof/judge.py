@@ -82,6 +82,11 @@ class Proof:
             name: batch for name, batch in served.found(self._export, self._key, self._timeout).items() if name in signatures
         }
         asked = trials(self._export, self._key, batches, self._sizes)
+        self.warnings += [
+            f"signatures.{name}: post.verify.batch_sizes is left out of account, as {batch.unbatched}"
+            for name, batch in batches.items()
+            if self._sizes and not batch.rows and batch.unbatched
+        ]
         self._there = TrainingGraph(self._export, self._key, self._timeout)
         self._here = MovedExport(self._export, self._key, self._timeout)
         self._ask(asked)
