@@ -69,6 +69,7 @@ def test_json_holds_everything():
         "assets",
         "bytes",
         "warnings",
+        "unverified",
         "stages",
         "steps",
     ]
