@@ -17,9 +17,9 @@ from exportkit.spec import ExportPlan
 if TYPE_CHECKING:
     import tensorflow as tf
 
+    from exportkit.planning.prepare import Prepared
     from exportkit.protos import MetaGraphDef
     from exportkit.report import ExportReport
-    from exportkit.serving import Prepared
 
 hookimpl = pluggy.HookimplMarker("exportkit")
 
@@ -149,7 +149,7 @@ class Export:
         meta_graphs: the exported MetaGraphDefs by their keys in the config.
         bound: meta graph key → binding → tensor.
         report: the report so far.
-        tried: directory and meta graph key → signature → the sample that it answers; see `exportkit.served.found`.
+        tried: directory and meta graph key → signature → the sample that it answers; see `exportkit.samples.for_version.found`.
     """
 
     directory: Path
@@ -196,6 +196,6 @@ def capture(
         WeightsError: a reached variable has no value in the session.
         BindingError: a mutable table is reached: its content is in no variable and would be lost.
     """
-    from exportkit.capturing import capture_session
+    from exportkit.capture import capture_session
 
     return capture_session(graph, session, scratch, dict(tensors or {}), wanted)

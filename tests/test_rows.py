@@ -14,9 +14,9 @@ import toys
 import exportkit
 from exportkit.cli import tables
 from exportkit.errors import ConfigError, StepFailed
-from exportkit.evidence import verify_version
 from exportkit.metagraph import Graph, read
 from exportkit.samples.hints import first_sizes, hints
+from exportkit.verifying.audit import verify_version
 
 v1 = tf.compat.v1
 BATCH, NOT = "batch", "not a batch"

@@ -15,17 +15,17 @@ import toys
 import yaml
 
 import exportkit
-from exportkit import workers
-from exportkit.bundle import Bundle, BundleWriter
+from exportkit.checkpoint import Bundle, BundleWriter
 from exportkit.errors import ConfigError, EnvironmentFailed, StepFailed
 from exportkit.metagraph import Graph, read_saved_model
 from exportkit.plugin import Phase, PostStep, hookimpl
-from exportkit.proof import divergence, relocation
-from exportkit.proof.divergence import Tolerance, compare
-from exportkit.proof.trials import TrainingGraph
+from exportkit.processes import workers
 from exportkit.protos import MetaGraphDef
 from exportkit.registry import load_plugins
 from exportkit.steps.verify import Verify
+from exportkit.verifying.parity import divergence, relocation
+from exportkit.verifying.parity.divergence import Tolerance, compare
+from exportkit.verifying.parity.trials import TrainingGraph
 
 pytestmark = pytest.mark.slow
 v1 = tf.compat.v1
@@ -414,8 +414,8 @@ def test_weights_are_restored_once_for_each_way_to_run_them(tmp_path, monkeypatc
     data = toys.config(toys.saved(tmp_path, toys.dense), tmp_path)
     post = {"verify": {"kind": "verify", "batch_sizes": [1, 2, 3, 5]}}
     exportkit.run(exportkit.plan({**data, "post": post}, PLUGINS), PLUGINS)
-    searched, as_written, as_optimized = ["exportkit.native_worker"] * 3
-    assert sorted(started) == [searched, as_written, as_optimized, "exportkit.proof.reference_worker"]
+    searched, as_written, as_optimized = ["exportkit.serving.native_worker"] * 3
+    assert sorted(started) == [searched, as_written, as_optimized, "exportkit.verifying.parity.reference_worker"]
 
 
 def test_a_sample_that_both_sides_refuse_names_its_key(tmp_path):

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from exportkit.binding import Shape, targets
 from exportkit.errors import ConfigError, Problem, did_you_mean
+from exportkit.planning.wiring import Shape, targets
 from exportkit.plugin import BoundTensor
 from exportkit.samples import drawing, tfexample
 from exportkit.samples.arrays import Misfit, fit, read

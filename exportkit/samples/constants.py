@@ -3,7 +3,7 @@
 from math import prod
 from typing import Any
 
-from exportkit import tensorproto
+from exportkit.checkpoint import tensorproto
 from exportkit.metagraph import Graph
 from exportkit.metagraph.tensors import dims
 from exportkit.protos import NodeDef, attr_value_pb2

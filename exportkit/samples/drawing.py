@@ -8,12 +8,12 @@ from math import prod
 
 import numpy as np
 
-from exportkit.binding import Shape
+from exportkit.checkpoint.encoding import objects
+from exportkit.planning.wiring import Shape
 from exportkit.samples import tfexample
 from exportkit.samples.arrays import Misfit, fit
 from exportkit.samples.hints import Hint
 from exportkit.spec import Random
-from exportkit.tensorbytes import objects
 
 ROWS = 2
 SIZE = 8  # of a dimension that a signature leaves open, other than the first

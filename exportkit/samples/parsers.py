@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from exportkit.checkpoint.encoding import numpy_dtype, objects
 from exportkit.metagraph.tensors import dims
 from exportkit.protos import NodeDef, dtype_name
 from exportkit.samples.constants import attribute
-from exportkit.tensorbytes import numpy_dtype, objects
 
 PARSERS = ("ParseExample", "ParseExampleV2", "ParseSingleExample")
 _MOST = 1 << 20  # elements of a feature

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from exportkit.binding import Shape
+from exportkit.planning.wiring import Shape
 from exportkit.samples.batches import Batch
 from exportkit.samples.hints import Hint
 
