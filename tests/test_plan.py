@@ -209,7 +209,8 @@ def test_planning_imports_no_tensorflow(config):
         ),
         (
             {"bindings.images.shape": [8, 4]},
-            "signatures.serving_default: the first dimension of 'images' is fixed at 8; requests of another size are refused; "
+            "signatures.serving_default: the first dimension of 'images' is fixed at 8; "
+            "requests of another size are refused, and a server cannot batch them; "
             "bindings.images: {placeholder: …, shape: [null, …]} tries to free it",
         ),
     ],

@@ -129,10 +129,10 @@ def _signature_warnings(key: str, plan: ExportPlan, wiring: Wiring, graph: Graph
     fetches, stops = wiring.fetches(plan.signatures, plan.bindings, [key]), _stops(plan, wiring, signature)
     yield from map(str, metagraph.warnings(graph, fetches, stops, f"signatures.{key}", wiring.constants))
     reached = graph.reach(fetches, stops)
+    yield from _fixed_batches(key, {name: facts[name].shape for name in binding.fed(signature, plan.bindings)})
+    yield from _fixed_outputs(key, signature, facts)
     for name in binding.fed(signature, plan.bindings):
         tensor = wiring.inputs[name]
-        if shape := facts[name].shape:
-            yield from _fixed_batch(key, name, shape[0])
         if tensor not in fetches and not _consumed(tensor, reached, graph):
             yield f"signatures.{key}: input '{name}' changes none of the outputs"
     for alias, ref in signature.outputs.items():
@@ -140,10 +140,26 @@ def _signature_warnings(key: str, plan: ExportPlan, wiring: Wiring, graph: Graph
             yield f"signatures.{key}.outputs.{alias}: is a scalar, which REST 'instances' and server-side batching cannot carry"
 
 
-def _fixed_batch(key: str, name: str, size: int | None) -> Iterator[str]:
-    if size is not None:
-        do = f"requests of another size are refused; bindings.{name}: {{placeholder: …, shape: [null, …]}} tries to free it"
-        yield f"signatures.{key}: the first dimension of '{name}' is fixed at {size}; {do}"
+def _fixed_batches(key: str, shapes: Mapping[str, binding.Shape]) -> Iterator[str]:
+    """Inputs whose first dimension is fixed, those of one size on one line."""
+    sizes: dict[int, list[str]] = {}
+    for name, shape in shapes.items():
+        if shape and shape[0] is not None:
+            sizes.setdefault(shape[0], []).append(name)
+    for size, names in sizes.items():
+        of = f"'{names[0]}'" + (f" and {len(names) - 1} more inputs" if len(names) > 1 else "")
+        do = f"requests of another size are refused, and a server cannot batch them; bindings.{names[0]}: {{placeholder: …, "
+        yield f"signatures.{key}: the first dimension of {of} is fixed at {size}; {do}shape: [null, …]}} tries to free it"
+
+
+def _fixed_outputs(key: str, signature: Signature, facts: Mapping[str, Facts]) -> Iterator[str]:
+    """Outputs whose first dimension is fixed though that of every input is open: a batch that is baked in on the way."""
+    shapes = [facts.get(ref, Facts()).shape for ref in signature.inputs.values()]
+    if not shapes or not all(shape and shape[0] is None for shape in shapes):
+        return
+    for alias, ref in signature.outputs.items():
+        if (shape := facts.get(ref, Facts()).shape) and shape[0] is not None:
+            yield f"signatures.{key}.outputs.{alias}: has {shape[0]} rows for any request, so that a server cannot batch them"
 
 
 def _consumed(tensor: str, reached: set[str], graph: Graph) -> bool:

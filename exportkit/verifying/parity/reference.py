@@ -21,16 +21,10 @@ from exportkit.metagraph import Variable, split
 from exportkit.planning.prepare import Part, Prepared
 from exportkit.processes import workers
 from exportkit.protos import GraphDef, MetaGraphDef, config_pb2, op_def_pb2
+from exportkit.serving.native import Refusal
 from exportkit.verifying.parity import reference_worker, seeding
 
 ConfigProto = config_pb2.ConfigProto
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """What TensorFlow said instead of giving values."""
-
-    text: str
 
 
 @dataclass(frozen=True, kw_only=True)
