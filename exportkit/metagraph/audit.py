@@ -7,7 +7,7 @@ from types import MappingProxyType
 from exportkit.errors import Problem, some
 from exportkit.metagraph.graph import Graph
 from exportkit.metagraph.kinds import RANDOM, UPDATES, kind, obstacle
-from exportkit.metagraph.suggest import constant_for
+from exportkit.metagraph.feeds import constant_for
 from exportkit.metagraph.tables import blocker, holds_table, table_initializers
 from exportkit.metagraph.tensors import VARIABLE_OPS, canonical, shared_name
 from exportkit.protos import NodeDef

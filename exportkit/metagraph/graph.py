@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 
 from exportkit.errors import BindingError, Problem, did_you_mean
+from exportkit.metagraph.contexts import Context, contexts_of
 from exportkit.metagraph.tensors import Shape, output_types, shapes, shared_name, split
 from exportkit.metagraph.variables import Variable, variables_of
 from exportkit.protos import MetaGraphDef, NodeDef, dtype_name
@@ -103,6 +104,11 @@ class Graph:
             for op in dict.fromkeys(op for op, index in self.inputs(name) if index >= 0):
                 consumers.setdefault(op, []).append(name)
         return consumers
+
+    @cached_property
+    def contexts(self) -> Mapping[str, Context]:
+        """Node → the while frames and branches of tf.cond that it runs in, for those that run in any."""
+        return contexts_of(self)
 
     def reach(self, fetches: Iterable[str], stops: Iterable[str] = ()) -> set[str]:
         """Names of the nodes that `fetches` need: backwards over data and control edges, and into functions' resources.
