@@ -11,7 +11,7 @@ from functools import cached_property
 
 from exportkit.metagraph.graph import Graph
 from exportkit.metagraph.kinds import kind
-from exportkit.metagraph.words import like_label, trains, words
+from exportkit.metagraph.words import like_label, like_loss, trains, words
 
 Edge = tuple[str, int]
 
@@ -23,6 +23,7 @@ _LOOKS_UP = re.compile(r"(Resource)?Gather(V2|Nd)?")
 _LOSS_OPS = re.compile(r"(Sparse)?SoftmaxCrossEntropyWithLogits|CTCLoss(V2)?|\w*CandidateSampler|InTopK(V2)?")
 _DIFFERENCES = frozenset({"Sub", "SquaredDifference"})
 _COUNTS = frozenset({"Equal", "NotEqual", "Cast"})  # how an accuracy begins
+_ARITHMETIC = frozenset({"Log", "Log1p", "Neg", "Maximum", "Minimum", "Square", "Abs"})  # of losses
 PASSES = frozenset({"Identity", "Reshape", "Squeeze", "ExpandDims", "StopGradient"})
 _ENDLESS = re.compile(
     r"Shape|ShapeN|Size|Rank|Assert|Print|CheckNumerics|\w*Summary(V2)?|NoOp|Assign\w*|(Resource)?(Sparse)?Apply\w+|Scatter\w+|"
@@ -48,6 +49,7 @@ class Forward:
         self.variables = self._weights()
         self.fed = self.downstream(self.sources)
         self.weighted = self.downstream(self.variables)
+        self._arranges: dict[str, bool] = {}
         self.lacking = self.downstream(v.op_name for v in graph.variables.values() if lacks(v.full_name))
 
     def _forward_nodes(self) -> dict[str, int]:
@@ -235,16 +237,24 @@ class Forward:
         return found
 
     def before_reshapes(self, op: str) -> str:
-        """The tensor that a loss compares, before the Reshape that the loss itself made of it."""
-        while self.only_for_loss(op):
-            op = self.graph.inputs(op)[0][0]
+        """The tensor that a loss compares, before the Reshape or the logarithm that the loss itself made of it."""
+        before = op
+        while self.only_for_loss(op) or self.graph.nodes[op].op in _ARITHMETIC:
+            op = next((o for o in self._operands(op) if o in self.weighted), "")
+            if op in self.losses or op not in self.tail:
+                return before
+            before = op
         return op
 
     def only_for_loss(self, op: str) -> bool:
-        if self.graph.nodes[op].op not in ("Reshape", "StopGradient"):
-            return False
-        users = self.users.get(op, ())
-        return bool(users) and all(user in self._loss_op_set for user in users)
+        """Whether a node only arranges a tensor for a loss: a Reshape, or a slice within a loss's scope."""
+        if op not in self._arranges:
+            node = self.graph.nodes[op].op
+            sliced = node in ("StridedSlice", "Slice") and any(map(like_loss, op.split("/")[:-1]))
+            users = self.users.get(op, ()) if sliced or node in ("Reshape", "StopGradient") else ()
+            self._arranges[op] = False
+            self._arranges[op] = bool(users) and all(u in self._loss_op_set or self.only_for_loss(u) for u in users)
+        return self._arranges[op]
 
     @cached_property
     def _loss_op_set(self) -> frozenset[str]:

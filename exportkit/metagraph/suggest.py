@@ -5,6 +5,7 @@ tail (see `exportkit.metagraph.forward`) that can be exported, ranked by what th
 does with them. The inputs are then what an output needs.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -40,6 +41,8 @@ PART_NAMES = {
 }
 _ROLES = {"Softmax": "probabilities", "Sigmoid": "probabilities", "ArgMax": "classes"}
 _LINEAR = frozenset({"BiasAdd", "Add", "AddV2", "MatMul", "Conv2D", "Transpose", "Squeeze", "Reshape"})
+_SQUASHES = frozenset({"Softmax", "Sigmoid", "Tanh"})
+_WEIGHS = re.compile(r"Mul|(Batch)?MatMul(V2)?")
 _PLUMBING = frozenset("Switch Merge Enter Exit NextIteration LoopCond Assert TensorArrayV3 Const".split()) - {"Merge", "Exit"}
 _NEVER = frozenset({None, "bool", "resource", "variant"})
 _LOOKED_INTO = 8  # heads whose needs are worked out
@@ -163,7 +166,7 @@ class _Outputs:
         op = self.graph.nodes[name].op
         shape = self.graph.shape(f"{name}:0")
         origin = self._origin(name)
-        said = [(_ENDS.get(self.graph.nodes[origin].op, 0), op)] if op in _ENDS or origin != name else []
+        said = [(self._end(origin), op)] if op in _ENDS or origin != name else []
         if origin != name:
             said.append((0.1 if self.graph.nodes[name].op != "ExpandDims" else -0.6, ""))
         return [
@@ -172,6 +175,19 @@ class _Outputs:
             (-1.5, "drawn at random") if op in ("Multinomial",) or RANDOM.fullmatch(op) else (0, ""),
             (-3, "") if op == "Exit" and not self.forward.users.get(name) else (0, ""),
         ]
+
+    def _end(self, name: str) -> float:
+        """What an op is worth as the last one of a net; a softmax that weighs something else is inside it."""
+        op = self.graph.nodes[name].op
+        if op not in _SQUASHES:
+            return _ENDS.get(op, 0)
+        (operand, _), *_ = self.graph.inputs(name)
+        for user in self.forward.users.get(name, ()):
+            if _WEIGHS.fullmatch(self.graph.nodes[user].op) and user in self.views:
+                others = [o for o, index in self.graph.inputs(user) if index >= 0 and o != name]
+                if any(other not in self.forward.downstream([operand]) for other in others):
+                    return 0.5
+        return _ENDS[op]
 
     def _origin(self, name: str) -> str:
         """The node whose value a node only passes on."""
@@ -187,7 +203,7 @@ class _Outputs:
         op = self.graph.nodes[name].op
         return [
             (self._name_points(leaf, op), "named like an output"),
-            (4, "decoded") if op == "Merge" and any(map(like_decoder, scopes)) and not any(map(like_loss, scopes)) else (0, ""),
+            (5, "decoded") if op == "Merge" and any(map(like_decoder, scopes)) and not any(map(like_loss, scopes)) else (0, ""),
             (1, "in a scope named like an output") if any(map(like_output, scopes[-2:])) else (0, ""),
             (-5, "part of a loss or metric") if like_loss(leaf) or like_metric(leaf) else (0, ""),
             (-1.5, "in the scope of a loss") if any(map(like_loss, scopes)) else (0, ""),
@@ -202,18 +218,28 @@ class _Outputs:
             return 0
         if "logits" in words(leaf) or op in ("ArgMax", "Cast"):
             return 1.5
-        return 4.5 if like_answer(leaf) else 3
+        return 6 if leaf.startswith("embeddings") else 4.5 if like_answer(leaf) else 3
 
     def _by_use(self, name: str) -> list[tuple[float, str]]:
         forward = self.forward
         users = [user for user in forward.users.get(name, ()) if user in self.views and not self._reports(user)]
         return [
-            (3, f"compared by {forward.compared.get(name)}") if name in forward.compared else (0, ""),
+            (3, f"compared by {self._compared(name)}") if self._compared(name) else (0, ""),
             (1, "nothing in the forward pass consumes it") if not users else (0, ""),
             (-5, "a reshape of the loss") if forward.only_for_loss(name) else (0, ""),
             (4, "another net takes it in place of data") if name in forward.generated else (0, ""),
             (-4, "judges what another net generates") if self._judges(name) else (0, ""),
         ]
+
+    def _compared(self, name: str) -> str | None:
+        """The loss that compares a tensor, or the logits that it is the softmax of."""
+        compared = self.forward.compared
+        if name not in compared and not self.forward.only_for_loss(name):
+            name = self._origin(name)
+        if name not in compared and self.graph.nodes[name].op in _SQUASHES:
+            (name, _), *_ = self.graph.inputs(name)
+            name = self._origin(name) if name in self.views else name
+        return compared.get(name)
 
     def _reports(self, name: str) -> bool:
         return any(like_loss(part) or like_metric(part) for part in name.split("/")) or self.graph.nodes[name].op in ("Cast", "Equal", "ArgMax", "Mean", "Sum")

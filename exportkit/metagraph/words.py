@@ -7,7 +7,7 @@ from functools import lru_cache
 _OUTPUTS = frozenset(
     "prob probs probability probabilities softmax pred preds predict predicted prediction predictions output outputs out "
     "logit logits score scores sigmoid policy pi q qvalue qvalues result results generated reconstruction reconstructed decoded "
-    "yhat hat hypothesis inference response answer detections classes embedding embeddings vectors tags sample sampler mu "
+    "yhat hat hypothesis inference response answer detections classes embedding embeddings vectors normalize tags sample sampler mu "
     "action actions value prob_distribution deconv infer".split()
 )
 _LABELS = frozenset("label labels target targets truth y answer expected gt weights reward rewards action actions advantage returns".split())
@@ -21,6 +21,9 @@ _LOSSES = frozenset(
     "l2norm kl".split()
 )
 _METRICS = frozenset("accuracy acc metric metrics precision recall auc summary summaries histogram fraction iou psnr ssim".split())
+_SERVES = frozenset("sampler infer inference predict eval test serving generator actor global".split())
+_TRAINS = frozenset("train training val valid aux auxiliary discriminator critic".split())
+_COPIES = frozenset("target old oldpi teacher worker".split())  # made after another net, to train it
 _TRAINING = re.compile(
     r"gradients\w*|save(_\d+)?|report_uninitialized\w*|init(_\d+)?|train_op|.*(optimi[sz]er|adam|rmsprop|momentum|adagrad).*|"
     r"\w*[Ii]nitializer|Assign(_\d+)?|.*ExponentialMovingAverage",
@@ -81,6 +84,4 @@ def _part_trains(part: str) -> bool:
 def copy_of(parts: Iterable[str]) -> float:
     """Which of several copies of one net a scope is likely to be: above 0 the one that serves, below 0 one that helps training."""
     found = frozenset().union(*map(words, parts))
-    helps = found & {"target", "old", "teacher", "worker", "aux", "auxiliary", "train", "training", "val", "valid", "discriminator", "critic"}
-    serves = found & {"sampler", "infer", "inference", "predict", "eval", "test", "serving", "generator", "actor", "global"}
-    return len(serves) - len(helps)
+    return len(found & _SERVES) - len(found & _TRAINS) - 4 * len(found & _COPIES)
