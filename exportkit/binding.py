@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from exportkit.errors import Problem, did_you_mean
-from exportkit.spec import Binding, Constant, Lookup, MetaGraph, ParseExample, Placeholder, Signature, Tensor, TopK
+from exportkit.spec import Binding, Constant, Lookup, MetaGraph, ParseExample, Placeholder, Replacement, Signature, Tensor, TopK
 
 Shape = tuple[int | None, ...] | None
 Bindings = Mapping[str, Binding | None]
@@ -31,6 +31,7 @@ class Wiring:
         names: binding → the tensor that it names.
         inputs: fed binding → the tensor that its fresh placeholder replaces.
         constants: replaced tensor → baked value.
+        replaced: replaced tensor → the tensor of the graph that takes its place.
         signatures: the keys of its signatures.
         train_op: the operation that is kept beside them.
     """
@@ -38,6 +39,7 @@ class Wiring:
     names: dict[str, str] = field(default_factory=dict)
     inputs: dict[str, str] = field(default_factory=dict)
     constants: dict[str, Any] = field(default_factory=dict)
+    replaced: dict[str, str] = field(default_factory=dict)
     signatures: list[str] = field(default_factory=list)
     train_op: str | None = None
 
@@ -46,6 +48,12 @@ class Wiring:
         keys = self.signatures if keys is None else keys
         leaves = (leaf(ref, bindings) for key in keys for ref in signatures[key].outputs.values())
         return list(dict.fromkeys(self.names[name] for name in leaves if name in self.names))
+
+    def final(self, tensor: str) -> str:
+        """The tensor that stands in the place of `tensor`: itself where nothing replaces it."""
+        for _ in self.replaced:
+            tensor = self.replaced.get(tensor, tensor)
+        return tensor
 
     def feeds(self, signature: Signature, bindings: Bindings) -> list[str]:
         """The tensors that the inputs of `signature` replace."""
@@ -58,7 +66,7 @@ def offers(bindings: Bindings) -> dict[str, str]:
     for name, binding in bindings.items():
         if isinstance(binding, TopK) or binding is None:
             offered |= {f"{name}.values": name, f"{name}.indices": name}
-        if not isinstance(binding, TopK | Constant):
+        if not isinstance(binding, TopK | Constant | Replacement):
             offered[name] = name
     return offered
 
@@ -92,7 +100,8 @@ def targets(binding: ParseExample) -> dict[str, str]:
 
 def operation(binding: Binding) -> str:
     """The config key that makes this binding what it is."""
-    return {Tensor: "tensor", Placeholder: "placeholder", Constant: "constant", TopK: "top_k", Lookup: "lookup"}.get(
+    keys = {Tensor: "tensor", Replacement: "tensor", Placeholder: "placeholder", Constant: "constant"}
+    return {**keys, TopK: "top_k", Lookup: "lookup"}.get(
         type(binding), "parse_example"
     )
 
@@ -141,7 +150,9 @@ def wire(
             wiring.names[name] = tensor
             problems += _assertions(f"bindings.{name}", binding, Facts(graph.dtype(tensor), graph.shape(tensor)))
     _bake(wiring, key, meta_graph, bindings, graph, problems)
+    _replace(wiring, bindings, graph, offered, problems)
     _cut(wiring, bindings, signatures, graph, problems)
+    problems += _contradictions(wiring, bindings)
     if meta_graph.train_op is not None:
         wiring.train_op = _find_op(meta_graph.train_op, graph, offered, f"meta_graphs.{key}.train_op", problems)
     return wiring, problems
@@ -196,6 +207,50 @@ def _bake(wiring: Wiring, key: str, meta_graph: MetaGraph, bindings: Bindings, g
         if value is not None:
             problems += unfit(where, value, graph.dtype(wiring.names[name]))
             wiring.constants[wiring.names[name]] = value
+
+
+def _replace(
+    wiring: Wiring, bindings: Bindings, graph: Any, offered: Mapping[str, str], problems: list[Problem]
+) -> None:
+    """Find what takes the place of what; an output that is replaced is the tensor in its place."""
+    for name, binding in bindings.items():
+        if not isinstance(binding, Replacement):
+            continue
+        where = f"bindings.{name}"
+        tensor = find(binding.tensor, graph, offered, f"{where}.tensor", problems)
+        replaced = find(binding.replaces, graph, offered, f"{where}.replaces", problems)
+        if tensor is not None and replaced is not None:
+            wrong = list(_unlike(where, tensor, replaced, wiring, graph))
+            problems += wrong
+            wiring.replaced |= {} if wrong else {replaced: tensor}
+    for name, tensor in wiring.names.items():
+        wiring.names[name] = wiring.final(tensor) if isinstance(bindings[name], Tensor) else tensor
+
+
+def _unlike(where: str, tensor: str, replaced: str, wiring: Wiring, graph: Any) -> Iterator[Problem]:
+    """Why one tensor cannot take the place of another."""
+    new, old = (Facts(graph.dtype(t), graph.shape(t)) for t in (tensor, replaced))
+    op, other = tensor.split(":")[0], replaced.split(":")[0]
+    if replaced in wiring.replaced:
+        yield Problem(f"{where}.replaces", f"'{replaced}' is replaced by '{wiring.replaced[replaced]}' already", "drop one")
+    if new.dtype and old.dtype and new.dtype != old.dtype:
+        yield Problem(where, f"'{tensor}' is {new.dtype} and '{replaced}' {old.dtype}", "name two tensors of one dtype")
+    elif new.shape is not None and old.shape is not None and not compatible(new.shape, old.shape):
+        yield Problem(where, f"'{tensor}' is {new} and '{replaced}' {old}", "name two tensors of one shape")
+    if graph.contexts.get(op, ()) != graph.contexts.get(other, ()):
+        do = "name two tensors of the same loop and the same branch"
+        yield Problem(where, f"'{tensor}' and '{replaced}' do not run in the same loop or branch", do)
+    elif other in graph.walk([tensor], barrier=lambda node: node.op in ("NextIteration", "RefNextIteration")):
+        what = f"'{tensor}' is computed from '{replaced}', so the graph would go round in a circle"
+        yield Problem(where, what, "tensor is what goes in, replaces is what comes out")
+
+
+def _contradictions(wiring: Wiring, bindings: Bindings) -> Iterator[Problem]:
+    """What is replaced by a tensor cannot be fed or baked as well."""
+    for name, binding in bindings.items():
+        if isinstance(binding, Placeholder | Constant) and wiring.names.get(name) in wiring.replaced:
+            taken = wiring.replaced[wiring.names[name]]
+            yield Problem(f"bindings.{name}", f"'{wiring.names[name]}' is replaced by '{taken}' already", "drop one")
 
 
 def unfit(where: str, value: Any, dtype: str | None) -> Iterator[Problem]:

@@ -25,7 +25,7 @@ from exportkit.metagraph import Graph
 from exportkit.plugin import ModelSource, PostStep, Preview
 from exportkit.registry import Plugins, load_plugins
 from exportkit.serving import Model, Prepared, prepare
-from exportkit.spec import Check, Config, Constant, ExportPlan, MetaGraph, ParseExample, ReportTo, Weights
+from exportkit.spec import Check, Config, Constant, ExportPlan, MetaGraph, ParseExample, Replacement, ReportTo, Weights
 
 
 def plan(config: Mapping[str, Any] | DictConfig, plugins: Plugins | None = None) -> ExportPlan:
@@ -264,7 +264,7 @@ def _warnings(drafted: ExportPlan) -> Iterator[str]:
     sound = [s for s in drafted.signatures.values() if s is not None]
     used = binding.used(sound, drafted.bindings)
     for name, bound in drafted.bindings.items():
-        if name not in used and bound is not None and not isinstance(bound, Constant):
+        if name not in used and bound is not None and not isinstance(bound, Constant | Replacement):
             yield f"bindings.{name}: is used by no signature"
     for name in drafted.config["post"] or ():
         if name not in _chosen(drafted.config["post"]):

@@ -16,10 +16,9 @@ from tensorflow.python.client import pywrap_tf_session
 from exportkit.errors import BindingError, Problem
 from exportkit.metagraph import (
     Graph,
-    constants_suggested,
+    Ranking,
     problems,
-    rank_inputs,
-    rank_outputs,
+    rank,
     read,
     read_saved_model,
     serving_subgraph,
@@ -879,7 +878,8 @@ def test_warns_of_randomness(graph):
     tf.nn.softmax(dense(tf1.nn.dropout(x, rate=0.5)), name="probs")
     assert texts(warnings(indexed(), ["probs:0"], ["x:0"], "signatures.s")) == [
         "signatures.s: may be random: dropout/random_uniform/RandomUniform (RandomUniform); "
-        "is dropout left on? bake its rate or is_training",
+        "is dropout left on? bake its rate or is_training, "
+        "or leave it out: no_dropout: {tensor: x:0, replaces: dropout/SelectV2:0} in bindings",
     ]
 
 
@@ -935,10 +935,10 @@ def test_suggests_inputs_outputs_and_switches(graph):
     loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits))
     tf1.train.AdamOptimizer(rate).minimize(loss)
     index = indexed()
-    assert [c.tensor for c in rank_inputs(index)] == ["images:0"]
-    assert [c.tensor for c in rank_outputs(index)[:2]] == ["probs:0", "logits_out:0"]
-    assert constants_suggested(index) == {"is_training:0": False, "keep_prob:0": 1.0}
-    best = rank_inputs(index)[0]
+    assert [c.tensor for c in rank(index).inputs] == ["images:0"]
+    assert [c.tensor for c in rank(index).outputs[:2]] == ["probs:0", "logits_out:0"]
+    assert rank(index).constants == {"is_training:0": False, "keep_prob:0": 1.0}
+    best = rank(index).inputs[0]
     assert (best.dtype, best.shape, best.op) == ("float32", (None, 4), "Placeholder")
     assert best.why == "the likeliest output needs it, float32 [null, 4], named like an input"
 
@@ -950,14 +950,14 @@ def test_suggests_switches_by_who_takes_them(graph):
     x = tf1.placeholder(tf.float32, [None, 4], "x")
     y = tf1.cond(flag, lambda: tf1.nn.dropout(x, rate=rate), lambda: x)
     tf.identity(tf1.cond(evaluate, lambda: y, lambda: y * plain))
-    assert constants_suggested(indexed()) == {"Placeholder:0": False, "Placeholder_1:0": 0.0, "is_eval:0": True}
+    assert rank(indexed()).constants == {"Placeholder:0": False, "Placeholder_1:0": 0.0, "is_eval:0": True}
 
 
 def test_suggests_for_a_graph_without_variables_or_without_anything(graph):
-    assert (rank_inputs(indexed()), rank_outputs(indexed()), constants_suggested(indexed())) == ([], [], {})
+    assert rank(indexed()) == Ranking([], [], {})
     tf.identity(tf1.placeholder(tf.float32, [2], "x"), name="y")
-    assert [c.tensor for c in rank_outputs(indexed())] == ["y:0"]
-    assert [c.tensor for c in rank_inputs(indexed())] == ["x:0"]
+    assert [c.tensor for c in rank(indexed()).outputs] == ["y:0"]
+    assert [c.tensor for c in rank(indexed()).inputs] == ["x:0"]
 
 
 # The room
@@ -1036,8 +1036,8 @@ def test_real_graphs_prune_and_import(entry):
 @each
 def test_real_inputs_and_outputs_are_among_the_first_three(entry):
     index = Graph(read(f"{CORPUS}/{entry['prefix']}.meta"))
-    assert set(entry["outputs"].values()) <= {c.tensor for c in rank_outputs(index)[:3]}
-    assert set(entry["inputs"].values()) <= {c.tensor for c in rank_inputs(index)[: len(entry["inputs"]) + 2]}
+    assert set(entry["outputs"].values()) <= {c.tensor for c in rank(index).outputs[:3]}
+    assert set(entry["inputs"].values()) <= {c.tensor for c in rank(index).inputs[: len(entry["inputs"]) + 2]}
 
 
 @real

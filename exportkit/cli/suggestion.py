@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ class Guess:
         outputs: the tensors that it gives, the likeliest first.
         inputs: what is fed.
         constants: tensors → the values that they have when the model serves.
+        replaced: what dropout gives that no placeholder switches off → what it takes.
         alternatives: other outputs that are likely, with what feeds them.
     """
 
@@ -32,6 +33,7 @@ class Guess:
     inputs: Sequence[Candidate]
     constants: Mapping[str, Any]
     alternatives: Sequence[tuple[Candidate, Sequence[str]]] = ()
+    replaced: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def stops(self) -> list[str]:
@@ -52,7 +54,9 @@ def guess(graph: Graph, ranking: Ranking) -> Guess | None:
     reached = graph.reach([c.tensor for c in outputs], [*(c.tensor for c in inputs), *ranking.constants])
     edges = {edge for op in reached for edge in graph.inputs(op)}
     baked = {tensor: value for tensor, value in ranking.constants.items() if split(tensor) in edges}
-    return Guess(outputs, [_sized(graph, c, reached) for c in inputs], baked, list(_alternatives(graph, ranking, outputs)))
+    guessed = Guess(outputs, [_sized(graph, c, reached) for c in inputs], baked, list(_alternatives(graph, ranking, outputs)))
+    left = metagraph.hardwired_dropout(graph, guessed.fetches, guessed.stops, baked)
+    return replace(guessed, replaced=left)
 
 
 def _sized(graph: Graph, candidate: Candidate, reached: set[str]) -> Candidate:
@@ -92,7 +96,8 @@ def size(variable: Variable) -> int:
 
 def obstacles(graph: Graph, guessed: Guess, bundle: Bundle | None) -> Iterator[Problem]:
     """What stands in the way of serving the guess."""
-    yield from metagraph.problems(graph, guessed.fetches, guessed.stops, guessed.fetches[0])
+    graph = graph.rewired(guessed.replaced)
+    yield from metagraph.problems(graph, guessed.fetches, guessed.stops, guessed.fetches[0], guessed.constants)
     yield from metagraph.warnings(graph, guessed.fetches, guessed.stops, guessed.fetches[0], guessed.constants)
     if bundle is not None:
         yield from _unsaved(graph, guessed, bundle)
@@ -132,6 +137,7 @@ def config(name: str, path: str, meta: str, graph: Graph, guessed: Guess) -> str
             "bindings:",
             *(f"  {alias}: {_flow(_input(candidate))}" for alias, candidate in inputs.items()),
             *(f"  {alias}: {_flow({'constant': v, 'replaces': t})}" for alias, (t, v) in constants.items()),
+            *_without_dropout(guessed),
             *(f"  {alias}: {_flow(tensor)}" for alias, tensor in outputs.items()),
             *_uncertain(guessed, [*inputs, *constants, *outputs]),
             "signatures:",
@@ -139,6 +145,13 @@ def config(name: str, path: str, meta: str, graph: Graph, guessed: Guess) -> str
             *_averages(graph),
         ]
     )
+
+
+def _without_dropout(guessed: Guess) -> Iterator[str]:
+    if guessed.replaced:
+        yield "  # nothing switches this dropout off, so what goes in takes the place of what comes out"
+    for i, (given, taken) in enumerate(guessed.replaced.items()):
+        yield f"  no_dropout{f'_{i}' if i else ''}: {_flow({'tensor': taken, 'replaces': given})}"
 
 
 def _uncertain(guessed: Guess, taken: Sequence[str]) -> Iterator[str]:

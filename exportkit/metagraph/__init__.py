@@ -1,6 +1,6 @@
 """MetaGraphDefs as protos: read, cut, bake, prune to the reachable set, rank inputs and outputs, find problems."""
 
-from exportkit.metagraph.audit import problems, warnings
+from exportkit.metagraph.audit import hardwired_dropout, problems, warnings
 from exportkit.metagraph.feeds import bakes_size
 from exportkit.metagraph.files import read, read_saved_model
 from exportkit.metagraph.graph import Graph
@@ -18,6 +18,7 @@ __all__ = [
     "Variable",
     "bakes_size",
     "canonical",
+    "hardwired_dropout",
     "needed",
     "problems",
     "rank",

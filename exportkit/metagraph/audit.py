@@ -1,13 +1,16 @@
 """What stands in the way of serving a subgraph, and what may surprise whoever serves it."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 from exportkit.errors import Problem, some
+from exportkit.metagraph.dropout import dropouts
+from exportkit.metagraph.feeds import constant_for
+from exportkit.metagraph.folding import Folding
 from exportkit.metagraph.graph import Graph
 from exportkit.metagraph.kinds import RANDOM, UPDATES, kind, obstacle
-from exportkit.metagraph.feeds import constant_for
+from exportkit.metagraph.fetching import valueless
 from exportkit.metagraph.tables import blocker, holds_table, table_initializers
 from exportkit.metagraph.tensors import VARIABLE_OPS, canonical, shared_name
 from exportkit.protos import NodeDef
@@ -25,7 +28,9 @@ _WHY = {
 }
 
 
-def problems(graph: Graph, fetches: Iterable[str], stops: Iterable[str], where: str) -> list[Problem]:
+def problems(
+    graph: Graph, fetches: Iterable[str], stops: Iterable[str], where: str, constants: Mapping[str, object] = _NOTHING
+) -> list[Problem]:
     """Everything that `fetches` reach and a model server cannot run, the nearest to the fetches first.
 
     What stands behind a node that is reported is not followed: it goes with that node.
@@ -35,13 +40,15 @@ def problems(graph: Graph, fetches: Iterable[str], stops: Iterable[str], where: 
         fetches: tensors (``op:0``) or operations (``op``).
         stops: the tensors that are fed or baked.
         where: the place that each Problem names, such as ``signatures.serving_default``.
+        constants: of the stops those that are baked → their values, which decide branches of tf.cond.
     """
-    stops = tuple(map(canonical, stops))
+    fetches, stops = tuple(fetches), tuple(map(canonical, stops))
     via = graph.walk(fetches, stops, lambda node: obstacle(graph, node) is not None)
     used = _used(graph, via)
     found = [_judged(graph, graph.nodes[name], via[name], used) for name in via]
     found += _in_functions(graph, via)
     found += [_unfilled(graph, name, stops) for name in via if holds_table(graph, name)]
+    found += valueless(graph, fetches, stops, constants)
     return [Problem(where, *said) for said in found if said]
 
 
@@ -129,17 +136,35 @@ def warnings(
         where: the place that each Problem names.
         constants: of the cuts those that are baked → their values. Branches of tf.cond that they leave out are not judged.
     """
+    folding, names = _running(graph, fetches, cuts, constants)
+    nodes = [graph.nodes[name] for name in names]
+    nodes += [node for name in graph.called(_decided(graph, nodes, folding)) for node in graph.functions[name].node_def]
+    return [Problem(where, *said) for said in (*_random(graph, nodes), *_updating(nodes), *_pinned(nodes))]
+
+
+def hardwired_dropout(
+    graph: Graph, fetches: Iterable[str], cuts: Iterable[str], constants: Mapping[str, object] = _NOTHING
+) -> dict[str, str]:
+    """The outputs of dropout that stays on whatever is fed → what goes into it; arguments as of `warnings`."""
+    _, names = _running(graph, fetches, cuts, constants)
+    return {given: taken for taken, given in dropouts(graph, names).values()}
+
+
+def _running(
+    graph: Graph, fetches: Iterable[str], cuts: Iterable[str], constants: Mapping[str, object]
+) -> tuple[Folding, list[str]]:
+    """What is known once `constants` are baked, and the nodes, sorted, that decide an answer: no branch that is not taken."""
     values = {canonical(tensor): value for tensor, value in constants.items()}
-    reached = graph.reach(fetches, [*map(canonical, cuts), *values])
-    nodes = [graph.nodes[name] for name in sorted(reached - left_out(graph, reached, values))]
-    nodes += [node for name in graph.called(_decided(graph, nodes, values)) for node in graph.functions[name].node_def]
-    return [Problem(where, *said) for said in (*_random(nodes), *_updating(nodes), *_pinned(nodes))]
+    cuts = [*map(canonical, cuts), *values]
+    folding = Folding(graph, values, frozenset(cuts))
+    reached = set(graph.walk(fetches, cuts, barrier=lambda node: folding.value((node.name, 0)) is not None))
+    return folding, sorted(reached - left_out(graph, reached, folding))
 
 
-def _decided(graph: Graph, nodes: Iterable[NodeDef], constants: Mapping[str, object]) -> Iterator[NodeDef]:
+def _decided(graph: Graph, nodes: Iterable[NodeDef], folding: Folding) -> Iterator[NodeDef]:
     """The nodes, an If that a constant decides without the branch that is not taken."""
     for node in nodes:
-        value = _known(graph, graph.inputs(node.name)[0], constants) if node.op in ("If", "StatelessIf") else None
+        value = folding.value(graph.inputs(node.name)[0]) if node.op in ("If", "StatelessIf") else None
         if value is None:
             yield node
             continue
@@ -149,14 +174,14 @@ def _decided(graph: Graph, nodes: Iterable[NodeDef], constants: Mapping[str, obj
         yield taken
 
 
-def left_out(graph: Graph, reached: Iterable[str], constants: Mapping[str, object]) -> set[str]:
-    """The nodes that never run because a baked predicate of a tf.cond (Switch, Merge) decides for the other branch."""
+def left_out(graph: Graph, reached: Iterable[str], folding: Folding) -> set[str]:
+    """The nodes that never run because a known predicate of a tf.cond (Switch, Merge) decides for the other branch."""
     users: dict[str, list[str]] = {}
     for name in reached:
         for op, _ in graph.inputs(name):
             users.setdefault(op, []).append(name)
     switches = [name for name in reached if graph.nodes[name].op in ("Switch", "RefSwitch")]
-    values = {name: _known(graph, graph.inputs(name)[1], constants) for name in switches}
+    values = {name: folding.value(graph.inputs(name)[1]) for name in switches}
     closed = {(name, 0 if value else 1) for name, value in values.items() if value is not None}
     dead: set[str] = set()
     todo = [user for op, _ in closed for user in users.get(op, ())]
@@ -169,19 +194,16 @@ def left_out(graph: Graph, reached: Iterable[str], constants: Mapping[str, objec
     return dead
 
 
-def _known(graph: Graph, tensor: tuple[str, int], constants: Mapping[str, object]) -> bool | None:
-    """The value of a predicate, where it is one of the constants."""
-    op, index = tensor
-    while f"{op}:{index}" not in constants:
-        if op not in graph.nodes or graph.nodes[op].op != "Identity":
-            return None
-        op, index = graph.inputs(op)[0]
-    return bool(constants[f"{op}:{index}"])
-
-
-def _random(nodes: Iterable[NodeDef]) -> Iterator[tuple[str, str]]:
-    if found := [f"{node.name} ({node.op})" for node in nodes if RANDOM.fullmatch(node.op)]:
-        yield f"may be random: {some(found, 3)}", "is dropout left on? bake its rate or is_training"
+def _random(graph: Graph, nodes: Sequence[NodeDef]) -> Iterator[tuple[str, str]]:
+    found = [node for node in nodes if RANDOM.fullmatch(node.op)]
+    if not found:
+        return
+    ways = list(dict.fromkeys(dropouts(graph, (node.name for node in found)).values()))
+    names = ["no_dropout", *(f"no_dropout_{i}" for i in range(1, len(ways)))]
+    written = [f"{name}: {{tensor: {taken}, replaces: {given}}}" for name, (taken, given) in zip(names, ways, strict=False)]
+    do = "is dropout left on? bake its rate or is_training"
+    do += f", or leave it out: {some(written, 8)} in bindings" if written else ""
+    yield f"may be random: {some([f'{node.name} ({node.op})' for node in found], 3)}", do
 
 
 def _updating(nodes: Iterable[NodeDef]) -> Iterator[tuple[str, str]]:

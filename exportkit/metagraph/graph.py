@@ -153,6 +153,19 @@ class Graph:
             Problem(user, f"takes {name}, which the graph does not have", "the file is not whole: copy it again")
         )
 
+    def rewired(self, replaced: Mapping[str, str]) -> "Graph":
+        """The graph with other tensors in the places of some: tensor (``op:0``) → the one that its consumers take instead."""
+        if not replaced:
+            return self
+        edges = {split(old): new for old, new in replaced.items()}
+        meta = MetaGraphDef()
+        meta.CopyFrom(self.meta)
+        for node in meta.graph_def.node:
+            taken = self.inputs(node.name)
+            if any(edge in edges for edge in taken):
+                node.input[:] = [edges.get(edge, name) for name, edge in zip(node.input, taken, strict=True)]
+        return Graph(meta)
+
     # Functions
 
     def called(self, nodes: Iterable[NodeDef]) -> dict[str, str]:

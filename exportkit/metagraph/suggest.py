@@ -39,7 +39,7 @@ PART_NAMES = {
     "TopKV2": ("values", "indices"),
     "TopK": ("values", "indices"),
 }
-_ROLES = {"Softmax": "probabilities", "Sigmoid": "probabilities", "ArgMax": "classes"}
+_ROLES = {"Softmax": "probabilities", "Sigmoid": "probabilities", "": "logits", "ArgMax": "classes"}
 _LINEAR = frozenset({"BiasAdd", "Add", "AddV2", "MatMul", "Conv2D", "Transpose", "Squeeze", "Reshape"})
 _SQUASHES = frozenset({"Softmax", "Sigmoid", "Tanh"})
 _WEIGHS = re.compile(r"Mul|(Batch)?MatMul(V2)?")
@@ -277,7 +277,7 @@ def together(graph: Graph, ranking: Ranking) -> list[Candidate]:
         if other.head == best.head and other.role and other.role not in views:
             if set(needed(graph, [other.tensor], ranking.constants)) <= needs:
                 views[other.role] = other
-    return list(views.values())
+    return [best, *sorted((v for v in views.values() if v is not best), key=lambda v: list(_ROLES.values()).index(v.role))]
 
 
 # Inputs
