@@ -21,7 +21,7 @@ from exportkit.building import preview_source
 from exportkit.bundle import Bundle
 from exportkit.errors import ConfigError, ExportKitError, PluginError, Problem, brief, did_you_mean
 from exportkit.fields import UNSET, Reader, said
-from exportkit.metagraph import Graph
+from exportkit.metagraph import Graph, many_objects
 from exportkit.plugin import ModelSource, PostStep, Preview
 from exportkit.registry import Plugins, load_plugins
 from exportkit.serving import Model, Prepared, prepare
@@ -45,7 +45,8 @@ def plan(config: Mapping[str, Any] | DictConfig, plugins: Plugins | None = None)
     drafted = _draft(data, reader, plugins)
     drafted.config = _without_secrets(config, data)
     previews = _previews(drafted, reader, plugins)
-    prepared = _check_models(drafted, previews, reader)
+    with many_objects():
+        prepared = _check_models(drafted, previews, reader)
     if not reader.problems:
         reader.problems += plugins.policy_problems(drafted, prepared)
     if reader.problems:

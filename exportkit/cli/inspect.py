@@ -44,7 +44,11 @@ class Found:
 def main(arguments: Sequence[str]) -> int:
     """Look into the path among `arguments` and print what is there."""
     options = _options(arguments)
-    found = look(options.path)
+    with metagraph.many_objects():
+        return _show(look(options.path), options)
+
+
+def _show(found: Found, options: argparse.Namespace) -> int:
     most = None if options.all else SHOWN
     line(found.title)
     ranking = _ranked(found)
@@ -163,7 +167,7 @@ def _show_graph(name: str, graph: Graph, ranking: Ranking | None, most: int | No
     line(f"graph{tagged}: {len(graph.nodes)} nodes, written by TensorFlow {info.tensorflow_version or '?'}\n")
     _show_signatures(graph)
     if ranking is not None:
-        _show_candidates("Likely inputs", ranking.inputs, most)
+        _show_candidates("Likely inputs", [*ranking.inputs, *ranking.others], most)
         _show_candidates("Likely outputs", [c for c in ranking.outputs if c.score > 0] or ranking.outputs[:1], most)
     _show_files(graph)
 

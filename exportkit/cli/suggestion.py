@@ -26,7 +26,8 @@ class Guess:
         inputs: what is fed.
         constants: tensors → the values that they have when the model serves.
         replaced: what dropout gives that no placeholder switches off → what it takes.
-        alternatives: other outputs that are likely, with what feeds them.
+        running: the nodes that decide the answer, that dropout among them.
+        alternatives: other outputs that are likely, with what feeds them beside that.
     """
 
     outputs: Sequence[Candidate]
@@ -34,6 +35,7 @@ class Guess:
     constants: Mapping[str, Any]
     alternatives: Sequence[tuple[Candidate, Sequence[str]]] = ()
     replaced: Mapping[str, str] = field(default_factory=dict)
+    running: metagraph.Running | None = None
 
     @property
     def stops(self) -> list[str]:
@@ -49,14 +51,13 @@ def guess(graph: Graph, ranking: Ranking) -> Guess | None:
     if not ranking.outputs:
         return None
     outputs = metagraph.together(graph, ranking)
-    fed = set(metagraph.needed(graph, [c.tensor for c in outputs], ranking.constants))
-    inputs = [c for c in ranking.inputs if split(c.tensor) in fed]
+    inputs = ranking.inputs
     reached = graph.reach([c.tensor for c in outputs], [*(c.tensor for c in inputs), *ranking.constants])
     edges = {edge for op in reached for edge in graph.inputs(op)}
     baked = {tensor: value for tensor, value in ranking.constants.items() if split(tensor) in edges}
-    guessed = Guess(outputs, [_sized(graph, c, reached) for c in inputs], baked, list(_alternatives(graph, ranking, outputs)))
-    left = metagraph.hardwired_dropout(graph, guessed.fetches, guessed.stops, baked)
-    return replace(guessed, replaced=left)
+    guessed = Guess(outputs, [_sized(graph, c, reached) for c in inputs], baked, list(_alternatives(graph, ranking, outputs, reached)))
+    running = metagraph.Running(graph, guessed.fetches, guessed.stops, baked)
+    return replace(guessed, running=running, replaced=running.dropout)
 
 
 def _sized(graph: Graph, candidate: Candidate, reached: set[str]) -> Candidate:
@@ -69,22 +70,22 @@ def _sized(graph: Graph, candidate: Candidate, reached: set[str]) -> Candidate:
 
 
 def _alternatives(
-    graph: Graph, ranking: Ranking, outputs: Sequence[Candidate]
+    graph: Graph, ranking: Ranking, outputs: Sequence[Candidate], reached: set[str]
 ) -> Iterator[tuple[Candidate, Sequence[str]]]:
     heads = {c.head for c in outputs}
     for candidate in ranking.outputs[:8]:
         if candidate.head not in heads and candidate.score > 0 and len(heads) < 4:
             heads.add(candidate.head)
-            edges = metagraph.needed(graph, [candidate.tensor], ranking.constants)
+            edges = metagraph.needed(graph, [candidate.tensor], ranking.constants, reached)
             yield candidate, ["{}:{}".format(*edge) for edge in edges]
 
 
 def needs(graph: Graph, guessed: Guess) -> str:
     """How much of the graph the guess reaches, in words."""
-    pruned = metagraph.serving_subgraph(graph, guessed.fetches, guessed.stops)
-    held = pruned.variables.values()
-    files = [*(f"table {name}" for name in pruned.tables), *(f"file {path}" for path in pruned.assets.values())]
-    count = f"{len(held)} variables ({size_text(sum(map(size, held)))}), {pruned.nodes_after} of {pruned.nodes_before} nodes"
+    kept = metagraph.extent(graph, guessed.fetches, guessed.stops)
+    held = kept.variables
+    files = [*(f"table {name}" for name in kept.tables), *(f"file {path}" for path in kept.files)]
+    count = f"{len(held)} variables ({size_text(sum(map(size, held)))}), {kept.nodes} of {len(graph.nodes)} nodes"
     return ", ".join([count, *files])
 
 
@@ -96,9 +97,12 @@ def size(variable: Variable) -> int:
 
 def obstacles(graph: Graph, guessed: Guess, bundle: Bundle | None) -> Iterator[Problem]:
     """What stands in the way of serving the guess."""
-    graph = graph.rewired(guessed.replaced)
+    running = guessed.running
+    if guessed.replaced:
+        graph = graph.rewired(guessed.replaced)
+        running = metagraph.Running(graph, guessed.fetches, guessed.stops, guessed.constants)
     yield from metagraph.problems(graph, guessed.fetches, guessed.stops, guessed.fetches[0], guessed.constants)
-    yield from metagraph.warnings(graph, guessed.fetches, guessed.stops, guessed.fetches[0], guessed.constants)
+    yield from running.warnings(guessed.fetches[0])
     if bundle is not None:
         yield from _unsaved(graph, guessed, bundle)
 
@@ -158,8 +162,7 @@ def _uncertain(guessed: Guess, taken: Sequence[str]) -> Iterator[str]:
     """Comments: what could be served as well, and what it needs."""
     names = _names((_called(candidate) for candidate, _ in guessed.alternatives), taken)
     for alias, (candidate, feeds) in zip(names, guessed.alternatives, strict=True):
-        more = [feed for feed in feeds if feed not in guessed.stops]
-        needs = f"; it also needs {some(more, 3)}" if more else ""
+        needs = f"; it also needs {some(feeds, 3)}" if feeds else ""
         yield f"  # {alias}: {_flow(candidate.tensor)}    # or this{needs}"
 
 

@@ -1,10 +1,10 @@
 """MetaGraphDefs as protos: read, cut, bake, prune to the reachable set, rank inputs and outputs, find problems."""
 
-from exportkit.metagraph.audit import hardwired_dropout, problems, warnings
+from exportkit.metagraph.audit import Running, problems, warnings
 from exportkit.metagraph.feeds import bakes_size
 from exportkit.metagraph.files import read, read_saved_model
-from exportkit.metagraph.graph import Graph
-from exportkit.metagraph.prune import Pruned, serving_subgraph
+from exportkit.metagraph.graph import Graph, many_objects
+from exportkit.metagraph.prune import Extent, Pruned, extent, serving_subgraph
 from exportkit.metagraph.suggest import PART_NAMES, Candidate, Ranking, needed, rank, together
 from exportkit.metagraph.tensors import canonical, split
 from exportkit.metagraph.variables import Variable
@@ -12,13 +12,16 @@ from exportkit.metagraph.variables import Variable
 __all__ = [
     "PART_NAMES",
     "Candidate",
+    "Extent",
     "Graph",
     "Pruned",
     "Ranking",
+    "Running",
     "Variable",
     "bakes_size",
     "canonical",
-    "hardwired_dropout",
+    "extent",
+    "many_objects",
     "needed",
     "problems",
     "rank",

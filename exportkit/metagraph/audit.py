@@ -7,7 +7,7 @@ from types import MappingProxyType
 from exportkit.errors import Problem, some
 from exportkit.metagraph.dropout import dropouts
 from exportkit.metagraph.feeds import constant_for
-from exportkit.metagraph.folding import Folding
+from exportkit.metagraph.folding import FOLDED, Folding
 from exportkit.metagraph.graph import Graph
 from exportkit.metagraph.kinds import RANDOM, UPDATES, kind, obstacle
 from exportkit.metagraph.fetching import valueless
@@ -44,8 +44,9 @@ def problems(
     """
     fetches, stops = tuple(fetches), tuple(map(canonical, stops))
     via = graph.walk(fetches, stops, lambda node: obstacle(graph, node) is not None)
-    used = _used(graph, via)
-    found = [_judged(graph, graph.nodes[name], via[name], used) for name in via]
+    blocked = [name for name in via if _blocks(graph, graph.nodes[name])]
+    used = _used(graph, via) if blocked else {}
+    found = [_judged(graph, graph.nodes[name], via[name], used) for name in blocked]
     found += _in_functions(graph, via)
     found += [_unfilled(graph, name, stops) for name in via if holds_table(graph, name)]
     found += valueless(graph, fetches, stops, constants)
@@ -60,6 +61,11 @@ def _used(graph: Graph, reached: Iterable[str]) -> dict[str, list[str]]:
             if index >= 0:
                 used.setdefault(op, set()).add(index)
     return {op: [f"{op}:{index}" for index in sorted(indices)] for op, indices in used.items()}
+
+
+def _blocks(graph: Graph, node: NodeDef) -> bool:
+    unknown = bool(graph.ops) and node.op not in graph.ops and node.op not in graph.functions
+    return unknown or obstacle(graph, node) is not None
 
 
 def _judged(graph: Graph, node: NodeDef, user: str | None, used: dict[str, list[str]]) -> tuple[str, str] | None:
@@ -101,6 +107,8 @@ def _cut(tensors: list[str]) -> str:
 
 
 def _in_functions(graph: Graph, reached: Iterable[str]) -> Iterator[tuple[str, str]]:
+    if not graph.functions:
+        return
     nodes = [graph.nodes[name] for name in reached if not obstacle(graph, graph.nodes[name])]
     outer = {shared_name(node) for node in graph.nodes.values() if node.op in VARIABLE_OPS}
     for function, caller in graph.called(nodes).items():
@@ -136,29 +144,36 @@ def warnings(
         where: the place that each Problem names.
         constants: of the cuts those that are baked → their values. Branches of tf.cond that they leave out are not judged.
     """
-    folding, names = _running(graph, fetches, cuts, constants)
-    nodes = [graph.nodes[name] for name in names]
-    nodes += [node for name in graph.called(_decided(graph, nodes, folding)) for node in graph.functions[name].node_def]
-    return [Problem(where, *said) for said in (*_random(graph, nodes), *_updating(nodes), *_pinned(nodes))]
+    return Running(graph, fetches, cuts, constants).warnings(where)
 
 
-def hardwired_dropout(
-    graph: Graph, fetches: Iterable[str], cuts: Iterable[str], constants: Mapping[str, object] = _NOTHING
-) -> dict[str, str]:
-    """The outputs of dropout that stays on whatever is fed → what goes into it; arguments as of `warnings`."""
-    _, names = _running(graph, fetches, cuts, constants)
-    return {given: taken for taken, given in dropouts(graph, names).values()}
+class Running:
+    """The nodes that decide an answer once constants are baked: none in a branch that is not taken, none behind a known value.
 
+    Args: as of `warnings`.
+    """
 
-def _running(
-    graph: Graph, fetches: Iterable[str], cuts: Iterable[str], constants: Mapping[str, object]
-) -> tuple[Folding, list[str]]:
-    """What is known once `constants` are baked, and the nodes, sorted, that decide an answer: no branch that is not taken."""
-    values = {canonical(tensor): value for tensor, value in constants.items()}
-    cuts = [*map(canonical, cuts), *values]
-    folding = Folding(graph, values, frozenset(cuts))
-    reached = set(graph.walk(fetches, cuts, barrier=lambda node: folding.value((node.name, 0)) is not None))
-    return folding, sorted(reached - left_out(graph, reached, folding))
+    def __init__(
+        self, graph: Graph, fetches: Iterable[str], cuts: Iterable[str], constants: Mapping[str, object] = _NOTHING
+    ):
+        values = {canonical(tensor): value for tensor, value in constants.items()}
+        cuts = [*map(canonical, cuts), *values]
+        folding = Folding(graph, values, frozenset(cuts))
+        reached = graph.walk(fetches, cuts, barrier=lambda node: node.op in FOLDED and folding.value((node.name, 0)) is not None)
+        self.graph, self._folding = graph, folding
+        self.names = sorted(set(reached) - left_out(graph, reached, folding))
+
+    @property
+    def dropout(self) -> dict[str, str]:
+        """The outputs of dropout that stays on whatever is fed → what goes into it."""
+        return {given: taken for taken, given in dropouts(self.graph, self.names).values()}
+
+    def warnings(self, where: str) -> list[Problem]:
+        """What is allowed and may surprise."""
+        graph = self.graph
+        nodes = [graph.nodes[name] for name in self.names]
+        nodes += [n for name in graph.called(_decided(graph, nodes, self._folding)) for n in graph.functions[name].node_def]
+        return [Problem(where, *said) for said in (*_random(graph, nodes), *_updating(nodes), *_pinned(nodes))]
 
 
 def _decided(graph: Graph, nodes: Iterable[NodeDef], folding: Folding) -> Iterator[NodeDef]:
@@ -176,13 +191,15 @@ def _decided(graph: Graph, nodes: Iterable[NodeDef], folding: Folding) -> Iterat
 
 def left_out(graph: Graph, reached: Iterable[str], folding: Folding) -> set[str]:
     """The nodes that never run because a known predicate of a tf.cond (Switch, Merge) decides for the other branch."""
+    switches = [name for name in reached if graph.nodes[name].op in ("Switch", "RefSwitch")]
+    values = {name: folding.value(graph.inputs(name)[1]) for name in switches}
+    closed = {(name, 0 if value else 1) for name, value in values.items() if value is not None}
+    if not closed:
+        return set()
     users: dict[str, list[str]] = {}
     for name in reached:
         for op, _ in graph.inputs(name):
             users.setdefault(op, []).append(name)
-    switches = [name for name in reached if graph.nodes[name].op in ("Switch", "RefSwitch")]
-    values = {name: folding.value(graph.inputs(name)[1]) for name in switches}
-    closed = {(name, 0 if value else 1) for name, value in values.items() if value is not None}
     dead: set[str] = set()
     todo = [user for op, _ in closed for user in users.get(op, ())]
     while todo:

@@ -185,3 +185,4 @@ _RULES: Mapping[str, Rule] = {
     "LogicalAnd": _and,
     "LogicalOr": _or,
 }
+FOLDED = frozenset(_RULES) | _SAME

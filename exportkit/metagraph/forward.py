@@ -7,7 +7,7 @@ anything that depends on a label or on a loss. A net whose output another net ta
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import cached_property
+from functools import cache, cached_property
 
 from exportkit.metagraph.graph import Graph
 from exportkit.metagraph.kinds import kind
@@ -298,11 +298,19 @@ class Forward:
 def is_source(graph: Graph, name: str) -> bool:
     """Whether a node brings something into the graph: a placeholder, or what comes out of a queue, an iterator or a file."""
     op = graph.nodes[name].op
+    if not _brings(op):
+        return False
     if op.startswith("Placeholder"):
         return not name.startswith("save/") and not (op == "PlaceholderWithDefault" and graph.shape(f"{name}:0") == ())
+    return True
+
+
+@cache
+def _brings(op: str) -> bool:
     found = kind(op)
     values = op.startswith("QueueDequeue") or "GetNext" in op or "Unstage" in op or "FunctionBuffering" in op
-    return (values and found in ("queue", "iterator")) or found == "python" or op in ("ReadFile", "ReaderRead", "ReaderReadV2")
+    reads = found == "python" or op.startswith("Placeholder") or op in ("ReadFile", "ReaderRead", "ReaderReadV2")
+    return reads or (values and found in ("queue", "iterator"))
 
 
 def like_labels(edges: Iterable[Edge]) -> bool:

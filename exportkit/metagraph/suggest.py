@@ -6,7 +6,7 @@ does with them. The inputs are then what an output needs.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -79,12 +79,14 @@ class Ranking:
 
     Attributes:
         outputs: the likeliest first.
-        inputs: what the likeliest output needs, then what others need.
+        inputs: what the likeliest output needs.
+        others: what the next ones need beside that.
         constants: placeholders that only training feeds → the value they have when the model serves.
     """
 
     outputs: Sequence[Candidate] = ()
     inputs: Sequence[Candidate] = ()
+    others: Sequence[Candidate] = ()
     constants: Mapping[str, bool | float] = field(default_factory=dict)
 
 
@@ -98,7 +100,10 @@ def rank(graph: Graph, lacks: Callable[[str], bool] = lambda _: False) -> Rankin
     constants = constants_suggested(graph)
     forward = Forward(graph, constants, lacks)
     outputs = _Outputs(forward).ranked()
-    return Ranking(outputs, _inputs(graph, outputs, constants), constants)
+    best, next_ = [c.tensor for c in outputs[:1]], [c.tensor for c in outputs[1:3]]
+    inputs = [_input(graph, edge, True) for edge in needed(graph, best, constants)]
+    others = needed(graph, next_, constants, set(graph.walk(best, constants))) if next_ else []
+    return Ranking(outputs, inputs, [_input(graph, edge, False) for edge in others], constants)
 
 
 # Outputs
@@ -271,11 +276,11 @@ def together(graph: Graph, ranking: Ranking) -> list[Candidate]:
         op = split(best.tensor)[0]
         edges = [f"{op}:{index}" for index in _PARTS[best.op]]
         return [replace(best, tensor=e, dtype=graph.dtype(e), shape=graph.shape(e)) for e in edges]
-    needs = set(needed(graph, [best.tensor], ranking.constants))
+    reached = set(graph.walk([best.tensor], ranking.constants))
     views = {best.role: best}
     for other in others:
         if other.head == best.head and other.role and other.role not in views:
-            if set(needed(graph, [other.tensor], ranking.constants)) <= needs:
+            if not needed(graph, [other.tensor], ranking.constants, reached):
                 views[other.role] = other
     return [best, *sorted((v for v in views.values() if v is not best), key=lambda v: list(_ROLES.values()).index(v.role))]
 
@@ -283,21 +288,17 @@ def together(graph: Graph, ranking: Ranking) -> list[Candidate]:
 # Inputs
 
 
-def _inputs(graph: Graph, outputs: Sequence[Candidate], constants: Mapping[str, bool | float]) -> list[Candidate]:
-    first = needed(graph, [c.tensor for c in outputs[:1]], constants)
-    others = needed(graph, [c.tensor for c in outputs[1:3]], constants)
-    return [_input(graph, edge, edge in first) for edge in [*first, *(edge for edge in others if edge not in first)]]
-
-
-def needed(graph: Graph, outputs: Sequence[str], constants: Mapping[str, bool | float]) -> list[Edge]:
-    """The edges out of sources that `outputs` depend on, in the graph's order."""
-    reached = graph.walk(outputs, constants, barrier=lambda node: is_source(graph, node.name))
+def needed(
+    graph: Graph, outputs: Sequence[str], constants: Mapping[str, bool | float], known: Container[str] = ()
+) -> list[Edge]:
+    """The edges out of sources that `outputs` depend on, in the graph's order; nothing behind the nodes `known` is new."""
+    reached = graph.walk(outputs, constants, barrier=lambda node: node.name in known or is_source(graph, node.name))
     stops = set(map(split, constants))
-    edges = {edge for name in reached if not is_source(graph, name) for edge in graph.inputs(name)}
-    edges |= {split(tensor) for tensor in outputs}
-    places = {name: place for place, name in enumerate(reached)}
-    found = [edge for edge in edges if edge[1] >= 0 and edge not in stops and is_source(graph, edge[0])]
-    order = {name: place for place, name in enumerate(name for name in graph.nodes if name in places)}
+    edges = {edge for name in reached if name not in known and not is_source(graph, name) for edge in graph.inputs(name)}
+    found = [edge for edge in edges | set(map(split, outputs)) if edge[1] >= 0 and edge not in stops]
+    found = [edge for edge in found if edge[0] not in known and is_source(graph, edge[0])]
+    ops = {op for op, _ in found}
+    order = {name: place for place, name in enumerate(graph.nodes) if name in ops}
     return sorted(found, key=lambda edge: (order[edge[0]], edge[1]))
 
 
@@ -307,7 +308,7 @@ def _input(graph: Graph, edge: Edge, first: bool) -> Candidate:
     op, leaf = graph.nodes[edge[0]].op, edge[0].rsplit("/", 1)[-1]
     said = ["the likeliest output needs it" if first else "a likely output needs it", f"{dtype} {_written(shape)}"]
     said += ["named like an input"] if _NAMED.isdisjoint(words(leaf)) is False else []
-    return Candidate(tensor, dtype, shape, op, 2 if first else 1, ", ".join(said))
+    return Candidate(tensor, dtype, shape, op, 0.0, ", ".join(said))
 
 
 _NAMED = frozenset("x input inputs image images feature features data token tokens id ids text batch".split())
