@@ -101,9 +101,7 @@ def targets(binding: ParseExample) -> dict[str, str]:
 def operation(binding: Binding) -> str:
     """The config key that makes this binding what it is."""
     keys = {Tensor: "tensor", Replacement: "tensor", Placeholder: "placeholder", Constant: "constant"}
-    return {**keys, TopK: "top_k", Lookup: "lookup"}.get(
-        type(binding), "parse_example"
-    )
+    return {**keys, TopK: "top_k", Lookup: "lookup"}.get(type(binding), "parse_example")
 
 
 def used(signatures: Iterable[Signature], bindings: Bindings) -> set[str]:
@@ -209,9 +207,7 @@ def _bake(wiring: Wiring, key: str, meta_graph: MetaGraph, bindings: Bindings, g
             wiring.constants[wiring.names[name]] = value
 
 
-def _replace(
-    wiring: Wiring, bindings: Bindings, graph: Any, offered: Mapping[str, str], problems: list[Problem]
-) -> None:
+def _replace(wiring: Wiring, bindings: Bindings, graph: Any, offered: Mapping[str, str], problems: list[Problem]) -> None:
     """Find what takes the place of what; an output that is replaced is the tensor in its place."""
     for name, binding in bindings.items():
         if not isinstance(binding, Replacement):

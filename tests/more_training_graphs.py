@@ -14,7 +14,6 @@ from training_graphs import (
     ph,
     plain,
     queue,
-    recurrent,
     scopes,
     softmax_loss,
     sparse_loss,

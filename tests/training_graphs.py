@@ -226,7 +226,9 @@ def slim_inception_behind_a_queue():
     with scopes("InceptionV1"):
         net = conv(images, 8, "Conv2d_1a", tf.nn.relu)
         with v1.name_scope("Logits"):
-            logits = tf.squeeze(tf.reduce_mean(conv(net, 10, "Conv2d_0c_1x1"), [1, 2], keepdims=True), [1, 2], name="SpatialSqueeze")
+            logits = tf.squeeze(
+                tf.reduce_mean(conv(net, 10, "Conv2d_0c_1x1"), [1, 2], keepdims=True), [1, 2], name="SpatialSqueeze"
+            )
             with v1.name_scope("Predictions"):
                 tf.reshape(tf.nn.softmax(tf.reshape(logits, [-1, 10])), tf.shape(logits))
         aux = dense(tf.reduce_mean(net, [1, 2]), 10, "AuxLogits")
@@ -302,7 +304,9 @@ def estimator_with_an_iterator():
 @case("linear/head/predictions/probabilities:0", "batch:0 batch:1")
 def estimator_for_two_classes():
     a, b, labels = queue((tf.float32, [1]), (tf.float32, [1]), (tf.float32, [1]))
-    logits = tf.add(tf.matmul(a, weight("wa", [1, 1])) + tf.matmul(b, weight("wb", [1, 1])), weight("bias", [1]), "linear/logits")
+    logits = tf.add(
+        tf.matmul(a, weight("wa", [1, 1])) + tf.matmul(b, weight("wb", [1, 1])), weight("bias", [1]), "linear/logits"
+    )
     with scopes("linear", "head", "predictions"):
         tf.sigmoid(logits, name="logistic")
         two = tf.concat([tf.zeros_like(logits), logits], -1, name="two_class_logits")
@@ -320,7 +324,9 @@ def bert_classifier_whose_head_is_called_loss():
         pooled = dense(e[:, 0], 8, "pooler/dense", tf.tanh)
     with v1.variable_scope("loss"):
         pooled = v1.nn.dropout(pooled, rate=0.0)
-        logits = tf.nn.bias_add(tf.matmul(pooled, weight("output_weights", [2, 8]), transpose_b=True), weight("output_bias", [2]))
+        logits = tf.nn.bias_add(
+            tf.matmul(pooled, weight("output_weights", [2, 8]), transpose_b=True), weight("output_bias", [2])
+        )
         tf.nn.softmax(logits, axis=-1)
         log_probs = tf.nn.log_softmax(logits, axis=-1)
         loss = -tf.reduce_sum(tf.one_hot(labels, 2) * log_probs, axis=-1)
@@ -334,7 +340,9 @@ def tensorpack_towers():
         logits = dense(image, 4, "fc")
         tf.nn.softmax(logits, name="prob")
         cost = tf.reduce_mean(sparse_loss(label, logits), name="cross_entropy_loss")
-        tf.cast(tf.math.logical_not(tf.nn.in_top_k(predictions=logits, targets=label, k=1)), tf.float32, name="incorrect_vector")
+        tf.cast(
+            tf.math.logical_not(tf.nn.in_top_k(predictions=logits, targets=label, k=1)), tf.float32, name="incorrect_vector"
+        )
     minimize(cost)
 
 
@@ -377,10 +385,9 @@ def retrained_inception():
     with v1.name_scope("input"):
         x = v1.placeholder_with_default(tf.zeros([1, 16]), [None, 16], "BottleneckInputPlaceholder")
         truth = ph("GroundTruthInput", [None], tf.int64)
-    with scopes("final_retrain_ops"):
-        with v1.name_scope("Wx_plus_b"):
-            logits = plain(x, 3)
-            v1.summary.histogram("pre_activations", logits)
+    with scopes("final_retrain_ops"), v1.name_scope("Wx_plus_b"):
+        logits = plain(x, 3)
+        v1.summary.histogram("pre_activations", logits)
     result = tf.nn.softmax(logits, name="final_result")
     v1.summary.histogram("activations", result)
     with v1.name_scope("cross_entropy"):
@@ -601,9 +608,8 @@ def dcgan():
     def discriminator(image):
         return dense(flat(conv(image, 8, "d_h0_conv", tf.nn.leaky_relu)), 1, "d_h1_lin")
 
-    with v1.variable_scope("generator"):
-        with v1.name_scope("generator/"):
-            fake = generator()
+    with v1.variable_scope("generator"), v1.name_scope("generator/"):
+        fake = generator()
     with v1.variable_scope("discriminator"):
         true_logits = discriminator(real)
         tf.sigmoid(true_logits)
@@ -613,7 +619,9 @@ def dcgan():
     with v1.variable_scope("generator", reuse=True), v1.name_scope("sampler/"):
         generator()
     sig = tf.nn.sigmoid_cross_entropy_with_logits
-    minimize(sig(labels=tf.ones_like(true_logits), logits=true_logits) + sig(labels=tf.zeros_like(fake_logits), logits=fake_logits))
+    minimize(
+        sig(labels=tf.ones_like(true_logits), logits=true_logits) + sig(labels=tf.zeros_like(fake_logits), logits=fake_logits)
+    )
 
 
 @case("G_prob:0", "Z:0")

@@ -55,7 +55,9 @@ def guess(graph: Graph, ranking: Ranking) -> Guess | None:
     reached = graph.reach([c.tensor for c in outputs], [*(c.tensor for c in inputs), *ranking.constants])
     edges = {edge for op in reached for edge in graph.inputs(op)}
     baked = {tensor: value for tensor, value in ranking.constants.items() if split(tensor) in edges}
-    guessed = Guess(outputs, [_sized(graph, c, reached) for c in inputs], baked, list(_alternatives(graph, ranking, outputs, reached)))
+    guessed = Guess(
+        outputs, [_sized(graph, c, reached) for c in inputs], baked, list(_alternatives(graph, ranking, outputs, reached))
+    )
     running = metagraph.Running(graph, guessed.fetches, guessed.stops, baked)
     return replace(guessed, running=running, replaced=running.dropout)
 

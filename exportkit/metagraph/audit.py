@@ -7,10 +7,10 @@ from types import MappingProxyType
 from exportkit.errors import Problem, some
 from exportkit.metagraph.dropout import dropouts
 from exportkit.metagraph.feeds import constant_for
+from exportkit.metagraph.fetching import valueless
 from exportkit.metagraph.folding import FOLDED, Folding
 from exportkit.metagraph.graph import Graph
 from exportkit.metagraph.kinds import RANDOM, UPDATES, kind, obstacle
-from exportkit.metagraph.fetching import valueless
 from exportkit.metagraph.tables import blocker, holds_table, table_initializers
 from exportkit.metagraph.tensors import VARIABLE_OPS, canonical, shared_name
 from exportkit.protos import NodeDef
@@ -153,13 +153,13 @@ class Running:
     Args: as of `warnings`.
     """
 
-    def __init__(
-        self, graph: Graph, fetches: Iterable[str], cuts: Iterable[str], constants: Mapping[str, object] = _NOTHING
-    ):
+    def __init__(self, graph: Graph, fetches: Iterable[str], cuts: Iterable[str], constants: Mapping[str, object] = _NOTHING):
         values = {canonical(tensor): value for tensor, value in constants.items()}
         cuts = [*map(canonical, cuts), *values]
         folding = Folding(graph, values, frozenset(cuts))
-        reached = graph.walk(fetches, cuts, barrier=lambda node: node.op in FOLDED and folding.value((node.name, 0)) is not None)
+        reached = graph.walk(
+            fetches, cuts, barrier=lambda node: node.op in FOLDED and folding.value((node.name, 0)) is not None
+        )
         self.graph, self._folding = graph, folding
         self.names = sorted(set(reached) - left_out(graph, reached, folding))
 

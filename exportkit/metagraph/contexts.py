@@ -80,7 +80,9 @@ class _Contexts:
 
     def _merged(self, name: str, incoming: list[Context]) -> Context:
         """A loop's Merge runs in the frame that is entered; a condition's where both of its branches begin."""
-        entered = [c for (op, _), c in zip(self.graph.inputs(name), incoming, strict=False) if self.graph.nodes[op].op in ENTERS]
+        entered = [
+            c for (op, _), c in zip(self.graph.inputs(name), incoming, strict=False) if self.graph.nodes[op].op in ENTERS
+        ]
         if entered:
             return entered[0]
         common = [a for a, *others in zip(*incoming, strict=False) if all(a == other for other in others)]
@@ -94,7 +96,7 @@ def _outside(context: Context) -> Context:
 
 
 def _seen_through(graph: Graph, edge: tuple[str, int]) -> tuple[str, int]:
-    while graph.nodes[edge[0]].op == "Identity":
+    while graph.nodes[edge[0]].op == "Identity" or graph.nodes[edge[0]].op in SWITCHES:
         edge = graph.inputs(edge[0])[0]
     return edge
 

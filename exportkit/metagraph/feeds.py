@@ -55,7 +55,8 @@ def _unranked_rate(graph: Graph, name: str) -> bool:
 def _dropout(graph: Graph, name: str) -> float | None:
     """The value of a rate with which dropout keeps everything, by the arithmetic that it goes through.
 
-    ``floor(keep + uniform)`` keeps all at 1, ``uniform >= rate`` at 0 and ``uniform < keep`` at 1; each ``1 - rate`` turns that round.
+    ``floor(keep + uniform)`` keeps all at 1, ``uniform >= rate`` at 0 and ``uniform < keep`` at 1; each ``1 - rate`` turns
+    that round.
     """
     todo, seen = [(name, False)], {name}
     while todo:
@@ -80,8 +81,10 @@ def _keeps(graph: Graph, user: str, rate: str) -> float | None:
     if op in ("Add", "AddV2"):
         return 1.0
     first = operands[0] == rate
-    return {"GreaterEqual": 0.0, "Greater": 0.0, "Less": 1.0, "LessEqual": 1.0}.get(op) if not first else (
-        {"GreaterEqual": 1.0, "Greater": 1.0, "Less": 0.0, "LessEqual": 0.0}.get(op)
+    return (
+        {"GreaterEqual": 0.0, "Greater": 0.0, "Less": 1.0, "LessEqual": 1.0}.get(op)
+        if not first
+        else ({"GreaterEqual": 1.0, "Greater": 1.0, "Less": 0.0, "LessEqual": 0.0}.get(op))
     )
 
 

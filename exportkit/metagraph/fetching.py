@@ -40,14 +40,14 @@ def _fetched(graph: Graph, tensor: str, folding: Folding) -> Iterator[tuple[str,
     for within in edge_context(graph, tensor):
         if within.frame:
             yield (
-                f"{tensor} lies inside the while loop {within.frame}, where it has a value for each step and a server fetches none",
+                f"{tensor} lies inside the while loop {within.frame}, where it has a value per step and none can be fetched",
                 _instead(graph, op, lambda node: node.op in EXITS, "an output of the loop"),
             )
             return
         taken = folding.value(within.predicate)
         if taken is not None and bool(taken) == within.taken:
             continue
-        never = "never has a value" if taken is not None else "has a value only while"
+        never = "never has a value, as" if taken is not None else "has a value only while"
         predicate = "{}:{}".format(*within.predicate)
         yield (
             f"{tensor} lies inside one branch of a tf.cond and {never} {_when(predicate, within, taken)}",
@@ -100,5 +100,7 @@ def _entering(graph: Graph, tensor: str, frame: str) -> list[str]:
     reached = graph.walk([tensor], barrier=lambda node: node.op in ENTERS)
     enters = [graph.nodes[name] for name in reached if graph.nodes[name].op in ENTERS and graph.inputs(name)]
     named = [canonical(node.input[0]) for node in enters if node.attr["frame_name"].s.decode(errors="replace") == frame]
-    variable = [t for t in named if (origin := graph.origin(t)) is not None and origin.op not in ("Const", "Variable", "VariableV2")]
+    variable = [
+        t for t in named if (origin := graph.origin(t)) is not None and origin.op not in ("Const", "Variable", "VariableV2")
+    ]
     return sorted(variable or named) or ["an input of the loop"]

@@ -4,14 +4,16 @@ So dropout that keeps everything (``floor(1 + uniform)`` is 1) and a branch behi
 """
 
 import math
+import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from exportkit.metagraph.graph import Graph
-from exportkit.protos import NodeDef
+from exportkit.protos import NodeDef, dtype_name
 
 _DEEP = 60  # nodes; a rate or a predicate is computed from a handful
+_PACKED = {"float32": "f", "float64": "d", "int32": "i", "int64": "q", "bool": "?"}
 _SAME = frozenset({"Identity", "Reshape", "StopGradient", "Squeeze", "ExpandDims", "Enter", "Switch", "ReadVariableOp", "Cast"})
 
 
@@ -91,15 +93,12 @@ def _content(node: NodeDef) -> Bounds | None:
 
 
 def _packed(tensor: Any) -> Bounds | None:
-    import numpy as np
-
-    from exportkit.protos import dtype_name
-
-    name = dtype_name(tensor.dtype)
-    if not tensor.tensor_content or len(tensor.tensor_content) > 128 or name not in ("float32", "float64", "int32", "int64", "bool"):
+    """The bounds of what `tensor_content` packs, little-endian (tensorflow/core/framework/tensor.proto)."""
+    data, letter = tensor.tensor_content, _PACKED.get(dtype_name(tensor.dtype))
+    if not data or letter is None or len(data) > 128 or len(data) % struct.calcsize(letter):
         return None
-    values = np.frombuffer(tensor.tensor_content, np.dtype(name))
-    return Bounds(float(values.min()), float(values.max()))
+    values = struct.unpack(f"<{len(data) // struct.calcsize(letter)}{letter}", data)
+    return Bounds(float(min(values)), float(max(values)))
 
 
 Rule = Callable[..., Bounds | None]
@@ -185,4 +184,4 @@ _RULES: Mapping[str, Rule] = {
     "LogicalAnd": _and,
     "LogicalOr": _or,
 }
-FOLDED = frozenset(_RULES) | _SAME
+FOLDED = frozenset(_RULES)

@@ -183,7 +183,7 @@ class Forward:
         return {edge for edge in taken - self.data if not self._sizes(edge)}
 
     def _sizes(self, edge: Edge) -> bool:
-        """Whether a tensor says how much of the data is real, or how sharp an answer shall be: no label, though it comes late."""
+        """Whether a tensor says how much of the data is real, or how sharp an answer is to be: no label, though late."""
         tensor = "{}:{}".format(*edge)
         said = words(edge[0].rsplit("/", 1)[-1])
         if self.graph.shape(tensor) == () or said & {"len", "length", "lengths", "lens", "size", "mask", "seq", "temperature"}:
@@ -193,9 +193,7 @@ class Forward:
     @cached_property
     def losses(self) -> set[str]:
         """The nodes that depend on a label, or on a loss."""
-        labelled = [
-            user for op in {op for op, _ in self.labels} for user in self.users.get(op, ()) if self._takes_label(user)
-        ]
+        labelled = [user for op in {op for op, _ in self.labels} for user in self.users.get(op, ()) if self._takes_label(user)]
         starts = [*labelled, *self._self_compared()]
         return self._loss_op_region | set(starts) | self.downstream(starts)
 

@@ -17,7 +17,6 @@ from exportkit.metagraph.tensors import Shape, output_types, shapes, shared_name
 from exportkit.metagraph.variables import Variable, variables_of
 from exportkit.protos import MetaGraphDef, NodeDef, dtype_name, variable_pb2
 
-
 _SPARSE = ("indices", "values", "dense_shape", "shape")  # how tf.sparse_placeholder calls its parts
 
 

@@ -43,7 +43,7 @@ _ROLES = {"Softmax": "probabilities", "Sigmoid": "probabilities", "": "logits", 
 _LINEAR = frozenset({"BiasAdd", "Add", "AddV2", "MatMul", "Conv2D", "Transpose", "Squeeze", "Reshape"})
 _SQUASHES = frozenset({"Softmax", "Sigmoid", "Tanh"})
 _WEIGHS = re.compile(r"Mul|(Batch)?MatMul(V2)?")
-_PLUMBING = frozenset("Switch Merge Enter Exit NextIteration LoopCond Assert TensorArrayV3 Const".split()) - {"Merge", "Exit"}
+_PLUMBING = frozenset({"Switch", "Enter", "NextIteration", "LoopCond", "Assert", "TensorArrayV3", "Const"})
 _NEVER = frozenset({None, "bool", "resource", "variant"})
 _LOOKED_INTO = 8  # heads whose needs are worked out
 
@@ -134,7 +134,9 @@ class _Outputs:
         return {name: found[name] for name in sorted(found, key=found.get) if graph.nodes[name].op not in _PLUMBING}
 
     def _has_value(self, name: str) -> bool:
-        return name not in self.graph.contexts and self.graph.dtype(f"{name}:0") not in _NEVER and not is_source(self.graph, name)
+        return (
+            name not in self.graph.contexts and self.graph.dtype(f"{name}:0") not in _NEVER and not is_source(self.graph, name)
+        )
 
     @cached_property
     def heads(self) -> dict[str, int]:
@@ -157,7 +159,9 @@ class _Outputs:
         said = [*self._by_kind(name), *self._by_name(name), *self._by_use(name)]
         why = ", ".join(text for points, text in said if points > 0 and text)
         score = round(sum(points for points, _ in said), 3)
-        return Candidate(tensor, self.graph.dtype(tensor), self.graph.shape(tensor), node.op, score, why, self.heads[name], self._role(name))
+        return Candidate(
+            tensor, self.graph.dtype(tensor), self.graph.shape(tensor), node.op, score, why, self.heads[name], self._role(name)
+        )
 
     def _role(self, name: str) -> str:
         op = self.graph.nodes[self._origin(name)].op
@@ -247,7 +251,13 @@ class _Outputs:
         return compared.get(name)
 
     def _reports(self, name: str) -> bool:
-        return any(like_loss(part) or like_metric(part) for part in name.split("/")) or self.graph.nodes[name].op in ("Cast", "Equal", "ArgMax", "Mean", "Sum")
+        return any(like_loss(part) or like_metric(part) for part in name.split("/")) or self.graph.nodes[name].op in (
+            "Cast",
+            "Equal",
+            "ArgMax",
+            "Mean",
+            "Sum",
+        )
 
     def _judges(self, name: str) -> bool:
         return name in self._judging
@@ -256,7 +266,9 @@ class _Outputs:
     def _judging(self) -> set[str]:
         forward = self.forward
         judges = set(forward.generated.values())
-        return forward.downstream([name for name, weights in forward.layers.items() if weights in judges]) - set(forward.generated)
+        return forward.downstream([name for name, weights in forward.layers.items() if weights in judges]) - set(
+            forward.generated
+        )
 
     def _needs(self, views: Sequence[Candidate]) -> list[Candidate]:
         """The views of one head, judged by what the best of them needs: all the weights, no labels, no Python."""
@@ -270,19 +282,20 @@ class _Outputs:
 
 
 def together(graph: Graph, ranking: Ranking) -> list[Candidate]:
-    """The likeliest output with the other views of its head that need nothing more: softmax, logits, classes; parts of a decoding."""
+    """The likeliest output with the other views of its head that need nothing more: logits, classes, parts of a decoding."""
     best, *others = ranking.outputs
-    if parts := PART_NAMES.get(best.op):
+    if best.op in PART_NAMES:
         op = split(best.tensor)[0]
         edges = [f"{op}:{index}" for index in _PARTS[best.op]]
         return [replace(best, tensor=e, dtype=graph.dtype(e), shape=graph.shape(e)) for e in edges]
     reached = set(graph.walk([best.tensor], ranking.constants))
     views = {best.role: best}
     for other in others:
-        if other.head == best.head and other.role and other.role not in views:
-            if not needed(graph, [other.tensor], ranking.constants, reached):
-                views[other.role] = other
-    return [best, *sorted((v for v in views.values() if v is not best), key=lambda v: list(_ROLES.values()).index(v.role))]
+        new = other.head == best.head and other.role and other.role not in views
+        if new and not needed(graph, [other.tensor], ranking.constants, reached):
+            views[other.role] = other
+    order = list(_ROLES.values())
+    return [best, *sorted((v for v in views.values() if v is not best), key=lambda view: order.index(view.role))]
 
 
 # Inputs
@@ -311,7 +324,9 @@ def _input(graph: Graph, edge: Edge, first: bool) -> Candidate:
     return Candidate(tensor, dtype, shape, op, 0.0, ", ".join(said))
 
 
-_NAMED = frozenset("x input inputs image images feature features data token tokens id ids text batch".split())
+_NAMED = frozenset(
+    ["x", "input", "inputs", "image", "images", "feature", "features", "data", "token", "tokens", "id", "ids", "text", "batch"]
+)
 
 
 def _written(shape: Shape) -> str:

@@ -4,26 +4,53 @@ import re
 from collections.abc import Iterable
 from functools import lru_cache
 
-_OUTPUTS = frozenset(
-    "prob probs probability probabilities softmax pred preds predict predicted prediction predictions output outputs out "
-    "logit logits score scores sigmoid policy pi q qvalue qvalues result results generated reconstruction reconstructed decoded "
-    "yhat hat hypothesis inference response answer detections classes embedding embeddings vectors normalize tags sample sampler mu "
-    "action actions value prob_distribution deconv infer".split()
+
+def _words_of(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_OUTPUTS = _words_of(
+    """
+    prob probs probability probabilities softmax pred preds predict predicted prediction predictions output outputs out
+    logit logits score scores sigmoid policy pi q qvalue qvalues result results generated reconstruction reconstructed
+    decoded yhat hat hypothesis inference response answer detections classes embedding embeddings vectors normalize tags
+    sample sampler mu action actions value prob_distribution deconv infer
+    """
 )
-_LABELS = frozenset("label labels target targets truth y answer expected gt weights reward rewards action actions advantage returns".split())
-_ANSWERS = frozenset(
-    "output outputs prediction predictions pred preds prob probs probability probabilities y_pred y_hat yhat y_prob "
-    "predict predicted result final_result pred_prob".split()
+_LABELS = _words_of(
+    """
+    label labels target targets truth y answer expected gt weights reward rewards action actions advantage returns
+    """
+)
+_ANSWERS = _words_of(
+    """
+    output outputs prediction predictions pred preds prob probs probability probabilities y_pred y_hat yhat y_prob
+    predict predicted result final_result pred_prob
+    """
 )
 _DECODERS = frozenset({"viterbi", "crf", "beam"})
-_LOSSES = frozenset(
-    "loss losses cost costs error err mse rmse mae regularizer regularization correct perplexity entropy crossentropy xentropy xent "
-    "l2norm kl".split()
+_LOSSES = _words_of(
+    """
+    loss losses cost costs error err mse rmse mae regularizer regularization correct perplexity entropy crossentropy
+    xentropy xent l2norm kl
+    """
 )
-_METRICS = frozenset("accuracy acc metric metrics precision recall auc summary summaries histogram fraction iou psnr ssim".split())
-_SERVES = frozenset("sampler infer inference predict eval test serving generator actor global".split())
-_TRAINS = frozenset("train training val valid aux auxiliary discriminator critic".split())
-_COPIES = frozenset("target old oldpi teacher worker".split())  # made after another net, to train it
+_METRICS = _words_of(
+    """
+    accuracy acc metric metrics precision recall auc summary summaries histogram fraction iou psnr ssim
+    """
+)
+_SERVES = _words_of(
+    """
+    sampler infer inference predict eval test serving generator actor global
+    """
+)
+_TRAINS = _words_of(
+    """
+    train training val valid aux auxiliary discriminator critic
+    """
+)
+_COPIES = frozenset(["target", "old", "oldpi", "teacher", "worker"])  # made after another net, to train it
 _TRAINING = re.compile(
     r"gradients\w*|save(_\d+)?|report_uninitialized\w*|init(_\d+)?|train_op|.*(optimi[sz]er|adam|rmsprop|momentum|adagrad).*|"
     r"\w*[Ii]nitializer|Assign(_\d+)?|.*ExponentialMovingAverage",
@@ -82,6 +109,6 @@ def _part_trains(part: str) -> bool:
 
 
 def copy_of(parts: Iterable[str]) -> float:
-    """Which of several copies of one net a scope is likely to be: above 0 the one that serves, below 0 one that helps training."""
+    """Which of several copies of a net a scope is likely to be: above 0 the one that serves, below 0 one that trains."""
     found = frozenset().union(*map(words, parts))
     return len(found & _SERVES) - len(found & _TRAINS) - 4 * len(found & _COPIES)
