@@ -44,6 +44,11 @@ class _Net:
         if op == "Const":
             node.attr["value"].tensor.dtype = dtype
             node.attr["value"].tensor.float_val.append(0.5)
+            node.attr["value"].tensor.tensor_shape.CopyFrom(_shape(shape))
+        if op == "Merge":
+            node.attr["N"].i = len(inputs)
+        if op == "RandomUniform":
+            node.attr["dtype"].type, node.attr["T"].type = _FLOAT, protos.DTYPE_NAMES["int32"]
         if op not in self.ops:
             self.ops.add(op)
             self._describe(op)
@@ -72,9 +77,9 @@ class _Net:
         kernel, mean = self.variable(f"{scope}/kernel", True), self.variable(f"{scope}/moving_mean", False)
         h = self.node(f"{scope}/MatMul", "MatMul", x, kernel)
         self.node(f"{scope}/cond/Switch", "Switch", h, "is_training")
-        self.node(f"{scope}/cond/Mean", "Mean", f"{scope}/cond/Switch:1")
+        self.node(f"{scope}/cond/Square", "Square", f"{scope}/cond/Switch:1")
         self.node(f"{scope}/cond/Switch_1", "Switch", mean, "is_training")
-        merged = self.node(f"{scope}/cond/Merge", "Merge", f"{scope}/cond/Switch_1", f"{scope}/cond/Mean")
+        merged = self.node(f"{scope}/cond/Merge", "Merge", f"{scope}/cond/Switch_1", f"{scope}/cond/Square")
         h = self.node(f"{scope}/Relu", "Relu", self.node(f"{scope}/sub", "Sub", h, merged))
         uniform = self.node(f"{scope}/dropout/random_uniform/RandomUniform", "RandomUniform", f"{scope}/dropout/Shape")
         self.node(f"{scope}/dropout/Shape", "Shape", h, shape=(2,))

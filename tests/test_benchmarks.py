@@ -75,3 +75,9 @@ def test_large_sweeps_are_planned(tmp_path):
 def test_a_sweep_that_is_killed_is_completed_by_the_next(tmp_path):
     printed = run("sweep_killed.py", tmp_path, "--times", "3", "--models", "3")
     assert "3 of 3 reruns completed" in printed
+
+
+@pytest.mark.slow
+def test_a_large_graph_is_inspected_and_its_suggestion_planned(tmp_path):
+    assert list(rows(run("large_graphs.py", tmp_path, "--nodes", "2000"))) == ["2,000"]
+    assert not list(tmp_path.iterdir())

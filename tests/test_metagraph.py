@@ -954,7 +954,7 @@ def test_suggests_switches_by_who_takes_them(graph):
 
 
 def test_suggests_for_a_graph_without_variables_or_without_anything(graph):
-    assert rank(indexed()) == Ranking([], [], {})
+    assert rank(indexed()) == Ranking([], [], [], {})
     tf.identity(tf1.placeholder(tf.float32, [2], "x"), name="y")
     assert [c.tensor for c in rank(indexed()).outputs] == ["y:0"]
     assert [c.tensor for c in rank(indexed()).inputs] == ["x:0"]
