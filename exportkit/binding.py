@@ -149,8 +149,11 @@ def wire(
             problems += _assertions(f"bindings.{name}", binding, Facts(graph.dtype(tensor), graph.shape(tensor)))
     _bake(wiring, key, meta_graph, bindings, graph, problems)
     _replace(wiring, bindings, graph, offered, problems)
+    inputs = {name for key in wiring.signatures for name in fed(signatures[key], bindings)}
+    problems += _contradictions(wiring, bindings, inputs)
+    for name, tensor in wiring.names.items():
+        wiring.names[name] = tensor if name in inputs else wiring.final(tensor)
     _cut(wiring, bindings, signatures, graph, problems)
-    problems += _contradictions(wiring, bindings)
     if meta_graph.train_op is not None:
         wiring.train_op = _find_op(meta_graph.train_op, graph, offered, f"meta_graphs.{key}.train_op", problems)
     return wiring, problems
@@ -208,7 +211,7 @@ def _bake(wiring: Wiring, key: str, meta_graph: MetaGraph, bindings: Bindings, g
 
 
 def _replace(wiring: Wiring, bindings: Bindings, graph: Any, offered: Mapping[str, str], problems: list[Problem]) -> None:
-    """Find what takes the place of what; an output that is replaced is the tensor in its place."""
+    """Find what takes the place of what."""
     for name, binding in bindings.items():
         if not isinstance(binding, Replacement):
             continue
@@ -219,8 +222,6 @@ def _replace(wiring: Wiring, bindings: Bindings, graph: Any, offered: Mapping[st
             wrong = list(_unlike(where, tensor, replaced, wiring, graph))
             problems += wrong
             wiring.replaced |= {} if wrong else {replaced: tensor}
-    for name, tensor in wiring.names.items():
-        wiring.names[name] = wiring.final(tensor) if isinstance(bindings[name], Tensor) else tensor
 
 
 def _unlike(where: str, tensor: str, replaced: str, wiring: Wiring, graph: Any) -> Iterator[Problem]:
@@ -241,10 +242,10 @@ def _unlike(where: str, tensor: str, replaced: str, wiring: Wiring, graph: Any) 
         yield Problem(where, what, "tensor is what goes in, replaces is what comes out")
 
 
-def _contradictions(wiring: Wiring, bindings: Bindings) -> Iterator[Problem]:
+def _contradictions(wiring: Wiring, bindings: Bindings, inputs: Iterable[str]) -> Iterator[Problem]:
     """What is replaced by a tensor cannot be fed or baked as well."""
     for name, binding in bindings.items():
-        if isinstance(binding, Placeholder | Constant) and wiring.names.get(name) in wiring.replaced:
+        if (isinstance(binding, Constant) or name in inputs) and wiring.names.get(name) in wiring.replaced:
             taken = wiring.replaced[wiring.names[name]]
             yield Problem(f"bindings.{name}", f"'{wiring.names[name]}' is replaced by '{taken}' already", "drop one")
 

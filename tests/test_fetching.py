@@ -214,6 +214,22 @@ def test_what_cannot_take_the_place_of_what(prefix, tmp_path, binding, text):
     assert texts(error.value.problems) == [text]
 
 
+def test_what_is_replaced_cannot_be_fed_as_well(prefix, tmp_path):
+    cut = {"placeholder": "dropout/SelectV2:0"}
+    data = wired_config(prefix, tmp_path, no_dropout=WAY_OUT, cut=cut)
+    data["signatures"] = {"serving_default": {"inputs": {"cut": "cut"}, "outputs": {"probs": "probs"}}}
+    with pytest.raises(ConfigError) as error:
+        plan(data)
+    assert "bindings.cut: 'dropout/SelectV2:0' is replaced by 'x:0' already; drop one" in texts(error.value.problems)
+
+
+def test_an_output_that_is_replaced_is_what_takes_its_place(prefix, tmp_path):
+    data = wired_config(prefix, tmp_path, no_dropout=WAY_OUT, probs="dropout/SelectV2:0")
+    report = toys.export(data)
+    answers = toys.served(report.directory, "serving_default", {"x": [[1.0, 2.0, 3.0, 4.0]]})
+    assert answers["probs"].tolist() == [[1.0, 2.0, 3.0, 4.0]]
+
+
 def test_plan_refuses_what_has_no_value(tmp_path):
     v1.disable_control_flow_v2()
 
