@@ -248,3 +248,16 @@ def test_plan_refuses_what_has_no_value(tmp_path):
 def test_outputs_inside_loops_and_branches_are_never_suggested(graph):
     doubled_in_a_loop()
     assert [c.tensor for c in rank(indexed()).outputs if c.tensor.startswith("while/doubled")] == []
+
+
+def test_a_circle_of_frames_and_a_switch_without_a_predicate_end(graph):
+    index = indexed()
+    meta = MetaGraphDef()
+    meta.CopyFrom(index.meta)
+    enter = meta.graph_def.node.add(name="a", op="Enter", input=["b"])
+    enter.attr["frame_name"].s = b"one"
+    meta.graph_def.node.add(name="b", op="Enter", input=["a", "gone"]).attr["frame_name"].s = b"two"
+    meta.graph_def.node.add(name="s", op="Switch", input=["a"])
+    meta.graph_def.node.add(name="m", op="Merge", input=["gone", "s"])
+    one, two = Within(frame="one"), Within(frame="two")
+    assert set(Graph(meta).contexts["a"]) == {one, two}

@@ -7,6 +7,7 @@ from training_graphs import CASES
 
 from exportkit import metagraph
 from exportkit.cli import suggestion
+from exportkit.errors import BindingError
 from exportkit.protos import MetaGraphDef
 
 v1 = tf.compat.v1
@@ -48,3 +49,19 @@ def test_what_is_suggested_can_be_exported(case):
 
 def test_there_are_at_least_sixty_graphs():
     assert len(CASES) >= 60
+
+
+@pytest.mark.parametrize("broken", ["lacks a node", "circle"])
+def test_a_graph_that_is_not_whole_is_refused_or_ranked_and_never_hangs(broken):
+    graph = written(CASES[0].build)
+    meta = MetaGraphDef()
+    meta.CopyFrom(graph.meta)
+    node = next(node for node in meta.graph_def.node if node.op == "Softmax")
+    if broken == "circle":
+        meta.graph_def.node.add(name="round", op="Identity", input=["round"])
+        node.input[:] = ["round"]
+        assert isinstance(metagraph.rank(metagraph.Graph(meta)), metagraph.Ranking)
+        return
+    node.input[:] = ["gone"]
+    with pytest.raises(BindingError, match="takes gone, which the graph does not have"):
+        metagraph.rank(metagraph.Graph(meta))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 ENTERS = frozenset({"Enter", "RefEnter"})
 EXITS = frozenset({"Exit", "RefExit"})
 SWITCHES = frozenset({"Switch", "RefSwitch"})
+_FAR = 100  # nodes that only pass a predicate on
 MERGES = frozenset({"Merge", "RefMerge"})
 
 
@@ -59,30 +60,32 @@ class _Contexts:
 
     def _of(self, name: str) -> Context:
         node = self.graph.nodes[name]
-        incoming = [self._edge(op, index) for op, index in self.graph.inputs(name) if op in self.graph.nodes]
+        edges = [edge for edge in self.graph.inputs(name) if edge[0] in self.graph.nodes]
+        incoming = [self._edge(op, index) for op, index in edges]
         longest = max(incoming, key=len, default=())
         if node.op in ENTERS:
-            return (*longest, Within(frame=node.attr["frame_name"].s.decode(errors="replace")))
+            within = Within(frame=node.attr["frame_name"].s.decode(errors="replace"))
+            return longest if within in longest else (*longest, within)
         if node.op in EXITS:
             return _outside(longest)
-        return self._merged(name, incoming) if node.op in MERGES else longest
+        return self._merged(edges, incoming) if node.op in MERGES else longest
 
     def _edge(self, op: str, index: int) -> Context:
         """What the consumer of an edge runs within."""
         node, context = self.graph.nodes[op], self.found.get(op, ())
         if node.op not in SWITCHES or index < 0:
             return context
-        predicate = self.graph.inputs(op)[1]
-        if self.graph.nodes[predicate[0]].op == "LoopCond":
+        (predicate,) = self.graph.inputs(op)[1:2] or [("", 0)]
+        decides = self.graph.nodes.get(predicate[0])
+        if decides is None or decides.op == "LoopCond":
             return context
         within = Within(predicate=_seen_through(self.graph, predicate), taken=index == 1)
         return context if within in context else (*context, within)
 
-    def _merged(self, name: str, incoming: list[Context]) -> Context:
+    def _merged(self, edges: list[tuple[str, int]], incoming: list[Context]) -> Context:
         """A loop's Merge runs in the frame that is entered; a condition's where both of its branches begin."""
-        entered = [
-            c for (op, _), c in zip(self.graph.inputs(name), incoming, strict=False) if self.graph.nodes[op].op in ENTERS
-        ]
+        pairs = zip(edges, incoming, strict=True)
+        entered = [context for (op, _), context in pairs if self.graph.nodes[op].op in ENTERS]
         if entered:
             return entered[0]
         common = [a for a, *others in zip(*incoming, strict=False) if all(a == other for other in others)]
@@ -96,7 +99,10 @@ def _outside(context: Context) -> Context:
 
 
 def _seen_through(graph: Graph, edge: tuple[str, int]) -> tuple[str, int]:
-    while graph.nodes[edge[0]].op == "Identity" or graph.nodes[edge[0]].op in SWITCHES:
+    for _ in range(_FAR):
+        node = graph.nodes.get(edge[0])
+        if node is None or not (node.op == "Identity" or node.op in SWITCHES) or not node.input:
+            break
         edge = graph.inputs(edge[0])[0]
     return edge
 

@@ -61,8 +61,9 @@ def edge_context(graph: Graph, tensor: str) -> Context:
     op, index = split(tensor)
     context = graph.contexts.get(op, ())
     if graph.nodes[op].op in ("Switch", "RefSwitch"):
-        predicate = graph.inputs(op)[1]
-        if graph.nodes[predicate[0]].op != "LoopCond":
+        (predicate,) = graph.inputs(op)[1:2] or [("", 0)]
+        decides = graph.nodes.get(predicate[0])
+        if decides is not None and decides.op != "LoopCond":
             return (*context, Within(predicate=predicate, taken=index == 1))
     return context
 

@@ -24,6 +24,7 @@ _LOSS_OPS = re.compile(r"(Sparse)?SoftmaxCrossEntropyWithLogits|CTCLoss(V2)?|\w*
 _DIFFERENCES = frozenset({"Sub", "SquaredDifference"})
 _COUNTS = frozenset({"Equal", "NotEqual", "Cast"})  # how an accuracy begins
 _ARITHMETIC = frozenset({"Log", "Log1p", "Neg", "Maximum", "Minimum", "Square", "Abs"})  # of losses
+FAR = 100  # nodes that pass a value on; a graph of somebody else's may have a circle of them
 PASSES = frozenset({"Identity", "Reshape", "Squeeze", "ExpandDims", "StopGradient"})
 _ENDLESS = re.compile(
     r"Shape|ShapeN|Size|Rank|Assert|Print|CheckNumerics|\w*Summary(V2)?|NoOp|Assign\w*|(Resource)?(Sparse)?Apply\w+|Scatter\w+|"
@@ -132,7 +133,13 @@ class Forward:
         return frozenset(v.op_name for v in self.graph.variables.values())
 
     def _root(self, op: str) -> str:
-        while self.graph.nodes[op].op in ("Identity", "ReadVariableOp", "Enter", "Cast", "Reshape"):
+        return self.back(op, lambda node: node in ("Identity", "ReadVariableOp", "Enter", "Cast", "Reshape"))
+
+    def back(self, op: str, passes: Callable[[str], bool]) -> str:
+        """The first node, from `op` on backwards over first inputs, whose op does not pass its value on."""
+        for _ in range(FAR):
+            if not passes(self.graph.nodes[op].op) or not self.graph.inputs(op):
+                break
             op = self.graph.inputs(op)[0][0]
         return op
 
@@ -209,9 +216,7 @@ class Forward:
                     yield name
 
     def seen_through(self, op: str) -> str:
-        while self.graph.nodes[op].op in PASSES or self.graph.nodes[op].op == "Cast":
-            op = self.graph.inputs(op)[0][0]
-        return op
+        return self.back(op, lambda node: node in PASSES or node == "Cast")
 
     # The tail
 
@@ -237,7 +242,9 @@ class Forward:
     def before_reshapes(self, op: str) -> str:
         """The tensor that a loss compares, before the Reshape or the logarithm that the loss itself made of it."""
         before = op
-        while self.only_for_loss(op) or self.graph.nodes[op].op in _ARITHMETIC:
+        for _ in range(FAR):
+            if not self.only_for_loss(op) and self.graph.nodes[op].op not in _ARITHMETIC:
+                break
             op = next((o for o in self._operands(op) if o in self.weighted), "")
             if op in self.losses or op not in self.tail:
                 return before

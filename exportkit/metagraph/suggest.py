@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from exportkit.metagraph.feeds import constants_suggested
-from exportkit.metagraph.forward import PASSES, Edge, Forward, is_source, like_labels
+from exportkit.metagraph.forward import FAR, PASSES, Edge, Forward, is_source, like_labels
 from exportkit.metagraph.graph import Graph
 from exportkit.metagraph.kinds import RANDOM, kind
 from exportkit.metagraph.tensors import Shape, split
@@ -96,7 +96,11 @@ def rank(graph: Graph, lacks: Callable[[str], bool] = lambda _: False) -> Rankin
     Args:
         graph: the whole graph.
         lacks: whether the checkpoint has no value for a variable, by its name there.
+
+    Raises:
+        BindingError: a node takes what the graph does not have.
     """
+    graph.walk(graph.nodes)  # refuses a graph that lacks a node
     constants = constants_suggested(graph)
     forward = Forward(graph, constants, lacks)
     outputs = _Outputs(forward).ranked()
@@ -200,11 +204,12 @@ class _Outputs:
 
     def _origin(self, name: str) -> str:
         """The node whose value a node only passes on."""
-        while self.graph.nodes[name].op in PASSES and not self.forward.only_for_loss(name):
-            op = self.graph.inputs(name)[0][0]
-            if op not in self.views:
+        for _ in range(FAR):
+            passes = self.graph.nodes[name].op in PASSES and not self.forward.only_for_loss(name)
+            before = self.graph.inputs(name)[0][0] if passes and self.graph.inputs(name) else ""
+            if before not in self.views:
                 break
-            name = op
+            name = before
         return name
 
     def _by_name(self, name: str) -> list[tuple[float, str]]:
