@@ -12,7 +12,7 @@ from exportkit.cli import hydra_app
 from exportkit.cli.export import job
 from exportkit.cli.sweep import preflight, sweeping
 from exportkit.cli.sweep.composing import compose_all, expand
-from exportkit.plan import plan
+from exportkit.planning.plan import plan
 
 SAMPLE = 20
 

@@ -17,7 +17,8 @@ import google_crc32c
 import numpy as np
 import tensorflow as tf
 
-from exportkit import protos, sstable
+from exportkit import protos
+from exportkit.checkpoint import sstable
 
 v1 = tf.compat.v1
 LAYERS = 8

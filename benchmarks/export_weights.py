@@ -17,7 +17,7 @@ from pathlib import Path
 import harness
 from harness import Run
 
-from exportkit.bundle import Bundle
+from exportkit.checkpoint import Bundle
 
 CONFIG = """\
 # @package _global_

@@ -15,7 +15,7 @@ import harness
 import numpy as np
 
 from exportkit import protos
-from exportkit.bundle import BundleWriter
+from exportkit.checkpoint import BundleWriter
 from exportkit.protos import MetaGraphDef
 
 WIDTH = 2

@@ -20,7 +20,7 @@ from pathlib import Path
 import harness
 import sweep
 
-from exportkit.evidence import verify_version
+from exportkit.verifying.audit import verify_version
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -7,8 +7,8 @@
 Importing it imports no TensorFlow.
 """
 
-from exportkit.pipeline import run
-from exportkit.plan import plan
+from exportkit.exporting.pipeline import run
+from exportkit.planning.plan import plan
 from exportkit.registry import load_plugins
 from exportkit.report import ExportReport
 from exportkit.spec import Config, ExportPlan

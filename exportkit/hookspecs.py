@@ -5,9 +5,9 @@ from collections.abc import Iterable
 import pluggy
 
 from exportkit.errors import Problem
+from exportkit.planning.prepare import Prepared
 from exportkit.plugin import ModelSource, PostStep
 from exportkit.report import ExportReport
-from exportkit.serving import Prepared
 from exportkit.spec import ExportPlan
 
 hookspec = pluggy.HookspecMarker("exportkit")

@@ -17,9 +17,9 @@ from exportkit.spec import ExportPlan
 if TYPE_CHECKING:
     import tensorflow as tf
 
+    from exportkit.planning.prepare import Prepared
     from exportkit.protos import MetaGraphDef
     from exportkit.report import ExportReport
-    from exportkit.serving import Prepared
 
 hookimpl = pluggy.HookimplMarker("exportkit")
 
@@ -193,6 +193,6 @@ def capture(
         WeightsError: a reached variable has no value in the session.
         BindingError: a mutable table is reached: its content is in no variable and would be lost.
     """
-    from exportkit.capturing import capture_session
+    from exportkit.capture import capture_session
 
     return capture_session(graph, session, scratch, dict(tensors or {}), wanted)

@@ -19,8 +19,8 @@ from typing import Any, get_type_hints
 import pluggy
 
 from exportkit import hookspecs
+from exportkit.config.reader import readable
 from exportkit.errors import PluginError, Problem, brief, did_you_mean, shortened
-from exportkit.fields import readable
 from exportkit.plugin import ModelSource, Phase, PostStep
 
 GROUP = "exportkit"

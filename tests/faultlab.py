@@ -33,7 +33,7 @@ from exportkit import cli
 from exportkit.errors import ExportKitError
 from exportkit.plugin import Phase, PostStep, hookimpl
 from exportkit.registry import load_plugins
-from exportkit.versions import Claim, sweep
+from exportkit.version.claim import Claim, sweep
 
 v1 = tf.compat.v1
 LABELS = 40

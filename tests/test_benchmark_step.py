@@ -9,8 +9,8 @@ import toys
 import versions_made
 from versions_made import export, plan
 
-from exportkit import native
 from exportkit.errors import ConfigError, EnvironmentFailed
+from exportkit.serving import native
 from exportkit.steps import benchmark
 
 DETAILS = {

@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from exportkit import binding, metagraph, rules
-from exportkit.binding import Facts, Wiring
+from exportkit import metagraph
+from exportkit.planning import serving_rules
+from exportkit.planning import wiring as binding
+from exportkit.planning.wiring import Facts, Wiring
 from exportkit.spec import Constant, Feature, Lookup, MetaGraph, ParseExample, Placeholder, Signature, Tensor, TopK
 
 BOUND = {
@@ -28,7 +30,7 @@ def predict(inputs="images", outputs="probs", method="predict", **aliases):
 
 
 def checked(bindings=(), signature=None):
-    return [str(p) for p in rules.check(BOUND | dict(bindings), {"s": signature or predict()})]
+    return [str(p) for p in serving_rules.check(BOUND | dict(bindings), {"s": signature or predict()})]
 
 
 # References
@@ -212,13 +214,13 @@ def test_references_of_signatures(signature, texts):
 )
 def test_rules_of_outputs(method, alias, facts, text):
     signature = Signature(inputs={}, outputs={alias: "b"}, method=method)
-    texts = [str(p) for p in rules.demands("signatures.s", signature, {"b": facts})]
+    texts = [str(p) for p in serving_rules.demands("signatures.s", signature, {"b": facts})]
     assert texts == ([] if text is None else [f"signatures.s.outputs.{text}"])
 
 
 def test_rules_of_inputs():
     signature = Signature(inputs={"inputs": "b"}, outputs={}, method="classify")
-    assert [str(p) for p in rules.demands("s", signature, {"b": Facts("float32", (None, 4))})] == [
+    assert [str(p) for p in serving_rules.demands("s", signature, {"b": Facts("float32", (None, 4))})] == [
         "s.inputs.inputs: 'b' is float32 [?, 4], classify needs string [N]; feed it a parse_example binding"
     ]
 
@@ -254,7 +256,7 @@ def test_rules_of_inputs():
     ],
 )
 def test_what_cannot_be_computed(facts, texts):
-    assert [str(p) for p in rules.computed(BOUND, facts)] == texts
+    assert [str(p) for p in serving_rules.computed(BOUND, facts)] == texts
 
 
 @pytest.mark.parametrize(

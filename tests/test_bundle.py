@@ -16,8 +16,8 @@ import tensorflow as tf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from exportkit import bundle_reader, checkpoints, protos, sstable
-from exportkit.bundle import Bundle, BundleWriter, Entry, Part, Proof, latest, prove, resolve
+from exportkit import protos
+from exportkit.checkpoint import Bundle, BundleWriter, Entry, Part, Proof, latest, locate, prove, reader, resolve, sstable
 from exportkit.errors import EnvironmentFailed, WeightsError
 
 NUMBERS = ["float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
@@ -207,7 +207,7 @@ def test_keys_of_slices_are_those_of_tensorflow(tmp_path):
         shape = f"{start + 2} 3 {start},2:0,3"
         prefix = save(tmp_path / f"s{number}", {"ü": np.zeros((2, 3), np.int8)}, {"ü": shape})
         keys = [key for key, _ in sstable.Table(Path(prefix + ".index").read_bytes()).items()]
-        assert keys == [b"", bundle_reader.slice_key("ü", ((start, 2), (0, 3))), "ü".encode()]
+        assert keys == [b"", reader.slice_key("ü", ((start, 2), (0, 3))), "ü".encode()]
 
 
 def test_slices_come_along_under_the_new_name(tmp_path):
@@ -476,7 +476,7 @@ def _two_slices(items):
     for start in (0, 1):
         extent = items[b"dense/bias"].slices.add().extent.add(start=start)
         extent.length = 3
-        items[bundle_reader.slice_key("dense/bias", ((start, 3),))] = type(items[b"dense/bias"])(dtype=1, size=12)
+        items[reader.slice_key("dense/bias", ((start, 3),))] = type(items[b"dense/bias"])(dtype=1, size=12)
 
 
 CHANGES = {
@@ -754,13 +754,13 @@ def run(script, *arguments):
 
 
 def test_tensorflow_is_not_imported(small):
-    script = "import sys; from exportkit.bundle import Bundle; Bundle(sys.argv[1]).read('words')"
+    script = "import sys; from exportkit.checkpoint import Bundle; Bundle(sys.argv[1]).read('words')"
     run(f"{script}; assert 'tensorflow' not in sys.modules", small)
 
 
 MEMORY = """
 import resource, sys
-from exportkit.bundle import Bundle, BundleWriter, prove
+from exportkit.checkpoint import Bundle, BundleWriter, prove
 source = Bundle(sys.argv[1])
 source.verify("small")
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
@@ -843,7 +843,7 @@ CORPUS = os.environ.get("EXPORTKIT_CORPUS", "")
 
 @pytest.mark.skipif(not CORPUS, reason="EXPORTKIT_CORPUS names no folder of real checkpoints")
 def test_real_checkpoints(tmp_path):
-    found = [path / prefix for path in Path(CORPUS).rglob("*") if path.is_dir() for prefix in checkpoints._checkpoints(path)]
+    found = [path / prefix for path in Path(CORPUS).rglob("*") if path.is_dir() for prefix in locate._checkpoints(path)]
     assert found
     for number, prefix in enumerate(map(str, found)):
         names = copy_all(prefix, tmp_path / str(number), "copied/{}".format)

@@ -26,9 +26,9 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf, open_dict
 
 from exportkit.cli import hydra_app
-from exportkit.cli.sweep import templates
+from exportkit.cli.sweep import composition_cache as templates
 from exportkit.cli.sweep.composing import compose_all, expand
-from exportkit.cli.sweep.templates import TemplateLoader
+from exportkit.cli.sweep.composition_cache import TemplateLoader
 from exportkit.errors import EnvironmentFailed
 from exportkit.registry import load_plugins
 

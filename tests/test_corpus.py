@@ -7,7 +7,7 @@ import pytest
 import toys
 import yaml
 
-from exportkit.bundle import Bundle
+from exportkit.checkpoint import Bundle
 from exportkit.errors import ExportKitError
 
 CORPUS = Path(os.environ.get("EXPORTKIT_CORPUS", ""))

@@ -16,8 +16,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 
 from exportkit.cli import main
-from exportkit.cli.sweep import attempts, elsewhere, foreign, ledger, records
-from exportkit.cli.sweep.records import Job
+from exportkit.cli.sweep import engine_side, job_record, job_run, sweep_record, worker_side
+from exportkit.cli.sweep.job_record import Job
 from exportkit.errors import EnvironmentFailed
 from exportkit.processes import Task
 from exportkit.testing import toys
@@ -113,7 +113,7 @@ def test_a_job_whose_worker_is_lost_after_it_has_exported_does_not_export_again(
     assert "job 0: died of SIGABRT; what it said: record/0/output.log" in done.err.splitlines()
     assert [path.name for path in (tmp_path / "exports/toy_fine").iterdir()] == ["1"]
     record = json.loads((tmp_path / "record/1/job.json").read_text())
-    assert (record["version"], record["report"]["warnings"]) == (1, [attempts.LOST])
+    assert (record["version"], record["report"]["warnings"]) == (1, [job_run.LOST])
 
 
 @pytest.mark.slow
@@ -122,8 +122,8 @@ def test_an_engine_that_gives_up_leaves_the_records_of_its_jobs(sweep, launcher)
     done = sweep(launcher, "source.params.how=fine,other", "hydra.launcher.n_jobs=2", LOSES, "+hydra.callbacks.lost.before=1")
     assert (done.code, done.statuses) == (1, ["exported", "died"])
     assert "hydra/launcher: joblib gave up: TerminatedWorkerError: " in done.err
-    assert f"; {foreign.AGAIN}\n" in done.err
-    assert done.err.splitlines()[-1] == f"job 1: {ledger.DIED}"
+    assert f"; {engine_side.AGAIN}\n" in done.err
+    assert done.err.splitlines()[-1] == f"job 1: {sweep_record.DIED}"
 
 
 # ---- presets ----
@@ -176,7 +176,7 @@ def test_a_job_is_where_the_sweep_was_started(tmp_path, monkeypatch):
     (home / "record" / "sweep.json").touch()
     monkeypatch.setattr(HydraConfig, "get", lambda: hydra(home))
     monkeypatch.setenv("PYTHONPATH", "/site")
-    with elsewhere._at_home():
+    with worker_side._at_home():
         assert (os.getcwd(), os.environ["PYTHONPATH"], sys.path[0]) == (str(home), f"{home}:/site", str(home))
     assert (os.getcwd(), os.environ["PYTHONPATH"]) == (str(tmp_path), "/site")
     assert sys.path[0] != str(home)
@@ -184,8 +184,8 @@ def test_a_job_is_where_the_sweep_was_started(tmp_path, monkeypatch):
 
 def test_a_worker_that_does_not_share_the_directory_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(HydraConfig, "get", lambda: hydra(tmp_path))
-    monkeypatch.setattr(elsewhere.socket, "gethostname", lambda: "n2")
-    with pytest.raises(EnvironmentFailed) as told, elsewhere._at_home():
+    monkeypatch.setattr(worker_side.socket, "gethostname", lambda: "n2")
+    with pytest.raises(EnvironmentFailed) as told, worker_side._at_home():
         pass
     assert str(told.value) == (
         f"{tmp_path}: is not on n2 what it is where the sweep was started; "
@@ -201,8 +201,8 @@ def test_a_worker_that_does_not_share_the_directory_says_so(tmp_path, monkeypatc
 ])  # fmt: skip
 def test_a_job_that_has_a_process_of_its_own_needs_no_other(monkeypatch, target, inside, expected):
     monkeypatch.setattr(HydraConfig, "get", lambda: SimpleNamespace(launcher=SimpleNamespace(_target_=target)))
-    monkeypatch.setattr(elsewhere.processes, "inside", lambda: inside)
-    assert elsewhere.is_elsewhere() is expected
+    monkeypatch.setattr(worker_side.processes, "inside", lambda: inside)
+    assert worker_side.is_elsewhere() is expected
 
 
 def test_a_job_whose_time_is_over_is_told(monkeypatch):
@@ -210,8 +210,8 @@ def test_a_job_whose_time_is_over_is_told(monkeypatch):
         raise TimeoutError("Job not requeued")
         yield
 
-    monkeypatch.setattr(elsewhere.processes, "run", run)
-    died = elsewhere._end(Task(0, print))
+    monkeypatch.setattr(worker_side.processes, "run", run)
+    died = worker_side._end(Task(0, print))
     assert died.reason == "was ended by its engine: TimeoutError: Job not requeued"
 
 
@@ -220,7 +220,7 @@ def test_a_job_whose_time_is_over_is_told(monkeypatch):
 
 @pytest.mark.parametrize("path", ["/a b/c", "/it's", "/a${b}", "/a,b=[c]", "/é/#1", "/back\\slash"])
 def test_a_record_has_the_same_place_in_every_directory(path):
-    parsed = OverridesParser.create().parse_overrides(foreign._places(path, 3))
+    parsed = OverridesParser.create().parse_overrides(engine_side._places(path, 3))
     assert [(override.key_or_group, override.value()) for override in parsed] == [
         ("hydra.sweep.dir", path),
         ("hydra.sweep.subdir", 3),
@@ -228,14 +228,14 @@ def test_a_record_has_the_same_place_in_every_directory(path):
 
 
 def test_a_job_that_is_held_still_runs(tmp_path):
-    ledger.write_sweep(tmp_path, [Job(number=0, name="m"), Job(number=1, name="n")])
+    sweep_record.write_sweep(tmp_path, [Job(number=0, name="m"), Job(number=1, name="n")])
     for number in ("0", "1"):
         (tmp_path / number).mkdir()
         (tmp_path / number / "attempt.lock").touch()
     with (tmp_path / "0" / "attempt.lock").open() as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        found = ledger.read_sweep(tmp_path)
-    assert [(job.status, job.reason) for job in found] == [("running", ledger.RUNS), ("died", ledger.DIED)]
+        found = sweep_record.read_sweep(tmp_path)
+    assert [(job.status, job.reason) for job in found] == [("running", sweep_record.RUNS), ("died", sweep_record.DIED)]
 
 
 def test_a_job_that_failed_out_of_sight_is_recorded(tmp_path):
@@ -244,9 +244,9 @@ def test_a_job_that_failed_out_of_sight_is_recorded(tmp_path):
     failed, told = (JobReturn(status=JobStatus.FAILED) for _ in range(2))
     failed.return_value = told.return_value = RuntimeError("no such directory")
     jobs = [Job(number=4, name="m", overrides=["a=1"]), Job(number=5, name="n")]
-    records.write_job(Job(number=5, name="n", status="died", reason="its own words"), tmp_path / "5")
-    foreign._record_untold(tmp_path, jobs, [failed, told])
-    found = ledger.read_sweep(tmp_path)
+    job_record.write_job(Job(number=5, name="n", status="died", reason="its own words"), tmp_path / "5")
+    engine_side._record_untold(tmp_path, jobs, [failed, told])
+    found = sweep_record.read_sweep(tmp_path)
     assert [(job.number, job.status, job.reason, job.overrides) for job in found] == [
         (4, "failed", "no such directory", ["a=1"]),
         (5, "died", "its own words", []),

@@ -14,9 +14,9 @@ import syscalls
 from faultlab import ACTS, KILLED, Lab
 from omegaconf import OmegaConf
 
-from exportkit import versions
 from exportkit.errors import ConfigError, EnvironmentFailed
-from exportkit.versions import Claim
+from exportkit.version import claim as versions
+from exportkit.version.claim import Claim
 
 pytestmark = pytest.mark.slow
 

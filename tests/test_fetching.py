@@ -9,7 +9,7 @@ from exportkit.errors import ConfigError
 from exportkit.metagraph import Graph, problems, rank, warnings
 from exportkit.metagraph.contexts import Within
 from exportkit.metagraph.folding import Bounds, Folding
-from exportkit.plan import plan
+from exportkit.planning.plan import plan
 from exportkit.protos import MetaGraphDef
 
 v1 = tf.compat.v1

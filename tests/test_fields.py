@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exportkit.fields import Reader
+from exportkit.config.reader import Reader
 from exportkit.spec import BINDINGS, MetaGraph, Signature, Weights
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from exportkit import hookspecs
 from exportkit.errors import ConfigError
-from exportkit.plan import plan
+from exportkit.planning.plan import plan
 from exportkit.registry import load_plugins
 from exportkit.report import ExportReport
 

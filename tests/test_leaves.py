@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from exportkit import leaves
-from exportkit.fields import Reader
+from exportkit.config import sections
+from exportkit.config.reader import Reader
 from exportkit.spec import (
     Constant,
     Examples,
@@ -61,12 +61,12 @@ def told(read, *args):
     ],
 )
 def test_a_binding_is_read(data, binding):
-    assert told(leaves.bindings, {"b": data}) == ({"b": binding}, [])
+    assert told(sections.bindings, {"b": data}) == ({"b": binding}, [])
 
 
 def test_a_vocabulary_becomes_absolute(files):
     data = {"b": {"lookup": "i", "vocabulary": "labels.txt"}}
-    assert told(leaves.bindings, data) == ({"b": Lookup(lookup="i", vocabulary=files / "labels.txt", default="")}, [])
+    assert told(sections.bindings, data) == ({"b": Lookup(lookup="i", vocabulary=files / "labels.txt", default="")}, [])
 
 
 @pytest.mark.parametrize(
@@ -127,22 +127,22 @@ def test_a_vocabulary_becomes_absolute(files):
     ],
 )
 def test_a_broken_binding_is_told_and_keeps_its_name(data, text):
-    assert told(leaves.bindings, {"b": data}) == ({"b": None}, [f"bindings.b{text if text[0] == '.' else ': ' + text}"])
+    assert told(sections.bindings, {"b": data}) == ({"b": None}, [f"bindings.b{text if text[0] == '.' else ': ' + text}"])
 
 
 @pytest.mark.parametrize("name", ["top.values", "my images", "_x", ""])
 def test_a_name_that_cannot_be_one(name):
     do = "write letters, digits, _, - and /, a letter or digit first"
-    assert told(leaves.bindings, {name: "x:0"})[1] == [f"bindings.{name}: '{name}' cannot be a binding's name; {do}"]
+    assert told(sections.bindings, {name: "x:0"})[1] == [f"bindings.{name}: '{name}' cannot be a binding's name; {do}"]
 
 
 def test_bindings_that_are_no_mapping():
-    assert told(leaves.bindings, ["x:0"]) == ({}, ["bindings: is the list [x:0], not a mapping; write {NAME: …}"])
-    assert told(leaves.bindings, None) == ({}, [])
+    assert told(sections.bindings, ["x:0"]) == ({}, ["bindings: is the list [x:0], not a mapping; write {NAME: …}"])
+    assert told(sections.bindings, None) == ({}, [])
 
 
 def test_a_key_that_yaml_read_as_a_boolean():
-    assert told(leaves.bindings, {True: "x:0"})[1] == [
+    assert told(sections.bindings, {True: "x:0"})[1] == [
         "bindings.true: the key is the boolean true, not a text; put it in quotes"
     ]
 
@@ -166,17 +166,17 @@ def test_a_key_that_yaml_read_as_a_boolean():
     ],
 )
 def test_a_broken_signature_is_told_and_keeps_its_key(data, text):
-    assert told(leaves.signatures, {"s": data}) == ({"s": None}, [f"signatures.s{text}"])
+    assert told(sections.signatures, {"s": data}) == ({"s": None}, [f"signatures.s{text}"])
 
 
 def test_a_signature_is_read():
     data = {"inputs": {"x": "images"}, "outputs": {"y": "probs"}}
-    assert told(leaves.signatures, {"s": data}) == ({"s": Signature(**data, method="predict")}, [])
+    assert told(sections.signatures, {"s": data}) == ({"s": Signature(**data, method="predict")}, [])
 
 
 def test_a_signature_under_a_key_of_tensorflow():
     data = {"inputs": {}, "outputs": {}}
-    assert told(leaves.signatures, {"__saved_model_init_op": data})[1] == [
+    assert told(sections.signatures, {"__saved_model_init_op": data})[1] == [
         "signatures.__saved_model_init_op: TensorFlow keeps such keys for itself; choose another key"
     ]
 
@@ -215,7 +215,7 @@ def test_a_signature_under_a_key_of_tensorflow():
     ],
 )
 def test_meta_graphs(data, texts):
-    found, problems = told(leaves.meta_graphs, data, {"serving_default": None, "predict": None}, ["is_training"])
+    found, problems = told(sections.meta_graphs, data, {"serving_default": None, "predict": None}, ["is_training"])
     assert problems == texts
     assert all(type(meta_graph) is MetaGraph for meta_graph in found.values())
 
@@ -233,7 +233,7 @@ BOUND = {
 
 
 def samples(data):
-    return told(leaves.samples, data, SIGNATURES, BOUND)
+    return told(sections.samples, data, SIGNATURES, BOUND)
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,10 @@ import toys
 import versions_made
 from versions_made import export, plan
 
-from exportkit import identity, manifest, tensorproto
+from exportkit.checkpoint import tensorproto
 from exportkit.errors import StepFailed
 from exportkit.steps import manifest as step
+from exportkit.version import identity, manifest
 
 X = versions_made.X
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tensorflow.python.client import pywrap_tf_session
 
-from exportkit.bundle import Bundle
+from exportkit.checkpoint import Bundle
 from exportkit.errors import BindingError, ExportKitError, Problem
 from exportkit.metagraph import (
     Graph,

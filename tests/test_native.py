@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from exportkit import native, native_worker
 from exportkit.errors import BindingError, EnvironmentFailed, Problem, StepFailed
-from exportkit.native import Request
-from exportkit.native_worker import Session, StatusError
 from exportkit.protos import SavedModel
+from exportkit.serving import native, native_worker
+from exportkit.serving.native import Request
+from exportkit.serving.native_worker import Session, StatusError
 
 v1 = tf.compat.v1
 SERVE = ["serve"]

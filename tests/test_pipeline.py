@@ -9,9 +9,9 @@ import pytest
 import toys
 
 import exportkit
-from exportkit import savedmodel
 from exportkit.errors import ConfigError, EnvironmentFailed, PluginError, Problem, StepFailed
-from exportkit.pipeline import build
+from exportkit.exporting import savedmodel
+from exportkit.exporting.pipeline import build
 from exportkit.plugin import ModelSource, Phase, PostStep, hookimpl
 from exportkit.registry import load_plugins
 

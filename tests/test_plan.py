@@ -12,7 +12,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from exportkit.errors import BindingError, ConfigError, PluginError, Problem
-from exportkit.plan import next_version, parsers, plan, wanted
+from exportkit.planning.plan import next_version, parsers, plan, wanted
 from exportkit.plugin import ModelSource, Phase, PostStep, Preview, hookimpl
 from exportkit.registry import load_plugins
 from exportkit.spec import Check, Feature, MetaGraph, ParseExample, Weights
@@ -176,7 +176,7 @@ def test_planning_imports_no_tensorflow(config):
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
     )
     modules = done.stdout.split()
-    assert "exportkit.plan" in modules
+    assert "exportkit.planning.plan" in modules
     assert not {"tensorflow", "tensorflow.python", "hydra"} & set(modules)
 
 

@@ -174,7 +174,7 @@ def test_a_module_in_the_working_directory_is_found_and_not_by_the_server(tmp_pa
     modules = "sorted(__import__('sys').modules)"
     where, known = came(users_own.where, (eval, modules), n_jobs=1)
     assert where == str(tmp_path / "users_own.py")
-    assert {"tensorflow", "exportkit.savedmodel"} <= set(known)
+    assert {"tensorflow", "exportkit.exporting.savedmodel"} <= set(known)
     assert not {"users_own", "processlab", "pytest", "_pytest", "keras"} & set(known)
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from exportkit import published
-from exportkit.manifest import FILE, write_manifest
+from exportkit.version import published
+from exportkit.version.manifest import FILE, write_manifest
 
 
 def version(base: Path, number: int, identity: str) -> Path:

@@ -6,8 +6,8 @@ import zipfile
 
 import pytest
 
+from exportkit.config.references import constructor, examine, method, resolve, users_file
 from exportkit.errors import ConfigError
-from exportkit.references import constructor, examine, method, resolve, users_file
 
 MODEL = '''
 """A model."""

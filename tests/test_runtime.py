@@ -7,7 +7,7 @@ import pytest
 
 COLLECTOR = """
 import gc
-from exportkit.runtime import import_tensorflow
+from exportkit.processes.tensorflow import import_tensorflow
 before = gc.get_freeze_count()
 import_tensorflow()
 frozen = gc.get_freeze_count()
@@ -18,7 +18,7 @@ assert gc.isenabled() and gc.get_freeze_count() <= frozen
 
 LEFT_ALONE = """
 import gc
-from exportkit.runtime import import_tensorflow
+from exportkit.processes.tensorflow import import_tensorflow
 gc.disable()
 before = gc.get_freeze_count()
 import_tensorflow()
@@ -27,7 +27,7 @@ assert not gc.isenabled() and gc.get_freeze_count() == before
 
 KERAS = """
 import sys
-from exportkit.runtime import import_tensorflow
+from exportkit.processes.tensorflow import import_tensorflow
 import_tensorflow()
 import tensorflow as tf
 assert not {"keras", "tf_keras", "sklearn", "matplotlib"} & set(sys.modules)

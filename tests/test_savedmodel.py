@@ -13,7 +13,7 @@ import tensorflow as tf
 import toys
 from toys import v1
 
-from exportkit.bundle import Bundle
+from exportkit.checkpoint import Bundle
 from exportkit.errors import BindingError, ConfigError, ExportKitError, WeightsError
 from exportkit.metagraph import read_saved_model
 
@@ -541,7 +541,7 @@ def test_the_report_says_which_way_the_values_took(dense, tmp_path):
 
 
 def test_bytes_that_change_on_the_way_fail_the_export(dense, tmp_path, monkeypatch):
-    from exportkit import savedmodel
+    from exportkit.exporting import savedmodel
 
     real = savedmodel.write
 

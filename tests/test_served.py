@@ -1,6 +1,6 @@
 """Which meta graph is tried: the one that a server loads."""
 
-from exportkit.served import loaded
+from exportkit.samples.for_version import loaded
 
 
 def test_a_server_loads_the_meta_graph_tagged_serve():

@@ -9,9 +9,9 @@ import toys
 import versions_made
 from versions_made import export, plan
 
-from exportkit import manifest, signing
 from exportkit.errors import ConfigError, EnvironmentFailed, StepFailed
-from exportkit.evidence import verify_version
+from exportkit.verifying.audit import verify_version
+from exportkit.version import manifest, signing
 
 pytest.importorskip("model_signing")
 SIGNATURE = "assets.extra/model.sig"

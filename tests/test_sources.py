@@ -9,8 +9,8 @@ import pytest
 import tensorflow as tf
 
 from exportkit import metagraph
-from exportkit.bundle import Bundle
-from exportkit.capturing import compare
+from exportkit.capture import compare
+from exportkit.checkpoint import Bundle
 from exportkit.errors import BindingError, ConfigError, ExportKitError, WeightsError
 from exportkit.plugin import SourceModel, capture
 from exportkit.sources.encoder import EncoderSource, ModelConfig
@@ -364,7 +364,7 @@ def test_a_resource_variable_that_only_a_branch_reads():
 
 
 def bundle(tmp_path, name, **arrays):
-    from exportkit.bundle import BundleWriter
+    from exportkit.checkpoint import BundleWriter
 
     with BundleWriter(tmp_path / name) as writer:
         for key, array in arrays.items():

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exportkit.sstable import Table, mask, read_varint, table, varint
+from exportkit.checkpoint.sstable import Table, mask, read_varint, table, varint
 
 HEADER = [(b"", b"\x08\x01\x1a\x02\x08\x01")]
 

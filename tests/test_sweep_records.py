@@ -6,11 +6,11 @@ import pytest
 from google.protobuf import text_format
 from test_published import version
 
-from exportkit.cli.sweep import ledger, preflight, records
+from exportkit.cli.sweep import job_record, preflight, sweep_record
+from exportkit.cli.sweep.job_record import Job
 from exportkit.cli.sweep.preflight import Outlook
-from exportkit.cli.sweep.records import Job
 from exportkit.errors import Problem
-from exportkit.published import mark_published
+from exportkit.version.published import mark_published
 
 
 def outlook(base="/srv/m", version="auto", identity="a", **more):
@@ -88,7 +88,7 @@ def test_an_explicit_version_is_not_made_by_force(tmp_path):
 def test_a_problem_is_told_once_under_its_first_job():
     wrong, other = Problem("source.bulder", "no such key", "did you mean builder?"), Problem("name", "is not set")
     problems = {0: [wrong], 1: [wrong, other], 7: [wrong]}
-    words = ledger.apart([["model=a", "x=1"], ["model=b", "x=1"], *[[f"model={n}", "x=1"] for n in range(2, 8)]])
+    words = sweep_record.apart([["model=a", "x=1"], ["model=b", "x=1"], *[[f"model={n}", "x=1"] for n in range(2, 8)]])
     assert list(map(str, preflight.told(problems, dict(enumerate(words))))) == [
         "job 0 (model=a) and 2 more: source.bulder: no such key; did you mean builder?",
         "job 1 (model=b): name: is not set",
@@ -96,9 +96,9 @@ def test_a_problem_is_told_once_under_its_first_job():
 
 
 def test_what_all_jobs_share_does_not_set_them_apart():
-    assert ledger.apart([["a=1", "b=1"], ["a=1", "b=2"]]) == [["b=1"], ["b=2"]]
-    assert ledger.apart([["a=1"]]) == [["a=1"]]
-    assert ledger.apart([]) == []
+    assert sweep_record.apart([["a=1", "b=1"], ["a=1", "b=2"]]) == [["b=1"], ["b=2"]]
+    assert sweep_record.apart([["a=1"]]) == [["a=1"]]
+    assert sweep_record.apart([]) == []
 
 
 # ---- records ----
@@ -107,11 +107,11 @@ def test_what_all_jobs_share_does_not_set_them_apart():
 def test_every_job_is_told_whatever_became_of_it(tmp_path):
     planned = [Job(number=n, name="m", base="/srv/m", overrides=[f"version={n}"]) for n in range(5)]
     planned[4].status = "unchanged"
-    ledger.write_sweep(tmp_path, planned)
-    records.write_job(Job(number=1, name="m", status="exported", version=1, bytes=5, proof="1/1"), tmp_path / "1")
-    records.write_job(Job(number=2, name="m", status="failed", reason="x: is wrong"), tmp_path / "2")
+    sweep_record.write_sweep(tmp_path, planned)
+    job_record.write_job(Job(number=1, name="m", status="exported", version=1, bytes=5, proof="1/1"), tmp_path / "1")
+    job_record.write_job(Job(number=2, name="m", status="failed", reason="x: is wrong"), tmp_path / "2")
     (tmp_path / "3").mkdir()
-    found = ledger.read_sweep(tmp_path)
+    found = sweep_record.read_sweep(tmp_path)
     assert [(job.number, job.status) for job in found] == [
         (0, "not run"),
         (1, "exported"),
@@ -119,19 +119,19 @@ def test_every_job_is_told_whatever_became_of_it(tmp_path):
         (3, "died"),
         (4, "unchanged"),
     ]
-    assert ledger.problems(found) == [
+    assert sweep_record.problems(found) == [
         "job 2: x: is wrong",
         "job 3: died without a word; its last output says more",
         "1 job not run, from job 0 on: run the sweep again, and it goes on there",
     ]
-    assert ledger.summary(found, 1.25) == "5 jobs in 1.2 s: 1 not run, 1 exported, 1 failed, 1 died, 1 unchanged"
+    assert sweep_record.summary(found, 1.25) == "5 jobs in 1.2 s: 1 not run, 1 exported, 1 failed, 1 died, 1 unchanged"
 
 
 def test_sweep_json_says_it_all_but_the_reports(tmp_path):
     job = Job(
         number=0, name="m", status="exported", version=3, base="/srv/m", seconds=0.5, bytes=7, proof="2/2", report={"a": 1}
     )
-    content = json.loads(ledger.write_sweep(tmp_path, [job], 2.0).read_text())
+    content = json.loads(sweep_record.write_sweep(tmp_path, [job], 2.0).read_text())
     assert content == {
         "directory": str(tmp_path),
         "seconds": 2.0,
@@ -152,7 +152,7 @@ def test_sweep_json_says_it_all_but_the_reports(tmp_path):
             }
         ],
     }
-    assert ledger.read_sweep(tmp_path) == [Job(**content["jobs"][0])]
+    assert sweep_record.read_sweep(tmp_path) == [Job(**content["jobs"][0])]
 
 
 # ---- models.config ----
@@ -170,7 +170,7 @@ def test_a_server_is_told_of_every_model_that_has_a_version(tmp_path):
         Job(number=2, name="b", status="exported", base=str(tmp_path / "b")),
         Job(number=3, name="never", status="failed", base=str(tmp_path / "never")),
     ]
-    file, warning = ledger.write_server_config(tmp_path, jobs)
+    file, warning = sweep_record.write_server_config(tmp_path, jobs)
     read = text_format.Parse(file.read_text(), ModelServerConfig()).model_config_list.config
     assert [(model.name, model.base_path, model.model_platform) for model in read] == [
         ("b", str(tmp_path / "b"), "tensorflow"),
@@ -183,11 +183,11 @@ def test_a_name_of_two_models_is_no_config(tmp_path):
     for place in "ab":
         version(tmp_path / place, 1, "x")
     jobs = [Job(number=n, name="m", status="exported", base=str(tmp_path / place)) for n, place in enumerate("ab")]
-    assert ledger.write_server_config(tmp_path, jobs) == (
+    assert sweep_record.write_server_config(tmp_path, jobs) == (
         None,
         "no models.config: m is the name of 2 base paths; give each its own name",
     )
 
 
 def test_nothing_to_serve_is_no_config(tmp_path):
-    assert ledger.write_server_config(tmp_path, [Job(number=0, base=str(tmp_path / "m"))]) == (None, "")
+    assert sweep_record.write_server_config(tmp_path, [Job(number=0, base=str(tmp_path / "m"))]) == (None, "")

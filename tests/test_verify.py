@@ -15,16 +15,16 @@ import toys
 import yaml
 
 import exportkit
-from exportkit.bundle import Bundle, BundleWriter
+from exportkit.checkpoint import Bundle, BundleWriter
 from exportkit.errors import ConfigError, EnvironmentFailed, StepFailed
 from exportkit.metagraph import Graph, read_saved_model
 from exportkit.plugin import Phase, PostStep, hookimpl
-from exportkit.proof import divergence, relocation
-from exportkit.proof.divergence import Tolerance, compare
-from exportkit.proof.trials import TrainingGraph
 from exportkit.protos import MetaGraphDef
 from exportkit.registry import load_plugins
 from exportkit.steps.verify import Verify
+from exportkit.verifying.parity import divergence, relocation
+from exportkit.verifying.parity.divergence import Tolerance, compare
+from exportkit.verifying.parity.trials import TrainingGraph
 
 pytestmark = pytest.mark.slow
 v1 = tf.compat.v1

@@ -13,11 +13,14 @@ import toys
 import versions_made
 from versions_made import X, export
 
-from exportkit import cli, manifest, tensorproto, warmup
+from exportkit import cli
+from exportkit.checkpoint import tensorproto
 from exportkit.errors import ConfigError
-from exportkit.evidence import verify_version
 from exportkit.metagraph import read_saved_model
-from exportkit.prediction_log import Logged
+from exportkit.serving import warmup
+from exportkit.serving.prediction_log import Logged
+from exportkit.verifying.audit import verify_version
+from exportkit.version import manifest
 
 v1 = tf.compat.v1
 STEPS = {"warmup": {"kind": "warmup", "batch_sizes": [1, 4]}, "manifest": {"kind": "manifest"}}

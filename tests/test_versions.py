@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from exportkit import versions
 from exportkit.errors import ConfigError, EnvironmentFailed
-from exportkit.versions import Claim, numbers, rename_exclusively, staging, sweep
+from exportkit.version import claim as versions
+from exportkit.version.claim import Claim, numbers, rename_exclusively, staging, sweep
 
 
 def no_space(path):

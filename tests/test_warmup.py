@@ -12,10 +12,11 @@ import toys
 import versions_made
 from versions_made import X
 
-from exportkit import prediction_log, tensorproto, warmup
+from exportkit.checkpoint import tensorproto
+from exportkit.checkpoint.encoding import objects
 from exportkit.errors import ConfigError, StepFailed
-from exportkit.prediction_log import Logged, PredictionLog, decode, encode
-from exportkit.tensorbytes import objects
+from exportkit.serving import prediction_log, warmup
+from exportkit.serving.prediction_log import Logged, PredictionLog, decode, encode
 
 TOO_MANY = "and a server refuses to load a model with more than 1000; take fewer batch_sizes, or repeat them less often"
 EXAMPLES = objects(versions_made.EXAMPLES)

@@ -5,9 +5,10 @@ import time
 import numpy as np
 import pytest
 
-from exportkit import metagraph, weights
-from exportkit.bundle import Bundle, BundleWriter
+from exportkit import metagraph
+from exportkit.checkpoint import Bundle, BundleWriter
 from exportkit.metagraph import Variable
+from exportkit.planning import weights
 from exportkit.spec import NameRule, Weights
 
 

@@ -94,8 +94,8 @@ def test_a_spare_ends_with_its_process(said, tmp_path):
 VERIFIED = """
     import sys
     from exportkit import plan, run, workers
-    from exportkit.proof import reference_worker
-    from exportkit.runtime import preload_tensorflow
+    from exportkit.verifying.parity import reference_worker
+    from exportkit.processes.tensorflow import preload_tensorflow
     from exportkit.testing import toys
 
     preload_tensorflow()

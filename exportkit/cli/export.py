@@ -7,14 +7,15 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from exportkit import processes, workers
+from exportkit import processes
 from exportkit.cli import arguments as cli_arguments
 from exportkit.cli import hydra_app, tables
 from exportkit.cli.hydra_app import JobFailed
 from exportkit.cli.progress import progress
-from exportkit.cli.sweep import attempts, records
-from exportkit.cli.sweep.closing import closing
+from exportkit.cli.sweep import job_record, job_run
+from exportkit.cli.sweep.summary import closing
 from exportkit.errors import ConfigError, ExportKitError
+from exportkit.processes import workers
 from exportkit.report import ExportReport
 from exportkit.spec import ExportPlan
 
@@ -52,8 +53,8 @@ def _nothing_asked() -> int:
 def job(config: DictConfig) -> str:
     """Export `config` and return its status: a job of Hydra's."""
     hydra_app.unmute_tensorflow()
-    if records.is_sweep():
-        return attempts.run(config, _export_once)
+    if job_record.is_sweep():
+        return job_run.run(config, _export_once)
     planned = _plan(config)
     report = _export(planned)
     tables.show_report(report, planned)
@@ -62,15 +63,15 @@ def job(config: DictConfig) -> str:
 
 def _export_once(config: DictConfig) -> ExportReport:
     """Export a job of a sweep, which may have been made by an attempt that was lost."""
-    if made := attempts.earlier(config):
+    if made := job_run.earlier(config):
         return made
     planned = _plan(config)
-    records.begin_attempt(planned.export_dir)
+    job_record.begin_attempt(planned.export_dir)
     return _export(planned)
 
 
 def _export(planned: ExportPlan) -> ExportReport:
-    from exportkit import pipeline
+    from exportkit.exporting import pipeline
 
     if processes.inside() and planned.post:
         workers.reserve()
@@ -80,11 +81,11 @@ def _export(planned: ExportPlan) -> ExportReport:
 
 def _plan(config: DictConfig) -> ExportPlan:
     """The plan; without one, the report that is asked for is written here, for the pipeline never starts."""
-    from exportkit.plan import plan
+    from exportkit.planning.plan import plan
 
     try:
         return plan(config, hydra_app.plugins())
     except ExportKitError as error:
         if path := OmegaConf.select(config, "report.path", throw_on_resolution_failure=False):
-            attempts.failed(error, attempts.named(config)).write(Path(path))
+            job_run.failed(error, job_run.named(config)).write(Path(path))
         raise

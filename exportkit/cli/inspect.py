@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from exportkit import bundle, metagraph
-from exportkit.bundle import Bundle
+from exportkit import metagraph
+from exportkit.checkpoint import Bundle, resolve
 from exportkit.cli import suggestion
 from exportkit.cli.tables import line, list_of, shape_text, size_text, table, text
 from exportkit.errors import ExportKitError, Problem, WeightsError
@@ -103,7 +103,7 @@ def _saved_model(directory: Path) -> Found:
 
 def _training(path: str) -> Found:
     """A checkpoint, with its ``.meta`` if that is there; or a ``.meta`` alone."""
-    prefix = bundle.resolve(path)
+    prefix = resolve(path)
     meta = path if path.endswith(".meta") else f"{prefix}.meta"
     has_meta = os.path.exists(meta)
     opened, notes = _open(prefix)

@@ -9,8 +9,8 @@ from exportkit.cli import arguments as cli_arguments
 from exportkit.cli import hydra_app, tables
 from exportkit.cli.hydra_app import JobFailed
 from exportkit.cli.progress import progress
-from exportkit.cli.sweep import attempts, records
-from exportkit.cli.sweep.closing import closing
+from exportkit.cli.sweep import job_record, job_run
+from exportkit.cli.sweep.summary import closing
 from exportkit.errors import ConfigError
 from exportkit.report import ExportReport
 from exportkit.spec import ExportPlan
@@ -54,11 +54,11 @@ def job(config: DictConfig) -> None:
 def build(config: DictConfig) -> str:
     """Build the graph of `config`, bind its signatures, write nothing, and return the status."""
     hydra_app.unmute_tensorflow()
-    return attempts.run(config, _build) if records.is_sweep() else _build(config).status
+    return job_run.run(config, _build) if job_record.is_sweep() else _build(config).status
 
 
 def _build(config: DictConfig) -> ExportReport:
-    from exportkit import pipeline
+    from exportkit.exporting import pipeline
 
     plan = _plan(config)
     tables.show_plan(plan)
@@ -69,6 +69,6 @@ def _build(config: DictConfig) -> ExportReport:
 
 
 def _plan(config: DictConfig) -> ExportPlan:
-    from exportkit.plan import plan
+    from exportkit.planning.plan import plan
 
     return plan(config, hydra_app.plugins())

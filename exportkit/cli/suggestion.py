@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from exportkit import metagraph
-from exportkit.bundle import Bundle
+from exportkit.checkpoint import Bundle
 from exportkit.cli.tables import size_text
 from exportkit.errors import Problem, some
 from exportkit.metagraph import Candidate, Graph, Ranking, Variable, split

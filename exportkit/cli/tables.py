@@ -5,12 +5,12 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from exportkit.cli.requests import request
 from exportkit.report import ExportReport, MetaGraphReport
+from exportkit.serving.rest_request import request
 from exportkit.spec import ExportPlan
 
 if TYPE_CHECKING:
-    from exportkit.cli.sweep.records import Job
+    from exportkit.cli.sweep.job_record import Job
 
 _COLOURS = {"exported": "green", "unchanged": "green", "failed": "red", "died": "red"}
 WIDE = 160  # where the output is a file or a pipe

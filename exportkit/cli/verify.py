@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from exportkit.cli.tables import line
-from exportkit.evidence import Finding, verify_version
+from exportkit.verifying.audit import Finding, verify_version
 
 
 def main(arguments: Sequence[str]) -> int:

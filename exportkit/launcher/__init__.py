@@ -43,9 +43,9 @@ class ProcessLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
         """Compose each job when its turn comes, and run it."""
-        from exportkit.cli.sweep import jobs
+        from exportkit.cli.sweep import process_launcher
 
-        return jobs.launch(self, job_overrides, initial_job_idx)
+        return process_launcher.launch(self, job_overrides, initial_job_idx)
 
     def launch_composed(self, composed: Iterable[tuple[int, DictConfig]], on_event: Callable[[Any], None]) -> None:
         """Run jobs that are composed already, given with their numbers.
@@ -54,9 +54,9 @@ class ProcessLauncher(Launcher):
             composed: taken one by one, each when its process can be started.
             on_event: called with each event of `exportkit.processes`.
         """
-        from exportkit.cli.sweep import jobs
+        from exportkit.cli.sweep import process_launcher
 
-        jobs.launch_composed(self, composed, on_event)
+        process_launcher.launch_composed(self, composed, on_event)
 
 
 class FleetSweeper(Sweeper):

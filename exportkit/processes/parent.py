@@ -13,9 +13,9 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from exportkit.lastwords import last_words
 from exportkit.processes import server
 from exportkit.processes.child import VALUE, brief
+from exportkit.processes.crash_log import last_words
 from exportkit.processes.events import Died, Ended, Event, Started, Task, Told
 from exportkit.processes.scratch import scratch
 

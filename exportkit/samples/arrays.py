@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from exportkit.binding import Facts, Shape, compatible
+from exportkit.checkpoint.encoding import numpy_dtype, objects
 from exportkit.errors import did_you_mean
+from exportkit.planning.wiring import Facts, Shape, compatible
 from exportkit.samples import tfexample
-from exportkit.tensorbytes import numpy_dtype, objects
 
 
 class Misfit(Exception):

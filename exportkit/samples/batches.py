@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from exportkit.binding import Shape
+from exportkit.checkpoint.encoding import objects
 from exportkit.errors import ConfigError, Problem, did_you_mean
+from exportkit.planning.wiring import Shape
 from exportkit.plugin import BoundTensor
 from exportkit.samples import tfexample
 from exportkit.samples.arrays import Misfit, fit, read
 from exportkit.spec import Examples, ExportPlan, Feature, File, Literal, ParseExample, Random, Sample
-from exportkit.tensorbytes import objects
 
 RANDOM_ROWS = 2
 RANDOM_SIZE = 8  # of a dimension that a signature leaves open, other than the first

@@ -13,11 +13,11 @@ import google_crc32c
 import numpy as np
 from google.protobuf.message import DecodeError
 
+from exportkit.checkpoint.encoding import objects
+from exportkit.checkpoint.sstable import mask
 from exportkit.errors import did_you_mean
 from exportkit.protos import example_pb2, feature_pb2
 from exportkit.spec import Feature
-from exportkit.sstable import mask
-from exportkit.tensorbytes import objects
 
 Example = example_pb2.Example
 _LISTS = {"float32": "float_list", "int64": "int64_list", "string": "bytes_list"}

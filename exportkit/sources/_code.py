@@ -5,11 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exportkit import bundle, references
-from exportkit.capturing import compare, export_meta_graph
+from exportkit.capture import compare, export_meta_graph
+from exportkit.checkpoint import Bundle, resolve
+from exportkit.config import references
 from exportkit.errors import ConfigError, ExportKitError, Problem
 from exportkit.plugin import Preview, SourceModel, capture
-from exportkit.runtime import quiet
+from exportkit.processes.tensorflow import quiet
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -25,8 +26,8 @@ def preview(checkpoint: Path | None, problems: Sequence[Problem], checked: Seque
 def prefix(checkpoint: Path) -> tuple[str | None, list[Problem]]:
     """The prefix of a checkpoint that can be read, or what is wrong with it."""
     try:
-        found = bundle.resolve(checkpoint)
-        bundle.Bundle(found)
+        found = resolve(checkpoint)
+        Bundle(found)
     except ExportKitError as error:
         return None, [Problem("checkpoint", f"{p.where}: {p.what}", p.do) for p in error.problems]
     return found, []
@@ -64,11 +65,11 @@ def model(
     if restore_fn is None:
         if checkpoint is None:
             raise ConfigError(Problem("source.checkpoint", f"is not set, and {where} returned no restore function", "set it"))
-        return SourceModel(export_meta_graph(graph), bundle.resolve(checkpoint), tensors)
+        return SourceModel(export_meta_graph(graph), resolve(checkpoint), tensors)
     captured = _captured(graph, restore_fn, scratch, wanted, tensors, where)
     if checkpoint is None:
         return replace(captured, notes=["values as restore_fn left them"])
-    return replace(captured, notes=[compare(captured.checkpoint, bundle.resolve(checkpoint))])
+    return replace(captured, notes=[compare(captured.checkpoint, resolve(checkpoint))])
 
 
 def _captured(

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from exportkit import references
-from exportkit.bundle import resolve as resolve_checkpoint
+from exportkit.checkpoint import resolve as resolve_checkpoint
+from exportkit.config import references
 from exportkit.errors import ConfigError, ExportKitError, Problem, did_you_mean
 from exportkit.plugin import ModelSource, Preview, SourceModel, hookimpl
 from exportkit.sources import _code

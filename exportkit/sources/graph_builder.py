@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from exportkit.config.references import examine, resolve
 from exportkit.errors import ConfigError, ExportKitError, Problem
 from exportkit.plugin import ModelSource, Preview, SourceModel, hookimpl
-from exportkit.references import examine, resolve
 from exportkit.sources import _code
 
 

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from exportkit import bundle, metagraph
+from exportkit import metagraph
+from exportkit.checkpoint import resolve
 from exportkit.errors import ExportKitError, Problem
 from exportkit.plugin import ModelSource, Preview, SourceModel, hookimpl
 from exportkit.protos import MetaGraphDef
@@ -41,7 +42,7 @@ class MetaGraphSource(ModelSource):
             return None, [Problem("meta", f"{p.where}: {p.what}", p.do) for p in error.problems]
 
     def build(self, scratch: Path, wanted: Sequence[str]) -> SourceModel:
-        prefix = bundle.resolve(self.checkpoint)
+        prefix = resolve(self.checkpoint)
         return SourceModel(metagraph.read(self._meta(prefix)), prefix)
 
     def _meta(self, prefix: str | None) -> str:

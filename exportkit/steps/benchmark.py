@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from exportkit import native
 from exportkit.errors import EnvironmentFailed, Problem
-from exportkit.native import Request
 from exportkit.plugin import Export, Phase, PostStep, hookimpl
-from exportkit.served import tried
+from exportkit.samples.for_version import tried
+from exportkit.serving import native
+from exportkit.serving.native import Request
 from exportkit.spec import ExportPlan
 
 TIMEOUT = 600.0

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from exportkit import native, tensorproto
-from exportkit.bundle import Bundle
+from exportkit.checkpoint import Bundle, tensorproto
 from exportkit.errors import Problem, StepFailed
-from exportkit.identity import graph_digest, identity
-from exportkit.manifest import FILE, write_manifest
 from exportkit.plugin import Export, Phase, PostStep, hookimpl
 from exportkit.samples import Batch
-from exportkit.served import tried
+from exportkit.samples.for_version import tried
+from exportkit.serving import native
+from exportkit.version.identity import graph_digest, identity
+from exportkit.version.manifest import FILE, write_manifest
 
 
 @dataclass(kw_only=True)

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from exportkit import signing
 from exportkit.errors import Problem, StepFailed
-from exportkit.manifest import SIGNATURE, read_manifest
 from exportkit.plugin import Export, Phase, PostStep, hookimpl
 from exportkit.spec import ExportPlan
+from exportkit.version import signing
+from exportkit.version.manifest import SIGNATURE, read_manifest
 
 
 @dataclass(kw_only=True)

@@ -33,7 +33,7 @@ class Verify(PostStep):
     """Seconds that starting a model, or one run of it, may take."""
 
     def run(self, export: Export) -> dict[str, Any]:
-        from exportkit.proof import Proof, Tolerance  # a room of many modules, for this step alone
+        from exportkit.verifying.parity import Proof, Tolerance  # a room of many modules, for this step alone
 
         tolerance = Tolerance(self.atol, self.rtol)
         proofs = {key: Proof(export, key, tolerance, self.batch_sizes, self.run_timeout) for key in export.meta_graphs}

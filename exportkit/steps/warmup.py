@@ -6,11 +6,11 @@ from typing import Any
 
 from exportkit.errors import Problem
 from exportkit.plugin import Export, Phase, PostStep, hookimpl
-from exportkit.prediction_log import Logged
 from exportkit.samples import Batch
-from exportkit.served import tried
+from exportkit.samples.for_version import tried
+from exportkit.serving.prediction_log import Logged
+from exportkit.serving.warmup import FILE, MOST, read_warmup, replay, too_many, write_warmup
 from exportkit.spec import ExportPlan
-from exportkit.warmup import FILE, MOST, read_warmup, replay, too_many, write_warmup
 
 
 @dataclass(kw_only=True)

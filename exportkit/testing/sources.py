@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import exportkit
-from exportkit.bundle import Bundle
+from exportkit.checkpoint import Bundle
 from exportkit.errors import ExportKitError
 from exportkit.metagraph import Graph
-from exportkit.plan import wanted
+from exportkit.planning.plan import wanted
 from exportkit.plugin import ModelSource, Preview, SourceModel
 from exportkit.testing import toys
 from exportkit.testing.suite import PluginSuite, empty, export, tree

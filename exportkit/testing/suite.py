@@ -22,8 +22,8 @@ import exportkit
 from exportkit.cli import hydra_app, main
 from exportkit.cli.fielddocs import field_docs
 from exportkit.errors import ConfigError, ExportKitError, PluginError
+from exportkit.processes.tensorflow import import_tensorflow
 from exportkit.registry import Plugins, load_plugins
-from exportkit.runtime import import_tensorflow
 
 LINE = 120
 QUICK = 1.0  # seconds that a plan may take, on any machine; a second more would be TensorFlow's import

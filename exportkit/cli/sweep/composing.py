@@ -24,7 +24,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from exportkit.cli.sweep.templates import TemplateLoader
+from exportkit.cli.sweep.composition_cache import TemplateLoader
 from exportkit.errors import EnvironmentFailed, ExportKitError, Problem
 
 T = TypeVar("T")

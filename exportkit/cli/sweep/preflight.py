@@ -10,11 +10,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from exportkit.cli import hydra_app
 from exportkit.errors import ConfigError, ExportKitError, Problem
-from exportkit.identity import identity
-from exportkit.pipeline import publishes
-from exportkit.plan import plan
-from exportkit.published import identity_of, is_published, newest
-from exportkit.versions import exists, numbers
+from exportkit.exporting.pipeline import publishes
+from exportkit.planning.plan import plan
+from exportkit.version.claim import exists, numbers
+from exportkit.version.identity import identity
+from exportkit.version.published import identity_of, is_published, newest
 
 
 @dataclass(frozen=True, kw_only=True)

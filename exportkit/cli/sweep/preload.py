@@ -1,6 +1,6 @@
 """What the server imports from which a sweep's jobs are forked, so that no job has to: all that is exportkit's, no user's code.
 
-Nothing may run here: no operation, no session, no list of devices (`exportkit.runtime.preload_tensorflow` says why).
+Nothing may run here: no operation, no session, no list of devices (`preload_tensorflow` says why).
 """
 
 import gc
@@ -9,15 +9,20 @@ from importlib import import_module
 from importlib.metadata import entry_points
 
 from exportkit.errors import EnvironmentFailed
+from exportkit.processes.tensorflow import preload_tensorflow
 from exportkit.registry import GROUP
-from exportkit.runtime import preload_tensorflow
 
-OURS = ("exportkit.cli.export", "exportkit.cli.sweep.jobs", "exportkit.plan", "exportkit.pipeline")
+OURS = (
+    "exportkit.cli.export",
+    "exportkit.cli.sweep.process_launcher",
+    "exportkit.planning.plan",
+    "exportkit.exporting.pipeline",
+)
 HYDRAS = ("hydra.experimental.callback", "hydra._internal.core_plugins.basic_launcher", "hydra._internal.logging_config")
 
 with suppress(EnvironmentFailed):  # each job tries again, and says so
     preload_tensorflow()
-    import_module("exportkit.savedmodel")
+    import_module("exportkit.exporting.savedmodel")
 for name in (*OURS, *HYDRAS):
     import_module(name)
 for entry in entry_points(group=GROUP):

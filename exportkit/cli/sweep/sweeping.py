@@ -12,13 +12,13 @@ from pathlib import Path
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf, read_write
 
-from exportkit import versions
 from exportkit.cli import hydra_app
-from exportkit.cli.sweep import foreign, ledger, preflight, records
+from exportkit.cli.sweep import engine_side, job_record, preflight, sweep_record
 from exportkit.cli.sweep.composing import compose_all, expand
 from exportkit.cli.sweep.preflight import Outlook
 from exportkit.cli.sweep.view import View
 from exportkit.errors import ConfigError, Problem
+from exportkit.version import claim
 
 NUMBERED = b"hydra:job."  # in a pickled config: it asks for its job's number
 
@@ -64,15 +64,15 @@ class Fleet:
 
     def told(self) -> list[Problem]:
         """Every problem under its job and what sets that apart from the others."""
-        return preflight.told(self.problems, dict(enumerate(ledger.apart(self.overrides))))
+        return preflight.told(self.problems, dict(enumerate(sweep_record.apart(self.overrides))))
 
-    def jobs(self, due: str) -> list[records.Job]:
+    def jobs(self, due: str) -> list[job_record.Job]:
         """The record of each job before it starts; of those that have to run the status is `due`."""
         return [self._job(number, words, due) for number, words in enumerate(self.overrides)]
 
-    def _job(self, number: int, words: Sequence[str], due: str) -> records.Job:
+    def _job(self, number: int, words: Sequence[str], due: str) -> job_record.Job:
         outlook = self.outlooks.get(number)
-        job = records.Job(number=number, overrides=words, status=due)
+        job = job_record.Job(number=number, overrides=words, status=due)
         if outlook is not None:
             job.name, job.base = outlook.name, outlook.base
             job.version = self.assigned.get(number, outlook.version) if due == "planned" else None
@@ -97,11 +97,11 @@ def sweep(arguments: Sequence[str], params: Mapping[str, str], launcher: Launche
     fleet = prepare(expand(arguments, launcher.hydra_context.config_loader, params), launcher, view, options.force)
     if fleet.problems and not options.keep_going:
         raise ConfigError(*fleet.told())
-    ledger.write_sweep(directory, fleet.jobs("planned" if options.dry_run else "not run"))
+    sweep_record.write_sweep(directory, fleet.jobs("planned" if options.dry_run else "not run"))
     if options.dry_run:
         return
     for base in {outlook.base for outlook in fleet.outlooks.values()}:
-        versions.sweep(Path(base))  # what a sweep that was killed has left
+        claim.sweep(Path(base))  # what a sweep that was killed has left
     if not fleet.due:
         return
     OmegaConf.save(launcher.config, directory / "multirun.yaml")
@@ -144,4 +144,4 @@ def _launch(launcher: Launcher, fleet: Fleet, view: View) -> None:
     jobs = fleet.jobs("not run")
     for number, version in fleet.assigned.items():
         jobs[number].overrides = [*jobs[number].overrides, f"version={version}"]
-    foreign.launch(launcher, [jobs[number] for number in fleet.due], view.recorded)
+    engine_side.launch(launcher, [jobs[number] for number in fleet.due], view.recorded)

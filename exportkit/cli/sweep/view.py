@@ -10,7 +10,7 @@ from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
 
-from exportkit.cli.sweep.records import Job
+from exportkit.cli.sweep.job_record import Job
 from exportkit.processes import Died, Ended, Event, Started, Told
 
 

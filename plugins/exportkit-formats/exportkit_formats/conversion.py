@@ -9,13 +9,13 @@ from typing import Any, ClassVar
 from urllib.parse import quote
 
 import numpy as np
-from exportkit import native
 from exportkit.errors import Problem, StepFailed, did_you_mean
 from exportkit.plugin import Export, Phase, PostStep
-from exportkit.proof import Tolerance, compare
 from exportkit.samples import Batch
-from exportkit.served import loaded, tried
+from exportkit.samples.for_version import loaded, tried
+from exportkit.serving import native
 from exportkit.spec import ExportPlan
+from exportkit.verifying.parity import Tolerance, compare
 
 from exportkit_formats.child import call
 from exportkit_formats.numeric import Numeric, numeric

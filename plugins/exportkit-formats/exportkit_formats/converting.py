@@ -38,7 +38,7 @@ def convert(
     Raises:
         Refusal: an op cannot be carried.
     """
-    from exportkit.runtime import import_tensorflow
+    from exportkit.processes.tensorflow import import_tensorflow
 
     import_tensorflow()
     frozen = freeze(**freezing)

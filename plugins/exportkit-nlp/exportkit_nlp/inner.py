@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from exportkit.config.reader import Reader
 from exportkit.errors import ExportKitError, Problem, did_you_mean
-from exportkit.fields import Reader
 from exportkit.plugin import ModelSource
 from exportkit.registry import load_plugins
 

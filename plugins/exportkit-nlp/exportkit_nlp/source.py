@@ -98,7 +98,7 @@ class TextSource(ModelSource):
 
     def _joined(self, graph: Graph, fed: Mapping[str, str]) -> tuple["MetaGraphDef", dict[str, str]]:
         """The model's graph behind the tokenizer's, and the names of the latter's tensors."""
-        from exportkit.capturing import export_meta_graph
+        from exportkit.capture import export_meta_graph
 
         batch, length = graph.shape(fed["ids"]) or (None, None)
         scope = free_scope(graph.meta, "text")

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from exportkit.cli.requests import request
 from exportkit.plugin import Export, Phase, PostStep, hookimpl
 from exportkit.report import TensorReport
+from exportkit.serving.rest_request import request
 
 FORMS = {"model_card.md": "card.md.j2", "model_card.html": "card.html.j2"}
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from exportkit.config.reader import Reader
 from exportkit.errors import Problem, StepFailed
-from exportkit.fields import Reader
 from exportkit.metagraph import Graph
+from exportkit.planning.prepare import Prepared
 from exportkit.plugin import Export, Phase, PostStep, hookimpl
-from exportkit.serving import Prepared
 from exportkit.spec import ExportPlan
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException

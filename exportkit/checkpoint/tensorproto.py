@@ -1,0 +1,141 @@
+"""Arrays as TensorProtos and as JSON, exactly, without TensorFlow; strings are bytes in object arrays."""
+
+import base64
+import hashlib
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from exportkit.checkpoint.encoding import numpy_dtype, objects
+from exportkit.protos import DTYPE_NAMES, dtype_name, tensor_pb2
+
+INLINE = 1 << 16
+
+_FIELDS = {
+    "float32": "float_val",
+    "float64": "double_val",
+    "int64": "int64_val",
+    "uint32": "uint32_val",
+    "uint64": "uint64_val",
+    "bool": "bool_val",
+    "string": "string_val",
+    **dict.fromkeys(("int32", "int16", "int8", "uint16", "uint8"), "int_val"),
+    **dict.fromkeys(("float16", "bfloat16"), "half_val"),
+}
+
+
+def dtype_of(array: np.ndarray) -> str:
+    """The name of an array's dtype, as `exportkit.protos.dtype_name` has it."""
+    return "string" if array.dtype.kind in "OSUT" else array.dtype.name
+
+
+def to_proto(array: np.ndarray) -> bytes:
+    """A TensorProto: strings in ``string_val``, anything else in ``tensor_content``."""
+    proto = tensor_pb2.TensorProto(dtype=DTYPE_NAMES[dtype_of(array)])
+    proto.tensor_shape.SetInParent()
+    for size in array.shape:
+        proto.tensor_shape.dim.add(size=size)
+    if dtype_of(array) == "string":
+        proto.string_val.extend(_bytes(item) for item in array.flat)
+    else:
+        proto.tensor_content = _little(array).tobytes()
+    return proto.SerializeToString(deterministic=True)
+
+
+def from_proto(data: bytes) -> np.ndarray:
+    """The array in a TensorProto, of whichever form.
+
+    Raises:
+        ValueError: it is none, or says too little or too much for its shape.
+    """
+    try:
+        proto = tensor_pb2.TensorProto.FromString(data)
+    except DecodeError:
+        raise ValueError("is no TensorProto") from None
+    name, shape = dtype_name(proto.dtype), tuple(dim.size for dim in proto.tensor_shape.dim)
+    if name not in {*_FIELDS, "complex64", "complex128"} or proto.tensor_shape.unknown_rank or min(shape, default=0) < 0:
+        raise ValueError(f"is a TensorProto of dtype {name} and shape {list(shape)}")
+    if proto.tensor_content or name.startswith("complex"):
+        return np.frombuffer(proto.tensor_content, _numpy(name).newbyteorder("<")).astype(_numpy(name)).reshape(shape)
+    return _filled(getattr(proto, _FIELDS[name]), name, math.prod(shape)).reshape(shape)
+
+
+def _filled(values: Any, name: str, size: int) -> np.ndarray:
+    """As tensor.cc has it: the last value stands for all that are not given."""
+    if len(values) > size:
+        raise ValueError(f"has {len(values)} values for {size} elements")
+    if name == "string":
+        given, nothing = objects(list(values)), objects([b""])
+    elif name in ("float16", "bfloat16"):
+        given, nothing = np.array(values, np.uint16).view(_numpy(name)), np.zeros(1, _numpy(name))
+    else:
+        given, nothing = np.array(values, _numpy(name)), np.zeros(1, _numpy(name))
+    return np.concatenate([given, np.repeat(given[-1:] if len(given) else nothing, size - len(given))])
+
+
+def _numpy(name: str) -> np.dtype:
+    return np.dtype(object) if name == "string" else numpy_dtype(name)
+
+
+def _little(array: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False)
+
+
+def _bytes(item: Any) -> bytes:
+    return item.encode() if isinstance(item, str) else bytes(item)
+
+
+def digest(array: np.ndarray) -> str:
+    """SHA-256 of an array's elements: their little-endian bytes; of strings each with its length (eight bytes) before it."""
+    if dtype_of(array) != "string":
+        return hashlib.sha256(_little(array).tobytes()).hexdigest()
+    items = [_bytes(item) for item in array.flat]
+    return hashlib.sha256(b"".join(len(item).to_bytes(8, "little") + item for item in items)).hexdigest()
+
+
+def to_json(array: np.ndarray) -> dict[str, Any]:
+    """What a manifest says of an array: its values, where they are few; otherwise their digest alone.
+
+    Returns:
+        ``dtype`` and ``shape``, and one of ``values`` (nested lists), ``tensor`` (a TensorProto in base64, for what JSON cannot
+        say: bytes that are no text, not-a-number, complex numbers) and ``sha256`` (beyond 64 KiB; see `digest`).
+    """
+    array = np.asarray(array)
+    facts = {"dtype": dtype_of(array), "shape": list(array.shape)}
+    proto = to_proto(array)
+    if len(proto) > INLINE:
+        return {**facts, "sha256": digest(array)}
+    values = _values(array)
+    return {**facts, "tensor": base64.b64encode(proto).decode()} if values is None else {**facts, "values": values}
+
+
+def _values(array: np.ndarray) -> Any:
+    """Nested lists that JSON gives back exactly; None where there are none."""
+    if dtype_of(array) == "string":
+        try:
+            return objects([_bytes(item).decode() for item in array.flat]).reshape(array.shape).tolist()
+        except UnicodeDecodeError:
+            return None
+    if array.dtype.kind in "biu":
+        return array.tolist()
+    if array.dtype.kind == "c" or not np.isfinite(array.astype(np.float64)).all():
+        return None
+    return array.astype(np.float64).tolist()
+
+
+def from_json(said: Mapping[str, Any]) -> np.ndarray | None:
+    """The array that `to_json` wrote; None where only its digest was kept."""
+    if "tensor" in said:
+        return from_proto(base64.b64decode(said["tensor"]))
+    if "values" not in said:
+        return None
+    if said["dtype"] != "string":
+        return np.array(said["values"], _numpy(said["dtype"])).reshape(said["shape"])
+    return objects([text.encode() for text in _flat(said["values"])]).reshape(said["shape"])
+
+
+def _flat(value: Any) -> list[str]:
+    return [text for inner in value for text in _flat(inner)] if isinstance(value, list) else [value]

@@ -1,0 +1,326 @@
+"""Checkpoints as files: what is in one, whether its bytes are sound, and how to copy tensors into a new one.
+
+A checkpoint of format V2 (TensorFlow's TensorBundle) is ``prefix.index``, a table of names, and the tensors' bytes in
+``prefix.data-NNNNN-of-NNNNN``. The index says of every tensor where its bytes are and what their checksum is, so tensors are
+copied from file to file without ever being in memory. V1, of before 2017, is one file that holds all; it can be read.
+Source of the rules: TensorFlow's ``core/util/tensor_bundle/tensor_bundle.cc`` and ``core/util/tensor_slice_*.cc``.
+"""
+
+import errno
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from exportkit import protos
+from exportkit.checkpoint import encoding, sstable
+from exportkit.checkpoint.locate import latest, readable, resolve
+from exportkit.checkpoint.reader import VERSION, Bundle, Entry, Extents, Part, data_path, slice_key, slice_shape
+from exportkit.errors import Problem, WeightsError, system_error
+
+__all__ = ["Bundle", "BundleWriter", "Entry", "Part", "Proof", "latest", "prove", "resolve"]
+
+_NOT_IN_KERNEL = (errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM)
+
+
+class BundleWriter:
+    """Writes a new V2 checkpoint of one data file, a tensor at a time; nothing of it is valid before it is closed.
+
+    As a context manager it closes at the end, and removes what it wrote where the block fails::
+
+        with BundleWriter("out/variables") as writer:
+            writer.copy("dense/kernel", Bundle("runs/model.ckpt-100"), "dense/kernel/ExponentialMovingAverage")
+            writer.add("step", np.int64(100))
+
+    The bytes depend on the tensors and their order only; they are those that TensorFlow's SaveV2 would write.
+    """
+
+    def __init__(self, prefix: str | os.PathLike[str]):
+        """Creates the data file.
+
+        Raises:
+            WeightsError: a checkpoint of that prefix is there already.
+            EnvironmentFailed: the file cannot be written.
+        """
+        self.prefix = os.fspath(prefix)
+        self._path = data_path(self.prefix, 0, 1)
+        self._entries: dict[str, Entry] = {}
+        self._end = 0
+        self._pending = _Range("", 0, 0)
+        if os.path.exists(self._path) or os.path.exists(self.prefix + ".index"):
+            raise WeightsError(Problem(self.prefix, "a checkpoint is there already", "choose another prefix"))
+        with _writable(self._path):
+            self._file = open(self._path, "xb", buffering=0)  # noqa: SIM115 (it stays open until close)
+
+    def __enter__(self) -> "BundleWriter":
+        return self
+
+    def __exit__(self, kind, error, trace) -> None:
+        if kind is None:
+            self.close()
+        elif not self._file.closed:
+            self._discard()
+
+    def copy(self, name: str, bundle: Bundle, key: str) -> None:
+        """Copies a tensor's bytes and checksums; a partitioned one keeps its slices.
+
+        Args:
+            name: the name it gets.
+            bundle: where it is.
+            key: its name there.
+
+        Raises:
+            WeightsError: it is not there, or its data file ends too early.
+            EnvironmentFailed: the bytes cannot be written.
+        """
+        entry = bundle.entry(key)
+        if bundle.format == "V1":
+            return self._append(name, bundle.read(key), entry.dtype)
+        parts = tuple(self._copy(bundle, part) for part in entry.parts)
+        self._record(replace(entry, key=name, parts=parts))
+
+    def add(self, name: str, array: np.ndarray | np.generic | bytes | str) -> None:
+        """Writes a tensor from memory; the elements of a string tensor are bytes, or str for UTF-8.
+
+        Raises:
+            WeightsError: the array's dtype is none that TensorFlow has.
+            EnvironmentFailed: the bytes cannot be written.
+        """
+        array = np.asarray(array, object if isinstance(array, bytes | str) else None)  # NumPy drops zero bytes at the end
+        dtype = "string" if array.dtype.kind in "OSU" else array.dtype.name
+        if dtype not in protos.DTYPE_NAMES:
+            raise WeightsError(Problem(name, f"TensorFlow has no dtype {dtype}", "convert the array"))
+        self._append(name, array, dtype)
+
+    def close(self) -> None:
+        """Writes what is left of the data and, once that is on disk, the index."""
+        if self._file.closed:
+            return
+        try:
+            self._flush()
+            with _writable(self._path), self._file:
+                os.fsync(self._file.fileno())
+            self._write_index()
+        except BaseException:
+            self._discard()
+            raise
+
+    def _discard(self) -> None:
+        """Removes what was written."""
+        self._file.close()
+        for path in (self._path, self.prefix + ".index.tmp"):
+            with suppress(OSError):
+                os.unlink(path)
+
+    def _record(self, entry: Entry) -> None:
+        if not entry.key or entry.key in self._entries:
+            raise WeightsError(Problem(self.prefix, f"would get a second tensor {entry.key!r}", "give each a name of its own"))
+        self._entries[entry.key] = entry
+
+    def _copy(self, bundle: Bundle, part: Part) -> Part:
+        """Puts a part at the end, or only notes that it continues the range of bytes that is to be copied next."""
+        source = _Range(bundle.data_path(part), part.offset, part.size)
+        if not self._pending.continues_in(source):
+            self._flush()
+            self._pending = replace(source, size=0)
+        self._pending = replace(self._pending, size=self._pending.size + part.size)
+        return replace(part, shard=0, offset=self._end + self._pending.size - part.size)
+
+    def _flush(self) -> None:
+        """Copies the bytes that were only noted so far."""
+        pending, self._pending = self._pending, _Range("", 0, 0)
+        if not pending.size:
+            return
+        with readable(pending.path):
+            source = open(pending.path, "rb", buffering=0)  # noqa: SIM115 (a failure to read it is another error)
+        with source, _writable(self._path):
+            done = _copy(source.fileno(), self._file.fileno(), pending.size, pending.offset, self._end)
+        if done < pending.size:
+            raise WeightsError(Problem(pending.path, "became shorter while it was copied", "wait until training has saved it"))
+        self._end += done
+
+    def _append(self, name: str, array: np.ndarray, dtype: str) -> None:
+        self._flush()
+        data, offset = encoding.payload(name, array), self._end
+        with _writable(self._path):
+            self._end = _write(self._file.fileno(), data, offset)
+        part = Part(0, offset, len(data), encoding.payload_checksum(dtype, array.size, data))
+        self._record(Entry(name, dtype, array.shape, part.size, part.crc32c, (part,)))
+
+    def _write_index(self) -> None:
+        path = self.prefix + ".index"
+        with _writable(path), open(path + ".tmp", "xb") as file:
+            file.write(sstable.table(_index_items(self._entries)))
+            file.flush()
+            os.fsync(file.fileno())
+            os.replace(path + ".tmp", path)
+
+
+@dataclass(frozen=True)
+class _Range:
+    """`size` bytes of a file, from `offset` on."""
+
+    path: str
+    offset: int
+    size: int
+
+    def continues_in(self, other: "_Range") -> bool:
+        return self.path == other.path and self.offset + self.size == other.offset
+
+
+def _copy(source: int, target: int, size: int, offset: int, at: int) -> int:
+    """Copies bytes of one open file to position `at` of another; how many there were, at most `size`."""
+    done = _copy_in_kernel(source, target, size, offset, at)
+    return done + _copy_by_buffer(source, target, size - done, offset + done, at + done)
+
+
+def _copy_in_kernel(source: int, target: int, size: int, offset: int, at: int) -> int:
+    """How many bytes the kernel copied; where file system and alignment allow (btrfs, xfs), it shares the blocks."""
+    done = 0
+    while done < size and hasattr(os, "copy_file_range"):
+        try:
+            step = os.copy_file_range(source, target, size - done, offset + done, at + done)
+        except OSError as error:
+            if error.errno in _NOT_IN_KERNEL:
+                break
+            raise
+        if step == 0:
+            break
+        done += step
+    return done
+
+
+def _copy_by_buffer(source: int, target: int, size: int, offset: int, at: int) -> int:
+    done = 0
+    while done < size and (data := os.pread(source, min(encoding.CHUNK, size - done), offset + done)):
+        done = _write(target, data, at + done) - at
+    return done
+
+
+def _write(target: int, data: bytes | memoryview, at: int) -> int:
+    """Writes all of `data` at position `at`; the position behind it."""
+    rest = memoryview(data)
+    while rest:
+        step = os.pwrite(target, rest[: encoding.CHUNK], at)
+        rest, at = rest[step:], at + step
+    return at
+
+
+@contextmanager
+def _writable(path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise system_error(error, path) from error
+
+
+def _index_items(entries: Mapping[str, Entry]) -> list[tuple[bytes, bytes]]:
+    """The keys and values of an index, sorted."""
+    header = protos.tensor_bundle_pb2.BundleHeaderProto(num_shards=1)
+    header.version.producer = VERSION
+    items = {b"": header}
+    for entry in entries.values():
+        items |= _entry_items(entry)
+    return [(key, proto.SerializeToString(deterministic=True)) for key, proto in sorted(items.items())]
+
+
+def _entry_items(entry: Entry) -> dict[bytes, object]:
+    """The entry of a tensor, and one of each slice that it has."""
+    whole = _entry_proto(entry.dtype, entry.shape)
+    items = {entry.key.encode(): whole}
+    for part in entry.parts:
+        proto = whole
+        if part.extents is not None:
+            _add_slice(whole, part.extents)
+            proto = items[slice_key(entry.key, part.extents)] = _entry_proto(entry.dtype, slice_shape(entry, part.extents))
+        proto.shard_id, proto.offset, proto.size, proto.crc32c = part.shard, part.offset, part.size, part.crc32c
+    return items
+
+
+def _entry_proto(dtype: str, shape: tuple[int, ...]):
+    proto = protos.tensor_bundle_pb2.BundleEntryProto(dtype=protos.DTYPE_NAMES[dtype])
+    proto.shape.SetInParent()
+    for size in shape:
+        proto.shape.dim.add(size=size)
+    return proto
+
+
+def _add_slice(proto, extents: Extents) -> None:
+    added = proto.slices.add()
+    for start, length in extents:
+        extent = added.extent.add(start=start)
+        if length != -1:
+            extent.length = length
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What was found equal.
+
+    Attributes:
+        tensors: how many have the checksums of their source.
+        size: bytes that were read back from the written data files.
+    """
+
+    tensors: int
+    size: int
+
+
+def prove(written: Bundle | str, names: Mapping[str, tuple[Bundle, str]]) -> Proof:
+    """Reads a written checkpoint back, in the order of the file, and compares it with where its tensors came from.
+
+    Args:
+        written: the checkpoint, or its prefix.
+        names: of each tensor in it that was copied, the checkpoint that it came from and its key there.
+
+    Raises:
+        WeightsError: names all tensors that are missing, differ from their source or do not have their checksum; where it is
+            the source's bytes that do not, the source.
+    """
+    written = written if isinstance(written, Bundle) else Bundle(written)
+    problems = [problem for name, source in names.items() if (problem := _differs(written, name, *source))]
+    pieces = [(part.shard, part.offset, entry, part) for entry in written.entries.values() for part in entry.parts]
+    for _, _, entry, part in sorted(pieces, key=lambda piece: piece[:2]):
+        try:
+            written.verify_part(entry, part)
+        except WeightsError as error:
+            problems += _blamed(names.get(entry.key), error).problems
+    if problems:
+        raise WeightsError(*dict.fromkeys(problems))
+    return Proof(len(names), sum(entry.size for entry in written.entries.values()))
+
+
+def _blamed(source: tuple[Bundle, str] | None, error: WeightsError) -> WeightsError:
+    """The error of the source, where a written tensor is wrong because its source is: index and data of two saves, say."""
+    if source is None:
+        return error
+    try:
+        source[0].verify(source[1])
+    except WeightsError as older:
+        mixed = "its index and its data are of two different saves, or it was damaged: copy both again"
+        return WeightsError(*(replace(problem, do=mixed) for problem in older.problems))
+    return error
+
+
+def _differs(written: Bundle, name: str, source: Bundle, key: str) -> Problem | None:
+    """What is wrong with a tensor's checksums, by those of its source."""
+    if name not in written.entries:
+        return Problem(written.prefix, f"lacks {name!r}", "export again")
+    if _fingerprint(written.entries[name]) == _source_fingerprint(source, key):
+        return None
+    return Problem(written.prefix, f"{name!r} is not the tensor {key!r} of {source.prefix}", "export again")
+
+
+def _fingerprint(entry: Entry) -> tuple:
+    return entry.dtype, entry.shape, tuple((part.size, part.crc32c, part.extents) for part in entry.parts)
+
+
+def _source_fingerprint(source: Bundle, key: str) -> tuple:
+    """Dtype, shape and checksums; of V1, which has no checksums of tensors, those that its value gets in V2."""
+    entry = source.entry(key)
+    if source.format == "V2":
+        return _fingerprint(entry)
+    data = encoding.payload(key, array := source.read(key))
+    return entry.dtype, entry.shape, ((len(data), encoding.payload_checksum(entry.dtype, array.size, data), None),)

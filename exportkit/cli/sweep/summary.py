@@ -1,0 +1,73 @@
+"""The end of a sweep: one table, ``sweep.json``, ``models.config`` and the exit code, however it ended."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from exportkit.cli import print_problems, tables
+from exportkit.cli.sweep import job_record, sweep_record
+from exportkit.errors import ConfigError, ExportKitError
+from exportkit.version import claim
+
+
+@dataclass
+class Swept:
+    """What came of a sweep, once it has ended."""
+
+    code: int = 0
+
+    @property
+    def is_sweep(self) -> bool:
+        return job_record.RememberDirectory.directory is not None
+
+
+@contextmanager
+def closing(keeps: bool = True) -> Iterator[Swept]:
+    """Say what became of the sweep that is run inside, if it is one.
+
+    Args:
+        keeps: whether the record stays, to be named.
+    """
+    job_record.RememberDirectory.directory = None
+    swept = Swept()
+    started = time.perf_counter()
+    try:
+        yield swept
+    except ConfigError:
+        raise
+    except ExportKitError as error:
+        if not swept.is_sweep:
+            raise
+        print_problems(str(error))  # the launcher gave up; how far it came is in the records
+        swept.code = error.exit_code
+    except (KeyboardInterrupt, SystemExit):
+        _close(swept, time.perf_counter() - started, keeps, interrupted=True)
+        raise
+    _close(swept, time.perf_counter() - started, keeps)
+
+
+def _close(swept: Swept, seconds: float, keeps: bool, interrupted: bool = False) -> None:
+    directory = job_record.RememberDirectory.directory
+    jobs = sweep_record.read_sweep(directory, interrupted) if directory else []
+    if directory is None or not jobs:
+        return
+    for base in {job.base for job in jobs if job.base and job.status in ("died", "interrupted")}:
+        claim.sweep(Path(base))
+    tables.show_jobs(jobs, sweep_record.apart([job.overrides for job in jobs]))
+    tables.line(sweep_record.summary(jobs, seconds))
+    if keeps:
+        _keep(directory, jobs, seconds)
+    if problems := sweep_record.problems(jobs):
+        print_problems("\n".join(problems))
+    swept.code = swept.code or int(bool(problems))
+
+
+def _keep(directory: Path, jobs: list[job_record.Job], seconds: float) -> None:
+    tables.line(f"record: {tables.near(str(sweep_record.write_sweep(directory, jobs, seconds)))}")
+    file, warning = sweep_record.write_server_config(directory, jobs)
+    if file is not None:
+        tables.line(f"tensorflow_model_server --rest_api_port=8501 --model_config_file={file}")
+    if warning:
+        tables.text(f"warning: {warning}", "yellow")

@@ -1,0 +1,253 @@
+"""The free-form leaves of a config, read into their spec classes: bindings, signatures, meta graphs and samples."""
+
+import re
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from exportkit.config.reader import Reader
+from exportkit.errors import did_you_mean, nearest
+from exportkit.planning.wiring import unfit
+from exportkit.protos import DTYPE_NAMES
+from exportkit.spec import (
+    BINDINGS,
+    METHODS,
+    Binding,
+    Constant,
+    Examples,
+    Feature,
+    File,
+    Literal,
+    MetaGraph,
+    ParseExample,
+    Random,
+    Replacement,
+    Sample,
+    Signature,
+)
+
+_FEATURE_DTYPES = ("float32", "int64", "string")  # what a tf.Example holds (tensorflow/core/example/feature.proto)
+_SAMPLE_FILES = (".npz", ".npy", ".tfrecord")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_/-]*")  # it names operations, and a dot is for the parts of a top_k
+_DEVICE = re.compile(r"(/(job|replica|task):[^/:]+)*/(device:)?(CPU|GPU|TPU):\d+", re.IGNORECASE)
+_LFS = b"version https://git-lfs.github.com/spec/"
+
+
+def bindings(data: Any, reader: Reader) -> dict[str, Binding | None]:
+    """All bindings; one that is broken is None, and still offers its name."""
+    found = {name: _binding(value, reader, f"bindings.{name}") for name, value in _items(data, reader, "bindings")}
+    for name in found:
+        if not _NAME.fullmatch(name):
+            do = "write letters, digits, _, - and /, a letter or digit first"
+            reader.problem(f"bindings.{name}", f"'{name}' cannot be a binding's name", do)
+    return found
+
+
+def _items(data: Any, reader: Reader, where: str) -> list[tuple[str, Any]]:
+    return list((reader.convert(dict[str, Any], {} if data is None else data, where) or {}).items())
+
+
+def _binding(value: Any, reader: Reader, where: str) -> Binding | None:
+    value = {"tensor": value} if isinstance(value, str) else value
+    if not isinstance(value, Mapping):
+        return reader.problem(where, "is neither a tensor's name nor a mapping", f"write one of {', '.join(BINDINGS)}")
+    operations = [key for key in value if key in BINDINGS]
+    if not operations and (misspelt := [key for key in map(str, value) if nearest(key, BINDINGS)]):
+        return reader.problem(f"{where}.{misspelt[0]}", "no such key", did_you_mean(misspelt[0], BINDINGS))
+    if len(operations) != 1:
+        what = f"has {' and '.join(operations)}" if operations else "has no operation"
+        return reader.problem(where, what, f"write exactly one of {', '.join(BINDINGS)}")
+    replaces = operations == ["tensor"] and "replaces" in value
+    binding = reader.read(Replacement if replaces else BINDINGS[operations[0]], value, where)
+    return _sound(binding, reader, where)
+
+
+def _sound(binding: Binding | None, reader: Reader, where: str) -> Binding | None:
+    """What types cannot say: names of dtypes, a value that is there, a vocabulary that exists."""
+    before = len(reader.problems)
+    for key in ("tensor", "placeholder", "replaces"):
+        if getattr(binding, key, None) == "":
+            reader.problem(f"{where}.{key}", "is empty", "write a tensor's name, op:0")
+    if isinstance(binding, ParseExample):
+        for name, feature in binding.parse_example.items():
+            _feature(feature, reader, f"{where}.parse_example.{name}")
+        if not binding.parse_example:
+            reader.problem(f"{where}.parse_example", "is empty", "write {FEATURE: {dtype: …, shape: […]}}")
+    if isinstance(binding, Constant) and binding.constant is None:
+        reader.problem(f"{where}.constant", "is null", "write the value to bake")
+    if getattr(binding, "dtype", None) is not None:
+        _dtype(binding.dtype, DTYPE_NAMES, reader, f"{where}.dtype")
+    _shape(getattr(binding, "shape", None), reader, f"{where}.shape", "write null for a size that is not known")
+    if hasattr(binding, "vocabulary"):
+        _is_file(binding.vocabulary, reader, f"{where}.vocabulary")
+    return None if len(reader.problems) > before else binding
+
+
+def _feature(feature: Feature, reader: Reader, where: str) -> None:
+    _shape(feature.shape, reader, f"{where}.shape", "write sizes, without that of the batch")
+    if _dtype(feature.dtype, _FEATURE_DTYPES, reader, f"{where}.dtype") and feature.default is not None:
+        reader.problems += unfit(f"{where}.default", feature.default, feature.dtype)
+
+
+def _shape(shape: Iterable[int | None] | None, reader: Reader, where: str, do: str) -> None:
+    for i, size in enumerate(shape or ()):
+        if size is not None and size < 0:
+            reader.problem(f"{where}[{i}]", f"is {size}", do)
+
+
+def _dtype(name: str, known: Any, reader: Reader, where: str) -> bool:
+    if name not in known:
+        within = " in a tf.Example" if name in DTYPE_NAMES else ""
+        reader.problem(where, f"there is no dtype '{name}'{within}", did_you_mean(name, known))
+    return name in known
+
+
+def _is_file(path: Path, reader: Reader, where: str) -> bool:
+    """Whether a file with content of its own is there; otherwise tells it."""
+    if not path.is_file():
+        names = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        near = did_you_mean(path.name, names) if nearest(path.name, names) else ""
+        reader.problem(where, f"there is no file {path}", near or "paths are relative to where exportkit was started")
+        return False
+    with path.open("rb") as file:
+        start = file.read(len(_LFS))
+    if start == _LFS:
+        reader.problem(where, f"{path} is a Git LFS pointer, not the file itself", "run git lfs pull")
+    if not start:
+        reader.problem(where, f"{path} is empty", "name another file")
+    return start not in (b"", _LFS)
+
+
+def signatures(data: Any, reader: Reader) -> dict[str, Signature | None]:
+    return {name: _signature(value, reader, f"signatures.{name}") for name, value in _items(data, reader, "signatures")}
+
+
+def _signature(value: Any, reader: Reader, where: str) -> Signature | None:
+    signature = reader.read(Signature, value, where)
+    if where.startswith("signatures.__saved_model_"):
+        return reader.problem(where, "TensorFlow keeps such keys for itself", "choose another key")
+    if signature is not None and signature.method not in METHODS:
+        return reader.problem(
+            f"{where}.method", f"there is no method '{signature.method}'", did_you_mean(signature.method, METHODS)
+        )
+    return signature
+
+
+def meta_graphs(data: Any, reader: Reader, signature_keys: Mapping[str, Any], constants: list[str]) -> dict[str, MetaGraph]:
+    """All meta graphs that can be read; their tags must differ, and what they name must be there."""
+    found: dict[str, MetaGraph] = {}
+    tags: dict[frozenset[str], str] = {}
+    for name, value in _items(data, reader, "meta_graphs"):
+        where = f"meta_graphs.{name}"
+        meta_graph = reader.read(MetaGraph, value, where)
+        if meta_graph is None:
+            continue
+        for i, key in enumerate(meta_graph.signatures or []):
+            if key not in signature_keys:
+                reader.problem(f"{where}.signatures[{i}]", f"there is no signature '{key}'", did_you_mean(key, signature_keys))
+        for key in meta_graph.constants:
+            if key not in constants:
+                reader.problem(f"{where}.constants.{key}", "there is no such constant binding", did_you_mean(key, constants))
+        if meta_graph.signatures == [] and meta_graph.train_op is None:
+            reader.problem(
+                f"{where}.signatures", "is empty, and there is no train_op", "name one, or leave the key out for all"
+            )
+        if meta_graph.device is not None and not _DEVICE.fullmatch(meta_graph.device):
+            reader.problem(f"{where}.device", f"'{meta_graph.device}' is not a device", "write /device:GPU:0 or the like")
+        twin = tags.setdefault(frozenset(meta_graph.tags), name)
+        if twin != name:
+            reader.problem(
+                f"{where}.tags", f"are those of meta graph '{twin}'", "a loader finds a meta graph by its tags alone"
+            )
+        if not meta_graph.tags:
+            reader.problem(f"{where}.tags", "are empty", "write [serve]")
+        found[name] = meta_graph
+    if data is None or data == {}:
+        reader.problem("meta_graphs", "is empty", "write {serving: {tags: [serve]}}")
+    return found
+
+
+def samples(
+    data: Any, reader: Reader, signature_map: Mapping[str, Signature | None], bound: Mapping[str, Binding | None]
+) -> dict[str, dict[str, Sample]]:
+    """Signature → alias → sample; both must be there."""
+    found: dict[str, dict[str, Sample]] = {}
+    for key, values in _items(data, reader, "samples"):
+        where = f"samples.{key}"
+        if key not in signature_map:
+            reader.problem(where, f"there is no signature '{key}'", did_you_mean(key, signature_map))
+            continue
+        inputs = signature_map[key].inputs if signature_map[key] else None
+        found[key] = {}
+        told = len(reader.problems)
+        for alias, value in _items(values, reader, where):
+            if inputs is not None and alias not in inputs:
+                reader.problem(f"{where}.{alias}", f"signature '{key}' has no input '{alias}'", did_you_mean(alias, inputs))
+            found[key][alias] = _sample(value, reader, f"{where}.{alias}")
+            if isinstance(found[key][alias], Examples) and inputs is not None and alias in inputs:
+                _features(found[key][alias], inputs[alias], bound, reader, f"{where}.{alias}.examples")
+        meant = {near for alias in found[key] if alias not in (inputs or ()) for near in nearest(alias, inputs or ())}
+        missing = [alias for alias in inputs or () if alias not in found[key] and alias not in meant]
+        if missing and not (len(reader.problems) > told and not found[key]):
+            reader.problem(where, f"gives no value for {', '.join(missing)}", "a signature is run on all of its inputs")
+    return found
+
+
+def _features(sample: Examples, ref: str, bound: Mapping[str, Binding | None], reader: Reader, where: str) -> None:
+    """The features of written examples must be those that are parsed."""
+    if isinstance(bound.get(ref), ParseExample):
+        for name in sample.features:
+            if name not in bound[ref].parse_example:
+                near = did_you_mean(name, bound[ref].parse_example)
+                reader.problem(f"{where}.{name}", f"binding '{ref}' parses no feature '{name}'", near)
+    elif bound.get(ref) is not None:
+        reader.problem(where, f"binding '{ref}' takes no tf.Example", "write values, or file[:array]")
+
+
+def _sample(value: Any, reader: Reader, where: str) -> Sample | None:
+    if value is None:
+        return reader.problem(where, "is null", "write values, file[:array], {random: …} or {examples: …}")
+    if isinstance(value, Mapping) and set(value) == {"random"}:
+        return _random({} if value["random"] is None else value["random"], reader, f"{where}.random")
+    if isinstance(value, Mapping) and set(value) == {"examples"}:
+        features = dict(_items(value["examples"], reader, f"{where}.examples"))
+        return Examples(features={name: _sample(v, reader, f"{where}.examples.{name}") for name, v in features.items()})
+    if isinstance(value, Mapping):
+        return reader.problem(where, "is neither values nor a file", "write values, file[:array], {random: …} or {examples: …}")
+    return _file(value, reader, where) if isinstance(value, str) else Literal(value=value)
+
+
+def _random(value: Any, reader: Reader, where: str) -> Random | None:
+    drawn = reader.read(Random, value, where)
+    if drawn is not None and not drawn.low < drawn.high:
+        return reader.problem(
+            f"{where}.high", f"is {drawn.high}, not above low ({drawn.low})", "values are drawn from [low, high)"
+        )
+    return drawn
+
+
+def _file(value: str, reader: Reader, where: str) -> Sample | None:
+    name, _, array = value.partition(":")
+    if not name.endswith(_SAMPLE_FILES):
+        return Literal(value=value)
+    path = reader.convert(Path, name, where)
+    if path is None or not _is_file(path, reader, where):
+        return None
+    if name.endswith(".npz"):
+        return _array(path, name, array, reader, where)
+    return File(path=path)
+
+
+def _array(path: Path, name: str, array: str, reader: Reader, where: str) -> File | None:
+    """An array of an .npz file, which is a zip archive of .npy files."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            known = [member.removesuffix(".npy") for member in archive.namelist()]
+    except zipfile.BadZipFile:
+        return reader.problem(where, f"{path} is not an .npz file", "write one with numpy.savez")
+    if not array:
+        return reader.problem(where, f"does not say which array of {name}", f"write {name}:NAME; {did_you_mean('', known)}")
+    if array not in known:
+        return reader.problem(where, f"{name} has no array '{array}'", did_you_mean(array, known))
+    return File(path=path, array=array)

@@ -1,0 +1,6 @@
+"""The room that lives inside TensorFlow: binds tensors in fresh graphs, signs, and writes the SavedModel."""
+
+from exportkit.exporting.savedmodel.graphs import BoundGraph, bind, bound_tensors
+from exportkit.exporting.savedmodel.writing import write
+
+__all__ = ["BoundGraph", "bind", "bound_tensors", "write"]

@@ -1,0 +1,183 @@
+"""Post steps, one by one and under guard: what each may change in the version, how long it may take, what it returns."""
+
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from queue import Empty, SimpleQueue
+from time import perf_counter
+from typing import Any
+
+from exportkit.errors import ExportKitError, Problem, StepFailed, brief, system_error
+from exportkit.exporting.snapshot import Watch
+from exportkit.plugin import Export, Phase, PostStep
+from exportkit.registry import Plugins
+from exportkit.report import StepReport
+
+Stray = tuple[str, threading.Thread]
+_ADDS = (Phase.AUGMENT, Phase.SEAL)
+
+
+def run_steps(plugins: Plugins, export: Export, progress: Callable[[str], None], *phases: Phase) -> None:
+    """Run the steps of `phases` in the plan's order.
+
+    Raises:
+        StepFailed: a step refused, broke down, took too long, returned junk, or changed what it may not.
+        ExportKitError: what else a step raised on purpose.
+    """
+    strays: list[Stray] = []
+    for name, step in export.plan.post.items():
+        if step.phase in phases:
+            progress(name)
+            with export.report.stage(name), _attributed(f"post.{name}", export if step.phase is Phase.PUBLISH else None):
+                _run(_Guard(name, step, str(plugins.providers.get(type(step))), strays), export)
+
+
+def _run(guard: "_Guard", export: Export) -> None:
+    line = StepReport(kind=guard.step.kind, phase=guard.step.phase.name, status="failed")
+    export.report.steps.append(line)
+    started = perf_counter()
+    try:
+        watch = Watch(export.directory)
+        with guard.surroundings(export.report.warnings):
+            answer = guard.answer(export)
+        guard.check(watch)
+        line.details = guard.details(answer)
+        line.status = "passed"
+    finally:
+        line.seconds = perf_counter() - started
+
+
+@contextmanager
+def _attributed(where: str, published: Export | None) -> Iterator[None]:
+    """Each problem says which step it is of, and of a published version that it stays."""
+    try:
+        yield
+    except ExportKitError as error:
+        problems = (_naming(where, problem) for problem in error.problems)
+        error.args = error.problems = tuple(_staying(problem, published) if published else problem for problem in problems)
+        raise
+
+
+def _naming(where: str, problem: Problem) -> Problem:
+    return problem if problem.where.startswith(where) else replace(problem, what=f"{problem.what} ({where})")
+
+
+def _staying(problem: Problem, published: Export) -> Problem:
+    stays = f"version {published.version} stays in {published.directory}"
+    return replace(problem, do="; ".join(filter(None, [problem.do, stays])))
+
+
+class _Guard:
+    """A step under its name in the config, and whose it is; `strays` are the threads that steps left so far."""
+
+    def __init__(self, name: str, step: PostStep, provider: str, strays: list[Stray]):
+        self.name, self.step, self.provider, self.strays = name, step, provider, strays
+
+    def failure(self, what: str, do: str = "") -> StepFailed:
+        return StepFailed(Problem(f"post.{self.name} ({self.provider})", what, do))
+
+    def answer(self, export: Export) -> Any:
+        """What the step returns."""
+        try:
+            return _within(self.step.timeout, lambda: self.step.run(export))
+        except _TooLong:
+            do = f"set post.{self.name}.timeout higher, or to null for no limit"
+            raise self.failure(f"ran longer than its timeout of {self.step.timeout:g} s", do) from None
+        except ExportKitError:
+            raise
+        except (Exception, SystemExit) as cause:
+            raise self.failure(*_told(cause, export)) from cause
+
+    def check(self, watch: Watch) -> None:
+        """Whether the version is what the phase lets it be."""
+        found, phase = watch.changes(), self.step.phase
+        if found.changed or found.removed or (found.added and phase not in _ADDS):
+            rule = "may add files and nothing else" if phase in _ADDS else "may not touch the version"
+            raise self.failure(str(found), f"a step of phase {phase.name} {rule}{self._suspects()}")
+        if found.odd:
+            raise self.failure(f"added {', '.join(found.odd)}, which is not a plain file", "copy what it points to")
+
+    def _suspects(self) -> str:
+        """Who else may have done it: a thread of a step before, which this one runs beside."""
+        others = [(name, stray) for name, stray in self.strays if stray.is_alive() and name != self.name]
+        said = [f"post.{name}, whose thread '{stray.name}' still runs" for name, stray in others]
+        return f" (or did it {', or '.join(said)}?)" if said else ""
+
+    def details(self, answer: Any) -> dict[str, Any]:
+        """What the step returned, if a report can hold it."""
+        if not isinstance(answer, Mapping | None):
+            raise self.failure(f"returned a {type(answer).__name__}", "return a mapping for the report, or nothing")
+        try:
+            json.dumps(answer)
+        except (TypeError, ValueError, RecursionError) as cause:
+            raise self.failure(
+                f"returned what JSON cannot hold: {cause}", "return texts, numbers, lists and mappings"
+            ) from None
+        return dict(answer or {})
+
+    @contextmanager
+    def surroundings(self, warnings: list[str]) -> Iterator[None]:
+        """Tell of threads that the step leaves, and set the working directory back."""
+        here, threads = os.getcwd(), set(threading.enumerate())
+        try:
+            yield
+        finally:
+            for thread in threading.enumerate():
+                if thread not in threads and thread.name != _THREAD:
+                    self.strays.append((self.name, thread))
+                    warnings.append(f"post.{self.name}: left the thread '{thread.name}' running")
+            if _here() != here:
+                os.chdir(here)
+                warnings.append(f"post.{self.name}: left the working directory for another; it was set back")
+
+
+def _told(cause: BaseException, export: Export) -> tuple[str, str]:
+    """What went wrong and what to do; of what the machine refused, both are known."""
+    if isinstance(cause, OSError) and cause.strerror:
+        refused = system_error(cause, export.directory).problems[0]
+        return f"{refused.where}: {refused.what}", refused.do
+    return f"raised {brief(cause)}", ""
+
+
+class _TooLong(Exception):
+    pass
+
+
+_THREAD = "exportkit-step"
+
+
+def _within(seconds: float | None, work: Callable[[], Any]) -> Any:
+    """What `work` returns, or raises; without a limit in this thread, else in one that is abandoned when its time is up.
+
+    Nothing can stop a thread that hangs in C code. An abandoned one ends with the process; until then it works on a version
+    that will not be.
+    """
+    if seconds is None:
+        return work()
+    done: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
+    threading.Thread(target=_deliver, args=(work, done), name=_THREAD, daemon=True).start()
+    try:
+        answer, error = done.get(timeout=min(seconds, threading.TIMEOUT_MAX))
+    except Empty:
+        raise _TooLong from None
+    if error is not None:
+        raise error
+    return answer
+
+
+def _deliver(work: Callable[[], Any], done: SimpleQueue) -> None:
+    try:
+        done.put((work(), None))
+    except BaseException as error:
+        done.put((None, error))
+
+
+def _here() -> str | None:
+    """The working directory; None if it was removed."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,1 @@
+"""From values and protos to what will be written; no TensorFlow."""

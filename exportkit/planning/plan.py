@@ -1,0 +1,367 @@
+"""From a config to an `ExportPlan`, or to ONE ConfigError that lists every problem. No TensorFlow is imported.
+
+A `.meta` is read and prepared here as far as protos go, so that a wrong name, an unfed placeholder or a variable without a
+checkpoint key is told before anything is built. Of code, what `ast` and the checkpoint's index tell.
+"""
+
+import copy
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException, UnsupportedValueType
+
+from exportkit.checkpoint import Bundle
+from exportkit.config import sections
+from exportkit.config.reader import UNSET, Reader, said
+from exportkit.errors import ConfigError, ExportKitError, PluginError, Problem, brief, did_you_mean
+from exportkit.exporting.source_runner import preview_source
+from exportkit.metagraph import Graph, many_objects
+from exportkit.planning import serving_rules, weights, wiring
+from exportkit.planning.prepare import Model, Prepared, prepare
+from exportkit.plugin import ModelSource, PostStep, Preview
+from exportkit.registry import Plugins, load_plugins
+from exportkit.spec import Check, Config, Constant, ExportPlan, MetaGraph, ParseExample, Replacement, ReportTo, Weights
+from exportkit.version import claim
+
+
+def plan(config: Mapping[str, Any] | DictConfig, plugins: Plugins | None = None) -> ExportPlan:
+    """Read and check a config.
+
+    Args:
+        config: what Hydra composed, or a plain mapping of the same shape.
+        plugins: the plugins to choose from; default: the installed ones.
+
+    Raises:
+        ConfigError: everything that is wrong and can be told without TensorFlow.
+        PluginError: a plugin broke its contract.
+    """
+    plugins = plugins or load_plugins()
+    data = _plain(config)
+    reader = Reader(Path.cwd())
+    drafted = _draft(data, reader, plugins)
+    drafted.config = _without_secrets(config, data)
+    previews = _previews(drafted, reader, plugins)
+    with many_objects():
+        prepared = _check_models(drafted, previews, reader)
+    if not reader.problems:
+        reader.problems += plugins.policy_problems(drafted, prepared)
+    if reader.problems:
+        raise ConfigError(*reader.problems)
+    drafted.checks = list(_checks(drafted, previews))
+    return drafted
+
+
+def _plain(config: Mapping[str, Any] | DictConfig) -> dict[str, Any]:
+    """The config as plain data, interpolations resolved.
+
+    Raises:
+        ConfigError: an interpolation cannot be resolved, or there is a ``_target_``: configs do not import anything.
+    """
+    try:
+        data = OmegaConf.to_container(OmegaConf.create(config) if not isinstance(config, DictConfig) else config, resolve=True)
+    except OmegaConfBaseException as cause:
+        do = "write plain values" if isinstance(cause, UnsupportedValueType) else "mend the interpolation"
+        raise ConfigError(Problem(cause.full_key or "config", str(cause).splitlines()[0], do)) from None
+    defaults = {**copy.deepcopy(_defaults()), "export_dir": f"exports/{data.get('name')}"}
+    targets = list(_targets(data, ""))
+    if targets:
+        raise ConfigError(*targets)
+    return {**defaults, **data}
+
+
+@cache
+def _defaults() -> dict[str, Any]:
+    return OmegaConf.to_container(OmegaConf.structured(Config()), resolve=False)
+
+
+def _without_secrets(config: Mapping[str, Any] | DictConfig, data: dict[str, Any]) -> dict[str, Any]:
+    """The config as it is written down: what came from the environment stays the words that asked for it."""
+    written = OmegaConf.to_container(config, resolve=False) if isinstance(config, DictConfig) else dict(config)
+    secrets = {value: words for words, value in _paired(written, data) if "${oc.env:" in words and value}
+
+    def masked(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: masked(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [masked(inner) for inner in value]
+        for secret, words in secrets.items() if isinstance(value, str) else ():
+            value = value.replace(secret, words)
+        return value
+
+    return masked(data) if secrets else data
+
+
+def _paired(written: Any, resolved: Any) -> Iterator[tuple[str, str]]:
+    """The texts of a config before and after resolving, place by place."""
+    if isinstance(written, dict) and isinstance(resolved, dict):
+        for key in written.keys() & resolved:
+            yield from _paired(written[key], resolved[key])
+    elif isinstance(written, list) and isinstance(resolved, list):
+        for one, other in zip(written, resolved, strict=False):
+            yield from _paired(one, other)
+    elif isinstance(written, str) and isinstance(resolved, str):
+        yield written, resolved
+
+
+def _targets(value: Any, where: str) -> Iterator[Problem]:
+    if isinstance(value, list):
+        for i, inner in enumerate(value):
+            yield from _targets(inner, f"{where}[{i}]")
+    for key, inner in value.items() if isinstance(value, dict) else ():
+        place = f"{where}.{key}".lstrip(".")
+        if key == "_target_":
+            do = "name code where a source asks for it: package.module:name"
+            yield Problem(place, "configs do not import anything by _target_", do)
+        yield from _targets(inner, place)
+
+
+def _draft(data: dict[str, Any], reader: Reader, plugins: Plugins) -> ExportPlan:
+    """Everything that can be read; what is broken is None and told in the reader's problems."""
+    known = {field.name for field in fields(Config)}
+    for key in data:
+        if key not in known:
+            reader.problem(str(key), "no such key", did_you_mean(str(key), known) or "free keys go under vars")
+    reader.convert(dict[str, Any], data["vars"], "vars")
+    bound = sections.bindings(data["bindings"], reader)
+    signatures = sections.signatures(data["signatures"], reader)
+    if not signatures:
+        reader.problem("signatures", "there are none", "write signatures: {serving_default: {inputs: …, outputs: …}}")
+    reader.problems += serving_rules.check(bound, signatures)
+    constants = [name for name, b in bound.items() if isinstance(b, Constant)]
+    meta_graphs = sections.meta_graphs(data["meta_graphs"], reader, signatures, constants)
+    source = _source(data["source"], reader, plugins, "source")
+    drafted = ExportPlan(
+        name=_name(data["name"], reader),
+        source=source,
+        sources=_sources(data["source"], meta_graphs, reader, plugins) if source else {},
+        bindings=bound,
+        signatures=signatures,
+        meta_graphs=meta_graphs or {"serving": MetaGraph(tags=["serve"])},  # where none can be read, check the rest
+        samples=sections.samples(data["samples"], reader, signatures, bound),
+        weights=_weights(data["weights"], reader),
+        post=_steps(data["post"], reader, plugins),
+        export_dir=_export_dir(data["export_dir"], data["name"], reader),
+        version=_version(data["version"], reader),
+        report=getattr(reader.read(ReportTo, data["report"] or {}, "report"), "path", None),
+        config=data,
+        **{key: reader.convert(bool, data[key], key) for key in ("ensure_shape", "clear_devices", "strip_default_attrs")},
+    )
+    drafted.warnings = list(_warnings(drafted))
+    version = drafted.version
+    if isinstance(version, int) and version in claim.numbers(drafted.export_dir):
+        reader.problems += claim.exists(drafted.export_dir, version).problems
+    return drafted
+
+
+def _name(value: Any, reader: Reader) -> str:
+    if value in (None, UNSET, ""):
+        reader.problem("name", "is not set", "choose a model (model=NAME) or set name")
+        return ""
+    name = reader.convert(str, value, "name") or ""
+    if not re.fullmatch(r"[^/\s.][^/\s]*|", name):
+        reader.problem("name", f"'{name}' cannot be a model's name", "write one without /, spaces and a leading dot")
+    elif name.isdigit():
+        reader.problem("name", f"'{name}' cannot be a model's name", "its directory would be taken for a version: add a letter")
+    return name
+
+
+def _source(value: Any, reader: Reader, plugins: Plugins, where: str) -> ModelSource | None:
+    if value in (None, UNSET):
+        return reader.problem(where, "is not chosen", f"choose one: source={'|'.join(sorted(plugins.sources))}")
+    kind = _kind(value, reader, where, "source", plugins.sources)
+    return _made(plugins.sources[kind], value, reader, plugins, where) if kind else None
+
+
+def _made(cls: type, value: Any, reader: Reader, plugins: Plugins, where: str) -> Any:
+    """A source or step; what its own checks raise as a ConfigError are problems like all others."""
+    try:
+        return reader.read(cls, value, where)
+    except ConfigError as error:
+        reader.problems += [problem.under(where) for problem in error.problems]
+    except (Exception, SystemExit) as cause:
+        raise PluginError(Problem(f"{where} ({plugins.providers[cls]})", f"raised {brief(cause)}")) from cause
+    return None
+
+
+def _kind(value: Any, reader: Reader, where: str, noun: str, known: Mapping[str, type]) -> str | None:
+    """The kind of a source or step, if there is such a one."""
+    if not isinstance(value, Mapping):
+        return reader.problem(where, f"is {said(value)}, not a mapping", "write {kind: …}")
+    kind = value.get("kind", UNSET)
+    if kind in (None, UNSET):
+        return reader.problem(f"{where}.kind", "is not set", f"known: {', '.join(sorted(known))}")
+    if reader.convert(str, kind, f"{where}.kind") is not None and kind not in known:
+        reader.problem(f"{where}.kind", f"there is no {noun} '{kind}'", did_you_mean(kind, known))
+    return kind if isinstance(kind, str) and kind in known else None
+
+
+def _sources(value: Any, meta_graphs: Mapping[str, Any], reader: Reader, plugins: Plugins) -> dict[str, ModelSource]:
+    """Sources of the meta graphs that override fields for a build of their own."""
+    own = {key: meta_graph.source for key, meta_graph in meta_graphs.items() if meta_graph.source}
+    merged = {key: OmegaConf.to_container(OmegaConf.merge(value, over)) for key, over in own.items()}
+    found = {key: _source(v, reader, plugins, f"meta_graphs.{key}.source") for key, v in merged.items()}
+    return {key: source for key, source in found.items() if source}
+
+
+def _weights(value: Any, reader: Reader) -> Weights:
+    read = reader.read(Weights, {} if value is None else value, "weights")
+    wrong = list(weights.check(read)) if read else []
+    reader.problems += wrong
+    return Weights() if wrong or not read else read
+
+
+def _steps(value: Any, reader: Reader, plugins: Plugins) -> dict[str, PostStep]:
+    """The chosen steps by phase, then by the config's order."""
+    steps: dict[str, PostStep] = {}
+    for name, step in _chosen(value, reader).items():
+        if kind := _kind(step, reader, f"post.{name}", "step", plugins.steps):
+            steps[name] = _made(plugins.steps[kind], step, reader, plugins, f"post.{name}")
+            reader.problems += _timeouts(steps[name], f"post.{name}")
+    return dict(sorted(((n, s) for n, s in steps.items() if s), key=lambda pair: pair[1].phase))
+
+
+def _timeouts(step: PostStep | None, where: str) -> Iterator[Problem]:
+    if step is not None and step.timeout is not None and not step.timeout > 0:
+        yield Problem(f"{where}.timeout", f"is {step.timeout:g}", "write a number of seconds above 0, or null for no limit")
+
+
+def _chosen(value: Any, reader: Reader | None = None) -> dict[str, Any]:
+    """The entries of post whose step was chosen: such an entry has a kind."""
+    entries = value if isinstance(value, Mapping) else {}
+    if reader is not None and value is not None:
+        reader.convert(dict[str, Any], value, "post")
+    return {name: step for name, step in entries.items() if isinstance(step, Mapping) and "kind" in step}
+
+
+def _export_dir(value: Any, name: Any, reader: Reader) -> Path:
+    path = reader.convert(Path, value, "export_dir") or reader.base
+    if path.name.isdigit() and path.name != str(name):
+        reader.problem("export_dir", f"ends in the number {path.name}", "versions are made below it: leave the number out")
+    above = next(p for p in [path, *path.parents] if os.path.lexists(p))
+    if not above.is_dir():
+        reader.problem("export_dir", f"{above} is not a directory", "choose another one")
+    elif not os.access(above, os.R_OK | os.W_OK | os.X_OK):
+        reader.problem("export_dir", f"{above} is not writable", "make it writable, or choose another one")
+    return path
+
+
+def _version(value: Any, reader: Reader) -> str | int:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= claim.LARGEST:
+        return value
+    if value not in ("auto", "timestamp"):
+        reader.problem("version", f"is {said(value)}", "write auto, timestamp or an integer from 0, without leading zeros")
+        return "auto"
+    return value
+
+
+def _warnings(drafted: ExportPlan) -> Iterator[str]:
+    if drafted.signatures and "serving_default" not in drafted.signatures:
+        only = ", ".join(drafted.signatures)
+        yield f"signatures: there is no serving_default, so every request has to name its signature ({only})"
+    sound = [s for s in drafted.signatures.values() if s is not None]
+    used = wiring.used(sound, drafted.bindings)
+    for name, bound in drafted.bindings.items():
+        if name not in used and bound is not None and not isinstance(bound, Constant | Replacement):
+            yield f"bindings.{name}: is used by no signature"
+    for name in drafted.config["post"] or ():
+        if name not in _chosen(drafted.config["post"]):
+            yield f"post.{name}: ignored, as the step was not chosen (post=[…,{name}])"
+
+
+def _previews(drafted: ExportPlan, reader: Reader, plugins: Plugins) -> dict[str, Preview]:
+    """Meta graph key → what its source tells unbuilt; sources that several meta graphs share are asked once."""
+    asked: dict[int, Preview] = {}
+    previews: dict[str, Preview] = {}
+    for key in drafted.meta_graphs:
+        source = drafted.sources.get(key, drafted.source)
+        if source is None:
+            continue
+        where = f"meta_graphs.{key}.source" if key in drafted.sources else "source"
+        if id(source) not in asked:
+            asked[id(source)] = preview_source(source, plugins)
+            reader.problems += [problem.under(where) for problem in asked[id(source)].problems]
+        previews[key] = asked[id(source)]
+    return previews
+
+
+def _check_models(drafted: ExportPlan, previews: Mapping[str, Preview], reader: Reader) -> Prepared:
+    """Prepare what can be prepared unbuilt, and note what is wrong with it."""
+    models: dict[int, Model] = {}
+    known: dict[str, Model] = {}
+    for key, preview in previews.items():
+        if preview.meta_graph is None:
+            _open(preview, reader)
+            continue
+        if id(preview) not in models:
+            models[id(preview)] = Model(Graph(preview.meta_graph), {}, _open(preview, reader))
+        known[key] = models[id(preview)]
+    try:
+        prepared, problems, lacking = prepare(drafted, known)
+    except ExportKitError as error:
+        reader.problems += error.problems
+        return Prepared()
+    drafted.warnings += prepared.warnings
+    told = any(problem.where.startswith("weights") for problem in reader.problems)
+    reader.problems += [*problems, *([] if told else lacking)]
+    return prepared
+
+
+def _open(preview: Preview, reader: Reader) -> Bundle | None:
+    try:
+        return Bundle(preview.checkpoint) if preview.checkpoint else None
+    except ExportKitError as error:
+        reader.problems += [p for p in error.problems if p not in reader.problems]
+        return None
+
+
+def _checks(drafted: ExportPlan, previews: Mapping[str, Preview]) -> Iterator[Check]:
+    """The plan's lines, in the order in which things will happen."""
+    first = next(iter(previews.values()))
+    static = first.meta_graph is not None
+    for line in first.checked:
+        yield Check("source", line, True)
+    for line in first.when_built:
+        yield Check("source", line, False)
+    if first.checkpoint:
+        yield Check("weights", f"checkpoint {first.checkpoint}", True)
+    yield Check(
+        "weights", "every variable has one value in the checkpoint, or an initialize rule", static and bool(first.checkpoint)
+    )
+    yield Check("bind", f"{len(drafted.bindings)} bindings: {', '.join(drafted.bindings)}", static)
+    yield Check("bind", "ops and CPU kernels", False)
+    for key, signature in drafted.signatures.items():
+        yield Check(
+            "sign", f"{key}: {signature.method} ({', '.join(signature.inputs)}) → ({', '.join(signature.outputs)})", static
+        )
+    for meta_graph in drafted.meta_graphs.values():
+        yield Check("write", f"meta graph tagged {', '.join(meta_graph.tags)}", True)
+    for name, step in drafted.post.items():
+        yield Check(step.phase.name.lower(), name, False)
+    number = next_version(drafted)
+    yield Check("commit", f"{drafted.export_dir}/{number}", isinstance(drafted.version, int))
+
+
+def next_version(drafted: ExportPlan) -> str:
+    """The version that would be written now, in words."""
+    if drafted.version == "auto":
+        return str(max(claim.numbers(drafted.export_dir), default=0) + 1)
+    return "<timestamp>" if drafted.version == "timestamp" else str(drafted.version)
+
+
+def wanted(drafted: ExportPlan) -> list[str]:
+    """The tensors that bindings and train ops name, as written: what a source has to provide."""
+    keys = ("tensor", "placeholder", "replaces")
+    named = [getattr(b, key) for b in drafted.bindings.values() for key in keys if hasattr(b, key)]
+    ops = [m.train_op for m in drafted.meta_graphs.values() if m.train_op]
+    return list(dict.fromkeys([*named, *ops]))
+
+
+def parsers(drafted: ExportPlan) -> dict[str, ParseExample]:
+    """The bindings that parse tf.Example, for those who write requests."""
+    return {name: b for name, b in drafted.bindings.items() if isinstance(b, ParseExample)}

@@ -1,0 +1,217 @@
+"""From a config and graphs to what will be written, on protos alone: wiring, pruned graphs, and where every value comes from.
+
+The plan prepares a `.meta` this way before anything is built, the pipeline every built model; what is wrong is told by the
+same code, in the same words.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from exportkit import metagraph
+from exportkit.checkpoint import Bundle
+from exportkit.errors import BindingError, Problem, WeightsError
+from exportkit.metagraph import Graph, Pruned
+from exportkit.planning import serving_rules, weights
+from exportkit.planning import wiring as binding
+from exportkit.planning.weights import Coverage
+from exportkit.planning.wiring import Facts, Wiring
+from exportkit.spec import Constant, ExportPlan, Signature
+
+
+@dataclass(frozen=True)
+class Model:
+    """A source's graph, the names that it offers, and its checkpoint (None while that is not known)."""
+
+    graph: Graph
+    offered: Mapping[str, str] = field(default_factory=dict)
+    bundle: Bundle | None = None
+
+
+@dataclass(frozen=True)
+class Part:
+    """One meta graph, ready to be written."""
+
+    key: str
+    model: Model
+    wiring: Wiring
+    pruned: Pruned
+    facts: Mapping[str, Facts]
+
+
+@dataclass(kw_only=True)
+class Prepared:
+    """All meta graphs, and the values of the union of their variables.
+
+    Attributes:
+        parts: meta graph key → part; parts that need the same pruned graph share it.
+        sources: name in the export → the bundle and key of its value.
+        coverage: the same with what the report shall say of it.
+        warnings: what is allowed and may surprise.
+    """
+
+    parts: dict[str, Part] = field(default_factory=dict)
+    sources: dict[str, tuple[Bundle, str]] = field(default_factory=dict)
+    coverage: Coverage = field(default_factory=Coverage)
+    warnings: list[str] = field(default_factory=list)
+
+
+def prepare(plan: ExportPlan, models: Mapping[str, Model]) -> tuple[Prepared, list[Problem], list[Problem]]:
+    """Prepare every meta graph of `plan`.
+
+    Args:
+        plan: its bindings and signatures may hold None for what is broken and was told already.
+        models: meta graph key → model; the same object where meta graphs share a source.
+
+    Returns:
+        What can be written, what is wrong with names, shapes, rules and ops, and what is wrong with the weights.
+    """
+    prepared = Prepared()
+    found: list[Problem] = []
+    whole = None not in plan.signatures.values()
+    rewired: list[tuple[Graph, dict[str, str], Graph]] = []
+    for key, model in models.items():
+        wiring, problems = binding.wire(key, plan.meta_graphs[key], plan.bindings, plan.signatures, model.graph, model.offered)
+        facts = binding.facts(plan.bindings, wiring, model.graph)
+        sound = list(_sound(plan, wiring))
+        whole = whole and len(sound) == len(wiring.signatures)
+        needed = binding.used((plan.signatures[name] for name in sound), plan.bindings)
+        found += [*problems, *serving_rules.computed({name: plan.bindings[name] for name in needed}, facts)]
+        cuts_known = all(name in wiring.names for name, b in plan.bindings.items() if isinstance(b, Constant | None))
+        graph = _rewired(model, wiring, rewired)
+        for name in sound:
+            found += _signature_problems(name, plan, wiring, graph, facts, cuts_known)
+            prepared.warnings += _signature_warnings(name, plan, wiring, graph, facts)
+        prepared.parts[key] = Part(key, model, wiring, _pruned(plan, prepared, model, wiring, graph), facts)
+    lacking = [] if found or not whole else _cover(plan, prepared)
+    prepared.warnings = list({w.partition(": ")[2]: w for w in reversed(prepared.warnings)}.values())[::-1]
+    return prepared, _distinct(found), _distinct(lacking)
+
+
+def _rewired(model: Model, wiring: Wiring, known: list[tuple[Graph, dict[str, str], Graph]]) -> Graph:
+    """The model's graph with the tensors that the config puts in place of others; one for those that agree."""
+    replaced = {old: wiring.final(old) for old in wiring.replaced}
+    for graph, same, made in known:
+        if graph is model.graph and same == replaced:
+            return made
+    known.append((model.graph, replaced, model.graph.rewired(replaced)))
+    return known[-1][2]
+
+
+def demand(plan: ExportPlan, models: Mapping[str, Model]) -> Prepared:
+    """Like `prepare`, for an export that is under way.
+
+    Raises:
+        BindingError: the config does not fit the graph.
+        WeightsError: the checkpoint does not give every variable its value.
+    """
+    prepared, problems, lacking = prepare(plan, models)
+    if problems:
+        raise BindingError(*problems)
+    if lacking:
+        raise WeightsError(*lacking)
+    return prepared
+
+
+def _sound(plan: ExportPlan, wiring: Wiring) -> Iterator[str]:
+    """Signatures all of whose tensors were found; the others have been told already."""
+    for key in wiring.signatures:
+        signature = plan.signatures[key]
+        leaves = [*binding.fed(signature, plan.bindings), *(binding.leaf(r, plan.bindings) for r in signature.outputs.values())]
+        if signature.outputs and all(name in wiring.names for name in leaves):
+            yield key
+
+
+def _stops(plan: ExportPlan, wiring: Wiring, signature: Signature) -> list[str]:
+    return [*wiring.feeds(signature, plan.bindings), *wiring.constants]
+
+
+def _signature_problems(
+    key: str, plan: ExportPlan, wiring: Wiring, graph: Graph, facts: Mapping[str, Facts], cuts_known: bool
+) -> Iterator[Problem]:
+    """What is wrong with a signature; what it reaches is judged only where all that was to be baked was found."""
+    signature, where = plan.signatures[key], f"signatures.{key}"
+    yield from serving_rules.demands(where, signature, facts)
+    fetches = wiring.fetches(plan.signatures, plan.bindings, [key])
+    if cuts_known:
+        yield from metagraph.problems(graph, fetches, _stops(plan, wiring, signature), where, wiring.constants)
+
+
+def _signature_warnings(key: str, plan: ExportPlan, wiring: Wiring, graph: Graph, facts: Mapping[str, Facts]) -> Iterator[str]:
+    signature = plan.signatures[key]
+    fetches, stops = wiring.fetches(plan.signatures, plan.bindings, [key]), _stops(plan, wiring, signature)
+    yield from map(str, metagraph.warnings(graph, fetches, stops, f"signatures.{key}", wiring.constants))
+    reached = graph.reach(fetches, stops)
+    for name in binding.fed(signature, plan.bindings):
+        tensor = wiring.inputs[name]
+        if shape := facts[name].shape:
+            yield from _fixed_batch(key, name, shape[0])
+        if tensor not in fetches and not _consumed(tensor, reached, graph):
+            yield f"signatures.{key}: input '{name}' changes none of the outputs"
+    for alias, ref in signature.outputs.items():
+        if facts.get(ref, Facts()).shape == ():
+            yield f"signatures.{key}.outputs.{alias}: is a scalar, which REST 'instances' and server-side batching cannot carry"
+
+
+def _fixed_batch(key: str, name: str, size: int | None) -> Iterator[str]:
+    if size is not None:
+        do = f"requests of another size are refused; bindings.{name}: {{placeholder: …, shape: [null, …]}} tries to free it"
+        yield f"signatures.{key}: the first dimension of '{name}' is fixed at {size}; {do}"
+
+
+def _consumed(tensor: str, reached: set[str], graph: Graph) -> bool:
+    spelled = {tensor, tensor.removesuffix(":0")}
+    op = tensor.split(":")[0]
+    users = (user for user in graph.consumers.get(op, ()) if user in reached)
+    return any(spelled & set(graph.nodes[user].input) for user in users)
+
+
+def _pruned(plan: ExportPlan, prepared: Prepared, model: Model, wiring: Wiring, graph: Graph) -> Pruned:
+    """The serving subgraph; the one of an earlier meta graph where it is the same."""
+    for other in prepared.parts.values():
+        if other.model is model and _same(other.wiring, wiring):
+            return other.pruned
+    fetches = wiring.fetches(plan.signatures, plan.bindings)
+    ops = [wiring.train_op] if wiring.train_op else []
+    cuts = [*wiring.inputs.values(), *wiring.constants]
+    return metagraph.serving_subgraph(graph, fetches, cuts, ops=ops, clear_devices=plan.clear_devices)
+
+
+def _same(a: Wiring, b: Wiring) -> bool:
+    return all(getattr(a, key) == getattr(b, key) for key in ("inputs", "constants", "replaced", "signatures", "train_op"))
+
+
+def _cover(plan: ExportPlan, prepared: Prepared) -> list[Problem]:
+    """Find the place of every value; of meta graphs with checkpoints of their own the first that has a variable gives it."""
+    problems: list[Problem] = []
+    hits: set[str] = set()
+    models = {id(part.model): part.model for part in prepared.parts.values()}.values()
+    for model in (model for model in models if model.bundle is not None):
+        variables = weights.by_name(part.pruned.variables for part in prepared.parts.values() if part.model is model)
+        new = [v for v in variables if v.full_name not in prepared.coverage.saved]
+        coverage, wrong = weights.cover(new, model.bundle, plan.weights, hits)
+        problems += wrong
+        prepared.sources |= {name: (model.bundle, key) for name, key in coverage.keys.items()}
+        prepared.coverage = _joined(prepared.coverage, coverage)
+    problems += _uninitialisable(prepared)
+    return problems + (list(weights.unused(plan.weights, hits)) if any(model.bundle for model in models) else [])
+
+
+def _uninitialisable(prepared: Prepared) -> Iterator[Problem]:
+    """Variables that the config has initialised, and whose initial value does not travel with the graph."""
+    lacking = {name: why for part in prepared.parts.values() for name, why in part.pruned.no_initializer.items()}
+    for name in prepared.coverage.initialized:
+        for part in prepared.coverage.saved[name].parts:
+            if part.name in lacking:
+                do = "take its value from a checkpoint, by weights.names"
+                yield Problem("weights.initialize", f"'{name}' cannot be initialised: {lacking[part.name]}", do)
+
+
+def _joined(a: Coverage, b: Coverage) -> Coverage:
+    return Coverage(
+        saved=a.saved | b.saved, keys=a.keys | b.keys, initialized=a.initialized + b.initialized, notes=a.notes + b.notes
+    )
+
+
+def _distinct(problems: Sequence[Problem]) -> list[Problem]:
+    """Each thing that is wrong once, at the first place where it was met."""
+    return list({(p.what, p.do): p for p in reversed(problems)}.values())[::-1]

@@ -1,0 +1,182 @@
+"""What may be wrong between bindings and signatures, and what TensorFlow Serving demands of a signature.
+
+The rules are those of predict_util.cc, classifier.cc and regressor.cc: a SignatureDef that breaks them loads, and then fails
+every request.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from exportkit.errors import Problem, did_you_mean
+from exportkit.planning.wiring import Bindings, Facts, compatible, offers, operation, targets
+from exportkit.spec import Constant, Lookup, ParseExample, Placeholder, Replacement, Signature, Tensor, TopK
+
+
+def check(bindings: Bindings, signatures: Mapping[str, Signature | None]) -> Iterator[Problem]:
+    """Whatever can be wrong between bindings and signatures, whichever graph it is."""
+    offered = offers(bindings)
+    for name, binding in bindings.items():
+        where = f"bindings.{name}"
+        if isinstance(binding, TopK | Lookup):
+            yield from _check_ref(f"{where}.{operation(binding)}", _of(binding), bindings, offered)
+            yield from _check_circle(f"{where}.{operation(binding)}", name, bindings, offered)
+        if isinstance(binding, TopK) and binding.k < 1:
+            yield Problem(f"{where}.k", f"is {binding.k}", "write 1 or more")
+        elif isinstance(binding, ParseExample):
+            yield from _check_parse(where, binding, bindings)
+    for key, signature in signatures.items():
+        if signature is not None:
+            yield from _check_signature(f"signatures.{key}", signature, bindings, offered)
+
+
+def _of(binding: TopK | Lookup) -> str:
+    """The reference that a binding computes from."""
+    return binding.top_k if isinstance(binding, TopK) else binding.lookup
+
+
+def _check_ref(where: str, ref: str, bindings: Bindings, offered: Mapping[str, str]) -> Iterator[Problem]:
+    """A reference to a value: it must be there, and be a tensor or computed from one."""
+    binding = bindings.get(ref)
+    if isinstance(binding, ParseExample | Constant | Replacement):
+        do = "name a tensor, a lookup or a part of a top_k"
+        yield Problem(where, f"'{ref}' is a {operation(binding)} and offers no values", do)
+    elif isinstance(binding, TopK):
+        yield Problem(where, f"'{ref}' is a top_k, which has two parts", f"write {ref}.values or {ref}.indices")
+    elif ref not in offered:
+        yield Problem(where, f"there is no binding '{ref}'", did_you_mean(ref, offered) or "declare it under bindings")
+
+
+def _check_circle(where: str, name: str, bindings: Bindings, offered: Mapping[str, str]) -> Iterator[Problem]:
+    path = [name]
+    while isinstance(binding := bindings[path[-1]], TopK | Lookup) and _of(binding) in offered:
+        path.append(offered[_of(binding)])
+        if path[-1] == name:
+            yield Problem(where, f"leads back to itself: {' → '.join(path)}", "name a tensor binding")
+        if path[-1] in path[:-1]:
+            return
+
+
+def _check_parse(where: str, binding: ParseExample, bindings: Bindings) -> Iterator[Problem]:
+    feedable = [n for n, b in bindings.items() if isinstance(b, Tensor | Placeholder)]
+    feeders: dict[str, str] = {}
+    for feature, target in targets(binding).items():
+        if feeders.setdefault(target, feature) != feature:
+            what = f"'{target}' is fed by feature '{feeders[target]}' already"
+            yield Problem(f"{where}.parse_example.{feature}.to", what, "feed it once")
+        elif target not in bindings:
+            do = did_you_mean(target, feedable) or "declare it under bindings"
+            yield Problem(f"{where}.parse_example.{feature}.to", f"there is no binding '{target}'", do)
+        elif bindings[target] is not None and target not in feedable:
+            what = f"'{target}' is a {operation(bindings[target])} and cannot be fed"
+            yield Problem(f"{where}.parse_example.{feature}.to", what, "name a tensor or placeholder binding")
+
+
+def _check_signature(where: str, signature: Signature, bindings: Bindings, offered: Mapping[str, str]) -> Iterator[Problem]:
+    for alias, ref in signature.inputs.items():
+        place = f"{where}.inputs.{alias}"
+        if ref not in bindings:
+            yield Problem(place, f"there is no binding '{ref}'", did_you_mean(ref, bindings) or "declare it under bindings")
+        elif not isinstance(bindings[ref], Tensor | Placeholder | ParseExample | None):
+            yield Problem(place, f"'{ref}' is a {operation(bindings[ref])} and cannot be fed", "name a tensor or a placeholder")
+    for alias, ref in signature.outputs.items():
+        yield from _check_ref(f"{where}.outputs.{alias}", ref, bindings, offered)
+    if not signature.outputs:
+        yield Problem(f"{where}.outputs", "is empty", "name at least one output")
+    yield from _check_fed_once(where, signature, bindings)
+    yield from _check_aliases(where, signature)
+
+
+def _check_fed_once(where: str, signature: Signature, bindings: Bindings) -> Iterator[Problem]:
+    feeders: dict[str, str] = {}
+    for alias, ref in signature.inputs.items():
+        binding = bindings.get(ref)
+        for name in targets(binding).values() if isinstance(binding, ParseExample) else [ref]:
+            if name in feeders:
+                yield Problem(f"{where}.inputs.{alias}", f"'{name}' is fed by '{feeders[name]}' already", "feed it once")
+            feeders.setdefault(name, alias)
+
+
+def _check_aliases(where: str, signature: Signature) -> Iterator[Problem]:
+    """The aliases that TensorFlow Serving demands of classify and regress."""
+    if signature.method == "predict":
+        return
+    if set(signature.inputs) != {"inputs"}:
+        what = f"{signature.method} takes exactly 'inputs', not {_listed(signature.inputs)}"
+        yield Problem(f"{where}.inputs", what, "write {inputs: …} with a parse_example binding, or method: predict")
+    allowed = {"classify": ("classes", "scores"), "regress": ("outputs",)}[signature.method]
+    for alias in signature.outputs:
+        if alias not in allowed:
+            what = f"{signature.method} gives only {' and '.join(allowed)}"
+            yield Problem(f"{where}.outputs.{alias}", what, "drop it, or write method: predict")
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names) or "none"
+
+
+def demands(where: str, signature: Signature, facts: Mapping[str, Facts]) -> Iterator[Problem]:
+    """The dtypes and ranks that TensorFlow Serving demands, as far as `facts` (binding reference → facts) tell."""
+    if signature.method == "predict":
+        return
+    for alias, ref, side in _both_sides(signature):
+        known, (dtype, form, fits) = facts.get(ref, Facts()), _DEMANDS.get(alias, (None, "", None))
+        wrong_dtype = dtype is not None and known.dtype not in (None, dtype)
+        if wrong_dtype or (fits is not None and known.shape is not None and not fits(known.shape)):
+            do = _dtype_advice(alias) if wrong_dtype else f"bind a tensor of shape {form}, or write method: predict"
+            yield Problem(f"{where}.{side}.{alias}", f"'{ref}' is {known}, {signature.method} needs {dtype} {form}", do)
+
+
+def _both_sides(signature: Signature) -> Iterator[tuple[str, str, str]]:
+    yield from ((alias, ref, "inputs") for alias, ref in signature.inputs.items())
+    yield from ((alias, ref, "outputs") for alias, ref in signature.outputs.items())
+
+
+def _dtype_advice(alias: str) -> str:
+    return {
+        "inputs": "feed it a parse_example binding",
+        "classes": "turn indices into labels with a lookup binding",
+    }.get(alias, "bind a float32 tensor")
+
+
+def _one_each(shape: tuple[int | None, ...]) -> bool:
+    return len(shape) == 1 or (len(shape) == 2 and shape[1] in (1, None))
+
+
+_DEMANDS = {  # alias → dtype, form in words, whether a shape is of it
+    "inputs": ("string", "[N]", lambda shape: len(shape) == 1),
+    "classes": ("string", "[N, k]", lambda shape: len(shape) == 2),
+    "scores": ("float32", "[N, k]", lambda shape: len(shape) == 2),
+    "outputs": ("float32", "[N] or [N, 1]", _one_each),
+}
+
+
+def computed(bindings: Bindings, facts: Mapping[str, Facts]) -> Iterator[Problem]:
+    """What cannot be computed or fed, as far as `facts` tell: labels of no integers, more entries than there are, features
+    of another shape than what they feed."""
+    for name, binding in bindings.items():
+        if isinstance(binding, Lookup) and (known := facts.get(binding.lookup)) and "int" not in (known.dtype or "int"):
+            what = f"'{binding.lookup}' is {known.dtype}, not integers"
+            yield Problem(f"bindings.{name}.lookup", what, "look up the indices of a top_k")
+        elif isinstance(binding, TopK) and (known := facts.get(binding.top_k)) and known.shape is not None:
+            yield from _check_k(f"bindings.{name}.k", binding, known.shape)
+        elif isinstance(binding, ParseExample):
+            yield from _check_features(f"bindings.{name}.parse_example", binding, facts)
+
+
+def _check_k(where: str, binding: TopK, shape: tuple[int | None, ...]) -> Iterator[Problem]:
+    if not shape:
+        yield Problem(where, f"is {binding.k}, but '{binding.top_k}' is a scalar", "name a binding of rank 1 or more")
+    elif shape[-1] is not None and binding.k > shape[-1]:
+        what = f"is {binding.k}, but '{binding.top_k}' has {shape[-1]} entries in its last axis"
+        yield Problem(where, what, f"write {shape[-1]} or less")
+
+
+def _check_features(where: str, binding: ParseExample, facts: Mapping[str, Facts]) -> Iterator[Problem]:
+    for key, target in targets(binding).items():
+        feature, known = binding.parse_example[key], facts.get(target, Facts())
+        parsed = Facts(feature.dtype, (None, *feature.shape))
+        if known.shape is not None and not compatible(known.shape, parsed.shape):
+            what = f"'{target}' is {known}, which the parsed {parsed} does not fit"
+            yield Problem(f"{where}.{key}.shape", what, "mend the feature's shape")
+        elif known.dtype is not None and (known.dtype == "string") != (parsed.dtype == "string"):
+            what = f"'{target}' is {known}, which a {parsed.dtype} cannot feed"
+            yield Problem(f"{where}.{key}.dtype", what, "mend the feature's dtype")

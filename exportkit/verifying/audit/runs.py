@@ -1,0 +1,157 @@
+"""A version loaded and asked: by its recorded samples, or by made-up input where it has none."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from exportkit.checkpoint import tensorproto
+from exportkit.errors import ExportKitError, Problem, StepFailed
+from exportkit.metagraph import Graph
+from exportkit.serving import native, warmup
+from exportkit.serving.native import Request
+from exportkit.verifying.audit import drawn
+from exportkit.verifying.audit.finding import Finding, failures
+from exportkit.verifying.audit.graphs import pinned, signatures
+
+TIMEOUT = 600.0
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a signature is asked, and the outputs that were recorded of it (alias → what the manifest says of the array)."""
+
+    inputs: Mapping[str, np.ndarray]
+    recorded: Mapping[str, Any] = field(default_factory=dict)
+    drawn: bool = True
+
+
+def check(
+    directory: Path, saved_model: Any, manifest: Mapping[str, Any] | None, tolerances: Mapping[str, float]
+) -> Iterator[Finding]:
+    """Load every meta graph and run its signatures; then the warmup file, against each that a server would load."""
+    samples = (manifest or {}).get("samples", {})
+    for meta in saved_model.meta_graphs:
+        graph, tags = Graph(meta), list(meta.meta_info_def.tags)
+        loaded = _Loaded(directory, tags, _config(graph))
+        trials = {key: _trial(graph, key, samples.get(key)) for key in signatures(graph)}
+        for key, trial in trials.items():
+            yield from _judged(f"run {key}", trial, loaded.answers(trials)[key], tolerances)
+        if "serve" in tags:
+            yield from _check_warmup(directory, loaded)
+
+
+@dataclass
+class _Loaded:
+    """One meta graph of a version, with what it answered."""
+
+    directory: Path
+    tags: Sequence[str]
+    config: Any
+    known: dict[str, Any] = field(default_factory=dict)
+
+    def answers(self, trials: Mapping[str, Trial]) -> dict[str, Any]:
+        """Signature → outputs by alias, or the problems; all of one start of the process, or of one each where that fails."""
+        if not self.known:
+            try:
+                self.known = dict(zip(trials, self._ask(trials), strict=True))
+            except ExportKitError:
+                self.known = {key: self._one(key, trial) for key, trial in trials.items()}
+        return self.known
+
+    def _one(self, key: str, trial: Trial) -> Any:
+        try:
+            return self._ask({key: trial})[0]
+        except ExportKitError as error:
+            return error.problems
+
+    def _ask(self, trials: Mapping[str, Trial]) -> list[Any]:
+        requests = [Request(key, trial.inputs, key) for key, trial in trials.items()]
+        return native.run_signatures(self.directory, self.tags, requests, timeout=TIMEOUT, config=self.config).outputs
+
+
+def _config(graph: Graph) -> Any:
+    """The server's own; a graph that is pinned to an accelerator runs here all the same."""
+    return native.ConfigProto(allow_soft_placement=True) if pinned(graph) else None
+
+
+def _trial(graph: Graph, key: str, recorded: Mapping[str, Any] | None) -> Trial:
+    inputs = {alias: tensorproto.from_json(said) for alias, said in (recorded or {}).get("inputs", {}).items()}
+    if inputs and all(value is not None for value in inputs.values()):
+        return Trial(inputs, recorded["outputs"] or {}, drawn=False)
+    return Trial(drawn.inputs(graph, graph.meta.signature_def[key]))
+
+
+def _judged(what: str, trial: Trial, answer: Any, tolerances: Mapping[str, float]) -> Iterator[Finding]:
+    if isinstance(answer, tuple):
+        yield from (_refused(what, problem, trial.drawn) for problem in answer)
+    elif not trial.recorded:
+        given = "made-up input" if trial.drawn else "its samples (which it answers differently each time)"
+        yield Finding(True, what, f"answers {given} with {_shapes(answer)}")
+    else:
+        yield _compared(what, trial.recorded, answer, tolerances)
+
+
+def _refused(what: str, problem: Problem, made_up: bool) -> Finding:
+    """A refusal; of made-up input it may only say that this is not what the signature is for."""
+    why = problem.what.removeprefix(f"{what.removeprefix('run ')}: ")
+    if made_up and why.startswith("INVALID_ARGUMENT"):
+        return Finding(None, what, f"refuses made-up input: {why}", "export with samples")
+    return Finding(False, what, why, problem.do)
+
+
+def _shapes(answer: Mapping[str, np.ndarray]) -> str:
+    return ", ".join(f"{alias} {tensorproto.dtype_of(value)} {list(value.shape)}" for alias, value in sorted(answer.items()))
+
+
+def _compared(
+    what: str, recorded: Mapping[str, Any], answer: Mapping[str, np.ndarray], tolerances: Mapping[str, float]
+) -> Finding:
+    differing = {alias: _difference(said, answer.get(alias), tolerances) for alias, said in recorded.items()}
+    differing = {alias: said for alias, said in differing.items() if said}
+    if differing:
+        why = "; ".join(f"{alias} {said}" for alias, said in differing.items())
+        return Finding(False, what, f"its recorded outputs do not come out: {why}", _ELSEWHERE)
+    near = "exactly" if not any(tolerances.values()) else "within " + ", ".join(f"{k} {v:g}" for k, v in tolerances.items())
+    return Finding(True, what, f"its recorded outputs come out {near}: {_shapes(answer)}")
+
+
+_ELSEWHERE = "on another kind of processor the last bits may differ: --rtol 1e-5 allows that"
+
+
+def _difference(said: Mapping[str, Any], value: np.ndarray | None, tolerances: Mapping[str, float]) -> str:
+    """How an output differs from what was recorded of it; empty where it does not."""
+    if value is None:
+        return "is gone"
+    if (said["dtype"], said["shape"]) != (tensorproto.dtype_of(value), list(value.shape)):
+        return f"is {tensorproto.dtype_of(value)} {list(value.shape)}, and was {said['dtype']} {said['shape']}"
+    expected = tensorproto.from_json(said)
+    if expected is None:
+        return "" if said["sha256"] == tensorproto.digest(value) else "has another digest"
+    if value.dtype.kind in "OSUTbiu":
+        wrong = int(np.sum(expected != value))
+        return f"differs in {wrong} of {value.size} places" if wrong else ""
+    return _distance(expected, value, **tolerances)
+
+
+def _distance(expected: np.ndarray, value: np.ndarray, atol: float, rtol: float) -> str:
+    expected, value = (array.astype(np.complex128 if array.dtype.kind == "c" else np.float64) for array in (expected, value))
+    if np.allclose(value, expected, rtol=rtol, atol=atol, equal_nan=True):
+        return ""
+    return f"differs by up to {np.nanmax(np.abs(value - expected)):.3g}"
+
+
+def _check_warmup(directory: Path, loaded: _Loaded) -> Iterator[Finding]:
+    path = directory / warmup.FILE
+    if not path.exists():
+        return
+    try:
+        requests = warmup.read_warmup(path)
+        warmup.replay(directory, loaded.tags, requests, loaded.config)
+    except StepFailed as error:
+        yield from failures("warmup", (Problem("warmup", problem.what, problem.do) for problem in error.problems))
+    else:
+        records = len({number for number, _ in requests})
+        yield Finding(True, "warmup", f"{records} records, each answered")

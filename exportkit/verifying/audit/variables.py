@@ -1,0 +1,91 @@
+"""The weights of a version: whether their bytes are sound, and whether they are a checkpoint's."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from exportkit.checkpoint import Bundle, prove, resolve
+from exportkit.config.reader import Reader
+from exportkit.errors import Problem, WeightsError
+from exportkit.metagraph import Graph
+from exportkit.planning import weights
+from exportkit.spec import Weights
+from exportkit.verifying.audit.finding import Finding
+
+BOOKKEEPING = ("_CHECKPOINTABLE_OBJECT_GRAPH", "save_counter")
+
+
+def check(directory: Path, saved_model: Any | None) -> Iterator[Finding]:
+    """Every tensor's bytes against their checksum."""
+    if not (directory / "variables" / "variables.index").exists():
+        yield _without_index(saved_model)
+        return
+    bundle = _opened(directory)
+    prove(bundle, {})
+    size = sum(entry.size for entry in bundle.entries.values())
+    yield Finding(True, "variables", f"{len(bundle.entries)} tensors, {size:,} bytes: every checksum holds")
+
+
+def _without_index(saved_model: Any | None) -> Finding:
+    known = [name for meta in saved_model.meta_graphs for name in Graph(meta).variables] if saved_model else []
+    if not known:
+        return Finding(True, "variables", "there are none, and the graph has none")
+    why = (
+        f"variables.index is missing, and the graph has {len(known)} variables: it loads all the same, and every request fails"
+    )
+    return Finding(False, "variables", why, "take the version from where it was published")
+
+
+def names(directory: Path) -> set[str]:
+    """The names of the variables that the files have values for."""
+    if not (directory / "variables" / "variables.index").exists():
+        return set()
+    bundle = _opened(directory)
+    return {*bundle.entries, *bundle.aliases}
+
+
+def _opened(directory: Path) -> Bundle:
+    return Bundle(directory / "variables" / "variables")
+
+
+def compare(directory: Path, saved_model: Any, against: str, manifest: Mapping[str, Any] | None) -> Iterator[Finding]:
+    """The version's tensors against those of a checkpoint, by their checksums, under the rules for names of its config."""
+    written, checkpoint = _opened(directory), Bundle(resolve(against))
+    find = _by_object if written.aliases else _by_name
+    keys, problems = find(written, checkpoint, saved_model, manifest)
+    problems += _differences(written, {name: (checkpoint, key) for name, key in keys.items()})
+    for problem in problems:
+        yield Finding(False, "weights", problem.what, problem.do)
+    tensors = [key for key in written.entries if not key.startswith(BOOKKEEPING)]
+    if rest := [key for key in tensors if key not in keys]:
+        yield Finding(None, "weights", f"nothing in {checkpoint.prefix} to compare {', '.join(rest)} with")
+    if keys and not problems:
+        yield Finding(True, "weights", f"{len(keys)}/{len(tensors)} tensors have the checksums of {checkpoint.prefix}")
+
+
+Found = tuple[dict[str, str], list[Problem]]
+
+
+def _by_name(written: Bundle, checkpoint: Bundle, saved_model: Any, manifest: Mapping[str, Any] | None) -> Found:
+    """Tensor → key of the checkpoint, as the export found them; and what has none, or is of another shape there."""
+    config = (manifest or {}).get("config", {})
+    rules = Reader(Path()).read(Weights, config.get("weights") or {}, "weights") or Weights()
+    variables = weights.by_name([Graph(meta).variables for meta in saved_model.meta_graphs])
+    coverage, problems = weights.cover(variables, checkpoint, rules, set())
+    return {name: key for name, key in coverage.keys.items() if name in written.entries}, problems
+
+
+def _by_object(written: Bundle, checkpoint: Bundle, *_: Any) -> Found:
+    """The same of a version that TensorFlow 2 wrote, whose tensors are known by objects: their variables' names count."""
+    names = {key: name for name, key in written.aliases.items()}
+    wanted = {key: (key, names.get(key), checkpoint.aliases.get(names.get(key, ""))) for key in written.entries}
+    found = {key: [name for name in some if name in checkpoint.entries] for key, some in wanted.items()}
+    return {key: some[0] for key, some in found.items() if some and not key.startswith(BOOKKEEPING)}, []
+
+
+def _differences(written: Bundle, sources: Mapping[str, tuple[Bundle, str]]) -> tuple[Problem, ...]:
+    try:
+        prove(written, sources)
+    except WeightsError as error:
+        return error.problems
+    return ()

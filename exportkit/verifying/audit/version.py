@@ -1,0 +1,94 @@
+"""The checks in their order, and what each of them stands on."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from exportkit.errors import ConfigError, ExportKitError, Problem
+from exportkit.metagraph import Graph, read_saved_model
+from exportkit.verifying.audit import files, graphs, runs, variables
+from exportkit.verifying.audit.finding import Finding, failures
+from exportkit.version.manifest import read_manifest
+
+
+def verify_version(
+    directory: Path,
+    against: str | None = None,
+    *,
+    public_key: Path | None = None,
+    atol: float | None = None,
+    rtol: float | None = None,
+    run: bool = True,
+) -> list[Finding]:
+    """Check a SavedModel version; nothing is written, and TensorFlow is not imported.
+
+    Args:
+        directory: the version.
+        against: a checkpoint (its prefix or directory): the version's weights must be those.
+        public_key: the key that it must be signed with.
+        atol: how far recorded outputs may be from what it answers now; default: the manifest's.
+        rtol: the same, relative to their size.
+        run: load it and run its signatures, in a process of its own, where its files are what was published.
+
+    Raises:
+        ConfigError: there is no version at `directory`.
+    """
+    if not any((directory / name).exists() for name in ("saved_model.pb", "saved_model.pbtxt")):
+        raise ConfigError(Problem(str(directory), "has no saved_model.pb", _versions_in(directory)))
+    found: list[Finding] = []
+    manifest = _taken(found, "manifest", lambda: read_manifest(directory))
+    found += _guarded("files", lambda: files.check(directory, manifest, damaged=_failed(found)))
+    found += _guarded("signature", lambda: files.check_signature(directory, public_key))
+    whole = not _failed(found)
+    saved_model = _taken(found, "saved_model.pb", lambda: read_saved_model(directory))
+    found += _guarded("variables", lambda: variables.check(directory, saved_model))
+    for meta in saved_model.meta_graphs if saved_model else ():
+        graph = Graph(meta)
+        found += _guarded("graph", lambda graph=graph: graphs.check(directory, graph, variables.names(directory)))
+    if against is not None and saved_model:
+        found += _guarded("weights", lambda: variables.compare(directory, saved_model, against, manifest))
+    if run and saved_model and whole:
+        tolerances = _tolerances(manifest, atol, rtol)
+        found += _guarded("run", lambda: runs.check(directory, saved_model, manifest, tolerances))
+    elif run:
+        found.append(Finding(None, "run", "not tried, as its files are not what was published"))
+    return found
+
+
+def _failed(found: list[Finding]) -> bool:
+    return any(finding.passed is False for finding in found)
+
+
+def _taken(found: list[Finding], what: str, read: Callable[[], Any]) -> Any:
+    """What `read` returns; None where it fails, which is then among the findings."""
+    try:
+        return read()
+    except ExportKitError as error:
+        found += failures(what, error.problems)
+        return None
+
+
+def _guarded(what: str, check: Callable[[], Iterator[Finding]]) -> list[Finding]:
+    """The findings of a check; a version can be broken in more ways than a check foresees."""
+    found: list[Finding] = []
+    try:
+        for finding in check():
+            found.append(finding)
+    except ExportKitError as error:
+        found += failures(what, error.problems)
+    except Exception as error:
+        found.append(Finding(False, what, f"cannot be checked: {type(error).__name__}: {' '.join(str(error).split())}"))
+    return found
+
+
+def _versions_in(directory: Path) -> str:
+    if not directory.is_dir():
+        return "there is no such directory"
+    versions = sorted((path.parent.name for path in directory.glob("*/saved_model.pb")), key=lambda name: (len(name), name))
+    return f"name one of the versions in it: {', '.join(versions)}" if versions else ""
+
+
+def _tolerances(manifest: dict | None, atol: float | None, rtol: float | None) -> dict[str, float]:
+    recorded = (manifest or {}).get("tolerances", {})
+    given = {"atol": atol, "rtol": rtol}
+    return {name: recorded.get(name, 0.0) if value is None else value for name, value in given.items()}

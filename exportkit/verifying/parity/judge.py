@@ -1,0 +1,240 @@
+"""The proof of one meta graph: every signature answers as the training graph does, or a problem says where not."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from exportkit import samples
+from exportkit.errors import Problem, some
+from exportkit.metagraph import Graph
+from exportkit.plugin import Export
+from exportkit.samples import Batch
+from exportkit.serving.native import ConfigProto, unoptimized
+from exportkit.verifying.parity import divergence
+from exportkit.verifying.parity.divergence import Difference, Tolerance, compare, unequal
+from exportkit.verifying.parity.origin import origins
+from exportkit.verifying.parity.reference import Refusal
+from exportkit.verifying.parity.trials import Answer, Answers, MovedExport, TrainingGraph, Trial, trials
+
+Output = tuple[str, str]  # signature, alias
+Failure = tuple[Trial, str, Difference]  # the question, the output's alias, how the answers differ
+SMALL = 1e-3  # of an output's largest value: more than another order of sums comes to
+
+
+@dataclass
+class Outcome:
+    """What the report says of an output: differences from the training graph, and of the optimised graph from the written."""
+
+    max_abs_diff: float = 0.0
+    mismatches: int = 0
+    optimized_max_abs_diff: float = 0.0
+    random: bool = False
+
+
+class Proof:
+    """One meta graph's proof.
+
+    Args:
+        sizes: numbers of rows to try; empty: 1, and all of the sample's but at least 2.
+        timeout: seconds that starting a model, or one run of it, may take.
+
+    Attributes:
+        problems: why the export is refused.
+        warnings: what is allowed and may surprise.
+    """
+
+    def __init__(self, export: Export, key: str, tolerance: Tolerance, sizes: Sequence[int], timeout: float):
+        self._export, self._key, self._tolerance = export, key, tolerance
+        self._sizes, self._timeout = sizes, timeout
+        self._outcomes: dict[Output, Outcome] = {}
+        self._out_of_step: list[Output] = []
+        self._seconds: dict[str, float] = {}
+        self.problems: list[Problem] = []
+        self.warnings: list[str] = []
+
+    def prove(self) -> dict[str, Any]:
+        """Run both sides and compare.
+
+        Returns:
+            What the report says of it.
+
+        Raises:
+            StepFailed: a side does not run at all.
+            ConfigError: a sample does not fit.
+            EnvironmentFailed: a process was killed from outside.
+        """
+        device = self._export.plan.meta_graphs[self._key].device
+        if device and "CPU" not in device.upper():
+            self.warnings.append(f"meta_graphs.{self._key}: is pinned to {device}, and was not verified")
+            return {"not verified": f"pinned to {device}"}
+        signatures = self._export.prepared.parts[self._key].wiring.signatures
+        batches = samples.load(self._export.plan, self._export.bound[self._key], signatures)
+        asked = trials(self._export, self._key, batches, self._sizes)
+        self._there = TrainingGraph(self._export, self._key, self._timeout)
+        self._here = MovedExport(self._export, self._key, self._timeout)
+        self._ask(asked)
+        return self._details(asked, batches)
+
+    def _ask(self, asked: Sequence[Trial]) -> None:
+        with ThreadPoolExecutor(2) as pool:
+            there = pool.submit(self._timed, "training graph", partial(self._there.answers, asked))
+            here = pool.submit(self._timed, "export", partial(self._here.answers, asked, unoptimized()))
+            optimized = pool.submit(self._timed, "export, optimized", partial(self._here.answers, asked, ConfigProto()))
+        failed = self._judge_all(asked, there.result(), here.result()) + self._judge_random(asked)
+        self.problems += origins(failed, self._export, self._key, self._there, self._here, self._tolerance)
+        if not self.problems:
+            self._judge_optimized(asked, here.result(), optimized.result())
+
+    def _timed(self, name: str, ask: Callable[[], list[Answers]]) -> list[Answers]:
+        started = perf_counter()
+        try:
+            return ask()
+        finally:
+            self._seconds[name] = round(perf_counter() - started, 2)
+
+    def _details(self, asked: Sequence[Trial], batches: Mapping[str, Batch]) -> dict[str, Any]:
+        def signature(name: str) -> dict[str, Any]:
+            rows = [trial.rows for trial in asked if trial.signature == name and trial.rows]
+            outputs = {alias: asdict(outcome) for (of, alias), outcome in self._outcomes.items() if of == name}
+            return {"samples": ", ".join(batches[name].notes) or "as given", "rows": rows, "outputs": outputs}
+
+        described = {name: signature(name) for name in batches}
+        return {"training graph": self._there.note, "seconds": self._seconds, "signatures": described}
+
+    # As the graph is written
+
+    def _judge_all(self, asked: Sequence[Trial], there: Sequence[Answers], here: Sequence[Answers]) -> list[Failure]:
+        """Compare all answers. An output that is random here alone has its problem: where it differs is chance."""
+        failed = [failure for sides in zip(asked, there, here, strict=True) for failure in self._judge(*sides)]
+        random = {problem.where for problem in self.problems}
+        return [failure for failure in failed if _place(failure[0].signature, failure[1]) not in random]
+
+    def _judge(self, trial: Trial, there: Answers, here: Answers) -> Iterator[Failure]:
+        """Compare the answers to one question; each output that differs, though it is the same twice."""
+        if refused := _refused(trial, _worse(there), _worse(here)):
+            self.problems.append(refused)
+            return
+        for alias in there[0]:
+            output, found = (trial.signature, alias), self._compared(alias, there, here)
+            changes = unequal(there[0][alias], there[1][alias]), unequal(here[0][alias], here[1][alias])
+            self._outcome(trial, alias).random |= any(changes)
+            if any(found) and changes[0]:
+                self._out_of_step.append(output)
+            elif any(found) and changes[1]:
+                self.problems.append(self._random_here(output))
+            else:
+                yield from self._noted(trial, alias, found)
+
+    def _outcome(self, trial: Trial, alias: str) -> Outcome:
+        return self._outcomes.setdefault((trial.signature, alias), Outcome())
+
+    def _compared(self, alias: str, there: Answers, here: Answers) -> list[Difference]:
+        return [compare(a[alias], b[alias], self._tolerance) for a, b in zip(there, here, strict=True)]
+
+    def _noted(self, trial: Trial, alias: str, found: Sequence[Difference]) -> Iterator[Failure]:
+        outcome = self._outcome(trial, alias)
+        outcome.max_abs_diff = max(outcome.max_abs_diff, *(difference.largest for difference in found))
+        outcome.mismatches = max(outcome.mismatches, *(difference.mismatches for difference in found))
+        yield from [(trial, alias, difference) for difference in found if difference][:1]
+
+    def _random_here(self, output: Output) -> Problem:
+        what = f"changes from run to run, and the training graph's does not{self._drawn(output[0], ': {}')}"
+        return Problem(_place(*output), what, "is dropout left on? bake its rate or is_training")
+
+    def _drawn(self, signature: str, form: str) -> str:
+        """The random nodes behind a signature, in the words of `form`; empty where there are none."""
+        fetches = [info.name for info in self._here.meta.signature_def[signature].outputs.values()]
+        nodes = divergence.random_nodes(Graph(self._here.meta), fetches)
+        return form.format(some(nodes, 3)) if nodes else ""
+
+    # Random outputs
+
+    def _judge_random(self, asked: Sequence[Trial]) -> list[Failure]:
+        """Compare what is random on both sides, and not in step, once more with seeds that both are given."""
+        if self.problems:
+            return []
+        asked = [trial for trial in asked if trial.signature in dict(self._out_of_step)]
+        sides = self._seeded(asked) if asked else ()
+        random = (output for output, outcome in self._outcomes.items() if outcome.random)
+        return [failure for output in random for failure in self._judge_seeded(output, asked, sides)]
+
+    def _seeded(self, asked: Sequence[Trial]) -> tuple[list[Answers], ...]:
+        """The answers of the training graph, of the export, and of the export in another process."""
+        here = MovedExport(self._export, self._key, self._timeout, seeded=True)
+        there = self._there.answers(asked, seeded=True)
+        return there, here.answers(asked, unoptimized()), here.answers(asked, unoptimized())
+
+    def _judge_seeded(self, output: Output, asked: Sequence[Trial], sides: Sequence[list[Answers]]) -> list[Failure]:
+        signature, alias = output
+        mine = [one for one in zip(asked, *sides, strict=True) if output in self._out_of_step and one[0].signature == signature]
+        steady = not any(unequal(a[alias], b[alias]) for _, _, here, again in mine for a, b in zip(here, again, strict=True))
+        failed = [f for t, there, here, _ in mine if steady for f in self._noted(t, alias, self._compared(alias, there, here))]
+        if not failed:
+            self.warnings.append(self._random(output, steady))
+        return failed
+
+    def _random(self, output: Output, steady: bool) -> str:
+        drawn = self._drawn(output[0], "is random, as in the training graph ({}); ")
+        if not steady:
+            return f"{_place(*output)}: {drawn or 'changes from run to run; '}it could not be compared"
+        if drawn:
+            return f"{_place(*output)}: {drawn}with fixed seeds it equals the training graph's"
+        return f"{_place(*output)}: changes from run to run, as in the training graph, which it equals"
+
+    # As a server optimises it
+
+    def _judge_optimized(self, asked: Sequence[Trial], written: Sequence[Answers], optimized: Sequence[Answers]) -> None:
+        """TensorFlow's optimiser may change the last bits, and with them the order of what is nearly equal; no more."""
+        for trial, (a, _), (b, _) in zip(asked, written, optimized, strict=True):
+            if isinstance(b, Refusal):
+                what = f"{trial} is refused once TensorFlow has optimised the graph: {b.text}"
+                self.problems.append(Problem(f"signatures.{trial.signature}", what))
+                continue
+            for alias in a:
+                if not self._outcome(trial, alias).random:
+                    self._judge_optimized_output(trial, alias, a[alias], b[alias])
+
+    def _judge_optimized_output(self, trial: Trial, alias: str, written: np.ndarray, optimized: np.ndarray) -> None:
+        outcome, found, place = self._outcome(trial, alias), compare(written, optimized), _place(trial.signature, alias)
+        outcome.optimized_max_abs_diff = max(outcome.optimized_max_abs_diff, found.largest)
+        if written.dtype.kind != "f":
+            if found:
+                self.warnings.append(f"{place}: once a server has optimised the graph, {found.mismatches} values differ")
+            return
+        scale = np.max(np.abs(written), where=np.isfinite(written), initial=0)
+        if compare(written, optimized, Tolerance(atol=SMALL * float(scale))):
+            what = f"once TensorFlow has optimised the graph, it differs by {found.largest:.6g}: {found}"
+            self.problems.append(Problem(place, what))
+
+
+def _place(signature: str, alias: str) -> str:
+    return f"signatures.{signature}.outputs.{alias}"
+
+
+def _worse(answers: Answers) -> Answer:
+    return next((answer for answer in answers if isinstance(answer, Refusal)), answers[0])
+
+
+def _refused(trial: Trial, there: Answer, here: Answer) -> Problem | None:
+    """What is wrong where TensorFlow gave no answer; nothing where both sides have one."""
+    place = f"signatures.{trial.signature}"
+    if isinstance(there, Refusal) and isinstance(here, Refusal):
+        return Problem(place, f"{trial} is refused, by the training graph as well: {here.text}", _advice(trial))
+    if isinstance(here, Refusal):
+        return Problem(place, f"{trial} is refused, and the training graph takes it: {here.text}")
+    if isinstance(there, Refusal):
+        return Problem(place, f"{trial} is refused by the training graph, and the export takes it: {there.text}")
+    return None
+
+
+def _advice(trial: Trial) -> str:
+    if trial.drawn:
+        return f"give samples.{trial.signature}"
+    if (trial.rows or 0) > 1:
+        return "a batch size that is baked into the graph belongs into the shape of the bindings"
+    return "mend the sample"

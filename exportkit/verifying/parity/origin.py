@@ -1,0 +1,115 @@
+"""Where an output that differs begins to differ, in words."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from exportkit.errors import Problem
+from exportkit.metagraph import Graph
+from exportkit.metagraph.tensors import VARIABLE_OPS, split
+from exportkit.planning import wiring
+from exportkit.plugin import Export
+from exportkit.spec import Lookup, TopK
+from exportkit.verifying.parity import divergence
+from exportkit.verifying.parity.divergence import Difference, Tolerance, compare
+from exportkit.verifying.parity.reference import Reference, Refusal
+from exportkit.verifying.parity.trials import MovedExport, TrainingGraph, Trial
+
+SMALL = 1e-3  # of a value: what may be allowed
+
+
+def origins(
+    failed: Sequence[tuple[Trial, str, Difference]],
+    export: Export,
+    key: str,
+    there: TrainingGraph,
+    here: MovedExport,
+    tolerance: Tolerance,
+) -> Iterator[Problem]:
+    """One problem for each output that differs, at the first question where it does, with the node where that begins.
+
+    Args:
+        failed: question, alias of the output, and how it differs.
+    """
+    if not failed:
+        return
+    outputs = {(trial.signature, alias): (trial, alias, difference) for trial, alias, difference in reversed(failed)}
+    with there.running() as running:
+        search = _Search(export, key, there, here, running, tolerance)
+        for trial, alias, difference in reversed(outputs.values()):
+            yield _problem(trial, alias, difference, tolerance, search)
+
+
+def _problem(trial: Trial, alias: str, difference: Difference, tolerance: Tolerance, search: "_Search") -> Problem:
+    place = f"signatures.{trial.signature}.outputs.{alias}"
+    if difference.misfit:
+        return Problem(place, f"is not what the training graph gives: {difference}")
+    amount = f"by {difference.largest:.6g}" if difference.largest else f"in {difference.mismatches} values"
+    what = f"differs {amount} from the training graph ({tolerance}): {search.where(trial, alias)}"
+    return Problem(place, what, "post.verify.rtol allows what is small" if _is_small(difference) else "")
+
+
+def _is_small(difference: Difference) -> bool:
+    try:
+        return 0 < difference.largest <= SMALL * abs(float(difference.there))
+    except ValueError:
+        return False
+
+
+class _Search:
+    """The search for the first node that differs, in a running training graph and the export."""
+
+    def __init__(
+        self, export: Export, key: str, there: TrainingGraph, here: MovedExport, running: Reference, tolerance: Tolerance
+    ):
+        self._plan, self._bound, self._wiring = export.plan, export.bound[key], export.prepared.parts[key].wiring
+        self._there, self._here, self._running, self._tolerance = there, here, running, tolerance
+        self._graph = Graph(here.meta)
+
+    def where(self, trial: Trial, alias: str) -> str:
+        """Where an output begins to differ: an input as parsed, a node, or what the export computes behind them."""
+        ref = self._plan.signatures[trial.signature].outputs[alias]
+        if said := self._misnamed(trial, alias, ref) or self._parsed(trial):
+            return said
+        tensor = self._wiring.names[wiring.leaf(ref, self._plan.bindings)]
+        there = partial(_fetch, self._running, self._there.feeds(trial))
+        found = divergence.first(self._comparable(tensor), there, partial(self._here.fetch, trial), self._tolerance)
+        if found:
+            return f"first at {self._called(found.tensor)}: {found.difference}"
+        spec = self._plan.bindings[wiring.offers(self._plan.bindings)[ref]]
+        if isinstance(spec, TopK | Lookup):
+            return f"every node of the training graph is equal, the {wiring.operation(spec)} behind them is not"
+        if divergence.enclosed(self._graph, [tensor]):
+            return "every node outside of loops, branches and functions is equal, so it begins in one of them"
+        return "every node is equal when it is looked at, so it begins where TensorFlow fuses or folds some"
+
+    def _misnamed(self, trial: Trial, alias: str, ref: str) -> str:
+        named, meant = self._here.meta.signature_def[trial.signature].outputs[alias].name, self._bound[ref].export_name
+        handed_through = ref in self._wiring.inputs
+        return "" if named == meant or handed_through else f"the signature names {named}, not {meant}"
+
+    def _parsed(self, trial: Trial) -> str:
+        direct = self._plan.signatures[trial.signature].inputs.values()
+        names = {self._bound[name].export_name: name for name in trial.fed if name not in direct}
+        values = self._here.fetch(trial, list(names)) if names else None
+        for tensor, value in (values or {}).items():
+            if difference := compare(trial.fed[names[tensor]], value):
+                return f"first at '{names[tensor]}' as parsed from the tf.Example: {difference}"
+        return ""
+
+    def _comparable(self, tensor: str) -> list[str]:
+        fetches = [tensor] if split(tensor)[0] in self._graph.nodes else []
+        return divergence.comparable(self._there.graph, self._graph, fetches)
+
+    def _called(self, tensor: str) -> str:
+        origin = self._graph.origin(tensor)
+        if origin.op in VARIABLE_OPS:
+            return f"variable {origin.name}"
+        return f"node {tensor.removesuffix(':0')}"
+
+
+def _fetch(running: Reference, feeds: Mapping[str, Any], tensors: Sequence[str]) -> dict[str, np.ndarray] | None:
+    values = running.run(feeds, tensors)
+    return None if isinstance(values, Refusal) else dict(zip(tensors, values, strict=True))

@@ -1,0 +1,206 @@
+"""Both sides of a proof: the training graph and the export, asked the same questions."""
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from exportkit.checkpoint.encoding import numpy_dtype, objects
+from exportkit.errors import Problem, StepFailed
+from exportkit.planning import wiring
+from exportkit.plugin import Export
+from exportkit.samples import Batch
+from exportkit.serving import native
+from exportkit.serving.native import ConfigProto, Request
+from exportkit.verifying.parity import adapters, reference, relocation
+from exportkit.verifying.parity.reference import Job, Reference, Refusal
+
+Answer = dict[str, np.ndarray] | Refusal
+Answers = tuple[Answer, Answer]  # to one question, asked twice: an answer that is not the same twice is random
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A question to a signature.
+
+    Attributes:
+        rows: the size of its batch; None where that is not to be chosen.
+        inputs: alias → value.
+        fed: binding of a tensor → the value that `inputs` come to.
+        drawn: whether the values are random ones.
+    """
+
+    signature: str
+    rows: int | None
+    inputs: Mapping[str, np.ndarray]
+    fed: Mapping[str, np.ndarray]
+    drawn: bool
+
+    def __str__(self) -> str:
+        rows = "its sample" if self.rows is None else "1 row" if self.rows == 1 else f"{self.rows} rows"
+        return f"{rows} of random values" if self.drawn else rows
+
+
+def trials(export: Export, key: str, batches: Mapping[str, Batch], sizes: Sequence[int]) -> list[Trial]:
+    """The questions to the signatures of meta graph `key`: the sample of each at several sizes.
+
+    Args:
+        batches: signature → sample.
+        sizes: numbers of rows; empty: 1, and all of the sample's but at least 2.
+
+    Raises:
+        StepFailed: a sample's tf.Examples are not what the signature parses.
+    """
+    found, dtypes = [], {name: tensor.dtype for name, tensor in export.bound[key].items()}
+    for name, batch in batches.items():
+        for rows in (sizes or (1, max(2, batch.rows))) if batch.rows else (None,):
+            inputs = batch.resized(rows) if rows else dict(batch.values)
+            fed = _fed(name, export, dtypes, inputs)
+            found.append(Trial(name, rows, inputs, fed, drawn=bool(batch.notes)))
+    return found
+
+
+def _fed(name: str, export: Export, dtypes: Mapping[str, str], inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    try:
+        return adapters.fed(export.plan.signatures[name], export.plan.bindings, dtypes, inputs)
+    except ValueError as cause:
+        raise StepFailed(Problem(f"samples.{name}", str(cause), "mend the sample, or the features")) from None
+
+
+class TrainingGraph:
+    """The whole training graph of meta graph `key`, with the values that the export's variables have in the checkpoint.
+
+    Attributes:
+        note: what was run, for the report.
+    """
+
+    def __init__(self, export: Export, key: str, timeout: float):
+        self._export, self._part, self._timeout = export, export.prepared.parts[key], timeout
+        variables = str(export.directory / "variables" / "variables")
+        self._job = reference.job(self._part, export.prepared, variables, native.unoptimized())
+        self._constants = {tensor: self._constant(tensor, value) for tensor, value in self._part.wiring.constants.items()}
+        self.note = f"whole graph of {len(self.graph.nodes):,} nodes"
+
+    @property
+    def graph(self) -> Any:
+        return self._part.model.graph
+
+    def answers(self, questions: Sequence[Trial], *, seeded: bool = False) -> list[Answers]:
+        """The answers to each question. Raises what `running` raises."""
+        with self.running(seeded=seeded) as running:
+            return [(self._answer(running, trial), self._answer(running, trial)) for trial in questions]
+
+    @contextmanager
+    def running(self, *, seeded: bool = False) -> Iterator[Reference]:
+        """The graph in a process.
+
+        Where this TensorFlow cannot import all of it, only what the signatures need is run.
+
+        Raises:
+            StepFailed: it does not run, or not in time.
+            EnvironmentFailed: its process was killed from outside.
+        """
+        job = replace(self._job, seeded=seeded)
+        with reference.started(job, self._timeout) as running:
+            if not (refusal := running.start()):
+                yield running
+                return
+        with reference.started(self._reached(job), self._timeout) as running:
+            if running.start():
+                raise StepFailed(Problem("training graph", f"cannot be run: {refusal.text}"))
+            self.note = f"the {self._part.pruned.nodes_after:,} nodes that signatures need: {refusal.text}"
+            yield running
+
+    def _reached(self, job: Job) -> Job:
+        return replace(job, meta_graph=self._part.pruned.meta)
+
+    def _constant(self, tensor: str, value: Any) -> np.ndarray:
+        dtype, shape = self.graph.dtype(tensor), self.graph.shape(tensor)
+        array = np.asarray(value, object if dtype == "string" else numpy_dtype(dtype))
+        if dtype == "string":
+            array = objects([str(text).encode() for text in array.flat]).reshape(array.shape)
+        return array if shape is None or None in shape else np.broadcast_to(array, shape)
+
+    def feeds(self, trial: Trial) -> dict[str, np.ndarray]:
+        """Tensor of the graph → what a question, and the config's constants, say that it is."""
+        return {self._part.wiring.inputs[name]: value for name, value in trial.fed.items()} | self._constants
+
+    def _answer(self, running: Reference, trial: Trial) -> Answer:
+        plan, names = self._export.plan, self._part.wiring.names
+        outputs = plan.signatures[trial.signature].outputs
+        leaves = list(dict.fromkeys(wiring.leaf(ref, plan.bindings) for ref in outputs.values()))
+        values = running.run(self.feeds(trial), [names[leaf] for leaf in leaves])
+        if isinstance(values, Refusal):
+            return values
+        tensors = dict(zip(leaves, values, strict=True))
+        return {alias: adapters.computed(ref, plan.bindings, tensors) for alias, ref in outputs.items()}
+
+
+class MovedExport:
+    """A copy of the export out of reach of all that it was made from, in the C++ core of a model server.
+
+    Attributes:
+        meta: the meta graph that is run, as it was read back.
+    """
+
+    def __init__(self, export: Export, key: str, timeout: float, *, seeded: bool = False):
+        self._key, self._tags, self._timeout = key, export.plan.meta_graphs[key].tags, timeout
+        self._copy = Path(tempfile.mkdtemp(prefix="moved-", dir=export.scratch))
+        self._taken = relocation.relocate(export.directory, self._copy, seeded=seeded)
+        self.meta = native.meta_graph(self._copy, self._tags)
+
+    def answers(self, questions: Sequence[Trial], config: ConfigProto) -> list[Answers]:
+        """The answers to each question.
+
+        Raises:
+            StepFailed: it does not load.
+            EnvironmentFailed: its process was killed from outside.
+        """
+        try:
+            return self._ask(questions, config)
+        except StepFailed:
+            self._load()
+            return [self._alone(trial, config) for trial in questions]
+
+    def _ask(self, questions: Sequence[Trial], config: ConfigProto) -> list[Answers]:
+        requests = [Request(trial.signature, trial.inputs) for trial in questions for _ in range(2)]
+        values = native.run_signatures(self._copy, self._tags, requests, timeout=self._timeout, config=config).outputs
+        return list(zip(values[::2], values[1::2], strict=True))
+
+    def _alone(self, trial: Trial, config: ConfigProto) -> Answers:
+        try:
+            return self._ask([trial], config)[0]
+        except StepFailed as error:
+            return Refusal(_reason(error)), Refusal(_reason(error))
+
+    def _load(self) -> None:
+        try:
+            native.run(self._copy, self._tags, [], timeout=self._timeout)
+        except StepFailed as error:
+            reason, where = _reason(error), f"meta_graphs.{self._key}"
+            if path := relocation.outside(reason, self._taken):
+                what, do = f"reads {path}, which is not in the version", "put it in the collection asset_filepaths of the graph"
+                raise StepFailed(Problem(where, what, do)) from None
+            raise StepFailed(Problem(where, f"does not load: {reason}")) from None
+
+    def fetch(self, trial: Trial, tensors: Sequence[str]) -> dict[str, np.ndarray] | None:
+        """The values of tensors of the exported graph; None where TensorFlow refuses."""
+        inputs = self.meta.signature_def[trial.signature].inputs
+        feeds = {inputs[alias].name: value for alias, value in trial.inputs.items()}
+        try:
+            served = native.run(
+                self._copy, self._tags, [(feeds, list(tensors))], timeout=self._timeout, config=native.unoptimized()
+            )
+        except StepFailed:
+            return None
+        return dict(zip(tensors, served.outputs[0], strict=True))
+
+
+def _reason(error: StepFailed) -> str:
+    """What TensorFlow said, without the stage that `exportkit.serving.native` puts before it."""
+    what = error.problems[0].what
+    return what.partition(": ")[2] or what

@@ -1,0 +1,1 @@
+"""A version on disk: claimed, identified, described, signed and found again."""

@@ -1,0 +1,148 @@
+"""What an export is made from, as digests: the same input gives the same identity, and nothing has to be built to tell it."""
+
+import ast
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from exportkit.checkpoint import Bundle
+from exportkit.config import references
+from exportkit.plugin import ModelSource
+from exportkit.spec import ExportPlan, File, Lookup
+
+ELSEWHERE = ("export_dir", "version", "report")  # where an export goes changes nothing in it
+_PACKAGES = ("exportkit", "tensorflow", "tensorflow-cpu", "hydra-core", "omegaconf", "numpy", "protobuf")
+
+
+def identity(plan: ExportPlan) -> dict[str, Any]:
+    """The parts that decide what an export contains, and one digest over them all.
+
+    Returns:
+        ``sha256``, and what it is taken of: the resolved config without where the export goes; the indexes of the checkpoints;
+        the graphs, or the Python files that build them; the files that the config names; the packages.
+    """
+    sources = [plan.source, *plan.sources.values()]
+    previews = [source.preview() for source in sources]
+    parts = {
+        "config": digest({key: value for key, value in plan.config.items() if key not in ELSEWHERE}),
+        "checkpoints": [Bundle(preview.checkpoint).digest if preview.checkpoint else None for preview in previews],
+        "graphs": [graph_digest(preview.meta_graph) if preview.meta_graph else None for preview in previews],
+        "code": {str(number): digest(_code(source)) for number, source in enumerate(sources)},
+        "files": {where: file_digest(path) for where, path in _named(plan)},
+        "packages": packages(),
+    }
+    return {"sha256": digest(parts), **parts}
+
+
+def digest(data: Any) -> str:
+    """SHA-256 of plain data, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(data, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def graph_digest(meta_graph: Any) -> str:
+    """SHA-256 of a MetaGraphDef."""
+    return hashlib.sha256(meta_graph.SerializeToString(deterministic=True)).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def packages() -> dict[str, str]:
+    """Distribution → version: of Python, of what reads configs and runs graphs, and of every plugin."""
+    return {"python": platform.python_version(), **dict(_installed())}
+
+
+@cache
+def _installed() -> tuple[tuple[str, str], ...]:
+    """Read once: what a process has imported does not change with what is installed later."""
+    plugins = {entry.dist.name for entry in importlib.metadata.entry_points(group="exportkit")}
+    found = {name: _version(name) for name in sorted({*_PACKAGES, *plugins})}
+    return tuple((name, version) for name, version in found.items() if version)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _named(plan: ExportPlan) -> Iterator[tuple[str, Path]]:
+    """The files whose content goes into the export, by their places in the config; of a source all that it names."""
+    configured = {"source": plan.source, **{f"meta_graphs.{key}.source": source for key, source in plan.sources.items()}}
+    for place, value in configured.items():
+        yield from ((where, Path(leaf)) for where, leaf in _leaves(value, place) if _is_file(leaf))
+    for name, binding in plan.bindings.items():
+        if isinstance(binding, Lookup):
+            yield f"bindings.{name}.vocabulary", binding.vocabulary
+    for key, inputs in plan.samples.items():
+        for alias, sample in inputs.items():
+            inner = {f".{name}": value for name, value in getattr(sample, "features", {}).items()}
+            for suffix, one in {"": sample, **inner}.items():
+                if isinstance(one, File):
+                    yield f"samples.{key}.{alias}{suffix}", one.path
+
+
+def _leaves(value: Any, where: str) -> Iterator[tuple[str, Any]]:
+    """What a source was configured with, at any depth, by its place in the config."""
+    if is_dataclass(value):
+        value = {field.name: getattr(value, field.name) for field in fields(value)}
+    if isinstance(value, Mapping | list | tuple):
+        for key, inner in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from _leaves(inner, f"{where}.{key}")
+    else:
+        yield where, value
+
+
+def _is_file(value: Any) -> bool:
+    return isinstance(value, Path | str) and len(str(value)) < 4096 and "\0" not in str(value) and os.path.isfile(value)
+
+
+def _code(source: ModelSource) -> Mapping[str, str]:
+    """The user's modules that a source's references reach by import statements, as module → digest of its file.
+
+    What is installed, and exportkit itself, are known by their versions.
+    """
+    found: dict[str, str] = {}
+    todo = [value.split(":")[0] for _, value in _leaves(source, "source") if _is_reference(value)]
+    while todo:
+        name = todo.pop()
+        file = _file(name)
+        if name in found or file is None:
+            continue
+        found[name] = file_digest(file)
+        package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+        todo += filter(None, [*_imported(ast.parse(file.read_bytes(), str(file)), package), name.rpartition(".")[0]])
+    return found
+
+
+def _is_reference(value: Any) -> bool:
+    return isinstance(value, str) and ":" in value and _file(value.split(":")[0]) is not None
+
+
+def _file(module: str) -> Path | None:
+    """The file of a module of the user's; None for any other, and where it is not Python."""
+    path = Path(references.users_file(module) or "")
+    return path if path.suffix == ".py" else None
+
+
+def _imported(tree: ast.Module, package: str) -> Iterable[str]:
+    """The names of the modules that a module may import: of ``from a import b`` both ``a`` and ``a.b``."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package.split(".")[: len(package.split(".")) - node.level + 1]) if node.level else ""
+            start = ".".join(filter(None, [base, node.module]))
+            yield from (f"{start}.{alias.name}" for alias in node.names)
+            yield start
