@@ -25,6 +25,7 @@ from exportkit.spec import (
     MetaGraph,
     ParseExample,
     Random,
+    Replacement,
     Sample,
     Signature,
 )
@@ -72,7 +73,8 @@ def _binding(value: Any, reader: Reader, where: str) -> Binding | None:
     if len(operations) != 1:
         what = f"has {' and '.join(operations)}" if operations else "has no operation"
         return reader.problem(where, what, f"write exactly one of {', '.join(BINDINGS)}")
-    binding = reader.read(BINDINGS[operations[0]], value, where)
+    replaces = operations == ["tensor"] and "replaces" in value
+    binding = reader.read(Replacement if replaces else BINDINGS[operations[0]], value, where)
     return _sound(binding, reader, where)
 
 

@@ -21,12 +21,12 @@ from exportkit.config import sections
 from exportkit.config.reader import UNSET, Reader, said
 from exportkit.contract import SIGNATURE_FILE, ModelSource, Phase, PostStep, signatures_of
 from exportkit.errors import ConfigError, ExportKitError, PluginError, Problem, brief, did_you_mean
-from exportkit.metagraph import Graph
+from exportkit.metagraph import Graph, many_objects
 from exportkit.planning import serving_rules, weights, wiring
 from exportkit.planning.prepare import Model, Prepared, prepare
 from exportkit.planning.resolving import Resolved, placed, resolve
 from exportkit.registry import Plugins, load_plugins
-from exportkit.spec import Check, Config, Constant, ExportPlan, MetaGraph, ParseExample, ReportTo, Weights
+from exportkit.spec import Check, Config, Constant, ExportPlan, MetaGraph, ParseExample, Replacement, ReportTo, Weights
 from exportkit.version import claim
 
 
@@ -47,7 +47,8 @@ def plan(config: Mapping[str, Any] | DictConfig, plugins: Plugins | None = None)
     drafted = _draft(data, reader, plugins)
     drafted.config = _without_secrets(config, data)
     drafted.resolved = _resolved(drafted, reader, plugins)
-    drafted.prepared = _check_models(drafted, reader)
+    with many_objects():
+        drafted.prepared = _check_models(drafted, reader)
     if not reader.problems:
         reader.problems += plugins.policy_problems(drafted, drafted.prepared)
     if reader.problems:
@@ -314,7 +315,7 @@ def _warnings(drafted: ExportPlan) -> Iterator[str]:
     sound = [s for s in drafted.signatures.values() if s is not None]
     used = wiring.used(sound, drafted.bindings)
     for name, bound in drafted.bindings.items():
-        if name not in used and bound is not None and not isinstance(bound, Constant):
+        if name not in used and bound is not None and not isinstance(bound, Constant | Replacement):
             yield f"bindings.{name}: is used by no signature"
     for name in drafted.config["post"] or ():
         if name not in _chosen(drafted.config["post"]):

@@ -68,6 +68,7 @@ def prepare(plan: ExportPlan, models: Mapping[str, Model]) -> tuple[Prepared, li
     prepared = Prepared()
     found: list[Problem] = []
     whole = None not in plan.signatures.values()
+    rewired: list[tuple[Graph, dict[str, str], Graph]] = []
     for key, model in models.items():
         wiring, problems = binding.wire(key, plan.meta_graphs[key], plan.bindings, plan.signatures, model.graph, model.offered)
         facts = binding.facts(plan.bindings, wiring, model.graph)
@@ -76,13 +77,24 @@ def prepare(plan: ExportPlan, models: Mapping[str, Model]) -> tuple[Prepared, li
         needed = binding.used((plan.signatures[name] for name in sound), plan.bindings)
         found += [*problems, *serving_rules.computed({name: plan.bindings[name] for name in needed}, facts)]
         cuts_known = all(name in wiring.names for name, b in plan.bindings.items() if isinstance(b, Constant | None))
+        graph = _rewired(model, wiring, rewired)
         for name in sound:
-            found += _signature_problems(name, plan, wiring, model.graph, facts, cuts_known)
-            prepared.warnings += _signature_warnings(name, plan, wiring, model.graph, facts)
-        prepared.parts[key] = Part(key, model, wiring, _pruned(plan, prepared, model, wiring), facts)
+            found += _signature_problems(name, plan, wiring, graph, facts, cuts_known)
+            prepared.warnings += _signature_warnings(name, plan, wiring, graph, facts)
+        prepared.parts[key] = Part(key, model, wiring, _pruned(plan, prepared, model, wiring, graph), facts)
     lacking = [] if found or not whole else _cover(plan, prepared)
     prepared.warnings = list({w.partition(": ")[2]: w for w in reversed(prepared.warnings)}.values())[::-1]
     return prepared, _distinct(found), _distinct(lacking)
+
+
+def _rewired(model: Model, wiring: Wiring, known: list[tuple[Graph, dict[str, str], Graph]]) -> Graph:
+    """The model's graph with the tensors that the config puts in place of others; one for those that agree."""
+    replaced = {old: wiring.final(old) for old in wiring.replaced}
+    for graph, same, made in known:
+        if graph is model.graph and same == replaced:
+            return made
+    known.append((model.graph, replaced, model.graph.rewired(replaced)))
+    return known[-1][2]
 
 
 def demand(plan: ExportPlan, models: Mapping[str, Model]) -> Prepared:
@@ -121,7 +133,7 @@ def _signature_problems(
     yield from serving_rules.demands(where, signature, facts)
     fetches = wiring.fetches(plan.signatures, plan.bindings, [key])
     if cuts_known:
-        yield from metagraph.problems(graph, fetches, _stops(plan, wiring, signature), where)
+        yield from metagraph.problems(graph, fetches, _stops(plan, wiring, signature), where, wiring.constants)
 
 
 def _signature_warnings(key: str, plan: ExportPlan, wiring: Wiring, graph: Graph, facts: Mapping[str, Facts]) -> Iterator[str]:
@@ -169,7 +181,7 @@ def _consumed(tensor: str, reached: set[str], graph: Graph) -> bool:
     return any(spelled & set(graph.nodes[user].input) for user in users)
 
 
-def _pruned(plan: ExportPlan, prepared: Prepared, model: Model, wiring: Wiring) -> Pruned:
+def _pruned(plan: ExportPlan, prepared: Prepared, model: Model, wiring: Wiring, graph: Graph) -> Pruned:
     """The serving subgraph; the one of an earlier meta graph where it is the same."""
     for other in prepared.parts.values():
         if other.model is model and _same(other.wiring, wiring):
@@ -177,11 +189,11 @@ def _pruned(plan: ExportPlan, prepared: Prepared, model: Model, wiring: Wiring) 
     fetches = wiring.fetches(plan.signatures, plan.bindings)
     ops = [wiring.train_op] if wiring.train_op else []
     cuts = [*wiring.inputs.values(), *wiring.constants]
-    return metagraph.serving_subgraph(model.graph, fetches, cuts, ops=ops, clear_devices=plan.clear_devices)
+    return metagraph.serving_subgraph(graph, fetches, cuts, ops=ops, clear_devices=plan.clear_devices)
 
 
 def _same(a: Wiring, b: Wiring) -> bool:
-    return (a.inputs, a.constants, a.signatures, a.train_op) == (b.inputs, b.constants, b.signatures, b.train_op)
+    return all(getattr(a, key) == getattr(b, key) for key in ("inputs", "constants", "replaced", "signatures", "train_op"))
 
 
 def _cover(plan: ExportPlan, prepared: Prepared) -> list[Problem]:

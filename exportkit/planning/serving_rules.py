@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from exportkit.errors import Problem, did_you_mean
 from exportkit.planning.wiring import Bindings, Facts, compatible, offers, operation, targets
-from exportkit.spec import Constant, Lookup, ParseExample, Placeholder, Signature, Tensor, TopK
+from exportkit.spec import Constant, Lookup, ParseExample, Placeholder, Replacement, Signature, Tensor, TopK
 
 
 def check(bindings: Bindings, signatures: Mapping[str, Signature | None]) -> Iterator[Problem]:
@@ -37,7 +37,7 @@ def _of(binding: TopK | Lookup) -> str:
 def _check_ref(where: str, ref: str, bindings: Bindings, offered: Mapping[str, str]) -> Iterator[Problem]:
     """A reference to a value: it must be there, and be a tensor or computed from one."""
     binding = bindings.get(ref)
-    if isinstance(binding, ParseExample | Constant):
+    if isinstance(binding, ParseExample | Constant | Replacement):
         do = "name a tensor, a lookup or a part of a top_k"
         yield Problem(where, f"'{ref}' is a {operation(binding)} and offers no values", do)
     elif isinstance(binding, TopK):

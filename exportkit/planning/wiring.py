@@ -7,7 +7,7 @@ from typing import Any
 from exportkit.config.values import shown, unfit
 from exportkit.errors import Problem, did_you_mean, nearest, some
 from exportkit.metagraph.tensors import Facts, Shape, compatible
-from exportkit.spec import Binding, Constant, Lookup, MetaGraph, ParseExample, Placeholder, Signature, Tensor, TopK
+from exportkit.spec import Binding, Constant, Lookup, MetaGraph, ParseExample, Placeholder, Replacement, Signature, Tensor, TopK
 
 Bindings = Mapping[str, Binding | None]
 
@@ -20,6 +20,7 @@ class Wiring:
         names: binding → the tensor that it names.
         inputs: fed binding → the tensor that its fresh placeholder replaces.
         constants: replaced tensor → baked value.
+        replaced: replaced tensor → the tensor of the graph that takes its place.
         signatures: the keys of its signatures.
         train_op: the operation that is kept beside them.
     """
@@ -27,6 +28,7 @@ class Wiring:
     names: dict[str, str] = field(default_factory=dict)
     inputs: dict[str, str] = field(default_factory=dict)
     constants: dict[str, Any] = field(default_factory=dict)
+    replaced: dict[str, str] = field(default_factory=dict)
     signatures: list[str] = field(default_factory=list)
     train_op: str | None = None
 
@@ -35,6 +37,12 @@ class Wiring:
         keys = self.signatures if keys is None else keys
         leaves = (leaf(ref, bindings) for key in keys for ref in signatures[key].outputs.values())
         return list(dict.fromkeys(self.names[name] for name in leaves if name in self.names))
+
+    def final(self, tensor: str) -> str:
+        """The tensor that stands in the place of `tensor`: itself where nothing replaces it."""
+        for _ in self.replaced:
+            tensor = self.replaced.get(tensor, tensor)
+        return tensor
 
     def feeds(self, signature: Signature, bindings: Bindings) -> list[str]:
         """The tensors that the inputs of `signature` replace."""
@@ -47,7 +55,7 @@ def offers(bindings: Bindings) -> dict[str, str]:
     for name, binding in bindings.items():
         if isinstance(binding, TopK) or binding is None:
             offered |= {f"{name}.values": name, f"{name}.indices": name}
-        if not isinstance(binding, TopK | Constant):
+        if not isinstance(binding, TopK | Constant | Replacement):
             offered[name] = name
     return offered
 
@@ -81,9 +89,8 @@ def targets(binding: ParseExample) -> dict[str, str]:
 
 def operation(binding: Binding) -> str:
     """The config key that makes this binding what it is."""
-    return {Tensor: "tensor", Placeholder: "placeholder", Constant: "constant", TopK: "top_k", Lookup: "lookup"}.get(
-        type(binding), "parse_example"
-    )
+    keys = {Tensor: "tensor", Replacement: "tensor", Placeholder: "placeholder", Constant: "constant"}
+    return {**keys, TopK: "top_k", Lookup: "lookup"}.get(type(binding), "parse_example")
 
 
 def used(signatures: Iterable[Signature], bindings: Bindings) -> set[str]:
@@ -130,6 +137,11 @@ def wire(
             wiring.names[name] = tensor
             problems += _assertions(f"bindings.{name}", binding, Facts(graph.dtype(tensor), graph.shape(tensor)))
     _bake(wiring, key, meta_graph, bindings, graph, problems)
+    _replace(wiring, bindings, graph, offered, problems)
+    inputs = {name for key in wiring.signatures for name in fed(signatures[key], bindings)}
+    problems += _contradictions(wiring, bindings, inputs)
+    for name, tensor in wiring.names.items():
+        wiring.names[name] = tensor if name in inputs else wiring.final(tensor)
     _cut(wiring, bindings, signatures, graph, problems)
     if meta_graph.train_op is not None:
         wiring.train_op = _find_op(meta_graph.train_op, graph, offered, f"meta_graphs.{key}.train_op", problems)
@@ -184,6 +196,46 @@ def _bake(wiring: Wiring, key: str, meta_graph: MetaGraph, bindings: Bindings, g
             tensor = wiring.names[name]
             problems += unfit(where, value, graph.dtype(tensor)) or _misshapen(where, value, tensor, graph)
             wiring.constants[wiring.names[name]] = value
+
+
+def _replace(wiring: Wiring, bindings: Bindings, graph: Any, offered: Mapping[str, str], problems: list[Problem]) -> None:
+    """Find what takes the place of what."""
+    for name, binding in bindings.items():
+        if not isinstance(binding, Replacement):
+            continue
+        where = f"bindings.{name}"
+        tensor = find(binding.tensor, graph, offered, f"{where}.tensor", problems)
+        replaced = find(binding.replaces, graph, offered, f"{where}.replaces", problems)
+        if tensor is not None and replaced is not None:
+            wrong = list(_unlike(where, tensor, replaced, wiring, graph))
+            problems += wrong
+            wiring.replaced |= {} if wrong else {replaced: tensor}
+
+
+def _unlike(where: str, tensor: str, replaced: str, wiring: Wiring, graph: Any) -> Iterator[Problem]:
+    """Why one tensor cannot take the place of another."""
+    new, old = (Facts(graph.dtype(t), graph.shape(t)) for t in (tensor, replaced))
+    op, other = tensor.split(":")[0], replaced.split(":")[0]
+    if replaced in wiring.replaced:
+        yield Problem(f"{where}.replaces", f"'{replaced}' is replaced by '{wiring.replaced[replaced]}' already", "drop one")
+    if new.dtype and old.dtype and new.dtype != old.dtype:
+        yield Problem(where, f"'{tensor}' is {new.dtype} and '{replaced}' {old.dtype}", "name two tensors of one dtype")
+    elif new.shape is not None and old.shape is not None and not compatible(new.shape, old.shape):
+        yield Problem(where, f"'{tensor}' is {new} and '{replaced}' {old}", "name two tensors of one shape")
+    if graph.contexts.get(op, ()) != graph.contexts.get(other, ()):
+        do = "name two tensors of the same loop and the same branch"
+        yield Problem(where, f"'{tensor}' and '{replaced}' do not run in the same loop or branch", do)
+    elif other in graph.walk([tensor], barrier=lambda node: node.op in ("NextIteration", "RefNextIteration")):
+        what = f"'{tensor}' is computed from '{replaced}', so the graph would go round in a circle"
+        yield Problem(where, what, "tensor is what goes in, replaces is what comes out")
+
+
+def _contradictions(wiring: Wiring, bindings: Bindings, inputs: Iterable[str]) -> Iterator[Problem]:
+    """What is replaced by a tensor cannot be fed or baked as well."""
+    for name, binding in bindings.items():
+        if (isinstance(binding, Constant) or name in inputs) and wiring.names.get(name) in wiring.replaced:
+            taken = wiring.replaced[wiring.names[name]]
+            yield Problem(f"bindings.{name}", f"'{wiring.names[name]}' is replaced by '{taken}' already", "drop one")
 
 
 def _misshapen(where: str, value: Any, tensor: str, graph: Any) -> list[Problem]:
