@@ -66,6 +66,10 @@ class ParseExample:
 
     parse_example: dict[str, Feature]
 
+    def targets(self) -> dict[str, str]:
+        """Return feature → the binding that it feeds."""
+        return {key: feature.to or key for key, feature in self.parse_example.items()}
+
 
 @dataclass(kw_only=True)
 class TopK:

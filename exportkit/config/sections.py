@@ -107,7 +107,7 @@ def _feature(feature: Feature, reader: Reader, where: str) -> None:
 
 def _default(feature: Feature, where: str) -> list[Problem]:
     """A default of another kind, one that is ragged or does not fill the feature's shape, or no value of its dtype."""
-    if wrong := list(unfit(where, feature.default, feature.dtype)):
+    if wrong := unfit(where, feature.default, feature.dtype):
         return wrong
     try:
         np.broadcast_to(np.asarray(feature.default), feature.shape)
@@ -119,9 +119,7 @@ def _default(feature: Feature, where: str) -> list[Problem]:
 
 
 def _representable(value: Any, dtype: str) -> bool:
-    if dtype == "int64":
-        return -(2**63) <= value < 2**63
-    return dtype == "string" or not float(np.finfo(dtype).max) < abs(value) < math.inf
+    return not dtype.startswith("float") or not float(np.finfo(dtype).max) < abs(value) < math.inf
 
 
 def _shape(shape: Iterable[int | None] | None, reader: Reader, where: str, do: str) -> None:

@@ -11,10 +11,10 @@ from exportkit import metagraph
 from exportkit.checkpoint import Bundle
 from exportkit.errors import BindingError, Problem, WeightsError
 from exportkit.metagraph import Graph, Pruned
+from exportkit.metagraph.tensors import Facts, Shape
 from exportkit.planning import serving_rules, weights
-from exportkit.planning import wiring as binding
 from exportkit.planning.weights import Coverage
-from exportkit.planning.wiring import Facts, Wiring
+from exportkit.planning.wiring import Wiring, facts_of, wire
 from exportkit.spec import Constant, ExportPlan, Signature
 
 
@@ -70,11 +70,11 @@ def prepare(plan: ExportPlan, models: Mapping[str, Model]) -> tuple[Prepared, li
     whole = None not in plan.signatures.values()
     rewired: list[tuple[Graph, dict[str, str], Graph]] = []
     for key, model in models.items():
-        wiring, problems = binding.wire(key, plan.meta_graphs[key], plan.bindings, plan.signatures, model.graph, model.offered)
-        facts = binding.facts(plan.bindings, wiring, model.graph)
+        wiring, problems = wire(key, plan.meta_graphs[key], plan.bindings, plan.signatures, model.graph, model.offered)
+        facts = facts_of(plan.bindings, wiring, model.graph)
         sound = list(_sound(plan, wiring))
         whole = whole and len(sound) == len(wiring.signatures)
-        needed = binding.used((plan.signatures[name] for name in sound), plan.bindings)
+        needed = plan.bindings.used(plan.signatures[name] for name in sound)
         found += [*problems, *serving_rules.computed({name: plan.bindings[name] for name in needed}, facts)]
         cuts_known = all(name in wiring.names for name, b in plan.bindings.items() if isinstance(b, Constant | None))
         graph = _rewired(model, wiring, rewired)
@@ -116,7 +116,7 @@ def _sound(plan: ExportPlan, wiring: Wiring) -> Iterator[str]:
     """Signatures all of whose tensors were found; the others have been told already."""
     for key in wiring.signatures:
         signature = plan.signatures[key]
-        leaves = [*binding.fed(signature, plan.bindings), *(binding.leaf(r, plan.bindings) for r in signature.outputs.values())]
+        leaves = [*plan.bindings.fed(signature), *(plan.bindings.leaf(r) for r in signature.outputs.values())]
         if signature.outputs and all(name in wiring.names for name in leaves):
             yield key
 
@@ -141,9 +141,9 @@ def _signature_warnings(key: str, plan: ExportPlan, wiring: Wiring, graph: Graph
     fetches, stops = wiring.fetches(plan.signatures, plan.bindings, [key]), _stops(plan, wiring, signature)
     yield from map(str, metagraph.warnings(graph, fetches, stops, f"signatures.{key}", wiring.constants))
     reached = graph.reach(fetches, stops)
-    yield from _fixed_batches(key, {name: facts[name].shape for name in binding.fed(signature, plan.bindings)})
+    yield from _fixed_batches(key, {name: facts[name].shape for name in plan.bindings.fed(signature)})
     yield from _fixed_outputs(key, signature, facts)
-    for name in binding.fed(signature, plan.bindings):
+    for name in plan.bindings.fed(signature):
         tensor = wiring.inputs[name]
         if tensor not in fetches and not _consumed(tensor, reached, graph):
             yield f"signatures.{key}: input '{name}' changes none of the outputs"
@@ -152,7 +152,7 @@ def _signature_warnings(key: str, plan: ExportPlan, wiring: Wiring, graph: Graph
             yield f"signatures.{key}.outputs.{alias}: is a scalar, which REST 'instances' and server-side batching cannot carry"
 
 
-def _fixed_batches(key: str, shapes: Mapping[str, binding.Shape]) -> Iterator[str]:
+def _fixed_batches(key: str, shapes: Mapping[str, Shape]) -> Iterator[str]:
     """Inputs whose first dimension is fixed, those of one size on one line."""
     sizes: dict[int, list[str]] = {}
     for name, shape in shapes.items():

@@ -7,9 +7,8 @@ from typing import Any
 from exportkit.config.values import shown, unfit
 from exportkit.errors import Problem, did_you_mean, nearest, some
 from exportkit.metagraph.tensors import Facts, Shape, compatible
+from exportkit.operations.bindings import Bindings
 from exportkit.spec import Binding, Constant, Lookup, MetaGraph, ParseExample, Placeholder, Replacement, Signature, Tensor, TopK
-
-Bindings = Mapping[str, Binding | None]
 
 
 @dataclass(kw_only=True)
@@ -35,7 +34,7 @@ class Wiring:
     def fetches(self, signatures: Mapping[str, Signature], bindings: Bindings, keys: Iterable[str] | None = None) -> list[str]:
         """The tensors that the outputs of the signatures `keys` (default: all) are computed from."""
         keys = self.signatures if keys is None else keys
-        leaves = (leaf(ref, bindings) for key in keys for ref in signatures[key].outputs.values())
+        leaves = (bindings.leaf(ref) for key in keys for ref in signatures[key].outputs.values())
         return list(dict.fromkeys(self.names[name] for name in leaves if name in self.names))
 
     def final(self, tensor: str) -> str:
@@ -46,65 +45,7 @@ class Wiring:
 
     def feeds(self, signature: Signature, bindings: Bindings) -> list[str]:
         """The tensors that the inputs of `signature` replace."""
-        return [self.inputs[name] for name in fed(signature, bindings) if name in self.inputs]
-
-
-def offers(bindings: Bindings) -> dict[str, str]:
-    """Every name that signatures and bindings can refer to → the binding that offers it."""
-    offered = {}
-    for name, binding in bindings.items():
-        if isinstance(binding, TopK) or binding is None:
-            offered |= {f"{name}.values": name, f"{name}.indices": name}
-        if not isinstance(binding, TopK | Constant | Replacement):
-            offered[name] = name
-    return offered
-
-
-def leaf(ref: str, bindings: Bindings) -> str | None:
-    """The tensor binding behind `ref`, through top_k and lookup; None where one of them is broken."""
-    for _ in range(len(bindings) + 1):
-        binding = bindings.get(offers(bindings).get(ref, ""))
-        if isinstance(binding, TopK):
-            ref = binding.top_k
-        elif isinstance(binding, Lookup):
-            ref = binding.lookup
-        else:
-            return ref if isinstance(binding, Tensor | Placeholder) else None
-    return None
-
-
-def fed(signature: Signature, bindings: Bindings) -> list[str]:
-    """The tensor bindings that a signature's inputs feed, directly or through parse_example."""
-    names: list[str] = []
-    for ref in signature.inputs.values():
-        binding = bindings.get(ref)
-        names += targets(binding).values() if isinstance(binding, ParseExample) else [ref]
-    return list(dict.fromkeys(names))
-
-
-def targets(binding: ParseExample) -> dict[str, str]:
-    """Feature → the binding that it feeds."""
-    return {key: feature.to or key for key, feature in binding.parse_example.items()}
-
-
-def operation(binding: Binding) -> str:
-    """The config key that makes this binding what it is."""
-    keys = {Tensor: "tensor", Replacement: "tensor", Placeholder: "placeholder", Constant: "constant"}
-    return {**keys, TopK: "top_k", Lookup: "lookup"}.get(type(binding), "parse_example")
-
-
-def used(signatures: Iterable[Signature], bindings: Bindings) -> set[str]:
-    """The bindings that the signatures use, directly or through others."""
-    names: set[str] = set()
-    offered = offers(bindings)
-    for signature in signatures:
-        names |= {*signature.inputs.values(), *fed(signature, bindings)}
-        for ref in signature.outputs.values():
-            while ref in offered and offered[ref] not in names:
-                names.add(offered[ref])
-                binding = bindings[offered[ref]]
-                ref = binding.top_k if isinstance(binding, TopK) else binding.lookup if isinstance(binding, Lookup) else ref
-    return names & set(bindings)
+        return [self.inputs[name] for name in bindings.fed(signature) if name in self.inputs]
 
 
 def wire(
@@ -138,7 +79,7 @@ def wire(
             problems += _assertions(f"bindings.{name}", binding, Facts(graph.dtype(tensor), graph.shape(tensor)))
     _bake(wiring, key, meta_graph, bindings, graph, problems)
     _replace(wiring, bindings, graph, offered, problems)
-    inputs = {name for key in wiring.signatures for name in fed(signatures[key], bindings)}
+    inputs = {name for key in wiring.signatures for name in bindings.fed(signatures[key])}
     problems += _contradictions(wiring, bindings, inputs)
     for name, tensor in wiring.names.items():
         wiring.names[name] = tensor if name in inputs else wiring.final(tensor)
@@ -268,7 +209,7 @@ def _cut(
 ) -> None:
     """Decide which tensors are replaced by fresh placeholders: those that some signature feeds."""
     for key in wiring.signatures:
-        for name in fed(signatures[key], bindings):
+        for name in bindings.fed(signatures[key]):
             tensor = wiring.names.get(name)
             if tensor is None or name in wiring.inputs:
                 continue
@@ -286,7 +227,7 @@ def _cut(
             wiring.inputs[name] = tensor
 
 
-def facts(bindings: Bindings, wiring: Wiring, graph: Any) -> dict[str, Facts]:
+def facts_of(bindings: Bindings, wiring: Wiring, graph: Any) -> dict[str, Facts]:
     """What the protos tell of every name that a signature can refer to."""
     known: dict[str, Facts] = {}
     for name, binding in bindings.items():

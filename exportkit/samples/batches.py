@@ -9,7 +9,6 @@ import numpy as np
 from exportkit.contract import BoundTensor
 from exportkit.errors import ConfigError, Problem, did_you_mean
 from exportkit.metagraph.tensors import Shape
-from exportkit.planning.wiring import targets
 from exportkit.samples import drawing, tfexample
 from exportkit.samples.arrays import Misfit, fit, read
 from exportkit.samples.drawing import Attempt, Draw, Drawn
@@ -143,7 +142,7 @@ class _Loader:
         return {name: self._feature(alias, binding, name, sample) for name in binding.parse_example}
 
     def _feature(self, alias: str, binding: ParseExample, name: str, sample: Random) -> Drawn:
-        feature, target = binding.parse_example[name], targets(binding)[name]
+        feature, target = binding.parse_example[name], binding.targets()[name]
         return Drawn(f"{alias}.{name}", feature.dtype, (None, *feature.shape), sample, self.hints.get(target, Hint()))
 
     def _value(self, alias: str, sample: Sample, drawn: Mapping[str, Drawn], draw: Draw) -> np.ndarray:

@@ -10,7 +10,7 @@ from exportkit.contract import Export
 from exportkit.errors import Problem
 from exportkit.metagraph import Graph
 from exportkit.metagraph.tensors import VARIABLE_OPS, split
-from exportkit.planning import wiring
+from exportkit.operations.bindings import operation
 from exportkit.serving.native import Refusal, Running, unoptimized
 from exportkit.spec import Lookup, TopK
 from exportkit.verifying.parity import divergence
@@ -83,16 +83,16 @@ class _Search:
         ref = self._plan.signatures[trial.signature].outputs[alias]
         if said := self._misnamed(trial, alias, ref) or self._parsed(trial):
             return said
-        tensor = self._wiring.names[wiring.leaf(ref, self._plan.bindings)]
+        tensor = self._wiring.names[self._plan.bindings.leaf(ref)]
         there = partial(_fetch, self._running, self._there.feeds(trial))
         found = divergence.first(
             self._comparable(tensor), there, partial(self._here.fetch, self._model, trial), self._tolerance
         )
         if found:
             return f"first at {self._called(found.tensor)}: {found.difference}"
-        spec = self._plan.bindings[wiring.offers(self._plan.bindings)[ref]]
+        spec = self._plan.bindings[self._plan.bindings.offers()[ref]]
         if isinstance(spec, TopK | Lookup):
-            return f"every node of the training graph is equal, the {wiring.operation(spec)} behind them is not"
+            return f"every node of the training graph is equal, the {operation(spec)} behind them is not"
         if divergence.enclosed(self._graph, [tensor]):
             return "every node outside of loops, branches and functions is equal, so it begins in one of them"
         return "every node is equal when it is looked at, so it begins where TensorFlow fuses or folds some"

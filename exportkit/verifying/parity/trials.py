@@ -12,7 +12,6 @@ import numpy as np
 from exportkit.checkpoint.encoding import numpy_dtype, objects
 from exportkit.contract import Export
 from exportkit.errors import Problem, StepFailed
-from exportkit.planning import wiring
 from exportkit.samples import Batch
 from exportkit.serving import native
 from exportkit.serving.native import ConfigProto, Refusal, Running
@@ -160,7 +159,7 @@ class TrainingGraph:
     def _answer(self, running: Reference, trial: Trial) -> Answer:
         plan, names = self._export.plan, self._part.wiring.names
         outputs = plan.signatures[trial.signature].outputs
-        leaves = list(dict.fromkeys(wiring.leaf(ref, plan.bindings) for ref in outputs.values()))
+        leaves = list(dict.fromkeys(plan.bindings.leaf(ref) for ref in outputs.values()))
         values = running.run(self.feeds(trial), [names[leaf] for leaf in leaves])
         if isinstance(values, Refusal):
             return values
