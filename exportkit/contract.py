@@ -116,7 +116,8 @@ class Phase(IntEnum):
 
 @dataclass(kw_only=True)
 class PostStep(ABC):
-    """A step after the version was written; what it returns is its entry in the report, its `summary` a line for the user.
+    """A step after the version was written; what it returns is its entry in the report, its `summary` a line for the user, and
+    its `status`, where there is one, what is said instead of ``passed``.
 
     Raise `exportkit.errors.StepFailed` to refuse the export. `phase` says when it runs; within a phase
     the config's order counts. What `__post_init__` raises as a ConfigError is told with the plan's other problems.
@@ -181,6 +182,7 @@ class Export:
         meta_graphs: the exported MetaGraphDefs by their keys in the config.
         bound: meta graph key → binding → tensor.
         report: the report so far.
+        tried: directory and meta graph key → signature → the sample that it answers (`exportkit.serving.tried_samples`).
     """
 
     directory: Path
@@ -194,6 +196,7 @@ class Export:
     meta_graphs: Mapping[str, MetaGraphDef]
     bound: Mapping[str, Mapping[str, BoundTensor]]
     report: ExportReport
+    tried: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
 
     @property
     def signatures(self):

@@ -935,8 +935,9 @@ bindings:
   x: {tensor: 'x:0', dtype: float32, shape: [null, 3]}
   keep_prob: {constant: 1.0, replaces: 'keep_prob:0'}
   probs: probs:0
+  logits: logits:0
 signatures:
-  serving_default: {inputs: {x: x}, outputs: {probs: probs}}
+  serving_default: {inputs: {x: x}, outputs: {probs: probs, logits: logits}}
 """
 
 

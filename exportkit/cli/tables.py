@@ -42,7 +42,8 @@ def summary(report: ExportReport, seconds: float | None = None) -> str:
     seconds = report.seconds if seconds is None else seconds
     if report.status != "exported":
         return f"{report.name}: {report.status} after {seconds:.1f} s"
-    return f"{report.name}: {report.status} version {report.version} to {short_path(report.directory)} in {seconds:.1f} s"
+    proved = f", not verified: {', '.join(report.unverified)}" if report.unverified else ""
+    return f"{report.name}: {report.status} version {report.version} to {short_path(report.directory)} in {seconds:.1f} s{proved}"
 
 
 def one_line(report: ExportReport) -> str:
@@ -126,10 +127,17 @@ def _facts(report: ExportReport) -> None:
     facts = [("variables", f"{weights.variables}, {size_text(weights.bytes)}{_phrase(weights.how)}{_phrase(weights.proof)}")]
     facts += [("", note) for note in weights.notes]
     facts += [(f"nodes ({m.key})", f"{m.nodes_before} before, {m.nodes_after} after") for m in report.meta_graphs]
+    facts += [("not batched", text) for text in unbatched(report)]
     facts += [("assets", ", ".join(report.assets))] if report.assets else []
     facts += [(f"step {s.kind}", f"{s.status}{_phrase(s.details.get('summary', ''))}") for s in report.steps]
     _grid(facts)
     _warnings(report.warnings)
+
+
+def unbatched(report: ExportReport) -> list[str]:
+    """Return the signatures that a server cannot batch, of those that were tried, each with the reason."""
+    signatures = {s.key: s.batching for meta_graph in report.meta_graphs for s in meta_graph.signatures}
+    return [f"{key}: {why.removeprefix('no: ')}" for key, why in signatures.items() if why.startswith("no: ")]
 
 
 def _phrase(text: str) -> str:

@@ -9,8 +9,9 @@ import pickle
 import signal
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import IO, Any
 
@@ -103,6 +104,114 @@ def run(
     return _serve(directory, tags, {f"run {i}": run for i, run in enumerate(runs)}, timeout, config)
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """What TensorFlow said instead of giving values, and whether its process ended with that."""
+
+    text: str
+    died: bool = False
+
+
+class Running:
+    """A SavedModel that is loaded once and asked again and again; a context manager.
+
+    A request that kills the process is a refusal as well: the next one starts it again.
+
+    Args:
+        directory: the SavedModel.
+        tags: exactly the tags of one of its meta graphs.
+        timeout: seconds that the load, or one run, may take.
+        config: how the session is set up; the C++ defaults where it is not given.
+
+    Attributes:
+        loads: how often the model was loaded.
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike,
+        tags: Sequence[str],
+        *,
+        timeout: float | None = None,
+        config: ConfigProto | None = None,
+    ):
+        self._where, self._header, self._timeout = os.fspath(directory), _header(os.fspath(directory), tags, config), timeout
+        self._signatures = meta_graph(directory, tags).signature_def
+        self._process: workers.Process | None = None
+        self._open = ExitStack()
+        self.loads = 0
+
+    def __enter__(self) -> "Running":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+
+    def ask(self, signature: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray] | Refusal:
+        """Send a request: the outputs by alias, or why there are none. Raises what `run` raises."""
+        if misfit := next(_misfits(self._signatures, "", Request(signature, inputs)), None):
+            return Refusal(misfit[0].removeprefix(": "))
+        definition = self._signatures[signature]
+        answer = self.run(*_as_run(definition, Request(signature, inputs)))
+        return answer if isinstance(answer, Refusal) else dict(zip(sorted(definition.outputs), answer, strict=True))
+
+    def run(self, feeds: Mapping[str, np.ndarray], fetches: Sequence[str]) -> list[np.ndarray] | Refusal:
+        """Run the graph once, by tensor names.
+
+        Raises:
+            StepFailed: it does not load.
+            EnvironmentFailed: the process was killed from outside, or cannot be started.
+        """
+        self.load()
+        try:
+            return self._exchange("run", (dict(feeds), list(fetches)))
+        except StepFailed as death:
+            return Refusal(death.problems[0].what.partition(": ")[2], died=True)
+
+    def load(self) -> None:
+        """Load the model, where it is not loaded. Raises what `run` raises."""
+        if self._process is not None:
+            return
+        asked, requests = os.pipe()
+        replies, answers = os.pipe()
+        self._send = self._open.enter_context(os.fdopen(requests, "wb"))
+        self._receive = self._open.enter_context(os.fdopen(replies, "rb"))
+        self._log = self._open.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 (it lives as long as the process)
+        with open(asked, "rb") as stdin, open(answers, "wb") as stdout:
+            self._process = workers.start(native_worker, stdin, stdout, self._log)
+        self.loads += 1
+        if isinstance(refusal := self._exchange("loading", self._header), Refusal):
+            self._stop()
+            raise StepFailed(Problem(self._where, f"loading: {refusal.text}"))
+
+    def _exchange(self, stage: str, message: Any) -> Any:
+        """The reply to a message; a StepFailed or EnvironmentFailed where the process died of it."""
+        late = threading.Event()
+        timer = threading.Timer(self._timeout or threading.TIMEOUT_MAX, lambda: (late.set(), self._process.kill()))
+        timer.start()
+        try:
+            with suppress(BrokenPipeError):  # where it has died, that is found when its answer is missed
+                pickle.dump(message, self._send, protocol=5)
+                self._send.flush()
+            value, _, error = pickle.load(self._receive)
+        except (EOFError, pickle.UnpicklingError):
+            code = self._process.wait()
+            death = _death(self._where, stage, None if late.is_set() else code, last_words(self._log), self._timeout)
+            self._stop()
+            raise death from None
+        finally:
+            timer.cancel()
+        return Refusal(f"{error[0]}: {' '.join(error[1].split())}") if error else value
+
+    def _stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+        with suppress(BrokenPipeError):
+            self._open.close()
+
+
 def unoptimized() -> ConfigProto:
     """A session that computes the graph as it is written: nothing folded, fused or rearranged."""
     config = ConfigProto()
@@ -158,8 +267,7 @@ def _serve(
 ) -> Served:
     """Load once and do all runs; they are by the name that a problem calls them by."""
     where = os.fspath(directory)
-    request = where, list(tags), (config or ConfigProto()).SerializeToString(), list(runs.values())
-    replies, code, words = _asked(request, timeout)
+    replies, code, words = _asked([_header(where, tags, config), *runs.values()], timeout)
     stages = ["loading", *runs, "closing"]
     stated = [(stage, error) for stage, (_, _, error) in zip(stages, replies, strict=False) if error]
     refused = [Problem(where, f"{stage}: {status}: {' '.join(text.split())}") for stage, (status, text) in stated]
@@ -172,10 +280,15 @@ def _serve(
     return Served(list(values[1:]), seconds[0], list(seconds[1:]))
 
 
-def _asked(request: tuple, timeout: float | None) -> tuple[list[Reply], int | None, str]:
+def _header(directory: str, tags: Sequence[str], config: ConfigProto | None) -> tuple[str, list[str], bytes]:
+    return directory, list(tags), (config or ConfigProto()).SerializeToString()
+
+
+def _asked(messages: Sequence[tuple], timeout: float | None) -> tuple[list[Reply], int | None, str]:
     """The replies of a worker, its exit code and its last words."""
     with tempfile.TemporaryFile() as asked, tempfile.TemporaryFile() as answers, tempfile.TemporaryFile() as log:
-        pickle.dump(request, asked, protocol=5)
+        for message in messages:
+            pickle.dump(message, asked, protocol=5)
         asked.seek(0)
         code = _ended(workers.start(native_worker, asked, answers, log), timeout)
         answers.seek(0)

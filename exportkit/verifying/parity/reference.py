@@ -10,7 +10,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,16 +21,10 @@ from exportkit.metagraph import Variable, split
 from exportkit.planning.prepare import Part, Prepared
 from exportkit.processes import workers
 from exportkit.protos import GraphDef, MetaGraphDef, config_pb2, op_def_pb2
+from exportkit.serving.native import Refusal
 from exportkit.verifying.parity import reference_worker, seeding
 
 ConfigProto = config_pb2.ConfigProto
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """What TensorFlow said instead of giving values."""
-
-    text: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +34,7 @@ class Job:
     Attributes:
         meta_graph: the graph; its ops must be known to this TensorFlow.
         feeds: tensors that runs feed → dtype.
+        replaced: tensors of the graph → those that take their places.
         restores: per variable operation, the arguments of the worker's restore.
         init_ops: what fills the tables.
         config: how the session is set up.
@@ -52,6 +47,7 @@ class Job:
     init_ops: Sequence[str]
     config: ConfigProto
     seeded: bool = False
+    replaced: Mapping[str, str] = field(default_factory=dict)
 
     def message(self) -> dict[str, Any]:
         """The job in bytes and names, as the worker reads it."""
@@ -61,6 +57,7 @@ class Job:
             "graph": graph.SerializeToString(),
             "ops": op_def_pb2.OpList(op=self.meta_graph.meta_info_def.stripped_op_list.op).SerializeToString(),
             "feeds": dict(self.feeds),
+            "replaced": dict(self.replaced),
             "consumed": [tensor for tensor in self.feeds if split(tensor) in taken],
             "restores": list(self.restores),
             "init_ops": list(self.init_ops),
@@ -100,6 +97,7 @@ def job(part: Part, prepared: Prepared, exported: str, scratch: Path, config: Co
         restores=[_restore(v, prepared, exported, scratch) for v in part.pruned.variables.values()],
         init_ops=[op for ops in part.pruned.tables.values() for op in ops],
         config=config,
+        replaced={old: part.wiring.final(old) for old in part.wiring.replaced},
     )
 
 
