@@ -42,11 +42,27 @@ class Found:
     notes: Sequence[Problem] = ()
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Look into the path among `arguments` and print what is there."""
-    options = _options(arguments)
-    with metagraph.many_objects():
-        return _show(look(options.path), options)
+class InspectCommand(Command):
+    """Show what is in a .meta, a checkpoint or a SavedModel, and a config that would export it."""
+
+    name = "inspect"
+    help = "look into a checkpoint, a .meta or a SavedModel; suggests a config"
+    usage = "PATH"
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        add = parser.add_argument
+        add(
+            "path",
+            metavar="PATH",
+            help="a .meta, a checkpoint's prefix or directory, a SavedModel version or its saved_model.pb",
+        )
+        add("--all", action="store_true", help=f"show everything, not the first {SHOWN} of each")
+        add("--name", help="the model's name in the suggested config")
+
+    def run(self, arguments: Sequence[str]) -> int:
+        options = self.parse(arguments)
+        with metagraph.many_objects():
+            return _show(look(options.path), options)
 
 
 def _show(found: Found, options: argparse.Namespace) -> int:
@@ -69,10 +85,6 @@ def _ranked(found: Found) -> Ranking | None:
         return None
     held = found.bundle and {*found.bundle.entries, *found.bundle.aliases}
     return metagraph.rank(next(iter(found.graphs.values())), lambda name: held is not None and name not in held)
-
-
-def _options(arguments: Sequence[str]) -> argparse.Namespace:
-    return InspectCommand().parse(arguments)
 
 
 def look(path: str) -> Found:
@@ -226,24 +238,3 @@ def _show_suggestion(found: Found, ranking: Ranking, options: argparse.Namespace
     name = options.name or suggestion.model_name(found.prefix)
     line(f"\nA config to start from, for conf/model/{name}.yaml:\n")
     line(suggestion.config(name, options.path, found.meta, graph, guess))
-
-
-class InspectCommand(Command):
-    """Show what is in a .meta, a checkpoint or a SavedModel, and a config that would export it."""
-
-    name = "inspect"
-    help = "look into a checkpoint, a .meta or a SavedModel; suggests a config"
-    usage = "PATH"
-
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        add = parser.add_argument
-        add(
-            "path",
-            metavar="PATH",
-            help="a .meta, a checkpoint's prefix or directory, a SavedModel version or its saved_model.pb",
-        )
-        add("--all", action="store_true", help=f"show everything, not the first {SHOWN} of each")
-        add("--name", help="the model's name in the suggested config")
-
-    def run(self, arguments: Sequence[str]) -> int:
-        return main(arguments)

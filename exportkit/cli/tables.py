@@ -42,8 +42,8 @@ def summary(report: ExportReport, seconds: float | None = None) -> str:
     seconds = report.seconds if seconds is None else seconds
     if report.status != "exported":
         return f"{report.name}: {report.status} after {seconds:.1f} s"
-    proved = f", not verified: {', '.join(report.unverified)}" if report.unverified else ""
-    return f"{report.name}: {report.status} version {report.version} to {short_path(report.directory)} in {seconds:.1f} s{proved}"
+    end = f", not verified: {', '.join(report.unverified)}" if report.unverified else ""
+    return f"{report.name}: {report.status} version {report.version} to {short_path(report.directory)} in {seconds:.1f} s{end}"
 
 
 def one_line(report: ExportReport) -> str:
