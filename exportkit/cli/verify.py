@@ -35,9 +35,10 @@ class VerifyCommand(Command):
 
     def run(self, arguments: Sequence[str]) -> int:
         """Print a line for each check; 1 where one failed."""
-        from exportkit.verifying.audit import verify_version  # NumPy, which `exportkit --help` has no use for
-
         options = self.parse(arguments)
+
+        from exportkit.verifying.audit import verify_version  # with NumPy, which help does not need
+
         found = verify_version(
             options.version,
             options.against,
