@@ -1131,8 +1131,8 @@ def test_policies_observers_and_presets_are_listed(run, monkeypatch, tmp_path):
     write(tmp_path / "acme_conf/experiment/acme_nightly.yaml", "# @package _global_\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr("exportkit.cli.plugins.load_plugins", lambda: registry.load_plugins({"acme": Listener()}))
-    rows = [line.split() for line in run("plugins").out.split("Plugins of this process")[1].splitlines()[3:-1]]
-    assert rows == [
+    table = run("plugins").out.partition("Plugins of this process")[2].splitlines()
+    assert [line.split() for line in table[3:] if line] == [
         ["preset", "experiment=acme_nightly"],
         ["policy", "acme", "Asks", "for", "an", "owner."],
         ["observer", "acme", "Writes", "to", "the", "audit", "log."],

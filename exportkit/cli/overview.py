@@ -26,8 +26,8 @@ FLAGS = """\
 --force             with -m: export again what is unchanged
 --keep-going        with -m: export the other jobs where some cannot be
                     composed or planned
--q, --quiet         print problems only; without it, one line where no
-                    terminal shows the report
+-q, --quiet         print problems only; without it, one line where there is
+                    no terminal for the report
 -c, --cfg job       print the config and do nothing; -p KEY for a part of it,
                     --resolve for values
 -cd, --config-dir   the directory of your configs, instead of ./conf

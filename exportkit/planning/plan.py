@@ -141,7 +141,7 @@ def _draft(data: dict[str, Any], reader: Reader, plugins: Plugins) -> ExportPlan
         if key not in known:
             reader.problem(str(key), "no such key", did_you_mean(str(key), known) or "free keys go under vars")
     reader.convert(dict[str, Any], data["vars"], "vars")
-    bound = sections.bindings(data["bindings"], reader)
+    bound = Bindings(sections.bindings(data["bindings"], reader))
     signatures = sections.signatures(data["signatures"], reader)
     if not signatures:
         reader.problem("signatures", "there are none", "write signatures: {serving_default: {inputs: …, outputs: …}}")
@@ -153,7 +153,7 @@ def _draft(data: dict[str, Any], reader: Reader, plugins: Plugins) -> ExportPlan
         name=_name(data["name"], reader),
         source=source,
         sources={} if source is None else _sources(data["source"], meta_graphs, reader, plugins),
-        bindings=Bindings(bound),
+        bindings=bound,
         signatures=signatures,
         meta_graphs=meta_graphs or {"serving": MetaGraph(tags=["serve"])},  # where none can be read, check the rest
         samples=sections.samples(data["samples"], reader, signatures, bound),
