@@ -15,7 +15,7 @@ import pytest
 
 from exportkit import processes
 from exportkit.processes import Died, Ended, Started, Task, Told, run
-from exportkit.processes.scratch import PREFIX, scratch, sweep
+from exportkit.processes.scratch import PREFIX, remove_stale, scratch
 
 PRELOAD = ("exportkit.cli.sweep.preload",)
 
@@ -324,7 +324,7 @@ def test_no_task_outlives_a_parent_that_was_killed(sleeping, temporary):
     until(lambda: all(map(is_gone, tasks)), seconds=3)
     assert parent.communicate(timeout=20)[1] == ""
     (left,) = temporary.glob(f"{PREFIX}*")
-    assert sweep(temporary) == [left]
+    assert remove_stale(temporary) == [left]
     assert not left.exists()
 
 
@@ -342,7 +342,7 @@ def test_what_is_held_is_not_swept(temporary):
     with scratch() as held:
         (temporary / f"{PREFIX}file").touch()
         (temporary / f"{PREFIX}link").symlink_to(held)
-        assert sweep(temporary) == []
+        assert remove_stale(temporary) == []
         assert held.is_dir()
     (temporary / f"{PREFIX}file").unlink()
     (temporary / f"{PREFIX}link").unlink()

@@ -13,7 +13,7 @@ import pytest
 
 from exportkit.errors import ConfigError, EnvironmentFailed
 from exportkit.version import claim as versions
-from exportkit.version.claim import Claim, numbers, rename_exclusively, staging, sweep
+from exportkit.version.claim import Claim, numbers, remove_stale, rename_exclusively, staging
 
 
 def no_space(path):
@@ -180,7 +180,7 @@ def test_stale_staging_is_swept_and_a_live_one_kept(base):
     (staging(base, 5) / "version").mkdir(parents=True)
     (staging(base, 5) / "lock").touch()
     staging(base, 6).mkdir()
-    assert sweep(base) == [staging(base, 5), staging(base, 6)]
+    assert remove_stale(base) == [staging(base, 5), staging(base, 6)]
     assert names(base) == [".1.staging"]
     assert live.commit() == base / "1"
 
@@ -385,7 +385,7 @@ def test_a_failure_after_the_number_moved_on_leaves_nothing(base, monkeypatch):
 
 
 def test_a_base_that_goes_away_does_not_hang(base, monkeypatch):
-    monkeypatch.setattr(versions, "sweep", shutil.rmtree)
+    monkeypatch.setattr(versions, "remove_stale", shutil.rmtree)
     assert refusal(EnvironmentFailed, Claim, base, "auto").startswith(f"{base}/.1.staging: no such file or directory;")
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exportkit.checkpoint import Bundle, prove
+from exportkit.checkpoint import Bundle, check_copied
 from exportkit.errors import EnvironmentFailed, Problem, brief, system_error
 from exportkit.exporting.source_runner import build_source
 from exportkit.exporting.step_runner import run_steps
@@ -206,7 +206,7 @@ def _prove(prepared: Prepared, directory: Path, report: ExportReport) -> None:
     if not prepared.coverage.saved:
         return
     with report.stage("prove"):
-        equal = prove(str(directory / "variables" / "variables"), prepared.sources).tensors
+        equal = check_copied(str(directory / "variables" / "variables"), prepared.sources).tensors
     report.weights.proof = prepared.coverage.summary(equal)
 
 

@@ -17,7 +17,7 @@ PREFIX = "exportkit-tasks-"
 @contextmanager
 def scratch() -> Iterator[Path]:
     """A directory in the system's place for temporary files, gone when the context ends."""
-    sweep(Path(tempfile.gettempdir()))
+    remove_stale(Path(tempfile.gettempdir()))
     path, lock = _made()
     try:
         yield path
@@ -26,7 +26,7 @@ def scratch() -> Iterator[Path]:
         os.close(lock)
 
 
-def sweep(where: Path) -> list[Path]:
+def remove_stale(where: Path) -> list[Path]:
     """Remove the directories below `where` that nobody holds any more, and return them."""
     removed = []
     for path in sorted(where.glob(f"{PREFIX}*")):

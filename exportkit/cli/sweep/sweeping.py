@@ -101,7 +101,7 @@ def sweep(arguments: Sequence[str], params: Mapping[str, str], launcher: Launche
     if options.dry_run:
         return
     for base in {outlook.base for outlook in fleet.outlooks.values()}:
-        claim.sweep(Path(base))  # what a sweep that was killed has left
+        claim.remove_stale(Path(base))  # what a sweep that was killed has left
     if not fleet.due:
         return
     OmegaConf.save(launcher.config, directory / "multirun.yaml")
