@@ -63,7 +63,7 @@ def job(config: DictConfig) -> str:
 
 def _export_once(config: DictConfig) -> ExportReport:
     """Export a job of a sweep, which may have been made by an attempt that was lost."""
-    if made := job_run.earlier(config):
+    if made := job_run.find_earlier(config):
         return made
     planned = _plan(config)
     job_record.begin_attempt(planned.export_dir)
@@ -87,5 +87,5 @@ def _plan(config: DictConfig) -> ExportPlan:
         return plan(config, hydra_app.plugins())
     except ExportKitError as error:
         if path := OmegaConf.select(config, "report.path", throw_on_resolution_failure=False):
-            job_run.failed(error, job_run.named(config)).write(Path(path))
+            job_run.failed_report(error, job_run.unplanned_report(config)).write(Path(path))
         raise

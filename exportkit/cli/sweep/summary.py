@@ -56,7 +56,7 @@ def _close(swept: Swept, seconds: float, keeps: bool, interrupted: bool = False)
         return
     for base in {job.base for job in jobs if job.base and job.status in ("died", "interrupted")}:
         claim.remove_stale(Path(base))
-    tables.show_jobs(jobs, sweep_record.apart([job.overrides for job in jobs]))
+    tables.show_jobs(jobs, sweep_record.distinct_overrides([job.overrides for job in jobs]))
     tables.line(sweep_record.summary(jobs, seconds))
     if keeps:
         _keep(directory, jobs, seconds)
