@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from exportkit.metagraph.graph import Graph
-from exportkit.metagraph.kinds import kind
+from exportkit.metagraph.kinds import op_class
 from exportkit.metagraph.tensors import Shape, canonical, split
 
 _LOSS_OPS = re.compile(r"(Sparse)?SoftmaxCrossEntropyWithLogits|CTCLoss(V2)?")
@@ -174,7 +174,7 @@ def rank_inputs(graph: Graph) -> list[Candidate]:
 
 def _needed(graph: Graph, fetches: Iterable[str]) -> set[tuple[str, int]]:
     """The edges that `fetches` depend on, up to queues and iterators."""
-    reached = graph.walk(fetches, barrier=lambda node: kind(node.op) is not None)
+    reached = graph.walk(fetches, barrier=lambda node: op_class(node.op) is not None)
     return {edge for name in reached for edge in graph.inputs(name)}
 
 
@@ -186,7 +186,7 @@ def sources(graph: Graph) -> list[str]:
 def _is_source(graph: Graph, name: str) -> bool:
     op = graph.nodes[name].op
     values = op.startswith("QueueDequeue") or "GetNext" in op or "Unstage" in op
-    return (op.startswith("Placeholder") and not name.startswith("save/")) or (values and kind(op) in ("queue", "iterator"))
+    return (op.startswith("Placeholder") and not name.startswith("save/")) or (values and op_class(op) in ("queue", "iterator"))
 
 
 def _input(graph: Graph, tensor: str, first: bool, others: bool) -> Candidate:

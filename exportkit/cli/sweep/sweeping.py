@@ -48,7 +48,7 @@ class Fleet:
         outlooks: what the jobs would make.
         problems: why jobs cannot be exported.
         unchanged: the versions that exist and equal what the job would make.
-        assigned: the versions assigned to jobs of which several go to one base path.
+        assigned: the version numbers of jobs with ``version=auto`` that share a base path, in the order of the jobs.
     """
 
     overrides: list[list[str]]

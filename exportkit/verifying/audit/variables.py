@@ -1,4 +1,4 @@
-"""The weights of a version: whether their bytes are sound, and whether they are a checkpoint's."""
+"""Checks of a version's weights: do their bytes have their checksums, and are they those of a checkpoint?"""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,7 +16,11 @@ BOOKKEEPING = ("_CHECKPOINTABLE_OBJECT_GRAPH", "save_counter")
 
 
 def check(directory: Path, saved_model: Any | None) -> Iterator[Finding]:
-    """Every tensor's bytes against their checksum."""
+    """Check every tensor's bytes against their checksum.
+
+    Raises:
+        WeightsError: the index cannot be read, or tensors do not have their checksum.
+    """
     if not (directory / "variables" / "variables.index").exists():
         yield _without_index(saved_model)
         return
@@ -37,7 +41,7 @@ def _without_index(saved_model: Any | None) -> Finding:
 
 
 def names(directory: Path) -> set[str]:
-    """The names of the variables that the files have values for."""
+    """Return the names of the variables that the files have values for."""
     if not (directory / "variables" / "variables.index").exists():
         return set()
     bundle = _opened(directory)
@@ -49,7 +53,14 @@ def _opened(directory: Path) -> Bundle:
 
 
 def compare(directory: Path, saved_model: Any, against: str, manifest: Mapping[str, Any] | None) -> Iterator[Finding]:
-    """The version's tensors against those of a checkpoint, by their checksums, under the rules for names of its config."""
+    """Compare the checksums of the version's tensors with those of a checkpoint.
+
+    Args:
+        directory: the version.
+        saved_model: its SavedModel proto.
+        against: the checkpoint, as a prefix or directory.
+        manifest: its manifest, whose config has the rules that map names; or None.
+    """
     written, checkpoint = _opened(directory), Bundle(resolve(against))
     find = _by_object if written.aliases else _by_name
     keys, problems = find(written, checkpoint, saved_model, manifest)
@@ -67,7 +78,7 @@ Found = tuple[dict[str, str], list[Problem]]
 
 
 def _by_name(written: Bundle, checkpoint: Bundle, saved_model: Any, manifest: Mapping[str, Any] | None) -> Found:
-    """Tensor → key of the checkpoint, as the export found them; and what has none, or is of another shape there."""
+    """Return tensor → key of the checkpoint, by the export's rules; and a problem for each without a key or of another shape."""
     config = (manifest or {}).get("config", {})
     rules = Reader(Path()).read(Weights, config.get("weights") or {}, "weights") or Weights()
     variables = weights.by_name([Graph(meta).variables for meta in saved_model.meta_graphs])
@@ -76,7 +87,10 @@ def _by_name(written: Bundle, checkpoint: Bundle, saved_model: Any, manifest: Ma
 
 
 def _by_object(written: Bundle, checkpoint: Bundle, *_: Any) -> Found:
-    """The same of a version that TensorFlow 2 wrote, whose tensors are known by objects: their variables' names count."""
+    """Return tensor → key for a version that TensorFlow 2 wrote.
+
+    Its tensors have the names of objects; they are also looked up by the names of their variables.
+    """
     names = {key: name for name, key in written.aliases.items()}
     wanted = {key: (key, names.get(key), checkpoint.aliases.get(names.get(key, ""))) for key in written.entries}
     found = {key: [name for name in some if name in checkpoint.entries] for key, some in wanted.items()}
