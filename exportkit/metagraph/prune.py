@@ -1,4 +1,4 @@
-"""The serving subgraph: the nodes that the fetches need, cut at the inputs, and those that restore variables and fill tables."""
+"""The serving subgraph: what the fetches need, cut at the inputs, and the nodes that restore variables and fill tables."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping

@@ -78,7 +78,7 @@ Found = tuple[dict[str, str], list[Problem]]
 
 
 def _by_name(written: Bundle, checkpoint: Bundle, saved_model: Any, manifest: Mapping[str, Any] | None) -> Found:
-    """Return tensor → key of the checkpoint, by the export's rules; and a problem for each without a key or of another shape."""
+    """Return tensor → key of the checkpoint, by the export's rules, and a problem for each without a key or of other shape."""
     config = (manifest or {}).get("config", {})
     rules = Reader(Path()).read(Weights, config.get("weights") or {}, "weights") or Weights()
     variables = weights.by_name([Graph(meta).variables for meta in saved_model.meta_graphs])

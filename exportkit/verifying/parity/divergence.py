@@ -226,7 +226,7 @@ _DEEPER = {"Enter": 1, "Switch": 1, "Merge": -1, "Exit": -2}
 
 
 def _inside(graph: Graph, ordered: Sequence[str]) -> set[str]:
-    """Return the nodes in a frame or branch of v1 control flow: after its Enter or Switch, before the Exit or Merge at its end."""
+    """Return the nodes in frames and branches of v1 control flow: from an Enter or Switch to its Exit or Merge."""
     depth: dict[str, int] = {}
     for name in _ordered(graph, ordered, loops=False):
         outer = max((depth[op] for op in _inputs(graph, name, loops=False)), default=0)
