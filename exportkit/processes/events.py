@@ -1,4 +1,4 @@
-"""Tasks, and the events of their life."""
+"""Tasks and their events."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

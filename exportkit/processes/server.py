@@ -67,7 +67,7 @@ def _fork(surroundings: Surroundings, content: bytes) -> tuple[BaseProcess, Conn
     reader, writer = _context.Pipe(duplex=False)
     process = _context.Process(target=child.main, args=(surroundings, writer, content))
     try:
-        with writer, _portable_main():
+        with writer, _hidden_main():
             process.start()
     except BaseException:
         reader.close()
@@ -116,7 +116,7 @@ def _without_working_directory() -> Iterator[None]:
 
 
 @contextmanager
-def _portable_main() -> Iterator[None]:
+def _hidden_main() -> Iterator[None]:
     """Hide this process's main script and start method from multiprocessing, which would send them to the child.
 
     The child would run the main script again, and may not know the start method (joblib's).

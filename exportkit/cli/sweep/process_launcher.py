@@ -146,7 +146,7 @@ class _Shared:
 
 def _shared(launcher: "ProcessLauncher") -> bytes:
     """Return the pickled state of this process that jobs need."""
-    plugins = "Plugins"  # left out: slow to send, and a job that needs them finds them itself
+    plugins = "Plugins"  # left out: loading them is slow, so only a job that asks for plugins does it
     singletons = {cls: instance for cls, instance in Singleton._instances.items() if cls.__name__ != plugins}
     resolvers = {name: function for name, function in BaseContainer._resolvers.items() if name not in _known_resolvers()}
     return _pickle(_Shared(launcher.hydra_context, launcher.task_function, singletons, resolvers))
