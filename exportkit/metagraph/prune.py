@@ -134,7 +134,7 @@ class _Holder:
     def initializer_nodes(self, kept: set[str], cuts: Iterable[str]) -> set[str]:
         """Return the nodes of the initialiser to keep; set `lacks` if the initial value is left out.
 
-        It is left out if the initialiser needs an op that cannot be served or another variable, or is a large constant.
+        It is left out if it needs an op that cannot be served or a variable that is not kept, or if it is a large constant.
         """
         initializer = self.variable.initializer
         if initializer is None or initializer not in self.graph.nodes:

@@ -31,7 +31,7 @@ class Variable:
     """A variable op of a graph.
 
     Attributes:
-        name: its key in checkpoints of the graph's own Saver; without a Saver the name of its op. A slice of a partitioned
+        name: its key in checkpoints of the graph's own Saver; otherwise the name of its op. A slice of a partitioned
             variable keeps its op's name: its key is `full_name`, and `slice` gives its place there.
         op_name: the name of its VariableV2, Variable, AutoReloadVariable or VarHandleOp.
         dtype: ``float32`` …, without the suffix of a reference.
