@@ -14,7 +14,7 @@ from exportkit.checkpoint import Bundle, BundleWriter
 from exportkit.contract import SourceModel
 from exportkit.errors import BindingError, Problem, WeightsError, some
 from exportkit.metagraph import Graph, Variable, saved_variables, serving_subgraph, split
-from exportkit.metagraph.kinds import kind
+from exportkit.metagraph.kinds import op_class
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -80,7 +80,7 @@ def _all_tensors(index: Graph) -> Iterable[str]:
 
 
 def _refuse_mutable_tables(meta: "MetaGraphDef") -> None:
-    tables = [node for node in meta.graph_def.node if kind(node.op) == "mutable table"]
+    tables = [node for node in meta.graph_def.node if op_class(node.op) == "mutable table"]
     if tables:
         do = "bake its content into an immutable table"
         raise BindingError(*(Problem(node.name, f"is a {node.op}, whose content no checkpoint holds", do) for node in tables))

@@ -405,7 +405,8 @@ def test_a_run_that_never_ends_is_ended(traps):
 
 def test_a_run_does_not_outlive_its_parent(traps):
     code = (
-        f"from exportkit import native; native.run({str(traps)!r}, ['serve'], [({{'x:0': native.np.float32(1)}}, ['while:0'])])"
+        "from exportkit.serving import native; "
+        f"native.run({str(traps)!r}, ['serve'], [({{'x:0': native.np.float32(1)}}, ['while:0'])])"
     )
     with subprocess.Popen([sys.executable, "-c", code]) as parent:
         worker = eventually(lambda: Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split())[0]

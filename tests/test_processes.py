@@ -14,8 +14,8 @@ import processlab as lab
 import pytest
 
 from exportkit import processes
-from exportkit.processes import Died, Ended, Started, Task, Told, run
-from exportkit.processes.scratch import PREFIX, scratch, sweep
+from exportkit.processes import Died, Ended, Reported, Started, Task, run
+from exportkit.processes.scratch import PREFIX, remove_stale, scratch
 
 PRELOAD = ("exportkit.cli.sweep.preload",)
 
@@ -60,14 +60,14 @@ def pids(place):
 
 def test_a_task_starts_tells_and_ends():
     events = list(run([Task(7, lab.tell_stages)], preload=PRELOAD))
-    assert events[:3] == [Started(7), Told(7, "build"), Told(7, "ü" * 500)]
+    assert events[:3] == [Started(7), Reported(7, "build"), Reported(7, "ü" * 500)]
     assert (events[3].number, events[3].value, len(events)) == (7, True, 4)
     assert 0 < events[3].seconds < 10
 
 
 def test_the_stages_of_an_export_are_told(capfd):
     events = list(run([Task(0, lab.show_progress)], preload=PRELOAD))
-    assert events[1] == Told(0, "build")
+    assert events[1] == Reported(0, "build")
     assert capfd.readouterr() == ("", "")
 
 
@@ -325,7 +325,7 @@ def test_no_task_outlives_a_parent_that_was_killed(sleeping, temporary):
     until(lambda: all(map(is_gone, tasks)), seconds=3)
     assert parent.communicate(timeout=20)[1] == ""
     (left,) = temporary.glob(f"{PREFIX}*")
-    assert sweep(temporary) == [left]
+    assert remove_stale(temporary) == [left]
     assert not left.exists()
 
 
@@ -343,7 +343,7 @@ def test_what_is_held_is_not_swept(temporary):
     with scratch() as held:
         (temporary / f"{PREFIX}file").touch()
         (temporary / f"{PREFIX}link").symlink_to(held)
-        assert sweep(temporary) == []
+        assert remove_stale(temporary) == []
         assert held.is_dir()
     (temporary / f"{PREFIX}file").unlink()
     (temporary / f"{PREFIX}link").unlink()

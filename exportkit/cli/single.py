@@ -21,7 +21,7 @@ from exportkit.cli.hydra_app import JobFailed
 from exportkit.cli.progress import Tell, progress
 from exportkit.cli.sweep.process_launcher import PRELOAD
 from exportkit.errors import Problem
-from exportkit.processes import Died, Ended, Task, Told, workers
+from exportkit.processes import Died, Ended, Reported, Task, workers
 from exportkit.processes.crash_log import FATAL, last_words
 from exportkit.processes.scratch import scratch
 from exportkit.report import ExportReport
@@ -49,10 +49,10 @@ def run(planned: ExportPlan, config: DictConfig, timeout: float | None) -> Expor
             end, last = _end(Task(0, _run, (_packed(planned, config),), place / LOG), timeout, stage)
             words = _said(place / LOG)
     except BaseException:
-        claim.sweep(planned.export_dir)
+        claim.remove_stale(planned.export_dir)
         raise
     if isinstance(end, Died):
-        claim.sweep(planned.export_dir)
+        claim.remove_stale(planned.export_dir)
         raise _failure(planned, end, last, words, claim.numbers(planned.export_dir) - before)
     if isinstance(end.value, JobFailed):
         raise end.value
@@ -64,7 +64,7 @@ def _end(task: Task, timeout: float | None, stage: Tell) -> tuple[Ended | Died, 
     last = "start"
     with closing(processes.run([task], 1, timeout, PRELOAD)) as events, _shown(task.log):
         for event in events:
-            if isinstance(event, Told):
+            if isinstance(event, Reported):
                 last = event.text
                 stage(last)
     return event, last

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exportkit.checkpoint import Bundle, prove
+from exportkit.checkpoint import Bundle, check_copied
 from exportkit.checkpoint.held import DELETED
 from exportkit.contract import Export, Phase, SourceModel
 from exportkit.errors import EnvironmentFailed, ExportKitError, Problem, WeightsError, brief, system_error
@@ -244,7 +244,7 @@ def _prove(prepared: Prepared, directory: Path, report: ExportReport) -> None:
     if not prepared.coverage.saved:
         return
     with report.stage("prove"):
-        equal = prove(str(directory / "variables" / "variables"), prepared.sources).tensors
+        equal = check_copied(str(directory / "variables" / "variables"), prepared.sources).tensors
     report.weights.proof = prepared.coverage.summary(equal)
 
 

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from exportkit.processes.child import inside, tell
-    from exportkit.processes.events import Died, Ended, Event, Started, Task, Told
+    from exportkit.processes.events import Died, Ended, Event, Reported, Started, Task
     from exportkit.processes.parent import processors, run, terminable
 
 _MODULES = {
     "child": ("inside", "tell"),
-    "events": ("Died", "Ended", "Event", "Started", "Task", "Told"),
+    "events": ("Died", "Ended", "Event", "Reported", "Started", "Task"),
     "parent": ("processors", "run", "terminable"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
-__all__ = ["Died", "Ended", "Event", "Started", "Task", "Told", "inside", "processors", "run", "tell", "terminable"]
+__all__ = ["Died", "Ended", "Event", "Reported", "Started", "Task", "inside", "processors", "run", "tell", "terminable"]
 
 
 def __getattr__(name: str) -> Any:

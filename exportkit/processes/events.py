@@ -1,4 +1,4 @@
-"""What is run, and what becomes of it."""
+"""Tasks and their events."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,13 +8,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Task:
-    """A call to be made in a process of its own.
+    """A function call that runs in a process of its own.
 
     Attributes:
-        number: what its events call it by; of a run's tasks each has another.
-        function: importable, as pickle wants it.
-        arguments: what it is called with; pickled.
-        log: the file to which its stdout and stderr are appended, those of C++ and of its children too; None: this process's.
+        number: identifies the task in its events; unique in a run.
+        function: importable by name, as pickle requires.
+        arguments: its arguments; pickled.
+        log: the file to which stdout and stderr are appended, also those of C++ code and child processes; None: those of this
+            process are used.
     """
 
     number: int
@@ -31,8 +32,8 @@ class Started:
 
 
 @dataclass(frozen=True)
-class Told:
-    """A running task told something by `tell`."""
+class Reported:
+    """A running task sent a message with `tell`."""
 
     number: int
     text: str
@@ -49,22 +50,22 @@ class Ended:
 
 @dataclass(frozen=True)
 class Died:
-    """A task came to no value.
+    """A task ended without a value.
 
     Attributes:
         reason: why, on one line.
-        words: the last line of its log, and where that is; empty where it has none.
+        last_output: the last line of its log, and the log's path; empty without a log.
         timed_out: whether it was killed because it took too long.
     """
 
     number: int
     reason: str
     seconds: float
-    words: str = ""
+    last_output: str = ""
     timed_out: bool = False
 
     def __str__(self) -> str:
-        return "; ".join(filter(None, [self.reason, self.words]))
+        return "; ".join(filter(None, [self.reason, self.last_output]))
 
 
-Event = Started | Told | Ended | Died
+Event = Started | Reported | Ended | Died

@@ -17,7 +17,7 @@ from typing import Any
 from exportkit.processes import server
 from exportkit.processes.child import VALUE, brief
 from exportkit.processes.crash_log import last_words
-from exportkit.processes.events import Died, Ended, Event, Started, Task, Told
+from exportkit.processes.events import Died, Ended, Event, Reported, Started, Task
 from exportkit.processes.scratch import scratch
 
 _LOST = 255  # what multiprocessing says of a process whose server is gone; it may also be the process's own exit code
@@ -107,11 +107,11 @@ class _Running:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.join(_PATIENCE)
 
-    def messages(self) -> Iterator[Told]:
+    def messages(self) -> Iterator[Reported]:
         """What it has told by now."""
         with suppress(EOFError, OSError):
             while self.told.poll():
-                yield Told(self.number, self.told.recv_bytes().decode(errors="replace"))
+                yield Reported(self.number, self.told.recv_bytes().decode(errors="replace"))
             return
         self.told.close()
 

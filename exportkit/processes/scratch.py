@@ -16,8 +16,8 @@ PREFIX = "exportkit-tasks-"
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """A directory in the system's place for temporary files, gone when the context ends; where a fork of it ends, it stays."""
-    sweep(Path(tempfile.gettempdir()))
+    """Create a temporary directory, and remove it when the context ends; a fork that leaves the context does not remove it."""
+    remove_stale(Path(tempfile.gettempdir()))
     path, lock = _made()
     ours = os.getpid()
     try:
@@ -28,7 +28,7 @@ def scratch() -> Iterator[Path]:
         os.close(lock)
 
 
-def sweep(where: Path) -> list[Path]:
+def remove_stale(where: Path) -> list[Path]:
     """Remove the directories below `where` that nobody holds any more, and return them."""
     removed = []
     for path in sorted(where.glob(f"{PREFIX}*")):

@@ -1,6 +1,6 @@
-"""The server from which tasks are forked: multiprocessing's, so that it imports our modules and nobody else's.
+"""The server from which tasks are forked: multiprocessing's fork server, set up to import only exportkit's modules.
 
-It lives as long as this process. One that died is started again.
+It lives as long as this process, and is started again if it dies.
 """
 
 import multiprocessing
@@ -21,21 +21,25 @@ from exportkit.processes import child
 from exportkit.processes.child import Surroundings
 from exportkit.processes.events import Task
 
-LONGEST = 64  # bytes of a temporary directory; the socket's own name, and the directory that it is in, take 40
+LONGEST = 64  # bytes in the path of a temporary directory; the socket's own name and directory add 40
 
 _context = multiprocessing.get_context("forkserver")
 
 
 def start(task: Task, scratch: Path, preload: Sequence[str]) -> tuple[BaseProcess, Connection]:
-    """Fork a task's process, starting the server where there is none; what the task tells comes out of the connection.
+    """Fork a task's process, and start the server if it does not run.
 
     Args:
-        scratch: the task's own directory, to be made.
-        preload: what the server imports, if this starts it.
+        task: the task to run.
+        scratch: the task's own directory, which is made.
+        preload: modules that the server imports when this call starts it.
+
+    Returns:
+        The process, and a connection that receives the task's messages.
 
     Raises:
-        Exception: the task cannot be pickled, its log cannot be written.
-        EOFError, ConnectionError: the server died, and did so again when it was started anew.
+        Exception: the task cannot be pickled, or its log cannot be written.
+        EOFError, ConnectionError: the server died, and died again after it was restarted.
     """
     content = pickle.dumps((task.function, task.arguments))
     _context.set_forkserver_preload(list(preload))
@@ -44,13 +48,13 @@ def start(task: Task, scratch: Path, preload: Sequence[str]) -> tuple[BaseProces
         surroundings = Surroundings(dict(os.environ), scratch, output)
         surroundings.temporary.mkdir(parents=True)
         try:
-            return _forked(surroundings, content)
+            return _fork(surroundings, content)
         except (EOFError, ConnectionError):
-            return _forked(surroundings, content)
+            return _fork(surroundings, content)
 
 
 def _output(log: Path | None) -> tuple[int, int]:
-    """Open what a task's stdout and stderr shall be: its log, or this process's own."""
+    """Return file descriptors for a task's stdout and stderr: of its log, or copies of this process's own."""
     if log is None:
         return os.dup(1), os.dup(2)
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -58,12 +62,12 @@ def _output(log: Path | None) -> tuple[int, int]:
     return out, os.dup(out)
 
 
-def _forked(surroundings: Surroundings, content: bytes) -> tuple[BaseProcess, Connection]:
+def _fork(surroundings: Surroundings, content: bytes) -> tuple[BaseProcess, Connection]:
     _ensure_running()
     reader, writer = _context.Pipe(duplex=False)
     process = _context.Process(target=child.main, args=(surroundings, writer, content))
     try:
-        with writer, _as_others_know():
+        with writer, _hidden_main():
             process.start()
     except BaseException:
         reader.close()
@@ -72,9 +76,9 @@ def _forked(surroundings: Surroundings, content: bytes) -> tuple[BaseProcess, Co
 
 
 def _ensure_running() -> None:
-    """Start the server, where it is not running, such that a Ctrl-C is not for it: it is this process that answers one."""
-    with _apart(), _short_temporary_directory():
-        resource_tracker.ensure_running()  # which the server would start, and that lets all signals in again
+    """Start the server if it does not run, with SIGINT blocked: this process handles Ctrl-C."""
+    with _without_working_directory(), _short_temporary_directory():
+        resource_tracker.ensure_running()  # otherwise started with the server, and that would unblock the signals again
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             forkserver.ensure_running()
@@ -84,20 +88,20 @@ def _ensure_running() -> None:
 
 @contextmanager
 def _short_temporary_directory() -> Iterator[None]:
-    """Where multiprocessing puts the server's socket, whose path may have 107 bytes: not in a TMPDIR that is long itself."""
+    """Let multiprocessing put the server's socket, whose path may have 107 bytes, into /tmp if TMPDIR is too long."""
     before = tempfile.tempdir
     if len(os.fsencode(tempfile.gettempdir())) > LONGEST:
         tempfile.tempdir = "/tmp"
     try:
-        util.get_temp_dir()  # is made once, and kept
+        util.get_temp_dir()  # creates the directory on its first call, and keeps it
         yield
     finally:
         tempfile.tempdir = before
 
 
 @contextmanager
-def _apart() -> Iterator[None]:
-    """Without the working directory to import from: there are the user's modules."""
+def _without_working_directory() -> Iterator[None]:
+    """Remove the working directory from sys.path and PYTHONPATH: it holds the user's modules, which the server must not see."""
     here = os.getcwd()
     path, before = sys.path[:], {name: os.environ.get(name) for name in ("PYTHONPATH", "PYTHONSAFEPATH")}
     elsewhere = [entry for entry in (before["PYTHONPATH"] or "").split(os.pathsep) if entry not in ("", here)]
@@ -112,9 +116,10 @@ def _apart() -> Iterator[None]:
 
 
 @contextmanager
-def _as_others_know() -> Iterator[None]:
-    """Keep multiprocessing from handing over what is this process's own: a main script, which would be run again in the child,
-    whatever it is, and a start method that the child does not know (joblib's).
+def _hidden_main() -> Iterator[None]:
+    """Hide this process's main script and start method from multiprocessing, which would send them to the child.
+
+    The child would run the main script again, and may not know the start method (joblib's).
     """
     main, method = sys.modules["__main__"], multiprocessing.get_start_method(allow_none=True)
     known = multiprocessing.get_all_start_methods()

@@ -1,8 +1,8 @@
-"""All jobs of a sweep, composed and looked at before the first starts: each once, in parallel, and told as Hydra would.
+"""All jobs of a sweep, composed and inspected before the first starts: each once, in parallel, with the same result as Hydra.
 
-Work is shared out to forked processes, which know Hydra's registries and search path without being told. They are forked before
-the first job is composed and import no TensorFlow. Threads that the parent has by then (a live view, numpy's) are no danger:
-a child composes, reads files and answers through its pipe, and waits for no lock that a thread may have held.
+The work is spread over forked processes, which inherit Hydra's registries and search path. They are forked before the first job
+is composed and import no TensorFlow. Threads that the parent has by then (a live view, NumPy's) are harmless: a child composes,
+reads files and answers through its pipe, and waits for no lock that a thread may have held.
 """
 
 import os
@@ -28,39 +28,39 @@ from exportkit.cli.sweep.composition_cache import Composition, composition
 from exportkit.errors import EnvironmentFailed, ExportKitError, Problem
 
 T = TypeVar("T")
-ENOUGH = 4  # jobs that are worth a process: fewer are composed before it would have started
-BATCH = 4  # jobs handed to a process at once: large enough for a cheap pipe, small enough that all end together
+ENOUGH = 4  # jobs that justify a process: fewer are composed before it would have started
+BATCH = 4  # jobs sent to a process at once: enough to keep the pipe cheap, few enough that all processes end together
 
 
 @dataclass(frozen=True)
 class Composed(Generic[T]):
-    """One job.
+    """A composed job.
 
     Attributes:
         number: from 0, Hydra's ``hydra.job.num``.
-        overrides: what makes this job differ from the others.
+        overrides: the job's overrides.
         config: the pickled DictConfig, with its ``hydra`` node; empty where it could not be composed.
-        seen: what a look at the config found out.
-        error: why there is no config, or why the look failed.
+        result: what the inspection of the config returned.
+        error: why the config could not be composed, or why its inspection failed.
     """
 
     number: int
     overrides: Sequence[str]
     config: bytes = b""
-    seen: T | None = None
+    result: T | None = None
     error: ExportKitError | None = None
 
 
 def expand(overrides: Sequence[str], loader: ConfigLoader, params: Mapping[str, str] | None = None) -> list[list[str]]:
-    """The jobs of a sweep, as Hydra's own sweeper makes them: every combination, the last override moving fastest.
+    """Return the overrides of each job of a sweep, as Hydra's own sweeper does: all combinations, the last override fastest.
 
     Args:
-        overrides: of the command line.
-        loader: knows the groups that ``glob(*)`` stands for.
-        params: ``hydra.sweeper.params``, which overrides replace.
+        overrides: the overrides of the command line.
+        loader: resolves the groups that ``glob(*)`` stands for.
+        params: ``hydra.sweeper.params``; overrides replace them.
 
     Raises:
-        HydraException: an override cannot be read, or is a sweep that has no end.
+        HydraException: an override cannot be parsed, or is a sweep without an end.
     """
     parsed = OverridesParser.create(loader).parse_overrides(
         [*(f"{key}={value}" for key, value in (params or {}).items()), *overrides]
@@ -73,27 +73,27 @@ def compose_all(
     loader: ConfigLoader,
     master: DictConfig,
     jobs: Sequence[Sequence[str]],
-    look: Callable[[int, DictConfig], T],
-    tell: Callable[[Exception], ExportKitError],
+    inspect: Callable[[int, DictConfig], T],
+    convert_error: Callable[[Exception], ExportKitError],
     n_jobs: int | None = None,
 ) -> Iterator[Composed[T]]:
-    """Compose every job and look at its config, where the job will get the same one.
+    """Compose every job and inspect its config, the same one that the job will get.
 
     Args:
-        loader: the one that composed `master`.
+        loader: the loader that composed `master`.
         master: the config of the sweep itself.
-        jobs: each one's overrides.
-        look: is called with a job's number and config, in any process, under that job's HydraConfig; returns plain data.
-        tell: says in exportkit's words what Hydra or `look` raised.
-        n_jobs: so many processes at most; default: one for each CPU.
+        jobs: the overrides of each job.
+        inspect: called with a job's number and config, in any process, under that job's HydraConfig; returns plain data.
+        convert_error: turns an exception of Hydra or `inspect` into one of exportkit.
+        n_jobs: the maximal number of processes; default: one for each CPU.
 
     Yields:
-        the jobs in their order, as soon as they are known.
+        The jobs in their order, each as soon as it and all before it are done.
 
     Raises:
         EnvironmentFailed: a process died.
     """
-    composer = _Composer(composition(loader, master, jobs), jobs, look, tell)
+    composer = _Composer(composition(loader, master, jobs), jobs, inspect, convert_error)
     processes = min(n_jobs or len(os.sched_getaffinity(0)), len(jobs) // ENOUGH)
     if processes < 2:
         yield from map(composer.compose, range(len(jobs)))
@@ -105,8 +105,8 @@ def compose_all(
 class _Composer(Generic[T]):
     composition: Composition
     jobs: Sequence[Sequence[str]]
-    look: Callable[[int, DictConfig], T]
-    tell: Callable[[Exception], ExportKitError]
+    inspect: Callable[[int, DictConfig], T]
+    convert_error: Callable[[Exception], ExportKitError]
 
     def compose(self, number: int) -> Composed[T]:
         overrides, config = self.jobs[number], b""
@@ -116,12 +116,15 @@ class _Composer(Generic[T]):
                 composed.hydra.job.id = composed.hydra.job.num = number
             config = pickle.dumps(composed, pickle.HIGHEST_PROTOCOL)
             with _job(composed) as task:
-                return Composed(number, overrides, config, self.look(number, task))
+                return Composed(number, overrides, config, self.inspect(number, task))
         except Exception as error:
-            return Composed(number, overrides, config, error=self.tell(error))
+            return Composed(number, overrides, config, error=self.convert_error(error))
 
     def shares(self, count: int) -> list[deque[int]]:
-        """The numbers for each of so many processes: jobs that share the most go to the same, unless that were too many."""
+        """Divide the job numbers among `count` processes.
+
+        Jobs with the same choices of config groups go to one process, but no more than an even share of all jobs.
+        """
         groups: dict[object, list[int]] = {}
         most = -(-len(self.jobs) // count)
         for number, overrides in enumerate(self.jobs):
@@ -138,7 +141,7 @@ class _Composer(Generic[T]):
 
 @contextmanager
 def _job(config: DictConfig) -> Iterator[DictConfig]:
-    """What a job is called with, and HydraConfig as it will be then; `config` is used up."""
+    """Yield the config that a job is called with, under the HydraConfig that it will have; modifies `config`."""
     current = HydraConfig.instance()
     before, current.cfg = current.cfg, config
     try:
@@ -155,6 +158,7 @@ def _job(config: DictConfig) -> Iterator[DictConfig]:
 
 
 def _in_order(jobs: Iterable[Composed[T]]) -> Iterator[Composed[T]]:
+    """Yield the jobs by their numbers, each as soon as all before it have come."""
     early: dict[int, Composed[T]] = {}
     following = 0
     for job in jobs:
@@ -165,42 +169,42 @@ def _in_order(jobs: Iterable[Composed[T]]) -> Iterator[Composed[T]]:
 
 
 def _in_parallel(composer: _Composer[T], count: int) -> Iterator[Composed[T]]:
-    """The jobs as they come. A process that has done its share takes from the end of the longest."""
+    """Yield the jobs as they come. A process that has done its share takes jobs from the end of the longest share."""
     shares = composer.shares(count)
-    with _processes(composer, count) as processes:
-        given: dict[Connection, list[int]] = {}
+    with _started_processes(composer, count) as processes:
+        pending: dict[Connection, list[int]] = {}
 
-        def give(connection: Connection) -> None:
+        def send_batch(connection: Connection) -> None:
             own = shares[list(processes).index(connection)]
             share, take = (own, own.popleft) if own else (longest := max(shares, key=len), longest.pop)
-            given[connection] = sorted(take() for _ in range(min(BATCH, len(share))))
-            if given[connection]:
-                with suppress(BrokenPipeError, ConnectionResetError):  # it died while it had nothing to do: told by its end
-                    connection.send(given[connection])
+            pending[connection] = sorted(take() for _ in range(min(BATCH, len(share))))
+            if pending[connection]:
+                with suppress(BrokenPipeError, ConnectionResetError):  # it died while it was idle: recv will fail and report it
+                    connection.send(pending[connection])
 
         for connection in processes:
-            give(connection)
-        while busy := [connection for connection, numbers in given.items() if numbers]:
+            send_batch(connection)
+        while busy := [connection for connection, numbers in pending.items() if numbers]:
             for connection in wait(busy):
                 try:
                     done = connection.recv()
                 except (EOFError, OSError):
-                    raise _died(processes[connection], given[connection]) from None
-                give(connection)
+                    raise _death_error(processes[connection], pending[connection]) from None
+                send_batch(connection)
                 yield from done
 
 
 @contextmanager
-def _processes(composer: _Composer, count: int) -> Iterator[dict[Connection, BaseProcess]]:
-    """So many processes by the pipes to them; none is left behind."""
+def _started_processes(composer: _Composer, count: int) -> Iterator[dict[Connection, BaseProcess]]:
+    """Start `count` processes, yield them by the pipes to them, and kill them at the end."""
     context = get_context("fork")
     processes: dict[Connection, BaseProcess] = {}
     try:
         for _ in range(count):
             ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(composer, theirs, [ours, *processes]), daemon=True)
+            process = context.Process(target=_compose_batches, args=(composer, theirs, [ours, *processes]), daemon=True)
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12's on threads: see above
+                warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of fork with threads: see above
                 process.start()
             theirs.close()
             processes[ours] = process
@@ -212,12 +216,12 @@ def _processes(composer: _Composer, count: int) -> Iterator[dict[Connection, Bas
             connection.close()
 
 
-def _serve(composer: _Composer, connection: Connection, others: Iterable[Connection]) -> None:
-    """A process's life: batches of numbers in, composed jobs out, until the other end is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
+def _compose_batches(composer: _Composer, connection: Connection, others: Iterable[Connection]) -> None:
+    """Receive batches of job numbers and send the composed jobs back, until the parent closes its end of the pipe."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     for other in others:
-        other.close()  # or nobody would see its end
+        other.close()  # an inherited copy would keep the pipe open after the parent has closed its own
     try:
         while True:
             connection.send([composer.compose(number) for number in connection.recv()])
@@ -225,7 +229,8 @@ def _serve(composer: _Composer, connection: Connection, others: Iterable[Connect
         return
 
 
-def _died(process: BaseProcess, numbers: Sequence[int]) -> EnvironmentFailed:
+def _death_error(process: BaseProcess, numbers: Sequence[int]) -> EnvironmentFailed:
+    """Return the error of a process that died while it composed the jobs `numbers`."""
     process.join()
     code = process.exitcode or 0
     end = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
