@@ -10,10 +10,10 @@ import importlib.util
 import inspect
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field, fields, replace
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
@@ -29,6 +29,7 @@ from exportkit.errors import PluginError, Problem, brief, did_you_mean, shortene
 GROUP = "exportkit"
 DISABLE = "EXPORTKIT_DISABLE_PLUGINS"
 _OURS = "this process"
+_POLICY = "exportkit_check_plan"
 _NOUNS = {ModelSource: "source", PostStep: "step"}
 
 
@@ -68,12 +69,9 @@ class Plugins:
         for provider, implementation in self.hooks.get(hook, ()):
             yield provider, _guard(provider, hook, implementation, arguments)
 
-    def policy_problems(self, plan: Any, prepared: Any) -> Iterator[Problem]:
-        """What the plugins' policies have against a plan, each problem with who says so."""
-        hook = "exportkit_check_plan"
-        for provider, answer in self.call(hook, plan=plan, prepared=prepared):
-            for problem in _checked(provider, hook, answer or [], lambda p: isinstance(p, Problem), "Problems"):
-                yield replace(problem, what=f"{problem.what} ({provider})")
+    def policies(self) -> list[Callable[..., list[Problem]]]:
+        """Return the plugins' policies, as functions of ``plan`` and ``prepared``; each problem names its plugin."""
+        return [partial(_policy_problems, *found) for found in self.hooks.get(_POLICY, ())]
 
     def notify(self, hook: str, **arguments: Any) -> Iterator[PluginError]:
         """Call the implementations of `hook`, all of them; yields what went wrong with each."""
@@ -82,6 +80,12 @@ class Plugins:
                 _guard(provider, hook, implementation, arguments)
             except PluginError as error:
                 yield error
+
+
+def _policy_problems(provider: Provider, implementation: pluggy.HookImpl, **arguments: Any) -> list[Problem]:
+    answer = _guard(provider, _POLICY, implementation, arguments) or []
+    problems = _checked(provider, _POLICY, answer, lambda p: isinstance(p, Problem), "Problems")
+    return [replace(problem, what=f"{problem.what} ({provider})") for problem in problems]
 
 
 def load_plugins(extra: Mapping[str, Any] | None = None) -> Plugins:
@@ -267,4 +271,4 @@ def _checked(provider: Provider, hook: str, answer: Any, fits: Any, wanted: str)
 def _failure(provider: Provider, what: str, also: Provider | None = None) -> PluginError:
     names = [p.plugin if also is None or also.plugin != provider.plugin else p.distribution for p in (provider, also) if p]
     off = f"upgrade or uninstall it, or switch it off with {DISABLE}={' or '.join(names)}"
-    return PluginError(Problem(str(provider), what, "mend it" if provider.distribution == _OURS else off))
+    return PluginError(Problem(str(provider), what, "fix it" if provider.distribution == _OURS else off))

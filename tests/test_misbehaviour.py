@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from exportkit.errors import ConfigError, Problem, StepFailed
 from exportkit.plugin import ModelSource, Phase, PostStep, Preview, SourceModel, hookimpl
-from exportkit import bundle, metagraph
+from exportkit import checkpoint as bundle, metagraph
 """
 STEP = """
 @dataclass(kw_only=True)

@@ -42,11 +42,10 @@ def _list(plugins: Plugins) -> None:
 
 
 def _listening(plugins: Plugins, what: str, hook: str) -> Iterator[tuple]:
-    """A row for each plugin that is asked of every plan, or told of every end; exportkit's own steps check their own keys."""
+    """A row for each plugin that is asked of every plan, or notified of every end."""
     for provider, implementation in plugins.hooks.get(hook, ()):
-        if provider.distribution != "exportkit":
-            summary = (inspect.getdoc(implementation.function) or "").partition("\n")[0]
-            yield what, provider.plugin, "", summary, (provider.distribution, provider.version)
+        summary = (inspect.getdoc(implementation.function) or "").partition("\n")[0]
+        yield what, provider.plugin, "", summary, (provider.distribution, provider.version)
 
 
 def _show(name: str, plugins: Plugins) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from exportkit import metagraph
 from exportkit.checkpoint import Bundle
+from exportkit.contract import ReferenceAnswer
 from exportkit.errors import BindingError, Problem, WeightsError
 from exportkit.metagraph import Graph, Pruned
 from exportkit.planning import serving_rules, weights
@@ -20,11 +21,12 @@ from exportkit.spec import Constant, ExportPlan, Signature
 
 @dataclass(frozen=True)
 class Model:
-    """A source's graph, the names that it offers, and its checkpoint (None while that is not known)."""
+    """A source's graph, the names that it offers, its checkpoint (None while that is not known), and the original's answers."""
 
     graph: Graph
     offered: Mapping[str, str] = field(default_factory=dict)
     bundle: Bundle | None = None
+    answers: Sequence[ReferenceAnswer] = ()
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from annotated_types import Ge, MinLen
 
 from exportkit.errors import Problem
-from exportkit.plugin import Export, Phase, PostStep, hookimpl
+from exportkit.plugin import Export, Phase, PostStep, Prepared, hookimpl
 from exportkit.samples import Batch
 from exportkit.samples.for_version import tried
 from exportkit.serving.prediction_log import Logged
@@ -28,6 +28,10 @@ class Warmup(PostStep):
     repeat: Annotated[int, Ge(1)] = 1
     """How often the server sends each: kernels that tune themselves need several runs."""
 
+    def check(self, plan: ExportPlan, prepared: Prepared) -> Iterator[Problem]:
+        if (number := len(plan.signatures) * len(set(self.batch_sizes)) * self.repeat) > MOST:
+            yield too_many("batch_sizes", number)
+
     def run(self, export: Export) -> Mapping[str, Any]:
         meta, batches = tried(export)
         records = write_warmup(export.directory, export.plan.name, self._requests(export, batches), self.repeat)
@@ -45,19 +49,7 @@ class Warmup(PostStep):
             for size in self.batch_sizes:
                 yield Logged(export.signatures[key].method, key, batch.resized(size))
 
-    def problems(self, where: str, signatures: int) -> Iterator[Problem]:
-        """What is wrong with the fields, for an export of so many signatures."""
-        if (number := signatures * len(set(self.batch_sizes)) * self.repeat) > MOST:
-            yield too_many(where, number)
-
 
 @hookimpl
 def exportkit_post_steps():
     return [Warmup]
-
-
-@hookimpl
-def exportkit_check_plan(plan: ExportPlan):
-    for name, step in plan.post.items():
-        if isinstance(step, Warmup):
-            yield from step.problems(f"post.{name}", len(plan.signatures))
