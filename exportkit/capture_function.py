@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     import tensorflow as tf
     from numpy.typing import ArrayLike
 
-_TABLES = "a lookup table cannot be captured: look words up in the config (a lookup binding), or build the graph with graph_builder"
+_TABLES = (
+    "a lookup table cannot be captured: look words up in the config (a lookup binding), or build the graph with graph_builder"
+)
 
 
 def capture_function(
@@ -48,15 +50,18 @@ def capture_function(
     definition = function.graph.as_graph_def()
     variables = _named_variables(function, {node.name for node in definition.node})
     captured = list(_captures(function, variables))
+    values = {name: np.asarray(variable.numpy()) for name, variable in sorted(variables.items())}
     with tf.Graph().as_default() as graph:
-        stand_ins = dict(_stand_ins(captured, variables))
+        made = {name: _new_variable(name, variables[name], value.shape) for name, value in values.items()}
+        stand_ins = dict(_stand_ins(captured, made))
         tf.graph_util.import_graph_def(definition, stand_ins, name="")
+        meta_graph = export_meta_graph(graph)
     prefix = str(scratch / "captured")
     with BundleWriter(prefix) as writer:
-        for name, variable in sorted(variables.items()):
-            writer.add(name, np.asarray(variable.numpy()))
+        for name, value in values.items():
+            writer.add(name, value)
     offered = {name: tensor.name for name, tensor in {**inputs, **outputs}.items()}
-    return SourceModel(export_meta_graph(graph), prefix, offered, answers=answers)
+    return SourceModel(meta_graph, prefix, offered, answers=answers)
 
 
 def _inputs(function: Any) -> dict[str, Any]:
@@ -117,17 +122,16 @@ def _stand_ins(captured: Sequence[tuple[str, Any]], variables: Mapping[str, Any]
     """Yield each captured placeholder with the tensor of the new graph that replaces it."""
     import tensorflow as tf
 
-    handles = {name: _new_variable(name, variable).handle for name, variable in variables.items()}
     for placeholder, found in captured:
-        yield placeholder, handles[found] if isinstance(found, str) else tf.constant(found)
+        yield placeholder, variables[found].handle if isinstance(found, str) else tf.constant(found)
 
 
-def _new_variable(name: str, variable: Any) -> Any:
+def _new_variable(name: str, variable: Any, shape: tuple[int, ...]) -> Any:
     """Make a resource variable in the default graph; its value comes from the checkpoint."""
     import tensorflow as tf
 
-    v1, shape = tf.compat.v1, variable.value().shape if callable(variable.value) else variable.shape
     zeros = lambda: tf.zeros(shape, variable.dtype)  # noqa: E731
+    v1 = tf.compat.v1
     return v1.Variable(zeros, trainable=variable.trainable, name=name, dtype=variable.dtype, use_resource=True)
 
 

@@ -68,7 +68,7 @@ def _fed(name: str, export: Export, dtypes: Mapping[str, str], inputs: Mapping[s
     try:
         return adapters.fed(export.plan.signatures[name], export.plan.bindings, dtypes, inputs)
     except ValueError as cause:
-        raise StepFailed(Problem(f"samples.{name}", str(cause), "mend the sample, or the features")) from None
+        raise StepFailed(Problem(f"samples.{name}", str(cause), "fix the sample, or the features")) from None
 
 
 class TrainingGraph:
@@ -191,13 +191,18 @@ class MovedExport:
         """The values of tensors of the exported graph; None where TensorFlow refuses."""
         inputs = self.meta.signature_def[trial.signature].inputs
         feeds = {inputs[alias].name: value for alias, value in trial.inputs.items()}
+        (values,) = self.runs([(feeds, list(tensors))])
+        return None if isinstance(values, Refusal) else values
+
+    def runs(self, questions: Sequence[tuple[Answer, list[str]]]) -> list[Answer]:
+        """Run the graph as it is written: each question is ``({tensor: value}, [tensors])``, each answer tensor → value."""
         try:
-            served = native.run(
-                self._copy, self._tags, [(feeds, list(tensors))], timeout=self._timeout, config=native.unoptimized()
-            )
-        except StepFailed:
-            return None
-        return dict(zip(tensors, served.outputs[0], strict=True))
+            served = native.run(self._copy, self._tags, questions, timeout=self._timeout, config=native.unoptimized())
+        except StepFailed as error:
+            if len(questions) == 1:
+                return [Refusal(_reason(error))]
+            return [answer for question in questions for answer in self.runs([question])]
+        return [dict(zip(tensors, values, strict=True)) for (_, tensors), values in zip(questions, served.outputs, strict=True)]
 
 
 def _reason(error: StepFailed) -> str:
