@@ -28,9 +28,9 @@ def capture_function(
 ) -> SourceModel:
     """Turn a concrete function and the variables that it captures into a `SourceModel`.
 
-    The function's graph is imported into a fresh one, with a resource variable in place of each captured variable and a constant
-    in place of each captured value. The variables' present values are written to a checkpoint below `scratch`. The model
-    offers the function's inputs by their names, and its outputs by the keys of the dict that it returns, or else as
+    The function's graph is imported into a fresh one, with a resource variable in place of each captured variable and a
+    constant in place of each captured value. The variables' present values are written to a checkpoint below `scratch`. The
+    model offers the function's inputs by their names, and its outputs by the keys of the dict that it returns, or else as
     ``output_0``, ``output_1``, … in the order of ``tf.nest.flatten``.
 
     Args:
