@@ -75,11 +75,12 @@ class Picky(PostStep):
     how: str = "check"
 
     def check(self, plan, prepared):
+        return "junk" if self.how == "junk" else self._problems(plan)
+
+    def _problems(self, plan):
         if self.how == "check" and self.level:
             yield Problem("level", f"is {self.level}", "write 0")
             yield Problem("", "is picky")
-        if self.how == "junk":
-            return "junk"
         if self.how == "looks":
             yield from (Problem("how", name) for name, signature in plan.signatures.items() if not signature.outputs)
 

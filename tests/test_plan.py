@@ -338,7 +338,7 @@ NO_ZEROS = "write auto, timestamp or an integer from 0, without leading zeros"
         (
             {"weights": {"names": [{"variable": "dense/(", "key": "x"}]}},
             "weights.names[0].variable: 'dense/(' is not a regular expression: "
-            "missing ), unterminated subpattern at position 6; fix it",
+            "missing ), unterminated subpattern at position 6; mend it",
         ),
         (
             {"weights": {"initialize": ["head/.*"]}},

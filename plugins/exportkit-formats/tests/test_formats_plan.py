@@ -42,7 +42,7 @@ def test_a_signature_that_a_server_does_not_load_is_none(prefix, tmp_path):
         meta_graphs=graphs,
         post={"onnx": {"kind": "onnx", "signatures": ["other"]}},
     )
-    assert refusal(ConfigError, data) == [f"post.onnx.signatures[0]: there is no signature 'other'; known: serving_default"]
+    assert refusal(ConfigError, data) == ["post.onnx.signatures[0]: there is no signature 'other'; known: serving_default"]
 
 
 def test_signatures_have_to_be_named_where_none_predicts(prefix, tmp_path):
@@ -50,7 +50,7 @@ def test_signatures_have_to_be_named_where_none_predicts(prefix, tmp_path):
     signature = {"method": "classify", "inputs": {"inputs": "example"}, "outputs": {"scores": "y"}}
     data = config(prefix, tmp_path, ["openvino"], bindings=bindings, signatures={"serving_default": signature})
     assert refusal(ConfigError, data) == [
-        f"post.openvino.signatures: is empty, and no signature is of the method predict; name some of serving_default"
+        "post.openvino.signatures: is empty, and no signature is of the method predict; name some of serving_default"
     ]
 
 
