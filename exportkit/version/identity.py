@@ -62,6 +62,11 @@ def _read_digests(plan: ExportPlan) -> dict[str, dict[str, str]]:
     }
 
 
+def is_complete(plan: ExportPlan) -> bool:
+    """Return whether the identity of `plan` covers all that decides its export: each source names its checkpoint or files."""
+    return all(one.digest is not None or one.preview.files is not None for one in plan.resolved_sources())
+
+
 def digest(data: Any) -> str:
     """Return the SHA-256 of plain data, independent of the order of its keys."""
     return hashlib.sha256(json.dumps(data, sort_keys=True, default=str).encode()).hexdigest()
@@ -106,6 +111,8 @@ def _content_files(plan: ExportPlan) -> Iterator[tuple[str, Path]]:
     for resolved in plan.resolved_sources():
         leaves = [(where, leaf) for where, leaf in _leaves(resolved.source, resolved.where) if _is_file(leaf)]
         yield from ((where, Path(leaf)) for where, leaf in leaves if resolve(leaf) != resolved.preview.checkpoint)
+        for number, file in enumerate(map(Path, resolved.preview.files or ())):
+            yield f"{resolved.where}, file {number} ({file.name})", file
     for name, binding in plan.bindings.items():
         if isinstance(binding, Lookup):
             yield f"bindings.{name}.vocabulary", binding.vocabulary
