@@ -27,7 +27,7 @@ if __name__ == "__main__":
 """
 SCRIPT = """
 import subprocess, sys, tempfile
-from exportkit import workers
+from exportkit.processes import workers
 import shouting
 
 if sys.argv[1] == "spare":
@@ -93,7 +93,8 @@ def test_a_spare_ends_with_its_process(said, tmp_path):
 
 VERIFIED = """
     import sys
-    from exportkit import plan, run, workers
+    from exportkit import plan, run
+    from exportkit.processes import workers
     from exportkit.verifying.parity import reference_worker
     from exportkit.processes.tensorflow import preload_tensorflow
     from exportkit.testing import toys
