@@ -94,7 +94,7 @@ LOADING = {
     "implements no hook": (
         "",
         "implements no hook; there are exportkit_model_sources, exportkit_post_steps, exportkit_conf_packages, "
-        "exportkit_check_plan, exportkit_export_finished",
+        "exportkit_commands, exportkit_check_plan, exportkit_export_finished",
     ),
     "forgets @hookimpl": (
         "def exportkit_post_steps(): return []",
