@@ -10,6 +10,7 @@ import threading
 import time
 from pathlib import Path
 
+from exportkit.errors import ConfigError, Problem
 from exportkit.processes import inside, tell
 
 
@@ -32,6 +33,24 @@ def abort():
 
 def killed():
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def terminated():
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def realtime():
+    os.kill(os.getpid(), 40)
+
+
+def refuse():
+    raise ConfigError(Problem("key", "is wrong", "fix it"))
+
+
+def lingering():
+    """Leave a thread behind that the interpreter would wait for."""
+    threading.Thread(target=time.sleep, args=(600,)).start()
+    return "done"
 
 
 def leave(code):

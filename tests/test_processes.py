@@ -14,8 +14,8 @@ import processlab as lab
 import pytest
 
 from exportkit import processes
-from exportkit.processes import Died, Ended, Started, Task, Told, run
-from exportkit.processes.scratch import PREFIX, scratch, sweep
+from exportkit.processes import Died, Ended, Reported, Started, Task, run
+from exportkit.processes.scratch import PREFIX, remove_stale, scratch
 
 PRELOAD = ("exportkit.cli.sweep.preload",)
 
@@ -60,14 +60,14 @@ def pids(place):
 
 def test_a_task_starts_tells_and_ends():
     events = list(run([Task(7, lab.tell_stages)], preload=PRELOAD))
-    assert events[:3] == [Started(7), Told(7, "build"), Told(7, "ü" * 500)]
+    assert events[:3] == [Started(7), Reported(7, "build"), Reported(7, "ü" * 500)]
     assert (events[3].number, events[3].value, len(events)) == (7, True, 4)
     assert 0 < events[3].seconds < 10
 
 
 def test_the_stages_of_an_export_are_told(capfd):
     events = list(run([Task(0, lab.show_progress)], preload=PRELOAD))
-    assert events[1] == Told(0, "build")
+    assert events[1] == Reported(0, "build")
     assert capfd.readouterr() == ("", "")
 
 
@@ -89,9 +89,9 @@ def test_each_death_is_one_tasks():
     ) == [
         3,
         "died of SIGABRT",
-        "was killed (SIGKILL), most often for want of memory",
+        "was killed by SIGKILL, most likely because memory ran out",
         "ended with exit code 3",
-        "ended with exit code 0",
+        "ended with exit code 0 before its work was done",
         "ended with exit code 255",
         "ValueError: no good",
         7,
@@ -100,8 +100,8 @@ def test_each_death_is_one_tasks():
 
 def test_a_death_is_told_with_its_last_words(tmp_path):
     assert came(lab.abort, lab.killed, log=tmp_path) == [
-        "died of SIGABRT; its last line: said before; all of them: 0.log",
-        "was killed (SIGKILL), most often for want of memory",
+        "died of SIGABRT; its last line: said before; its output: 0.log",
+        "was killed by SIGKILL, most likely because memory ran out",
     ]
     assert "in abort" in (tmp_path / "0.log").read_text()
 
@@ -260,7 +260,7 @@ def test_a_task_that_leaves_threads_behind_ends():
 
 def test_a_server_that_was_killed_takes_its_tasks_along_and_is_started_again():
     first, killed, second = came(lab.server, lab.kill_server, lab.server, n_jobs=1)
-    assert killed == "lost the process that had started it, which was killed, most often for want of memory"
+    assert killed == "lost the process that had started it, which was killed, most likely because memory ran out"
     assert first != second
 
 
@@ -325,7 +325,7 @@ def test_no_task_outlives_a_parent_that_was_killed(sleeping, temporary):
     until(lambda: all(map(is_gone, tasks)), seconds=3)
     assert parent.communicate(timeout=20)[1] == ""
     (left,) = temporary.glob(f"{PREFIX}*")
-    assert sweep(temporary) == [left]
+    assert remove_stale(temporary) == [left]
     assert not left.exists()
 
 
@@ -343,7 +343,7 @@ def test_what_is_held_is_not_swept(temporary):
     with scratch() as held:
         (temporary / f"{PREFIX}file").touch()
         (temporary / f"{PREFIX}link").symlink_to(held)
-        assert sweep(temporary) == []
+        assert remove_stale(temporary) == []
         assert held.is_dir()
     (temporary / f"{PREFIX}file").unlink()
     (temporary / f"{PREFIX}link").unlink()

@@ -514,16 +514,18 @@ def test_a_training_graph_that_does_not_answer_in_time(whole, tmp_path):
     with pytest.raises(StepFailed) as caught:
         Verify(run_timeout=0.01).run(copied(whole, tmp_path))
     assert str(caught.value) == (
-        "training graph: starting it: no end within 0.01 s; set post.verify.run_timeout higher, "
+        "training graph: starting it: its process took longer than 0.01 s; set post.verify.run_timeout higher, "
         "or look for a queue that waits for ever"
     )
 
 
 def test_a_training_graph_whose_process_dies(whole):
     with pytest.raises(EnvironmentFailed) as caught, TrainingGraph(whole, "serving", 60).running() as running:
-        running._process.kill()
+        running._worker.kill()
         running.run({}, [])
-    assert str(caught.value).startswith("training graph: running it: its process died: ")
+    assert str(caught.value).startswith(
+        "training graph: running it: its process was killed by SIGKILL, most likely because memory ran out"
+    )
 
 
 # ---- the parts ----

@@ -1,20 +1,23 @@
-"""What is run, and what becomes of it."""
+"""Tasks and their events."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from exportkit.processes.death import Death
+
 
 @dataclass(frozen=True)
 class Task:
-    """A call to be made in a process of its own.
+    """A function call that runs in a process of its own.
 
     Attributes:
-        number: what its events call it by; of a run's tasks each has another.
-        function: importable, as pickle wants it.
-        arguments: what it is called with; pickled.
-        log: the file to which its stdout and stderr are appended, those of C++ and of its children too; None: this process's.
+        number: identifies the task in its events; unique in a run.
+        function: importable by name, as pickle requires.
+        arguments: its arguments; pickled.
+        log: the file to which stdout and stderr are appended, also those of C++ code and child processes; None: those of this
+            process are used.
     """
 
     number: int
@@ -31,8 +34,8 @@ class Started:
 
 
 @dataclass(frozen=True)
-class Told:
-    """A running task told something by `tell`."""
+class Reported:
+    """A running task sent a message with `tell`."""
 
     number: int
     text: str
@@ -49,22 +52,14 @@ class Ended:
 
 @dataclass(frozen=True)
 class Died:
-    """A task came to no value.
-
-    Attributes:
-        reason: why, on one line.
-        words: the last line of its log, and where that is; empty where it has none.
-        timed_out: whether it was killed because it took too long.
-    """
+    """A task ended without a value: its function raised, its process died or could not be started."""
 
     number: int
-    reason: str
+    death: Death
     seconds: float
-    words: str = ""
-    timed_out: bool = False
 
     def __str__(self) -> str:
-        return "; ".join(filter(None, [self.reason, self.words]))
+        return str(self.death)
 
 
-Event = Started | Told | Ended | Died
+Event = Started | Reported | Ended | Died

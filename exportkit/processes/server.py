@@ -1,6 +1,6 @@
-"""The server from which tasks are forked: multiprocessing's, so that it imports our modules and nobody else's.
+"""The server from which tasks are forked: multiprocessing's forkserver, kept from importing the user's modules.
 
-It lives as long as this process. One that died is started again.
+It lives as long as this process. If it died, the next task starts it again.
 """
 
 import multiprocessing
@@ -21,21 +21,24 @@ from exportkit.processes import child
 from exportkit.processes.child import Surroundings
 from exportkit.processes.events import Task
 
-LONGEST = 64  # bytes of a temporary directory; the socket's own name, and the directory that it is in, take 40
+LONGEST = 64  # bytes of TMPDIR; the socket's name and its directory take 40 more, and a socket's path may have 107
 
 _context = multiprocessing.get_context("forkserver")
 
 
 def start(task: Task, scratch: Path, preload: Sequence[str]) -> tuple[BaseProcess, Connection]:
-    """Fork a task's process, starting the server where there is none; what the task tells comes out of the connection.
+    """Fork a task's process, after starting the server if there is none.
 
     Args:
-        scratch: the task's own directory, to be made.
-        preload: what the server imports, if this starts it.
+        scratch: the task's own directory; it is created.
+        preload: the modules that the server imports, if this call starts it.
+
+    Returns:
+        The process, and the connection that the task's messages (`tell`) come out of.
 
     Raises:
-        Exception: the task cannot be pickled, its log cannot be written.
-        EOFError, ConnectionError: the server died, and did so again when it was started anew.
+        Exception: the task cannot be pickled, or its log cannot be written.
+        EOFError, ConnectionError: the server died, and died again after a restart.
     """
     content = pickle.dumps((task.function, task.arguments))
     _context.set_forkserver_preload(list(preload))
@@ -44,13 +47,13 @@ def start(task: Task, scratch: Path, preload: Sequence[str]) -> tuple[BaseProces
         surroundings = Surroundings(dict(os.environ), scratch, output)
         surroundings.temporary.mkdir(parents=True)
         try:
-            return _forked(surroundings, content)
+            return _fork(surroundings, content)
         except (EOFError, ConnectionError):
-            return _forked(surroundings, content)
+            return _fork(surroundings, content)
 
 
 def _output(log: Path | None) -> tuple[int, int]:
-    """Open what a task's stdout and stderr shall be: its log, or this process's own."""
+    """Return descriptors for a task's stdout and stderr: its log, or copies of this process's own."""
     if log is None:
         return os.dup(1), os.dup(2)
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -58,12 +61,12 @@ def _output(log: Path | None) -> tuple[int, int]:
     return out, os.dup(out)
 
 
-def _forked(surroundings: Surroundings, content: bytes) -> tuple[BaseProcess, Connection]:
+def _fork(surroundings: Surroundings, content: bytes) -> tuple[BaseProcess, Connection]:
     _ensure_running()
     reader, writer = _context.Pipe(duplex=False)
     process = _context.Process(target=child.main, args=(surroundings, writer, content))
     try:
-        with writer, _as_others_know():
+        with writer, _hide_main_and_start_method():
             process.start()
     except BaseException:
         reader.close()
@@ -72,9 +75,9 @@ def _forked(surroundings: Surroundings, content: bytes) -> tuple[BaseProcess, Co
 
 
 def _ensure_running() -> None:
-    """Start the server, where it is not running, such that a Ctrl-C is not for it: it is this process that answers one."""
-    with _apart(), _short_temporary_directory():
-        resource_tracker.ensure_running()  # which the server would start, and that lets all signals in again
+    """Start the server if it is not running, with SIGINT blocked: this process handles Ctrl-C."""
+    with _without_working_directory(), _short_temporary_directory():
+        resource_tracker.ensure_running()  # else the server's start would start it, which unblocks all signals
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             forkserver.ensure_running()
@@ -84,20 +87,20 @@ def _ensure_running() -> None:
 
 @contextmanager
 def _short_temporary_directory() -> Iterator[None]:
-    """Where multiprocessing puts the server's socket, whose path may have 107 bytes: not in a TMPDIR that is long itself."""
+    """Have multiprocessing create its directory, for the server's socket, in /tmp if TMPDIR is too long for a socket's path."""
     before = tempfile.tempdir
     if len(os.fsencode(tempfile.gettempdir())) > LONGEST:
         tempfile.tempdir = "/tmp"
     try:
-        util.get_temp_dir()  # is made once, and kept
+        util.get_temp_dir()  # created by the first call, then kept
         yield
     finally:
         tempfile.tempdir = before
 
 
 @contextmanager
-def _apart() -> Iterator[None]:
-    """Without the working directory to import from: there are the user's modules."""
+def _without_working_directory() -> Iterator[None]:
+    """Take the working directory, where the user's modules are, off the paths that the server will import from."""
     here = os.getcwd()
     path, before = sys.path[:], {name: os.environ.get(name) for name in ("PYTHONPATH", "PYTHONSAFEPATH")}
     elsewhere = [entry for entry in (before["PYTHONPATH"] or "").split(os.pathsep) if entry not in ("", here)]
@@ -112,9 +115,9 @@ def _apart() -> Iterator[None]:
 
 
 @contextmanager
-def _as_others_know() -> Iterator[None]:
-    """Keep multiprocessing from handing over what is this process's own: a main script, which would be run again in the child,
-    whatever it is, and a start method that the child does not know (joblib's).
+def _hide_main_and_start_method() -> Iterator[None]:
+    """Keep multiprocessing from handing over this process's main script, which the child would run again, and a start method
+    that the child does not know (joblib's).
     """
     main, method = sys.modules["__main__"], multiprocessing.get_start_method(allow_none=True)
     known = multiprocessing.get_all_start_methods()

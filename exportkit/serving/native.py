@@ -1,25 +1,19 @@
-"""Runs a SavedModel in a process of its own, the way a model server's core loads and runs it.
+"""Run a SavedModel in a process of its own, as the core of a model server loads and runs it.
 
-The process is `native_worker`: TensorFlow's C++ loader without its Python, up in half a second. What kills it there
-would kill a server, and is one error here.
+The process is `native_worker`: TensorFlow's C++ loader without its Python, which starts in half a second. A request that kills
+it would kill a server; here it is one error.
 """
 
 import os
-import pickle
-import signal
-import subprocess
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
-from exportkit.errors import EnvironmentFailed, ExportKitError, Problem, StepFailed, did_you_mean
+from exportkit.errors import ExportKitError, Problem, StepFailed, did_you_mean
 from exportkit.metagraph import read_saved_model
-from exportkit.processes import workers
-from exportkit.processes.crash_log import last_words
+from exportkit.processes import Death, exchange
 from exportkit.protos import MetaGraphDef, config_pb2
 from exportkit.serving import native_worker
 
@@ -30,9 +24,9 @@ Reply = tuple[list[np.ndarray] | None, float, tuple[str, str] | None]
 
 @dataclass(frozen=True)
 class Request:
-    """What a client sends: a signature's key and its inputs by alias; strings are bytes or str in an object array.
+    """A client's request: a signature's key and its inputs by alias; strings are bytes or str in an object array.
 
-    Problems call it by its `name`; by default ``request 0 (serving_default)``.
+    Problems mention its `name`; by default ``request 0 (serving_default)``.
     """
 
     signature: str
@@ -42,13 +36,13 @@ class Request:
 
 @dataclass(frozen=True)
 class Served:
-    """What came back.
+    """The answers of a SavedModel.
 
     Attributes:
-        outputs: per request its values, by alias; per raw run a list in the order of its fetches. Strings are bytes in
-            object arrays.
-        load_seconds: what loading took, restoring and initialising included.
-        run_seconds: what each run took; the first of a signature builds its executor.
+        outputs: for each request its values by alias; for each raw run a list in the order of its fetches. Strings are bytes
+            in object arrays.
+        load_seconds: seconds to load the SavedModel, to restore its variables and to run its initializers.
+        run_seconds: seconds of each run; the first run of a signature includes the construction of its executor.
     """
 
     outputs: list[Any]
@@ -69,19 +63,19 @@ def run_signatures(
     Args:
         directory: the SavedModel.
         tags: exactly the tags of one of its meta graphs.
-        requests: answered one after the other; those after a refused one, too.
-        timeout: seconds for all of it, loading included.
-        config: how the session is set up; the C++ defaults where it is not given.
+        requests: answered one after the other; after one that TensorFlow rejects, the others are still answered.
+        timeout: seconds for everything, including the load.
+        config: the session's configuration; default: that of the C++ API.
 
     Raises:
-        StepFailed: with all problems of the first stage that has some: requests that do not fit their signature; the load;
-            the runs that TensorFlow refused, one that killed the process, or one that did not end.
+        StepFailed: with all problems of the first stage that has any: requests that do not fit their signature; the load;
+            the runs that TensorFlow rejected, one that killed the process, or one that did not end in time.
         BindingError: there is no saved_model.pb to read.
-        EnvironmentFailed: the process was killed from outside, or is not to be started.
+        EnvironmentFailed: the process was killed from outside, or could not start.
     """
     signatures = meta_graph(directory, tags).signature_def
     named = {request.name or f"request {i} ({request.signature})": request for i, request in enumerate(requests)}
-    if problems := [Problem(os.fspath(directory), *p) for name, r in named.items() for p in _misfits(signatures, name, r)]:
+    if problems := [Problem(os.fspath(directory), *p) for name, r in named.items() for p in _mismatches(signatures, name, r)]:
         raise StepFailed(*problems)
     runs = {name: _as_run(signatures[request.signature], request) for name, request in named.items()}
     served = _serve(directory, tags, runs, timeout, config)
@@ -98,13 +92,13 @@ def run(
     timeout: float | None = None,
     config: ConfigProto | None = None,
 ) -> Served:
-    """The same by tensor names: each run is ``({tensor name: value}, [tensor names])``."""
+    """Do what `run_signatures` does, by tensor names: each run is ``({tensor name: value}, [tensor names])``."""
     meta_graph(directory, tags)
     return _serve(directory, tags, {f"run {i}": run for i, run in enumerate(runs)}, timeout, config)
 
 
 def unoptimized() -> ConfigProto:
-    """A session that computes the graph as it is written: nothing folded, fused or rearranged."""
+    """Return the config of a session that computes the graph as it is written, without any optimization."""
     config = ConfigProto()
     config.graph_options.optimizer_options.opt_level = config_pb2.OptimizerOptions.L0
     config.graph_options.rewrite_options.disable_meta_optimizer = True
@@ -112,7 +106,7 @@ def unoptimized() -> ConfigProto:
 
 
 def meta_graph(directory: str | os.PathLike, tags: Sequence[str]) -> MetaGraphDef:
-    """The meta graph whose tags are exactly `tags`.
+    """Return the meta graph whose tags are exactly `tags`.
 
     Raises:
         StepFailed: no meta graph has them.
@@ -129,8 +123,8 @@ def _tag_set(tags: Sequence[str] | frozenset[str]) -> str:
     return f"[{', '.join(sorted(tags))}]"
 
 
-def _misfits(signatures: Mapping[str, Any], name: str, request: Request) -> Iterator[tuple[str, str]]:
-    """What is wrong with a request before anything runs, and what to do: its key and its aliases."""
+def _mismatches(signatures: Mapping[str, Any], name: str, request: Request) -> Iterator[tuple[str, str]]:
+    """Yield how a request does not fit its signature, by key and aliases, and what to do about it."""
     if request.signature not in signatures:
         yield f"{name}: no such signature", did_you_mean(request.signature, signatures)
         return
@@ -156,59 +150,29 @@ def _serve(
     timeout: float | None,
     config: ConfigProto | None,
 ) -> Served:
-    """Load once and do all runs; they are by the name that a problem calls them by."""
+    """Load once and do all runs; `runs` has them by the name that problems mention."""
     where = os.fspath(directory)
     request = where, list(tags), (config or ConfigProto()).SerializeToString(), list(runs.values())
-    replies, code, words = _asked(request, timeout)
+    replies: list[Reply]
+    replies, death = exchange(native_worker, request, timeout)
     stages = ["loading", *runs, "closing"]
-    stated = [(stage, error) for stage, (_, _, error) in zip(stages, replies, strict=False) if error]
-    refused = [Problem(where, f"{stage}: {status}: {' '.join(text.split())}") for stage, (status, text) in stated]
-    if code != 0:
-        death = _death(where, stages[len(replies)], code, words, timeout)
-        raise type(death)(*refused, *death.problems)
-    if refused:
-        raise StepFailed(*refused)
+    errors = [(stage, error) for stage, (_, _, error) in zip(stages, replies, strict=False) if error]
+    rejected = [Problem(where, f"{stage}: {status}: {' '.join(text.split())}") for stage, (status, text) in errors]
+    if not rejected and len(replies) <= len(runs):
+        death = death or Death.from_exit_code(0)
+    if death:
+        error = _death_error(death, where, stages[len(replies)])
+        raise type(error)(*rejected, *error.problems)
+    if rejected:
+        raise StepFailed(*rejected)
     values, seconds, _ = zip(*replies, strict=True)
     return Served(list(values[1:]), seconds[0], list(seconds[1:]))
 
 
-def _asked(request: tuple, timeout: float | None) -> tuple[list[Reply], int | None, str]:
-    """The replies of a worker, its exit code and its last words."""
-    with tempfile.TemporaryFile() as asked, tempfile.TemporaryFile() as answers, tempfile.TemporaryFile() as log:
-        pickle.dump(request, asked, protocol=5)
-        asked.seek(0)
-        code = _ended(workers.start(native_worker, asked, answers, log), timeout)
-        answers.seek(0)
-        return list(_replies(answers)), code, last_words(log)
-
-
-def _death(directory: str, stage: str, code: int | None, words: str, timeout: float | None) -> ExportKitError:
-    """The error for a worker that did not come to its end: its exit code is None where time ran out."""
-    if code is None:
-        do = "raise the timeout, or look for a loop or a queue that waits for ever"
-        return StepFailed(Problem(directory, f"{stage}: no end within {timeout:g} s", do))
-    if code > 0:
-        return EnvironmentFailed(Problem(directory, f"{stage}: the process that serves it failed: {words}"))
-    if code == -signal.SIGKILL:
-        what = f"{stage}: the process that served it was killed, most often for want of memory"
-        return EnvironmentFailed(Problem(directory, what, "free some memory"))
-    what = f"{stage}: the process that served it died of {signal.Signals(-code).name}" + (f": {words}" if words else "")
-    return StepFailed(Problem(directory, what, "a model server would die as well: let the graph check what it is fed"))
-
-
-def _ended(process: workers.Process, timeout: float | None) -> int | None:
-    """A worker's exit code, minus a signal's number; None where it did not end in time and was killed."""
-    try:
-        return process.wait(timeout)
-    except subprocess.TimeoutExpired:
-        return None
-    finally:
-        process.kill()
-        process.wait()
-
-
-def _replies(file: IO[bytes]) -> Iterator[Reply]:
-    """The replies that a worker wrote before it ended, or died."""
-    with suppress(EOFError, pickle.UnpicklingError):
-        while True:
-            yield pickle.load(file)
+def _death_error(death: Death, directory: str, stage: str) -> ExportKitError:
+    return death.error(
+        directory,
+        f"{stage}: the process that served it",
+        after_timeout="raise the timeout, or look for a loop or a queue that waits for ever",
+        after_crash="a model server would die as well: let the graph check what it is fed",
+    )

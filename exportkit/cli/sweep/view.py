@@ -12,7 +12,7 @@ from hydra.core.utils import JobReturn, JobStatus
 
 from exportkit.cli.channel import is_quiet
 from exportkit.cli.sweep.job_record import Job
-from exportkit.processes import Died, Ended, Event, Started, Told
+from exportkit.processes import Died, Ended, Event, Reported, Started
 
 
 @dataclass
@@ -74,7 +74,7 @@ class View:
         match event:
             case Started(number):
                 self.running[number] = Running()
-            case Told(number, text):
+            case Reported(number, text):
                 self.running[number].stage = text
             case Ended(number, _, seconds) | Died(number, _, seconds):
                 self.running.pop(number, None)
