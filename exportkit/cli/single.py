@@ -4,6 +4,7 @@ So this process reports what kills the export and cleans up after it, and the ex
 """
 
 import codecs
+import io
 import pickle
 import sys
 import threading
@@ -25,6 +26,7 @@ from exportkit.errors import Problem
 from exportkit.processes import Died, Ended, Reported, Task
 from exportkit.processes.death import FATAL
 from exportkit.processes.scratch import scratch
+from exportkit.protos import MetaGraphDef
 from exportkit.report import ExportReport
 from exportkit.spec import ExportPlan
 from exportkit.version import claim
@@ -118,11 +120,23 @@ def _packed(planned: ExportPlan, config: DictConfig) -> bytes:
 
     If an object of a plugin in the plan cannot be pickled, the plan is left out: the process makes it again from the config.
     """
+    plan = io.BytesIO()
     try:
-        plan = pickle.dumps(planned)
+        _Pickler(plan).dump(planned)
     except Exception:
-        plan = b""
-    return pickle.dumps((plan, OmegaConf.to_container(config, resolve=True), handover.pack(), time.monotonic()))
+        plan = io.BytesIO()
+    return pickle.dumps((plan.getvalue(), OmegaConf.to_container(config, resolve=True), handover.pack(), time.monotonic()))
+
+
+class _Pickler(pickle.Pickler):
+    """Pickles meta graphs as bytes: pickle itself would import the package of their class, which is TensorFlow."""
+
+    def reducer_override(self, value: Any) -> Any:
+        return (_parsed, (value.SerializeToString(),)) if isinstance(value, MetaGraphDef) else NotImplemented
+
+
+def _parsed(content: bytes) -> MetaGraphDef:
+    return MetaGraphDef.FromString(content)
 
 
 def _run(content: bytes) -> ExportReport | JobFailed:
