@@ -17,6 +17,8 @@ from exportkit.errors import Problem
 from exportkit.spec import ExportPlan
 
 if TYPE_CHECKING:
+    import argparse
+
     from exportkit.checkpoint import Bundle
     from exportkit.planning.prepare import Prepared
     from exportkit.protos import MetaGraphDef
@@ -114,7 +116,8 @@ class Phase(IntEnum):
 
 @dataclass(kw_only=True)
 class PostStep(ABC):
-    """A step after the version was written; what it returns is its entry in the report, its `summary` a line for the user.
+    """A step after the version was written; what it returns is its entry in the report, its `summary` a line for the user, and
+    its `status`, where there is one, what is said instead of ``passed``.
 
     Raise `exportkit.errors.StepFailed` to refuse the export. `phase` says when it runs; within a phase
     the config's order counts. What `__post_init__` raises as a ConfigError is told with the plan's other problems.
@@ -179,6 +182,7 @@ class Export:
         meta_graphs: the exported MetaGraphDefs by their keys in the config.
         bound: meta graph key → binding → tensor.
         report: the report so far.
+        tried: directory and meta graph key → signature → the sample that it answers (`exportkit.serving.tried_samples`).
     """
 
     directory: Path
@@ -192,6 +196,7 @@ class Export:
     meta_graphs: Mapping[str, MetaGraphDef]
     bound: Mapping[str, Mapping[str, BoundTensor]]
     report: ExportReport
+    tried: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
 
     @property
     def signatures(self):
@@ -200,3 +205,64 @@ class Export:
     @property
     def samples(self):
         return self.plan.samples
+
+
+class Command(ABC):
+    """A command of the command line, ``exportkit NAME …``.
+
+    Its arguments are declared with argparse, in `add_arguments`: the command's ``--help`` and the flags that the tab key
+    completes come from there. The first paragraph of the class's docstring is the description in that help.
+    """
+
+    name: ClassVar[str]
+    """The first word of the command line: lower-case letters, digits, - and _, a letter first."""
+
+    help: ClassVar[str]
+    """What the command does, in one line for ``exportkit --help``."""
+
+    usage: ClassVar[str] = ""
+    """The arguments that ``exportkit --help`` shows behind the name, as ``PATH [--all]``."""
+
+    @abstractmethod
+    def run(self, arguments: Sequence[str]) -> int:
+        """Run the command and return its exit code, 0 to 255.
+
+        An `exportkit.errors.ExportKitError` that it raises is printed as its problems and ends with the exit code of its class.
+        Anything else that a plugin's command raises is printed as one line that names the plugin (exit code 1). stdout is the
+        command's own.
+
+        Args:
+            arguments: the words behind the name.
+        """
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:  # noqa: B027 - many commands have none
+        """Add the command's arguments to its parser; by default there are none."""
+
+    def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """Return `arguments` as `add_arguments` declares them.
+
+        Raises:
+            SystemExit: they do not fit (exit code 2), or ask for help (0); argparse has printed why.
+        """
+        return self._parser().parse_args(arguments)
+
+    @property
+    def flags(self) -> Sequence[str]:
+        """The flags that the tab key completes."""
+        return [flag for action in self._parser()._actions for flag in action.option_strings]
+
+    def complete(self, words: Sequence[str]) -> Sequence[str]:
+        """Return what the last of `words` may become when the tab key is pressed; where nothing, the shell completes paths.
+
+        Args:
+            words: the words behind the name; the last one is incomplete and may be empty.
+        """
+        return sorted(flag for flag in self.flags if flag.startswith(words[-1])) if words[-1].startswith("-") else []
+
+    def _parser(self) -> argparse.ArgumentParser:
+        import argparse
+
+        description = (type(self).__doc__ or self.help).split("\n\n")[0]
+        parser = argparse.ArgumentParser(prog=f"exportkit {self.name}", description=description)
+        self.add_arguments(parser)
+        return parser

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pluggy
 
-from exportkit.contract import ModelSource, PostStep
+from exportkit.contract import Command, ModelSource, PostStep
 from exportkit.errors import Problem
 from exportkit.report import ExportReport
 from exportkit.spec import ExportPlan
@@ -69,6 +69,36 @@ def exportkit_conf_packages() -> Iterable[str]:
         @hookimpl
         def exportkit_conf_packages():
             return ["acme_exports.conf"]
+    """
+
+
+@hookspec
+def exportkit_commands() -> Iterable[type[Command]]:
+    """Contribute commands: classes, each run as ``exportkit NAME …``.
+
+    Example:
+        from pathlib import Path
+
+        from exportkit.plugin import Command, hookimpl
+
+        class Count(Command):
+            '''Count the versions below a base path.'''
+
+            name = "count"
+            help = "count the versions below a base path"
+            usage = "BASE_PATH"
+
+            def add_arguments(self, parser):
+                parser.add_argument("base_path", metavar="BASE_PATH", type=Path, help="such as exports/mnist")
+
+            def run(self, arguments):
+                base_path = self.parse(arguments).base_path
+                print(sum(path.name.isdecimal() for path in base_path.iterdir()))
+                return 0
+
+        @hookimpl
+        def exportkit_commands():
+            return [Count]
     """
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from exportkit.config.ranges import Seconds
     from exportkit.contract import (
         BoundTensor,
+        Command,
         Export,
         ModelSource,
         Phase,
@@ -27,6 +28,7 @@ _MODULES = {
     "config.ranges": ("Seconds",),
     "contract": (
         "BoundTensor",
+        "Command",
         "Export",
         "ModelSource",
         "Phase",
@@ -41,6 +43,7 @@ _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "BoundTensor",
+    "Command",
     "Export",
     "ModelSource",
     "Phase",

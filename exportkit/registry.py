@@ -9,8 +9,9 @@ import importlib.metadata
 import importlib.util
 import inspect
 import os
+import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
@@ -22,9 +23,10 @@ from typing import Any, get_type_hints
 import pluggy
 
 from exportkit import hookspecs
+from exportkit.commands import COMMANDS
 from exportkit.config.reader import readable
-from exportkit.contract import ModelSource, Phase, PostStep
-from exportkit.errors import PluginError, Problem, brief, did_you_mean, shortened
+from exportkit.contract import Command, ModelSource, Phase, PostStep
+from exportkit.errors import ExportKitError, PluginError, Problem, brief, did_you_mean, shortened
 
 GROUP = "exportkit"
 DISABLE = "EXPORTKIT_DISABLE_PLUGINS"
@@ -51,13 +53,15 @@ class Plugins:
     Attributes:
         sources: kind → source class.
         steps: kind → step class.
+        commands: name → class of a command of a plugin.
         conf_packages: packages of config files, for Hydra's search path.
         presets: config file of a plugin, ``experiment/acme_notice``, → where it came from.
-        providers: kind's class → where it came from.
+        providers: class of a source, step or command → where it came from.
     """
 
     sources: Mapping[str, type[ModelSource]]
     steps: Mapping[str, type[PostStep]]
+    commands: Mapping[str, type[Command]]
     conf_packages: list[str]
     presets: dict[str, Provider]
     providers: Mapping[type, Provider]
@@ -82,6 +86,25 @@ class Plugins:
                 _guard(provider, hook, implementation, arguments)
             except PluginError as error:
                 yield error
+
+    def run_command(self, name: str, arguments: Sequence[str]) -> int:
+        """Run the command `name` of a plugin and return its exit code. What it prints to stdout goes there.
+
+        Raises:
+            PluginError: it raised something other than an ExportKitError, which passes, or returned no exit code.
+        """
+        cls = self.commands[name]
+        where, do = str(self.providers[cls]), "HYDRA_FULL_ERROR=1 shows where"
+        try:
+            code = cls().run(list(arguments))
+        except (ExportKitError, BrokenPipeError):
+            raise
+        except Exception as cause:
+            raise PluginError(Problem(where, f"the command {name} raised {brief(cause)}", do)) from cause
+        if type(code) is not int or not 0 <= code <= 255:
+            what = f"the command {name} returned {shortened(repr(code))}, not an exit code"
+            raise PluginError(Problem(where, what, "return 0, or 1 to 255 where it failed"))
+        return code
 
 
 def load_plugins(extra: Mapping[str, Any] | None = None) -> Plugins:
@@ -179,9 +202,10 @@ def _guard(provider: Provider, hook: str, impl: pluggy.HookImpl, arguments: Mapp
 
 
 def _collect(hooks: dict[str, list[tuple[Provider, Any]]]) -> Plugins:
-    plugins = Plugins(sources={}, steps={}, conf_packages=[], presets={}, providers={}, hooks=hooks)
+    plugins = Plugins(sources={}, steps={}, commands={}, conf_packages=[], presets={}, providers={}, hooks=hooks)
     plugins.sources = _classes(plugins, "exportkit_model_sources", ModelSource)
     plugins.steps = _classes(plugins, "exportkit_post_steps", PostStep)
+    plugins.commands = _commands(plugins)
     for provider, packages in plugins.call("exportkit_conf_packages"):
         hook = "exportkit_conf_packages"
         for package in _checked(provider, hook, packages, lambda p: isinstance(p, str), "package names"):
@@ -213,6 +237,33 @@ def _classes(plugins: Plugins, hook: str, base: type) -> dict[str, type]:
             found[cls.kind] = cls
             plugins.providers[cls] = provider
     return found
+
+
+def _commands(plugins: Plugins) -> dict[str, type[Command]]:
+    """Return the commands of plugins; a name that is taken, by exportkit too, is refused."""
+    found: dict[str, type[Command]] = {}
+    hook = "exportkit_commands"
+    for provider, classes in plugins.call(hook):
+        fits = lambda c: isinstance(c, type) and issubclass(c, Command) and isinstance(getattr(c, "name", None), str)  # noqa: E731
+        for cls in _checked(provider, hook, classes, fits, "Command classes, each with a name"):
+            _check_command(provider, cls)
+            other = plugins.providers[found[cls.name]] if cls.name in found else None
+            if found.setdefault(cls.name, cls) is not cls:
+                raise _failure(provider, f"offers command '{cls.name}', and so does {other}", also=other)
+            plugins.providers[cls] = provider
+    return found
+
+
+def _check_command(provider: Provider, cls: type[Command]) -> None:
+    offer = f"offers command '{cls.name}'"
+    if not re.fullmatch(r"[a-z][a-z0-9_-]*", cls.name):
+        raise _failure(provider, f"{offer}, which cannot be a command's name; write a-z, 0-9, - and _, a letter first")
+    if cls.name in COMMANDS:
+        raise _failure(provider, f"{offer}, and so does exportkit")
+    if missing := sorted(cls.__abstractmethods__):
+        raise _failure(provider, f"{offer} without {missing[0]}(); Command asks for it")
+    if not isinstance(getattr(cls, "help", None), str) or len(cls.help.splitlines()) != 1:
+        raise _failure(provider, f"{offer} without a help; set help to one line that says what it does")
 
 
 def _check_class(provider: Provider, cls: type, base: type) -> None:

@@ -14,7 +14,7 @@ from exportkit import modelserver
 
 @dataclass(kw_only=True)
 class StepReport:
-    """One step: `status` is ``passed``, ``failed`` or ``not run``; `details` is what it returned."""
+    """One step: `status` is ``passed``, ``failed``, ``not run``, or what the step returned as such; `details` is all that."""
 
     kind: str
     phase: str
@@ -25,21 +25,30 @@ class StepReport:
 
 @dataclass(kw_only=True)
 class TensorReport:
-    """A signature's tensor: its alias, binding, name in the exported graph, dtype and shape."""
+    """A signature's tensor: its alias, binding, name in the exported graph, dtype and shape.
+
+    Of an input that was tried, `rows` says whether its first axis is a ``batch``, a ``batch fixed at 32`` or ``not a batch``,
+    and `tried` is the shape of the value that was answered.
+    """
 
     alias: str
     binding: str
     tensor: str
     dtype: str
     shape: list[int | None] | None
+    rows: str = ""
+    tried: list[int] | None = None
 
 
 @dataclass(kw_only=True)
 class SignatureReport:
+    """A signature; `batching` is ``yes``, or ``no:`` and why a server cannot batch it; empty where it was not tried."""
+
     key: str
     method: str
     inputs: list[TensorReport]
     outputs: list[TensorReport]
+    batching: str = ""
 
 
 @dataclass(kw_only=True)
@@ -72,6 +81,8 @@ class ExportReport:
         status: ``exported`` or ``failed``. A failed export has a `version` where that was committed before a step of PUBLISH
             failed: the version stays.
         error: the failure's text, one line per problem.
+        unverified: signatures that were exported though verify could not run them (``post.verify.unsampled=allow``), and meta
+            graphs that are pinned to another device.
         stages: seconds per stage, in the order in which they ran.
     """
 
@@ -86,6 +97,7 @@ class ExportReport:
     assets: list[str] = field(default_factory=list)
     bytes: int = 0
     warnings: list[str] = field(default_factory=list)
+    unverified: list[str] = field(default_factory=list)
     stages: dict[str, float] = field(default_factory=dict)
     steps: list[StepReport] = field(default_factory=list)
 

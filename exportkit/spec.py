@@ -40,6 +40,14 @@ class Constant:
 
 
 @dataclass(kw_only=True)
+class Replacement:
+    """The tensor `tensor` of the graph in the place of its tensor `replaces`: what takes that takes this instead."""
+
+    tensor: str
+    replaces: str
+
+
+@dataclass(kw_only=True)
 class Feature:
     """One feature of a tf.Example: its key is the feature's name, `to` the binding that it feeds (default: that name).
 
@@ -57,6 +65,10 @@ class ParseExample:
     """Serialized tf.Example protos, string [N], parsed and fed to other bindings."""
 
     parse_example: dict[str, Feature]
+
+    def targets(self) -> dict[str, str]:
+        """Return feature → the binding that it feeds."""
+        return {key: feature.to or key for key, feature in self.parse_example.items()}
 
 
 @dataclass(kw_only=True)
@@ -76,7 +88,7 @@ class Lookup:
     default: str = ""
 
 
-Binding = Tensor | Placeholder | Constant | ParseExample | TopK | Lookup
+Binding = Tensor | Placeholder | Constant | Replacement | ParseExample | TopK | Lookup
 BINDINGS: Mapping[str, type] = {
     "tensor": Tensor,
     "placeholder": Placeholder,

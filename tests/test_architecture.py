@@ -5,6 +5,7 @@ import re
 import sys
 import tomllib
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,7 @@ def imported(path):
     yield from visit(ast.parse(path.read_text()), False)
 
 
+@cache
 def imports_of(name):
     found = Imports()
     for path in modules():

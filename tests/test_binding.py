@@ -5,20 +5,24 @@ from dataclasses import replace
 import pytest
 
 from exportkit import metagraph
+from exportkit.config.values import unfit
+from exportkit.metagraph.tensors import Facts
+from exportkit.operations.bindings import Bindings
 from exportkit.planning import serving_rules
-from exportkit.planning import wiring as binding
-from exportkit.planning.wiring import Facts, Wiring
+from exportkit.planning.wiring import Wiring, facts_of, wire
 from exportkit.spec import Constant, Feature, Lookup, MetaGraph, ParseExample, Placeholder, Signature, Tensor, TopK
 
-BOUND = {
-    "images": Tensor(tensor="x:0"),
-    "probs": Tensor(tensor="probs:0"),
-    "flag": Constant(constant=False, replaces="is_training:0"),
-    "example": ParseExample(parse_example={"images": Feature(dtype="float32", shape=[4])}),
-    "top": TopK(top_k="probs", k=2),
-    "classes": Lookup(lookup="top.indices", vocabulary="labels.txt"),
-    "broken": None,
-}
+BOUND = Bindings(
+    {
+        "images": Tensor(tensor="x:0"),
+        "probs": Tensor(tensor="probs:0"),
+        "flag": Constant(constant=False, replaces="is_training:0"),
+        "example": ParseExample(parse_example={"images": Feature(dtype="float32", shape=[4])}),
+        "top": TopK(top_k="probs", k=2),
+        "classes": Lookup(lookup="top.indices", vocabulary="labels.txt"),
+        "broken": None,
+    }
+)
 
 
 NAME_ONE = "name a tensor, a lookup or a part of a top_k"
@@ -30,14 +34,14 @@ def predict(inputs="images", outputs="probs", method="predict", **aliases):
 
 
 def checked(bindings=(), signature=None):
-    return [str(p) for p in serving_rules.check(BOUND | dict(bindings), {"s": signature or predict()})]
+    return [str(p) for p in serving_rules.check(Bindings(BOUND | dict(bindings)), {"s": signature or predict()})]
 
 
 # References
 
 
 def test_offers_every_name_with_its_binding():
-    assert binding.offers(BOUND) == {
+    assert BOUND.offers() == {
         "images": "images",
         "probs": "probs",
         "example": "example",
@@ -55,18 +59,18 @@ def test_offers_every_name_with_its_binding():
     [("probs", "probs"), ("top.values", "probs"), ("classes", "probs"), ("broken.values", None), ("flag", None), ("zzz", None)],
 )
 def test_the_tensor_behind_a_reference(ref, name):
-    assert binding.leaf(ref, BOUND) == name
+    assert BOUND.leaf(ref) == name
 
 
 @pytest.mark.parametrize(("inputs", "names"), [("images", ["images"]), ("example", ["images"])])
 def test_what_a_signature_feeds(inputs, names):
-    assert binding.fed(predict(inputs), BOUND) == names
+    assert BOUND.fed(predict(inputs)) == names
 
 
 def test_used_follows_references():
-    assert binding.used([predict("example", "classes")], BOUND) == {"example", "images", "classes", "top", "probs"}
-    assert binding.used([predict("images", "broken.values")], BOUND) == {"images", "broken"}
-    assert binding.used([predict("zzz", "yyy")], BOUND) == set()
+    assert BOUND.used([predict("example", "classes")]) == {"example", "images", "classes", "top", "probs"}
+    assert BOUND.used([predict("images", "broken.values")]) == {"images", "broken"}
+    assert BOUND.used([predict("zzz", "yyy")]) == set()
 
 
 @pytest.mark.parametrize(
@@ -127,7 +131,7 @@ def test_a_tensor_is_parsed_from_one_binding_in_all_signatures():
     unused = checked(other)
     signatures = {"a": predict("example"), "b": predict("other"), "broken": None}
     assert unused == []
-    assert [str(problem) for problem in serving_rules.check(BOUND | other, signatures)] == [
+    assert [str(problem) for problem in serving_rules.check(Bindings(BOUND | other), signatures)] == [
         "bindings.other.parse_example.pixels: 'images' is fed by the parse_example 'example' already; "
         "use one of the two in all signatures"
     ]
@@ -291,7 +295,7 @@ def test_what_cannot_be_computed(facts, texts):
     ],
 )
 def test_values_of_a_dtype(value, dtype, text):
-    assert [str(p) for p in binding.unfit("w", value, dtype)] == ([] if text is None else [text])
+    assert [str(p) for p in unfit("w", value, dtype)] == ([] if text is None else [text])
 
 
 # On a graph
@@ -307,8 +311,8 @@ SIGNATURES = {"serving_default": predict(), "classify": predict("example", "clas
 
 
 def wired(graph, bindings=(), meta_graph=None, signatures=SIGNATURES):
-    bound = {k: b for k, b in (BOUND | dict(bindings)).items() if b is not None}
-    wiring, problems = binding.wire("serving", meta_graph or MetaGraph(tags=["serve"]), bound, signatures, graph, OFFERED)
+    bound = Bindings({k: b for k, b in (BOUND | dict(bindings)).items() if b is not None})
+    wiring, problems = wire("serving", meta_graph or MetaGraph(tags=["serve"]), bound, signatures, graph, OFFERED)
     return wiring, [str(p) for p in problems]
 
 
@@ -435,7 +439,7 @@ def test_one_tensor_is_fed_by_one_binding(graph):
 
 def test_facts_are_derived_through_bindings(graph):
     wiring, _ = wired(graph)
-    assert binding.facts(BOUND, wiring, graph) == {
+    assert facts_of(BOUND, wiring, graph) == {
         "images": Facts("float32", (None, 4)),
         "probs": Facts("float32", (None, 3)),
         "example": Facts("string", (None,)),
@@ -456,4 +460,4 @@ def test_facts_are_derived_through_bindings(graph):
 def test_a_declared_shape_adds_to_the_graphs(bound, shape, graph):
     bindings = {"images": bound}
     wiring, _ = wired(graph, bindings)
-    assert binding.facts(bindings, wiring, graph)["images"] == Facts("float32", shape)
+    assert facts_of(bindings, wiring, graph)["images"] == Facts("float32", shape)

@@ -702,6 +702,9 @@ def test_v1_slices_of_one_variable(tmp_path):
 
 @pytest.mark.slow
 def test_damaged_v1(old, breadth):
+    def is_refused(found):
+        return f"{old}: is damaged: " in found or f"{old}: is no TensorFlow checkpoint, or one that was cut short; " in found
+
     chance, path = random.Random(2), Path(old)
     content, good = path.read_bytes(), outcome(old)
     for _ in range(breadth(100, 2000)):
@@ -709,10 +712,10 @@ def test_damaged_v1(old, breadth):
         bad[chance.randrange(len(bad))] ^= chance.randrange(1, 256)
         path.write_bytes(bad)
         found = outcome(old)
-        assert found == good or f"{old}: is damaged: " in found
+        assert found == good or is_refused(found)
     for size in range(0, len(content), breadth(70, 7)):
         path.write_bytes(content[:size])
-        assert f"{old}: is damaged: " in outcome(old)
+        assert is_refused(outcome(old))
 
 
 def test_an_absurd_shape_in_v1_takes_no_memory(tmp_path):

@@ -20,7 +20,9 @@ import yaml
 from exportkit import processes, registry
 from exportkit.cli import arguments, export, hydra_app, main, tables
 from exportkit.cli.fielddocs import field_docs
-from exportkit.errors import ConfigError
+from exportkit.commands import COMMANDS, load
+from exportkit.contract import Command
+from exportkit.errors import ConfigError, PluginError
 from exportkit.plugin import Phase, PostStep, hookimpl
 from exportkit.report import ExportReport, MetaGraphReport, SignatureReport, TensorReport
 
@@ -208,6 +210,7 @@ ERRORS = {
     "--config-dir nowhere": "--config-dir: there is no directory nowhere",
     "--confg-dir conf": "--confg-dir: is not a flag; did you mean --config-dir?",
     "--config-dir": "--config-dir: needs a value",
+    "--forse": "--forse: is not a flag; did you mean --force?",
     "--cfg jb": "--cfg: cannot be 'jb'; one of job, hydra, all",
     "--resolve": "command line: The --resolve flag can only be used in conjunction with --cfg or --help",
 }
@@ -613,8 +616,6 @@ def test_help_lists_what_there_is(run, here):
     assert "meta_graph" in told.out
     assert "  post=[A,B]        benchmark, manifest, sign, verify, warmup, note\n" in told.out
     assert "  exportkit -m model=mnist_mlp,other " in told.out
-    for command in ("plan", "inspect", "verify", "plugins"):
-        assert f"\n  exportkit {command} " in told.out
 
 
 @pytest.mark.parametrize("words", [["export", "--help"], ["model=other", "--help"], ["-h"]])
@@ -665,12 +666,23 @@ def test_version(run):
         ("exportkit plan --bu", "--build"),
         ("exportkit --cfg j", "job"),
         ("exportkit plugins --x", ""),
+        ("exportkit plugins --", "--help"),
+        ("exportkit inspect --a", "--all"),
+        ("exportkit verify exports/1 --no", "--no-run"),
+        ("exportkit --bu", ""),
+        ("exportkit model=other --force weights.mov", "weights.moving_average="),
     ],
 )
 def test_tab_completes(line, expected, run, here, monkeypatch):
+    monkeypatch.setattr("exportkit.cli.plugins.load_plugins", hydra_app.plugins)
     monkeypatch.setenv("COMP_LINE", line)
     told = run("-sc", "query=bash")
     assert (told.code, told.out.split(), told.err) == (0, expected.split(), "")
+
+
+def test_fish_reads_one_completion_a_line(run, here, monkeypatch):
+    monkeypatch.setenv("COMP_LINE", "exportkit pl")
+    assert run("-sc", "query=fish").out == "plan\nplugins\n"
 
 
 def test_an_interrupted_completion_says_nothing(run, here, monkeypatch):
@@ -723,6 +735,195 @@ def test_field_docs_are_read_from_the_class_body():
     assert (docs["text"].doc, docs["times"].doc, docs["tags"].default) == ("What the note says.", "", "[]")
 
 
+# Commands
+
+GREET = """
+from exportkit.errors import ConfigError, Problem
+from exportkit.plugin import Command, hookimpl
+
+class Greet(Command):
+    '''Greet somebody politely.
+
+    Names are spelt as they are given.
+    '''
+
+    name = "greet"
+    help = "greet somebody, and say nothing else in the world to anybody"
+    usage = "WHOM [--loud]"
+
+    def add_arguments(self, parser):
+        parser.add_argument("whom", metavar="WHOM")
+        parser.add_argument("--loud", action="store_true", help="in capitals")
+
+    def run(self, arguments):
+        options = self.parse(arguments)
+        if options.whom == "nobody":
+            raise ConfigError(Problem("WHOM", "is nobody", "name somebody"), Problem("", "and it is late"))
+        if options.whom == "zero":
+            1 / 0
+        if options.whom == "none":
+            return None
+        if options.whom == "256":
+            return 256
+        text = f"Good morning, {options.whom}"
+        print(text.upper() if options.loud else text)
+        return 3 if options.loud else 0
+
+    def complete(self, words):
+        print("printed by complete")
+        return super().complete(words) or [who for who in ("ann", "bob") if who.startswith(words[-1])]
+
+class Long(Command):
+    name = "long-command"
+    help = "take long"
+    usage = "FIRST SECOND THIRD FOURTH"
+
+    def run(self, arguments):
+        return 0
+
+    def complete(self, words):
+        1 / 0
+
+@hookimpl
+def exportkit_commands():
+    return [Greet, Long]
+"""
+HELP = """\
+Exports TensorFlow graphs to SavedModel versions that TensorFlow Serving loads,
+from configuration alone.
+
+  exportkit model=NAME [KEY=VALUE ...]       export; or: exportkit export ...
+  exportkit plan model=NAME [KEY=VALUE ...]  show what an export would do
+  exportkit inspect PATH                     look into a checkpoint, a .meta or
+                                             a SavedModel; suggests a config
+  exportkit verify VERSION_DIR               check a published version again
+  exportkit plugins [NAME]                   list sources, steps, presets and
+                                             policies, or show the keys of one
+"""
+HELP_OF_PLUGINS = """\
+
+Commands of acme-greeter 1.2
+  exportkit greet WHOM [--loud]              greet somebody, and say nothing
+                                             else in the world to anybody
+  exportkit long-command FIRST SECOND THIRD FOURTH
+                                             take long
+"""
+FROM = "plugin acme-greeter of acme-greeter 1.2: the command greet"
+
+
+@pytest.fixture
+def greeter(install, monkeypatch):
+    """A distribution that brings two commands."""
+    install("acme-greeter", GREET)
+    monkeypatch.setattr(hydra_app, "plugins", registry.load_plugins)
+
+
+def test_every_command_has_the_name_that_it_is_listed_under():
+    assert [load(name).name for name in COMMANDS] == list(COMMANDS)
+
+
+def test_every_command_class_is_listed():
+    def below(cls):
+        return {cls, *(found for sub in cls.__subclasses__() for found in below(sub))}
+
+    for path in Path(tables.__file__).parent.glob("*.py"):
+        import_module(f"exportkit.cli.{path.stem}")
+    ours = {cls for cls in below(Command) if cls.__module__.startswith("exportkit.") and not cls.__abstractmethods__}
+    assert {f"{cls.__module__}:{cls.__qualname__}" for cls in ours} == set(COMMANDS.values())
+
+
+def test_help_lists_the_commands(run, here):
+    assert run("--help").out.split("\nChoices\n")[0] == HELP
+
+
+@pytest.mark.parametrize("words", [["--help"], []])
+def test_help_lists_the_commands_of_plugins_under_their_distribution(words, greeter, run, here):
+    told = run(*words)
+    assert (told.out + told.err).split("\nChoices\n")[0] == HELP + HELP_OF_PLUGINS
+
+
+def test_a_command_of_a_plugin_has_its_own_help(greeter, run, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["greet", "--help"])
+    assert (end.value.code, capsys.readouterr().out) == (
+        0,
+        "usage: exportkit greet [-h] [--loud] WHOM\n\nGreet somebody politely.\n\npositional arguments:\n  WHOM\n\n"
+        "options:\n  -h, --help  show this help message and exit\n  --loud      in capitals\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "out", "err"),
+    [
+        ("greet Ann", 0, "Good morning, Ann\n", ""),
+        ("greet Ann --loud", 3, "GOOD MORNING, ANN\n", ""),
+        ("greet zero", 1, "", f"{FROM} raised ZeroDivisionError: division by zero; HYDRA_FULL_ERROR=1 shows where\n"),
+        ("greet none", 1, "", f"{FROM} returned None, not an exit code; return 0, or 1 to 255 where it failed\n"),
+        ("greet 256", 1, "", f"{FROM} returned 256, not an exit code; return 0, or 1 to 255 where it failed\n"),
+        ("greet nobody", 2, "", "exportkit: 2 problems\nWHOM: is nobody; name somebody\nand it is late\n"),
+        ("gret Ann", 2, "", "gret: is neither a command nor key=value; did you mean greet?\n"),
+        (
+            "xxx",
+            2,
+            "",
+            "xxx: is neither a command nor key=value; known: export, greet, inspect, long-command, plan, plugins, verify\n",
+        ),
+    ],
+)
+def test_a_command_of_a_plugin_runs(words, code, out, err, greeter, run):
+    told = run(*words.split())
+    assert (told.code, told.out, told.err) == (code, out, err)
+
+
+def test_a_command_of_a_plugin_is_traced_for_those_who_ask(greeter, run, monkeypatch):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(PluginError) as raised:
+        run("greet", "zero")
+    assert isinstance(raised.value.__cause__, ZeroDivisionError)
+
+
+def test_commands_of_a_plugin_are_listed_with_it(greeter, run):
+    rows = [line.split() for line in run("plugins").out.split("Plugins of acme-greeter 1.2\n")[1].splitlines()[2:4]]
+    assert rows == [
+        ["command", "greet", *["greet", "somebody,", "and", "say", "nothing", "else", "in", "the", "world", "to", "anybody"]],
+        ["long-command", "take", "long"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("exportkit gr", "greet"),
+        ("exportkit greet --l", "--loud"),
+        ("exportkit greet a", "ann"),
+        ("exportkit greet ", "ann bob"),
+        ("exportkit long-command ", ""),
+    ],
+)
+def test_tab_completes_a_command_of_a_plugin(line, expected, greeter, run, here, monkeypatch):
+    monkeypatch.setenv("COMP_LINE", line)
+    told = run("-sc", "query=bash")
+    assert (told.code, told.out.split()) == (0, expected.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "code"), [("plugins", 0), ("inspect toy", 0), ("greet Ann", 0), ("greet zero", 1), ("verify nowhere", 2)]
+)
+def test_a_command_that_composes_nothing_starts_without_hydra(words, code, here, greeter):
+    script = (
+        "import sys; from exportkit.cli import main; code = main(sys.argv[1:]);sys.exit(100 * ('hydra' in sys.modules) + code)"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", script, *words.split()], capture_output=True, text=True, env=environment)
+    assert done.returncode == code, done.stderr
+
+
+def test_what_inspect_does_needs_no_plugin(install, here, run):
+    install("acme", "1 / 0")
+    assert run("inspect", "toy").code == 0
+    assert run("greet").err.startswith("plugin acme of acme 1.2: cannot be imported: ZeroDivisionError")
+
+
 # Inspect
 
 SUGGESTED = """\
@@ -734,8 +935,9 @@ bindings:
   x: {tensor: 'x:0', dtype: float32, shape: [null, 3]}
   keep_prob: {constant: 1.0, replaces: 'keep_prob:0'}
   probs: probs:0
+  logits: logits:0
 signatures:
-  serving_default: {inputs: {x: x}, outputs: {probs: probs}}
+  serving_default: {inputs: {x: x}, outputs: {probs: probs, logits: logits}}
 """
 
 
@@ -929,9 +1131,9 @@ def test_policies_observers_and_presets_are_listed(run, monkeypatch, tmp_path):
     write(tmp_path / "acme_conf/experiment/acme_nightly.yaml", "# @package _global_\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr("exportkit.cli.plugins.load_plugins", lambda: registry.load_plugins({"acme": Listener()}))
-    rows = [line.split() for line in run("plugins").out.splitlines()[-3:]]
-    assert rows == [
-        ["preset", "experiment=acme_nightly", "this", "process"],
-        ["policy", "acme", "Asks", "for", "an", "owner.", "this", "process"],
-        ["observer", "acme", "Writes", "to", "the", "audit", "log.", "this", "process"],
+    table = run("plugins").out.partition("Plugins of this process")[2].splitlines()
+    assert [line.split() for line in table[3:] if line] == [
+        ["preset", "experiment=acme_nightly"],
+        ["policy", "acme", "Asks", "for", "an", "owner."],
+        ["observer", "acme", "Writes", "to", "the", "audit", "log."],
     ]

@@ -79,7 +79,7 @@ def test_corpus(entry, tmp_path):
     ("name", "warning"),
     [
         ("tidigits", "signatures.serving_default: may be random: "),
-        ("iterator-estimator", "signatures.serving_default: the first dimension of 'f0' is fixed at 40; "),
+        ("iterator-estimator", "signatures.serving_default: the first dimension of 'f0' and 11 more inputs is fixed at 40; "),
         ("story-rnn", "signatures.serving_default: the first dimension of 'x' is fixed at 50; "),
     ],
 )

@@ -31,6 +31,7 @@ def test_the_hooks_are_those_of_the_design():
         "exportkit_model_sources",
         "exportkit_post_steps",
         "exportkit_conf_packages",
+        "exportkit_commands",
         "exportkit_check_plan",
         "exportkit_export_finished",
     ]
@@ -78,6 +79,15 @@ def test_conf_packages():
     plugins = load_plugins({"example": example("exportkit_conf_packages")})
     assert plugins.conf_packages[-1] == "acme_exports.conf"
     assert plugins.presets["experiment/acme_nightly"].plugin == "example"
+
+
+def test_commands(tmp_path, capsys):
+    for name in ("1", "12", ".3.staging"):
+        (tmp_path / "base" / name).mkdir(parents=True)
+    plugins = load_plugins({"example": example("exportkit_commands")})
+    assert plugins.run_command("count", [str(tmp_path / "base")]) == 0
+    assert capsys.readouterr().out == "2\n"
+    assert plugins.commands["count"]().complete(["--"]) == ["--help"]
 
 
 @pytest.mark.parametrize("owned", [True, False])

@@ -139,7 +139,8 @@ def test_a_vocabulary_becomes_absolute(files):
         ),
         (
             {"parse_example": {"f": {"dtype": "int64", "shape": [2], "default": [1, 2**63]}}},
-            ".parse_example.f.default: 9223372036854775808 is out of the range of int64; write a smaller number",
+            ".parse_example.f.default: [1, 9223372036854775808] is out of the range of int64; "
+            "write -9223372036854775808 to 9223372036854775807",
         ),
         (
             {"parse_example": {"f": {"dtype": "float32", "default": 1e39}}},

@@ -13,13 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tensorflow.python.client import pywrap_tf_session
 
-from exportkit.errors import BindingError, Problem
+from exportkit.checkpoint import Bundle
+from exportkit.errors import BindingError, ExportKitError, Problem
 from exportkit.metagraph import (
     Graph,
-    constants_suggested,
+    Ranking,
+    Running,
     problems,
-    rank_inputs,
-    rank_outputs,
+    rank,
     read,
     read_saved_model,
     serving_subgraph,
@@ -903,7 +904,8 @@ def test_warns_of_randomness(graph):
     tf.nn.softmax(dense(tf1.nn.dropout(x, rate=0.5)), name="probs")
     assert texts(warnings(indexed(), ["probs:0"], ["x:0"], "signatures.s")) == [
         "signatures.s: may be random: dropout/random_uniform/RandomUniform (RandomUniform); "
-        "is dropout left on? bake its rate or is_training",
+        "is dropout left on? bake its rate or is_training, "
+        "or leave it out: no_dropout: {tensor: x:0, replaces: dropout/SelectV2:0} in bindings",
     ]
 
 
@@ -959,10 +961,10 @@ def test_suggests_inputs_outputs_and_switches(graph):
     loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits))
     tf1.train.AdamOptimizer(rate).minimize(loss)
     index = indexed()
-    assert [c.tensor for c in rank_inputs(index)] == ["images:0"]
-    assert [c.tensor for c in rank_outputs(index)[:2]] == ["probs:0", "logits_out:0"]
-    assert constants_suggested(index) == {"is_training:0": False, "keep_prob:0": 1.0}
-    best = rank_inputs(index)[0]
+    assert [c.tensor for c in rank(index).inputs] == ["images:0"]
+    assert [c.tensor for c in rank(index).outputs[:2]] == ["probs:0", "logits_out:0"]
+    assert rank(index).constants == {"is_training:0": False, "keep_prob:0": 1.0}
+    best = rank(index).inputs[0]
     assert (best.dtype, best.shape, best.op) == ("float32", (None, 4), "Placeholder")
     assert best.why == "the likeliest output needs it, float32 [null, 4], named like an input"
 
@@ -974,14 +976,14 @@ def test_suggests_switches_by_who_takes_them(graph):
     x = tf1.placeholder(tf.float32, [None, 4], "x")
     y = tf1.cond(flag, lambda: tf1.nn.dropout(x, rate=rate), lambda: x)
     tf.identity(tf1.cond(evaluate, lambda: y, lambda: y * plain))
-    assert constants_suggested(indexed()) == {"Placeholder:0": False, "Placeholder_1:0": 0.0, "is_eval:0": True}
+    assert rank(indexed()).constants == {"Placeholder:0": False, "Placeholder_1:0": 0.0, "is_eval:0": True}
 
 
 def test_suggests_for_a_graph_without_variables_or_without_anything(graph):
-    assert (rank_inputs(indexed()), rank_outputs(indexed()), constants_suggested(indexed())) == ([], [], {})
+    assert rank(indexed()) == Ranking([], [], [], {})
     tf.identity(tf1.placeholder(tf.float32, [2], "x"), name="y")
-    assert [c.tensor for c in rank_outputs(indexed())] == ["y:0"]
-    assert [c.tensor for c in rank_inputs(indexed())] == ["x:0"]
+    assert [c.tensor for c in rank(indexed()).outputs] == ["y:0"]
+    assert [c.tensor for c in rank(indexed()).inputs] == ["x:0"]
 
 
 # The room
@@ -1059,9 +1061,19 @@ def test_real_graphs_prune_and_import(entry):
 @real
 @each
 def test_real_inputs_and_outputs_are_among_the_first_three(entry):
-    index = Graph(read(f"{CORPUS}/{entry['prefix']}.meta"))
-    assert set(entry["outputs"].values()) <= {c.tensor for c in rank_outputs(index)[:3]}
-    assert set(entry["inputs"].values()) <= {c.tensor for c in rank_inputs(index)[: len(entry["inputs"]) + 2]}
+    index, held = Graph(read(f"{CORPUS}/{entry['prefix']}.meta")), _held(f"{CORPUS}/{entry['prefix']}")
+    ranking = rank(index, lambda name: held is not None and name not in held)
+    nodes = {c.tensor.split(":")[0] for c in ranking.outputs[:3]}
+    assert {output.split(":")[0] for output in entry["outputs"].values()} <= nodes
+    assert set(entry["inputs"].values()) <= {c.tensor for c in [*ranking.inputs, *ranking.others]}
+
+
+def _held(prefix):
+    """The names in a checkpoint; None where its index cannot be read."""
+    try:
+        return {*Bundle(prefix).entries, *Bundle(prefix).aliases}
+    except ExportKitError:
+        return None
 
 
 @real
@@ -1106,7 +1118,12 @@ def test_a_real_dropout_is_said_to_be_random():
     entry = next(entry for entry in corpus() if entry["name"] == "tidigits")
     index, cuts, fetches, _ = pruned_entry(entry)
     (said,) = texts(warnings(index, fetches, cuts, "s"))
-    assert said.startswith("s: may be random: rnn/while/") and said.endswith("bake its rate or is_training")
+    cell = "rnn/while/multi_rnn_cell/cell_"
+    assert said.startswith("s: may be random: rnn/while/")
+    assert f"no_dropout: {{tensor: rnn/while/TensorArrayReadV3:0, replaces: {cell}0/dropout/mul:0}}" in said
+    assert f"no_dropout_2: {{tensor: {cell}1/gru_cell/add:0, replaces: {cell}2/dropout/mul:0}} in bindings" in said
+    replaced = Running(index, fetches, cuts).dropout
+    assert warnings(index.rewired(replaced), fetches, cuts, "s") == []
 
 
 @real

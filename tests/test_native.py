@@ -406,7 +406,8 @@ def test_a_run_that_never_ends_is_ended(traps):
 
 
 def test_a_run_does_not_outlive_its_parent(traps):
-    code = f"from exportkit.serving import native; native.run({str(traps)!r}, ['serve'], [({{'x:0': native.np.float32(1)}}, ['while:0'])])"
+    run = f"native.run({str(traps)!r}, ['serve'], [({{'x:0': native.np.float32(1)}}, ['while:0'])])"
+    code = f"from exportkit.serving import native; {run}"
     with subprocess.Popen([sys.executable, "-c", code]) as parent:
         worker = eventually(lambda: Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split())[0]
         eventually(lambda: "libtensorflow_cc" in Path(f"/proc/{worker}/maps").read_text())

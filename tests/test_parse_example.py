@@ -11,8 +11,8 @@ import toys
 import exportkit
 from exportkit.checkpoint.encoding import objects
 from exportkit.errors import ConfigError
+from exportkit.metagraph.tensors import Facts
 from exportkit.planning import serving_rules
-from exportkit.planning.wiring import Facts
 from exportkit.protos import DTYPE_NAMES
 from exportkit.registry import load_plugins
 from exportkit.spec import Feature, ParseExample, Tensor

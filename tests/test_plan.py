@@ -16,11 +16,11 @@ from omegaconf import OmegaConf
 
 from exportkit.checkpoint import BundleWriter
 from exportkit.errors import BindingError, ConfigError, PluginError, Problem
-from exportkit.planning.plan import next_version, parsers, plan, wanted
+from exportkit.planning.plan import next_version, plan, wanted
 from exportkit.plugin import ModelSource, Phase, PostStep, Preview, hookimpl
 from exportkit.protos import GraphDef
 from exportkit.registry import load_plugins
-from exportkit.spec import Check, Feature, MetaGraph, ParseExample, Weights
+from exportkit.spec import Check, MetaGraph, Weights
 
 GONE = object()
 ADDRESS = "is an address, and only local files are read and written; give a path on this machine"
@@ -166,7 +166,6 @@ def test_what_a_source_has_to_provide(config):
         )
     )
     assert wanted(planned) == ["x:0", "probs:0", "is_training:0", "train"]
-    assert parsers(planned) == {"example": ParseExample(parse_example={"images": Feature(dtype="float32", shape=[4])})}
 
 
 def test_planning_imports_no_tensorflow(config):
@@ -209,7 +208,8 @@ def test_planning_imports_no_tensorflow(config):
         ),
         (
             {"bindings.images.shape": [8, 4]},
-            "signatures.serving_default: the first dimension of 'images' is fixed at 8; requests of another size are refused; "
+            "signatures.serving_default: the first dimension of 'images' is fixed at 8; "
+            "requests of another size are refused, and a server cannot batch them; "
             "bindings.images: {placeholder: …, shape: [null, …]} tries to free it",
         ),
     ],

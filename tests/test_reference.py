@@ -14,6 +14,7 @@ SECTIONS = {
     "The root": spec.Config,
     "report": spec.ReportTo,
     **spec.BINDINGS,
+    "replacement": spec.Replacement,
     "feature": spec.Feature,
     "signatures": spec.Signature,
     "meta_graphs": spec.MetaGraph,

@@ -241,7 +241,14 @@ def test_resolve_imports(code):
         ("x = 1\n1 / 0", "importing 'bad_model:build' raised ZeroDivisionError: division by zero ({}:2)"),
         (
             "import nowhere_at_all",
-            "importing 'bad_model:build' raised ModuleNotFoundError: No module named 'nowhere_at_all' ({}:1)",
+            "importing 'bad_model:build' raised ModuleNotFoundError: No module named 'nowhere_at_all' ({0}:1); "
+            "install nowhere_at_all, or move its import at {0}:1 into the function that needs it",
+        ),
+        (
+            "import tensorflow.contrib.slim as slim",
+            "importing 'bad_model:build' raised ModuleNotFoundError: No module named 'tensorflow.contrib' ({}:1); "
+            "TensorFlow 2 has no tf.contrib: pip install tf_slim for contrib.layers, slim and framework; contrib.rnn is "
+            "tf.compat.v1.nn.rnn_cell; contrib.training.HParams can be a class of your own",
         ),
         ("import sys\nsys.exit(3)", "importing 'bad_model:build' raised SystemExit: 3 ({}:2)"),
         ("raise ValueError('one\\ntwo')", "importing 'bad_model:build' raised ValueError: one two ({}:1)"),

@@ -23,6 +23,19 @@ def exportkit_post_steps():
     return [Step]
 """
 
+COMMAND = """
+from exportkit.plugin import Command, hookimpl
+
+class Greet(Command):
+    name = "{name}"
+    help = "greet somebody"
+    def run(self, arguments): return 0
+
+@hookimpl
+def exportkit_commands():
+    return [Greet]
+"""
+
 
 def refusal(function, *args):
     with pytest.raises(PluginError) as caught:
@@ -121,6 +134,27 @@ OFF = "upgrade or uninstall it, or switch it off with EXPORTKIT_DISABLE_PLUGINS=
             STEP.format(kind="half").replace("@dataclass(kw_only=True)", "").replace("phase =", "size: int = 1\n    phase ="),
             "offers step 'half', which is not a dataclass; put @dataclass(kw_only=True) above it",
         ),
+        (COMMAND.format(name="plan"), "offers command 'plan', and so does exportkit"),
+        (
+            COMMAND.format(name="Greet me"),
+            "offers command 'Greet me', which cannot be a command's name; write a-z, 0-9, - and _, a letter first",
+        ),
+        (
+            COMMAND.format(name="greet").replace("def run", "def ran"),
+            "offers command 'greet' without run(); Command asks for it",
+        ),
+        (
+            COMMAND.format(name="greet").replace("help =", "what ="),
+            "offers command 'greet' without a help; set help to one line that says what it does",
+        ),
+        (
+            COMMAND.format(name="greet").replace('"greet somebody"', '"greet\\nsomebody"'),
+            "offers command 'greet' without a help; set help to one line that says what it does",
+        ),
+        (
+            COMMAND.format(name="greet").replace("[Greet]", "[int]"),
+            "exportkit_commands returned [<class 'int'>], not a list of Command classes, each with a name",
+        ),
     ],
 )
 def test_a_broken_plugin_is_named_with_its_distribution(code, text, install):
@@ -133,6 +167,14 @@ def test_two_that_offer_one_kind_are_both_named(install):
     install("beta", STEP.format(kind="same"))
     assert refusal(load_plugins) == (
         "plugin beta of beta 1.2: offers step 'same', and so does plugin acme of acme 1.2; " + OFF + "beta or acme"
+    )
+
+
+def test_two_that_offer_one_command_are_both_named(install):
+    install("acme", COMMAND.format(name="greet"))
+    install("beta", COMMAND.format(name="greet"))
+    assert refusal(load_plugins) == (
+        "plugin beta of beta 1.2: offers command 'greet', and so does plugin acme of acme 1.2; " + OFF + "beta or acme"
     )
 
 

@@ -69,11 +69,13 @@ def test_json_holds_everything():
         "assets",
         "bytes",
         "warnings",
+        "unverified",
         "stages",
         "steps",
     ]
     assert data["meta_graphs"][0]["signatures"][0]["inputs"] == [
         {"alias": "x", "binding": "images", "tensor": "inputs/images:0", "dtype": "float32", "shape": [None, 4]}
+        | {"rows": "", "tried": None}
     ]
     assert data["weights"] == {
         "variables": 2,

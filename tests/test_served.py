@@ -1,6 +1,6 @@
 """Which meta graph is tried: the one that a server loads."""
 
-from exportkit.samples.for_version import loaded
+from exportkit.serving.tried_samples import loaded
 
 
 def test_a_server_loads_the_meta_graph_tagged_serve():

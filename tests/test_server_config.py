@@ -116,6 +116,12 @@ def test_what_would_keep_a_server_from_starting_is_left_out(tmp_path):
     assert [warning.split(":")[0] for warning in warnings] == [f"{n} is not in models.config" for n in ("cut", "empty", "file")]
 
 
+def test_a_version_without_a_meta_graph_is_left_out(tmp_path):
+    made = version(tmp_path / "a", 1, "serve")
+    found = write_server_configs(tmp_path, jobs(tmp_path, "a", directory=str(made), report={"meta_graphs": []}))
+    assert found == ([], [f"a is not in models.config: {made} has no meta graph"])
+
+
 def test_a_name_of_two_models_is_no_config(tmp_path):
     (tmp_path / "models.config").write_text("of another sweep")
     for place in "abc":

@@ -216,6 +216,40 @@ def test_a_builder_that_fails(text, told, code, scratch, tmp_path):
     assert refusal(ConfigError, built, source, scratch, []) == told.format(file=tmp_path / "user_code.py")
 
 
+@pytest.mark.parametrize(
+    ("line", "do"),
+    [
+        (
+            "import tensorflow; tensorflow.placeholder('float')",
+            "it is code of TensorFlow 1: write import tensorflow.compat.v1 as tf",
+        ),
+        (
+            "import tensorflow; tensorflow.contrib.layers",
+            "TensorFlow 2 has no tf.contrib: pip install tf_slim for contrib.layers, slim and framework; contrib.rnn is "
+            "tf.compat.v1.nn.rnn_cell; contrib.training.HParams can be a class of your own",
+        ),
+        (
+            "tf.zeros([3, 2]).shape[0].value",
+            "set source.v2_tensorshape=false: the code reads shape[i].value, as TensorFlow 1 has it",
+        ),
+        (
+            "raise AttributeError('`dense` is not available with Keras 3.')",
+            "pip install tf-keras: exportkit then sets TF_USE_LEGACY_KERAS=1, which tf.compat.v1.layers and rnn_cell need",
+        ),
+    ],
+)
+def test_code_of_tensorflow_1_is_told_what_it_needs(line, do, code, scratch):
+    source = builder(code(f"def build():\n    {line}"))
+    assert refusal(ConfigError, source.build, scratch, []).endswith(f"user_code.py:12); {do}")
+
+
+def test_dimensions_are_objects_where_the_config_says_so(code, checkpoint, scratch):
+    text = "def build():\n    graphs.averaged()\n    tf.zeros([tf.zeros([3, 2]).shape[0].value], name='three')"
+    model = builder(code(text), checkpoint=Path(checkpoint("averaged").prefix), v2_tensorshape=False).build(scratch, [])
+    assert metagraph.Graph(model.meta_graph).shape("three:0") == (3,)
+    assert type(tf.zeros([3]).shape[0]) is int
+
+
 def test_values_have_to_come_from_somewhere(code, scratch):
     source = builder(code("build = graphs.averaged"))
     assert refusal(ConfigError, built, source, scratch, []) == (

@@ -19,6 +19,7 @@ from exportkit.checkpoint import Bundle, BundleWriter
 from exportkit.errors import ConfigError, EnvironmentFailed, StepFailed
 from exportkit.metagraph import Graph, read_saved_model
 from exportkit.plugin import Phase, PostStep, hookimpl
+from exportkit.processes import workers
 from exportkit.protos import MetaGraphDef
 from exportkit.registry import load_plugins
 from exportkit.steps.verify import Verify
@@ -260,7 +261,7 @@ LOADS = r"meta_graphs\.serving: does not load: {}"
         ),
         (
             edited(leave_tables_empty),
-            r"signatures\.serving_default: 1 row is refused, and the training graph takes it: FAILED_PRECONDITION: Table not",
+            r"signatures\.serving_default: its sample is refused, and the training graph takes it: FAILED_PRECONDITION: Tabl",
         ),
         (
             edited(reverse_order),
@@ -275,7 +276,7 @@ LOADS = r"meta_graphs\.serving: does not load: {}"
         ),
         (
             edited(bake_batch_of_one),
-            r"signatures\.predict: 3 rows is refused, and the training graph takes it: INVALID_ARGUMENT: .*",
+            r"signatures\.predict: its sample is refused, and the training graph takes it: INVALID_ARGUMENT: .*",
         ),
         (
             edited(name_another_tensor),
@@ -296,7 +297,7 @@ LOADS = r"meta_graphs\.serving: does not load: {}"
         (flip, LOADS.format("DATA_LOSS: ")),
         (
             remove("variables/variables.index"),
-            r"signatures\.predict: 1 row is refused, and the training graph takes it: FAILED_PRECONDITION: ",
+            r"signatures\.predict: its sample is refused, and the training graph takes it: FAILED_PRECONDITION: ",
         ),
     ],
     ids=lambda value: getattr(value, "__name__", None),
@@ -401,13 +402,29 @@ def batch_of_one():
     tf.matmul(tf.reshape(x, [1, 4]), weights, name="probs")
 
 
-def test_a_batch_size_baked_into_the_training_graph_is_stopped_until_it_is_said(tmp_path):
+def test_a_batch_size_baked_into_the_training_graph_is_found(tmp_path):
+    _, details = exported(tmp_path, batch_of_one, samples={"serving_default": {"x": [[1, 2, 3, 4]]}})
+    signature = details["serving"]["signatures"]["serving_default"]
+    assert (signature["rows"], signature["inputs"]) == ([], {"x": "batch fixed at 1"})
+
+
+def test_weights_are_restored_once_for_each_way_to_run_them(tmp_path, monkeypatch):
+    started, start = [], workers._started
+    monkeypatch.setattr(workers, "_started", lambda script, *files: started.append(script.__name__) or start(script, *files))
+    data = toys.config(toys.saved(tmp_path, toys.dense), tmp_path)
+    post = {"verify": {"kind": "verify", "batch_sizes": [1, 2, 3, 5]}}
+    exportkit.run(exportkit.plan({**data, "post": post}, PLUGINS), PLUGINS)
+    searched, as_written, as_optimized = ["exportkit.serving.native_worker"] * 3
+    assert sorted(started) == [searched, as_written, as_optimized, "exportkit.verifying.parity.reference_worker"]
+
+
+def test_a_sample_that_both_sides_refuse_names_its_key(tmp_path):
     with pytest.raises(StepFailed) as caught:
-        exported(tmp_path, batch_of_one, samples={"serving_default": {"x": [[1, 2, 3, 4]]}})
+        exported(tmp_path, batch_of_one, samples={"serving_default": {"x": [[1, 2, 3, 4], [5, 6, 7, 8]]}})
     assert_matches(
         str(caught.value),
-        r"signatures\.serving_default: 2 rows is refused, by the training graph as well: INVALID_ARGUMENT: .*; "
-        "a batch size that is baked into the graph belongs into the shape of the bindings",
+        r"signatures\.serving_default: its sample is refused, by the training graph as well: INVALID_ARGUMENT: .*; "
+        r"correct samples\.serving_default",
     )
 
 

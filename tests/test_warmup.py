@@ -244,6 +244,7 @@ def test_an_export_is_warmed_up_at_every_batch_size(tmp_path, checkpoint):
         "summary": "each request answered; requests 12",
         "records": 12,
         "bytes": path.stat().st_size,
+        "left_out": {},
         "notes": [],
     }
     found = [(n, f.method, f.signature, {a: v.shape for a, v in f.inputs.items()}) for n, f in warmup.read_warmup(path)]

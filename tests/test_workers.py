@@ -51,7 +51,7 @@ if sys.argv[1] == "spare":
     reserve()
 
 for text, timeout in (("hello", None), ("raise", None), ("abort", None), ("leave", 60), ("wait", 1)):
-    replies, death = exchange(shouting, text, timeout)
+    replies, death = exchange(shouting, [text], timeout)
     print(replies, death)
 
 with conversation(shouting) as worker:
@@ -140,7 +140,7 @@ def test_a_spare_ends_with_its_process(said, tmp_path):
 @pytest.mark.parametrize("kind", ["anew", "spare"])
 def test_no_worker_and_nothing_that_it_started_outlives_a_killed_parent(kind, tmp_path):
     (tmp_path / "shouting.py").write_text(WORKER)
-    (tmp_path / "script.py").write_text(SCRIPT.split("for text")[0] + 'exchange(shouting, "wait")\n')
+    (tmp_path / "script.py").write_text(SCRIPT.split("for text")[0] + 'exchange(shouting, ["wait"])\n')
     with subprocess.Popen([sys.executable, "script.py", kind], cwd=tmp_path) as parent:
         until(lambda: pids(tmp_path))
         parent.kill()

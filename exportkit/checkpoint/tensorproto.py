@@ -137,5 +137,19 @@ def from_json(said: Mapping[str, Any]) -> np.ndarray | None:
     return objects([text.encode() for text in _flat(said["values"])]).reshape(said["shape"])
 
 
+def to_numpy(array: np.ndarray) -> np.ndarray:
+    """An array that an .npy file can hold: itself, or the bytes of its TensorProto where NumPy has no such dtype."""
+    return array if array.dtype.kind in "biufc" and array.dtype.isbuiltin == 1 else np.frombuffer(to_proto(array), np.uint8)
+
+
+def from_numpy(stored: np.ndarray, dtype: str) -> np.ndarray:
+    """The array of `dtype` that `to_numpy` made into `stored`.
+
+    Raises:
+        ValueError: it is none.
+    """
+    return stored if stored.dtype.name == dtype else from_proto(stored.tobytes())
+
+
 def _flat(value: Any) -> list[str]:
     return [text for inner in value for text in _flat(inner)] if isinstance(value, list) else [value]

@@ -1,4 +1,4 @@
-"""The command line: the first word picks a command; ``export``, or none, hands all the rest to Hydra.
+"""The command line: the first word picks a command of `exportkit.commands` or of a plugin; without one it is ``export``.
 
 Nothing here imports TensorFlow, and Hydra and rich are imported by the commands that need them. Problems go to stderr, one
 line each; the exit code is 2 where the configuration is wrong, 1 where anything else failed, 130 after Ctrl-C.
@@ -9,18 +9,11 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from importlib import import_module
 
+from exportkit.commands import COMMANDS, DEFAULT, load
 from exportkit.errors import ConfigError, EnvironmentFailed, ExportKitError, Problem, did_you_mean
 
-ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)  # what `exportkit.processes.terminable` makes an exit of
-COMMANDS = {
-    "export": "exportkit.cli.export",
-    "plan": "exportkit.cli.plan",
-    "inspect": "exportkit.cli.inspect",
-    "verify": "exportkit.cli.verify",
-    "plugins": "exportkit.cli.plugins",
-}
+ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)  # `exportkit.processes.terminable` makes them SystemExit
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,16 +27,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        return _reader_is_gone()
+        return _discard_output()
     except KeyboardInterrupt:
-        if not _completes(arguments):  # the user goes on typing
+        if not is_completion(arguments):  # where it is, the user goes on typing
             print("exportkit: interrupted", file=sys.stderr)
         return 130
     except SystemExit as end:
         number = end.code - 128 if isinstance(end.code, int) else 0
         if number not in ENDING:
             raise
-        with suppress(OSError):  # a terminal that hung up
+        with suppress(OSError):  # after SIGHUP there is no terminal
             print(f"exportkit: ended by {signal.Signals(number).name}", file=sys.stderr)
         return end.code
     except ExportKitError as error:
@@ -54,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _open_streams() -> None:
-    """Have the three standard streams, where a caller closed some of them: the next file that is opened would become one."""
+    """Open those of the three standard streams that the caller closed: else the next file opened would take their number."""
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
             os.fstat(number)
@@ -71,38 +64,43 @@ def _check_directory() -> None:
         raise EnvironmentFailed(Problem("working directory", "was removed", "change to another one")) from None
 
 
-def _completes(arguments: Sequence[str]) -> bool:
-    """Whether it is the shell that asks, for the tab key."""
+def is_completion(arguments: Sequence[str]) -> bool:
+    """Return whether a shell asks, for the tab key."""
     return any(word.startswith("query=") for word in arguments)
 
 
 def wants_tracebacks() -> bool:
-    """Whether the user asked for tracebacks, in Hydra's way."""
+    """Return whether the user asked for tracebacks: with ``HYDRA_FULL_ERROR=1``, as of Hydra."""
     return os.environ.get("HYDRA_FULL_ERROR") == "1"
 
 
 def print_problems(text: str) -> None:
-    """Print problems, one line each, with their number where there are several."""
+    """Print problems to stderr, one a line; where there are several, their number first."""
     lines = text.splitlines()
     head = [f"exportkit: {len(lines)} problems"] if len(lines) > 1 else []
     print(*head, *lines, sep="\n", file=sys.stderr)
 
 
 def _run(arguments: list[str]) -> int:
-    if arguments[:1] in (["--version"], ["-V"]):
-        return _version()
-    command, rest = _command(arguments)
-    return import_module(COMMANDS[command]).main(rest)
-
-
-def _command(arguments: list[str]) -> tuple[str, list[str]]:
     first = arguments[0] if arguments else "-"
+    if first in ("--version", "-V"):
+        return _version()
     if first in COMMANDS:
-        return first, arguments[1:]
+        return load(first).run(arguments[1:])
     if first.startswith(("-", "+", "~")) or "=" in first:
-        return "export", arguments
-    near = did_you_mean(first, COMMANDS)
-    raise ConfigError(Problem(first, "is neither a command nor key=value", near or f"commands: {', '.join(COMMANDS)}"))
+        return load(DEFAULT).run(arguments)
+    return _run_plugin(first, arguments[1:])
+
+
+def _run_plugin(name: str, arguments: list[str]) -> int:
+    from exportkit.registry import load_plugins  # not for the commands of exportkit: some need no plugins
+
+    plugins = load_plugins()
+    if name in plugins.commands:
+        return plugins.run_command(name, arguments)
+    known = [*COMMANDS, *plugins.commands]
+    do = did_you_mean(name, known) or f"commands: {', '.join(known)}"
+    raise ConfigError(Problem(name, "is neither a command nor key=value", do))
 
 
 def _version() -> int:
@@ -112,7 +110,7 @@ def _version() -> int:
     return 0
 
 
-def _reader_is_gone() -> int:
-    """``exportkit … | head``: what is left to print goes nowhere, silently, as with any Unix command."""
+def _discard_output() -> int:
+    """Discard what is left to print, silently, as any Unix command does in ``exportkit … | head``; return the exit code."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 141

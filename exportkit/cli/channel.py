@@ -1,6 +1,6 @@
 """How much is printed: a report for a person at a terminal, a line for a log, nothing under ``-q``.
 
-The result goes to stdout, all else to stderr, so that neither is ever found among the other.
+The result goes to stdout and all else to stderr, so that they never mix.
 """
 
 import sys
@@ -24,7 +24,7 @@ class Detail(Enum):
 
 @contextmanager
 def quiet(wanted: bool) -> Iterator[None]:
-    """Print problems only, if that is wanted."""
+    """Print problems only inside this context, if `wanted`."""
     token = _quiet.set(wanted)
     try:
         yield
@@ -33,17 +33,17 @@ def quiet(wanted: bool) -> Iterator[None]:
 
 
 def is_quiet() -> bool:
-    """Whether only problems are printed."""
+    """Return whether only problems are printed."""
     return _quiet.get()
 
 
 def is_verbose() -> bool:
-    """Whether the user asked for all there is to say."""
+    """Return whether the user asked for everything: ``hydra.verbose=true``, and not ``-q``."""
     return not is_quiet() and HydraConfig.initialized() and HydraConfig.get().verbose is True
 
 
 def detail() -> Detail:
-    """What is printed by now: ``-q`` and ``hydra.verbose=true`` decide, or else whether a terminal shows it."""
+    """Return what to print: ``-q`` and ``hydra.verbose=true`` decide, or else whether stdout is a terminal."""
     if is_quiet():
         return Detail.NOTHING
     return Detail.WHOLE if sys.stdout.isatty() or is_verbose() else Detail.LINE

@@ -1,4 +1,4 @@
-"""A user's config files, where Hydra's own text does not say what is wrong with one: its content, its name, its place."""
+"""Problems of a user's config files that Hydra's own messages do not explain: content, name, place."""
 
 import os
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def content_problem(file: Path) -> Problem | None:
-    """Return why the content of `file` is no config, or None where it is a mapping or cannot be read."""
+    """Return why the content of `file` is no config; None where it is a mapping."""
     root = _root(file)
     if root is None:
         return Problem(relative(file), "is empty", f"begin it with {HEADER}, then write keys: name, source, bindings, …")
@@ -25,7 +25,7 @@ def content_problem(file: Path) -> Problem | None:
 
 
 def boolean_key(file: Path, key: str) -> Problem | None:
-    """Return where `file` has the key that YAML reads as the boolean at the config path `key` (``bindings.False``)."""
+    """Return the problem of a key in `file` that YAML reads as a boolean; `key` is its config path (``bindings.False``)."""
     parent, _, value = key.rpartition(".")
     for path, node in _keys(_root(file)):
         if path == parent and node.tag == "tag:yaml.org,2002:bool" and _is_true(node.value) == (value == "True"):
@@ -35,7 +35,7 @@ def boolean_key(file: Path, key: str) -> Problem | None:
 
 
 def not_utf8(error: UnicodeDecodeError, user: Path | None) -> Problem:
-    """Return which of the user's files holds the bytes that `error` could not decode."""
+    """Return the problem of the file below `user` that holds the bytes that `error` could not decode."""
     for file in sorted(user.rglob("*.yaml")) if user else ():
         data = file.read_bytes()
         try:
@@ -48,7 +48,7 @@ def not_utf8(error: UnicodeDecodeError, user: Path | None) -> Problem:
 
 
 def misplaced(user: Path | None, group: str, name: str) -> str:
-    """Return what to do where ``GROUP/NAME.yaml`` is not in the user's directory but something like it is; or nothing."""
+    """Return what to do where there is no ``GROUP/NAME.yaml`` but a file that may be meant; an empty text if there is none."""
     conf = user or Path("conf").absolute()
     stem = name.removesuffix(".yaml").removesuffix(".yml")
     place = conf / group / f"{stem}.yaml"
@@ -66,7 +66,7 @@ def misplaced(user: Path | None, group: str, name: str) -> str:
 
 
 def relative(path: Path) -> str:
-    """Return `path` as seen from the working directory, where it lies below."""
+    """Return `path` relative to the working directory if it lies below, or as it is."""
     return os.path.relpath(path) if path.is_absolute() and path.is_relative_to(Path.cwd()) else str(path)
 
 
@@ -80,7 +80,7 @@ def _root(file: Path) -> yaml.Node | None:
 
 
 def _keys(node: yaml.Node | None, prefix: str = "") -> Iterator[tuple[str, yaml.ScalarNode]]:
-    """The keys of all mappings below `node`, each with the path of its mapping."""
+    """Yield the keys of all mappings below `node`, each with the config path of its mapping."""
     for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
         if isinstance(key, yaml.ScalarNode):
             yield prefix, key

@@ -1,7 +1,7 @@
-"""What Hydra and OmegaConf say, in one line: where, what, what to do.
+"""Errors of Hydra and OmegaConf as problems of one line: where, what is wrong, what to do.
 
-Their exceptions carry the key, its parent and the schema class, which is enough to name the nearest key that exists; only
-what Hydra itself words (groups and the override grammar) has to be read from its text.
+OmegaConf's exceptions carry the key, its parent and the schema class, which is enough to name the nearest key that exists;
+only Hydra's own errors (groups and the override grammar) have to be parsed from their text.
 """
 
 import re
@@ -52,12 +52,12 @@ WANTED = {bool: "true or false", int: "an integer", float: "a number", str: "a s
 
 
 def explain(error: Exception, user: Path | None = None, steps: Iterable[str] = ()) -> Problem:
-    """The one problem that `error` is about.
+    """Return the problem that `error` is about.
 
     Args:
-        error: what left Hydra.
+        error: what Hydra raised.
         user: the user's directory of configs.
-        steps: the kinds of steps; Hydra does not tell the options of a group that is chosen from by a list.
+        steps: the kinds of steps; Hydra's error does not list the options of a group from which a list is chosen.
     """
     if isinstance(error, UnicodeDecodeError):
         return conffiles.not_utf8(error, user)
@@ -69,7 +69,7 @@ def explain(error: Exception, user: Path | None = None, steps: Iterable[str] = (
 
 
 def _of_content(error: OmegaConfBaseException | None, file: Path | None) -> Problem | None:
-    """What is wrong with the file itself, where that is why its keys were refused."""
+    """Return the problem of the file itself, where that is why its keys were refused."""
     if file is None or error is None:
         return None
     if isinstance(error, KeyValidationError):
@@ -78,7 +78,7 @@ def _of_content(error: OmegaConfBaseException | None, file: Path | None) -> Prob
 
 
 def _of_steps(problem: Problem, steps: Sequence[str]) -> Problem:
-    """Problems about ``post``, with the steps that there are."""
+    """Return a problem about ``post`` with the nearest steps that exist, and any other problem as it is."""
     if found := re.fullmatch(r"post\.(\w+)", problem.where):
         if found[1] in steps and problem.what == NO_KEY:
             return Problem(problem.where, "the step is not chosen", f"choose it: post=[{found[1]}]")
@@ -90,7 +90,7 @@ def _of_steps(problem: Problem, steps: Sequence[str]) -> Problem:
 
 
 def _omegaconf(error: Exception) -> OmegaConfBaseException | None:
-    """The OmegaConf error that `error` is, or that it was raised from."""
+    """Return the OmegaConf error that `error` is or was raised from, or None."""
     seen: BaseException | None = error
     while seen is not None and not isinstance(seen, OmegaConfBaseException):
         seen = seen.__cause__ or seen.__context__
@@ -99,9 +99,9 @@ def _omegaconf(error: Exception) -> OmegaConfBaseException | None:
 
 def _of_omegaconf(error: OmegaConfBaseException) -> Problem:
     where = error.full_key or str(error.key or "config")
-    for kind, tell in _TELLERS.items():
-        if isinstance(error, kind) and (told := tell(where, error)):
-            return told
+    for cls, describe in _DESCRIPTIONS.items():
+        if isinstance(error, cls) and (problem := describe(where, error)):
+            return problem
     return Problem(where, _first_line(error))
 
 
@@ -122,7 +122,7 @@ def _unknown_key(where: str, error: OmegaConfBaseException) -> Problem:
 
 
 def _no_group(text: str, user: Path | None) -> Problem | None:
-    """``experiment=x`` where there are no experiments: to Hydra, a key that is not there."""
+    """Return the problem of ``experiment=x`` where there are no experiments: Hydra takes it for an unknown key."""
     found = re.search(r"To append to your config use \+(\w+)=(.*)", text)
     if not found or found[1] not in GROUPS:
         return None
@@ -132,7 +132,7 @@ def _no_group(text: str, user: Path | None) -> Problem | None:
 
 
 def _known(error: OmegaConfBaseException) -> set[str]:
-    """The keys beside the one that is not there."""
+    """Return the keys that exist beside the unknown one."""
     known = {f.name for f in fields(error.object_type)} if is_dataclass(error.object_type) else set()
     if isinstance(error.parent_node, DictConfig) and not error.parent_node._is_none():
         known |= {str(key) for key in error.parent_node}
@@ -140,7 +140,7 @@ def _known(error: OmegaConfBaseException) -> set[str]:
 
 
 def _same_leaf(name: str, error: OmegaConfBaseException) -> list[str]:
-    """The full keys, below others, that end in `name`: ``atol`` finds ``post.verify.atol``."""
+    """Return the full keys that end in `name`: ``atol`` finds ``post.verify.atol``."""
     root = _root(error.parent_node)
     entries = (f"{group}.{entry}.{name}" for group in ("signatures", "meta_graphs") for entry in root.get(group) or ())
     optional = [key for key in entries if name in OPTIONAL[key.partition(".")[0]]]
@@ -152,7 +152,7 @@ def _either(keys: Sequence[str], most: int = 3) -> str:
 
 
 def _with_parent(advice: str, parent: str) -> str:
-    """``did you mean builder?`` as ``did you mean source.builder?``"""
+    """Return ``did you mean builder?`` as ``did you mean source.builder?``."""
     if not parent or not advice.startswith("did you mean "):
         return advice
     names = re.split(r"(, | or )", advice.removeprefix("did you mean ").removesuffix("?"))
@@ -188,7 +188,7 @@ def _root(node: Any) -> Any:
 
 
 def _flat(node: Any, prefix: str = "") -> Iterator[str]:
-    """The full keys of all values below `node`."""
+    """Yield the full keys of all values below `node`."""
     if isinstance(node, DictConfig) and not (node._is_none() or node._is_missing() or node._is_interpolation()):
         for key in node:
             yield from _flat(node._get_node(key), f"{prefix}.{key}")
@@ -196,7 +196,7 @@ def _flat(node: Any, prefix: str = "") -> Iterator[str]:
         yield prefix[1:]
 
 
-_TELLERS: dict[type, Callable[[str, Any], Problem | None]] = {
+_DESCRIPTIONS: dict[type, Callable[[str, Any], Problem | None]] = {
     InterpolationKeyError: _no_interpolation,
     ConfigKeyError: _unknown_key,
     ConfigAttributeError: _unknown_key,
@@ -240,7 +240,7 @@ def _missing_file(error: MissingConfigException, user: Path | None) -> Problem:
 
 
 def _preset(error: Exception) -> str:
-    """The launcher's own file that asks for an engine."""
+    """Return the name of the launcher config that needs the missing engine, or an empty text."""
     found = re.match(r"In 'hydra/launcher/([^']*)': ", str(error))
     return found[1] if found else ""
 
@@ -254,7 +254,7 @@ def _grammar(error: OverrideParseException) -> Problem:
 
 
 def _pointed(lines: list[str]) -> str:
-    """Where the caret points, in words."""
+    """Return what is wrong, with the character that the caret in the ANTLR message points at."""
     at = lines[1].find("^") - len("LexerNoViableAltException: ") + 1 if lines[1:] else 0
     return f"cannot be read from character {at} on" if at > 0 else "cannot be read"
 
@@ -291,14 +291,14 @@ _COMPOSITION: dict[str, Callable[..., Problem]] = {
 
 
 def _composition(text: str) -> Problem:
-    for pattern, tell in _COMPOSITION.items():
+    for pattern, problem in _COMPOSITION.items():
         if found := re.search(pattern, text):
-            return tell(*found.groups())
+            return problem(*found.groups())
     return Problem("command line", " ".join(text.split("\nConfig search path:")[0].split()))
 
 
 def _in_file(problem: Problem, text: str, user: Path | None) -> Problem:
-    """The same problem with the file that it is in, where Hydra names one beside the root."""
+    """Return the problem with the file that it is in, where Hydra's text names one that is not the root config."""
     found = _IN_FILE.match(text)
     if not found or found[1] == "config" or found[1].startswith("hydra/"):
         return problem
@@ -307,7 +307,7 @@ def _in_file(problem: Problem, text: str, user: Path | None) -> Problem:
 
 
 def _named_file(text: str, user: Path | None) -> Path | None:
-    """The user's file that Hydra's text begins with."""
+    """Return the user's file that Hydra's text begins with, or None."""
     found = _IN_FILE.match(text)
     file = (user or Path("conf").absolute()) / f"{found[1]}.yaml" if found else None
     return file if file and file.is_file() else None

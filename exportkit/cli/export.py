@@ -1,4 +1,4 @@
-"""``exportkit [export] model=NAME …``: plan, run, and say what came of it."""
+"""``exportkit [export] model=NAME …`` plans an export, runs it and prints its report."""
 
 import sys
 from collections.abc import Sequence
@@ -11,9 +11,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from exportkit import processes
 from exportkit.cli import arguments as cli_arguments
-from exportkit.cli import channel, hydra_app, single, tables, wants_tracebacks
+from exportkit.cli import channel, completion, hydra_app, is_completion, single, tables, wants_tracebacks
 from exportkit.cli.channel import Detail
 from exportkit.cli.hydra_app import JobFailed
+from exportkit.cli.hydra_command import HydraCommand
+from exportkit.cli.overview import overview, short_overview
 from exportkit.cli.progress import progress
 from exportkit.cli.sweep import job_record, job_run, process_launcher, worker_side
 from exportkit.cli.sweep.summary import closing
@@ -24,34 +26,44 @@ from exportkit.spec import ExportPlan
 
 QUIET = ("-q", "--quiet")
 
-_debugged = ContextVar("debugged", default=False)  # inside Hydra the variable is set that asks for tracebacks
+_debugged = ContextVar("debugged", default=False)  # whether the user asked for tracebacks; inside Hydra that is always set
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Export what `arguments` say, or do what Hydra's flags among them ask for."""
-    if not arguments:
-        return _nothing_asked()
-    if cli_arguments.has(arguments, "-h", "--help"):
-        hydra_app.show_overview("", arguments)
-        return 0
-    if cli_arguments.has(arguments, "-sc", "--shell-completion"):
-        hydra_app.complete(arguments)
-        return 0
-    rest, switches = hydra_app.sweep_switches([word for word in arguments if word not in QUIET])
+class ExportCommand(HydraCommand):
+    """Export what the arguments configure, or do what one of Hydra's flags asks for."""
+
+    name = "export"
+    help = "export; or: exportkit export ..."
+    usage = "model=NAME [KEY=VALUE ...]"
+    own_flags = (*cli_arguments.SWITCHES, *QUIET)
+
+    def run(self, arguments: Sequence[str]) -> int:
+        if not arguments:
+            with redirect_stdout(sys.stderr):
+                hydra_app.show_help(short_overview)
+            return ConfigError.exit_code
+        cli_arguments.arrange(arguments, self.flags)
+        rest = [word for word in arguments if word not in QUIET]
+        if cli_arguments.has(rest, "-h", "--help"):
+            hydra_app.show_help(overview, [word for word in rest if word not in cli_arguments.SWITCHES])
+            return 0
+        if cli_arguments.has(rest, "-sc", "--shell-completion"):
+            completion.answer(rest) if is_completion(rest) else hydra_app.shell_completion(rest)
+            return 0
+        return _export_all(rest, cli_arguments.has(arguments, *QUIET))
+
+
+def _export_all(arguments: Sequence[str], quiet: bool) -> int:
+    """Run one export or a sweep and return the exit code."""
+    rest, switches = hydra_app.sweep_switches(arguments)
     _debugged.set(wants_tracebacks())
-    with channel.quiet(cli_arguments.has(arguments, *QUIET)), closing() as swept:
+    with channel.quiet(quiet), closing() as swept:
         try:
             hydra_app.run(rest, job, switches)
         except JobFailed as failed:
             if not swept.is_sweep:
-                return hydra_app.told(failed)
+                return hydra_app.report_failure(failed)
     return swept.code
-
-
-def _nothing_asked() -> int:
-    with redirect_stdout(sys.stderr):
-        hydra_app.show_overview("short")
-    return ConfigError.exit_code
 
 
 @hydra_app.reporting
@@ -61,17 +73,18 @@ def job(config: DictConfig) -> str:
     if job_record.is_sweep():
         return job_run.run(config, _export_once)
     planned = _plan(config)
-    report = _export(planned, moving=False) if _stays() else _export_apart(planned, config)
+    report = _export(planned, moving=False) if _runs_here() else _export_isolated(planned, config)
     _show(report, planned)
     return report.status
 
 
-def _stays() -> bool:
-    """Whether the export runs in this process, where debuggers work and tracebacks go back to their cause."""
+def _runs_here() -> bool:
+    """Return whether the export runs in this process, where debuggers work and tracebacks go back to their cause."""
     return _debugged.get() or worker_side.is_here()
 
 
-def _export_apart(planned: ExportPlan, config: DictConfig) -> ExportReport:
+def _export_isolated(planned: ExportPlan, config: DictConfig) -> ExportReport:
+    """Export in a process of its own."""
     launcher = HydraConfig.get().launcher
     ours = launcher._target_ == process_launcher.LAUNCHER
     if ours:
@@ -90,7 +103,7 @@ def _show(report: ExportReport, planned: ExportPlan) -> None:
 
 
 def _export_once(config: DictConfig) -> ExportReport:
-    """Export a job of a sweep, which may have been made by an attempt that was lost."""
+    """Export a job of a sweep, or return the report of an earlier attempt that exported it before its worker was lost."""
     if made := job_run.earlier(config):
         return made
     planned = _plan(config)
@@ -108,7 +121,7 @@ def _export(planned: ExportPlan, moving: bool = True) -> ExportReport:
 
 
 def _plan(config: DictConfig) -> ExportPlan:
-    """The plan; without one, the report that is asked for is written here, for the pipeline never starts."""
+    """Return the plan of `config`; where it cannot be planned, write the report here, for the pipeline never starts."""
     from exportkit.planning.plan import plan
 
     try:
@@ -119,7 +132,7 @@ def _plan(config: DictConfig) -> ExportPlan:
 
 
 def _report_failure(error: ExportKitError, config: DictConfig) -> None:
-    """Write the report that is asked for, if it can be written; otherwise `error` says so too."""
+    """Write the report to ``report.path``, if that is set; where it cannot be written, add the problem to `error`."""
     path = OmegaConf.select(config, "report.path", throw_on_resolution_failure=False)
     if not path or any(problem.where == "report.path" for problem in error.problems):
         return

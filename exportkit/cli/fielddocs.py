@@ -1,4 +1,4 @@
-"""The docs of a dataclass's fields: a string literal right below a field says what it is for."""
+"""The documentation of a dataclass's fields: the string literal right below a field."""
 
 import ast
 import inspect
@@ -13,7 +13,7 @@ from exportkit.config import ranges
 
 @dataclass(frozen=True)
 class FieldDoc:
-    """A field as a person wants to see it: `type` with the range, `default` empty where a value must be given."""
+    """A field as it is shown to users: `type` with its range; `default` is empty where a value must be given."""
 
     name: str
     type: str
@@ -22,7 +22,7 @@ class FieldDoc:
 
 
 def field_docs(cls: type) -> list[FieldDoc]:
-    """The fields of dataclass `cls` in the order of their declaration."""
+    """Return the fields of the dataclass `cls` in the order of their declaration."""
     hints, ranged = get_type_hints(cls), get_type_hints(cls, include_extras=True)
     docs = {name: doc for base in reversed(cls.__mro__) for name, doc in _documented(base)}
     return [
@@ -32,7 +32,7 @@ def field_docs(cls: type) -> list[FieldDoc]:
 
 
 def _documented(cls: type) -> Iterator[tuple[str, str]]:
-    """The documented fields of `cls`'s own body; none where its source is not at hand."""
+    """Yield name and documentation of the documented fields in `cls`'s own body; none where its source cannot be read."""
     try:
         body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0].body
     except (OSError, TypeError, SyntaxError):
@@ -43,7 +43,7 @@ def _documented(cls: type) -> Iterator[tuple[str, str]]:
 
 
 def _ranges(hint: Any) -> Iterator[str]:
-    """The ranges of a type and of those within: ``1 or more entries``, ``each 1 or more``."""
+    """Yield the ranges of a type and of its element types: ``1 or more entries``, ``each 1 or more``."""
     bare, constraints = ranges.split(hint)
     if constraints:
         yield ranges.describe(constraints)

@@ -1,4 +1,4 @@
-"""Hydra's state, passed to a process that has composed nothing."""
+"""Hydra's state, passed to a process that composes nothing itself."""
 
 import copy
 import os
@@ -13,9 +13,9 @@ from exportkit.errors import EnvironmentFailed, Problem
 
 
 def pack() -> DictConfig:
-    """Return a copy of the running job's Hydra config that can be pickled, with the launcher's config as a plain dict.
+    """Return the running job's Hydra config in a form that can be pickled.
 
-    Hydra imports a plugin twice, and the launcher's schema is a class of the other import.
+    Hydra imports a plugin twice, so the class of the launcher's schema is not the one that pickle would find.
     """
     config = copy.deepcopy(HydraConfig.instance().cfg)
     with read_write(config.hydra), open_dict(config.hydra):
@@ -24,7 +24,7 @@ def pack() -> DictConfig:
 
 
 def unpack(config: DictConfig) -> None:
-    """Make this process a job of Hydra's: register its resolvers, set its config, configure its logging."""
+    """Set Hydra's resolvers, config and logging in this process to those of the job that `pack` was called in."""
     setup_globals()
     HydraConfig.instance().set_config(config)
     configure_log(config.hydra.job_logging, config.hydra.verbose)
@@ -32,7 +32,7 @@ def unpack(config: DictConfig) -> None:
 
 
 def refuse_breakpoints() -> None:
-    """Have breakpoint() raise an error that says where it works, unless PYTHONBREAKPOINT chooses another debugger."""
+    """Make breakpoint() raise an error that says where it works, unless PYTHONBREAKPOINT names another debugger."""
     if "PYTHONBREAKPOINT" not in os.environ:
         sys.breakpointhook = _refuse
 

@@ -1,20 +1,21 @@
-"""Hydra, with what it needs to know of exportkit, and with the repairs that it needs here.
+"""Hydra, set up for exportkit.
 
-Hydra composes: overrides, ``-m``, launchers, ``--cfg``, ``--info``, ``--config-dir`` and tab completion are all its own. Added
-are: flags may follow overrides; a command before them does not disturb completion; errors are raised, to be said in one line;
-the user's own code and ``conf/`` in the working directory are found, by workers too.
+Overrides, ``-m``, launchers, ``--cfg``, ``--info``, ``--config-dir`` and tab completion are all Hydra's own. Added here: flags
+may follow overrides; a command before them does not disturb completion; Hydra's errors are raised as problems of one line; the
+user's own code and ``conf/`` in the working directory are found, by workers too.
 
 A user's directory of configs (``./conf``, or the one that ``--config-dir`` names instead) comes first on the search path, so
 that it may replace packaged files one by one. Its own ``config.yaml`` replaces exportkit's root too, and must then list
-``exportkit_schema`` in its defaults: a ``conf/config.yaml`` of another Hydra application is refused, not half understood.
+``exportkit_schema`` in its defaults: a ``conf/config.yaml`` of another Hydra application is refused.
 """
 
 import inspect
+import io
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,6 @@ from exportkit import registry
 from exportkit.cli import arguments as cli_arguments
 from exportkit.cli import print_problems, process, wants_tracebacks
 from exportkit.cli.explain import explain
-from exportkit.cli.overview import overview
 from exportkit.errors import ConfigError, EnvironmentFailed, ExportKitError, PluginError, Problem
 from exportkit.spec import Config
 
@@ -46,7 +46,7 @@ COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError, Va
 
 
 class JobFailed(CompactHydraException):
-    """What leaves a job that failed: its problems' text and its exit code. Both survive a worker's pipe, causes do not."""
+    """The one exception that a failed job raises: its problems' text and its exit code, which can be pickled, unlike causes."""
 
     def __init__(self, text: str, exit_code: int = 1):
         super().__init__(text, exit_code)
@@ -57,7 +57,7 @@ class JobFailed(CompactHydraException):
 
 
 class ConfDirectories(SearchPathPlugin):
-    """Puts the user's configs before exportkit's, and those of plugins behind."""
+    """Puts the user's configs before exportkit's on Hydra's search path, and those of plugins behind."""
 
     user: Path | None = None
     packages: Sequence[str] = ()
@@ -70,7 +70,7 @@ class ConfDirectories(SearchPathPlugin):
 
 
 def run(arguments: Sequence[str], job: Callable[[DictConfig], Any], more: Sequence[str] = ()) -> None:
-    """Compose what `arguments` say and call `job` with it; under ``-m`` once for each combination.
+    """Compose a config from `arguments` and call `job` with it; under ``-m`` once for each combination.
 
     Args:
         arguments: flags and overrides, in any order.
@@ -78,8 +78,8 @@ def run(arguments: Sequence[str], job: Callable[[DictConfig], Any], more: Sequen
         more: overrides that come last.
 
     Raises:
-        ConfigError: Hydra refused something.
-        JobFailed: `job` did; of a sweep, the first one.
+        ConfigError: Hydra refused the arguments or a config file.
+        JobFailed: `job` raised it; of a sweep, the first one.
     """
     flags, overrides = cli_arguments.arrange(arguments)
     with _as_hydra_expects(flags, [*overrides, *more]):
@@ -87,7 +87,7 @@ def run(arguments: Sequence[str], job: Callable[[DictConfig], Any], more: Sequen
 
 
 def run_alone(arguments: Sequence[str], job: Callable[[DictConfig], Any]) -> None:
-    """As `run`, for a job that needs neither logging nor directories: twice as fast, where no flag asks for more."""
+    """Do as `run` for a job that needs neither Hydra's logging nor its directories: twice as fast, where there are no flags."""
     flags, overrides = cli_arguments.arrange(arguments)
     if flags:
         return run(arguments, job)
@@ -97,12 +97,12 @@ def run_alone(arguments: Sequence[str], job: Callable[[DictConfig], Any]) -> Non
 
 
 def task_config(config: DictConfig) -> DictConfig:
-    """What a job is called with: the config without Hydra's own node."""
+    """Return what a job is called with: the config without Hydra's own node."""
     return OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
 
 
 def is_sweep(arguments: Sequence[str]) -> bool:
-    """Whether `arguments` ask for many jobs: by a flag, or by a config that sets ``hydra.mode``."""
+    """Return whether `arguments` ask for many jobs: by a flag, or by a config that sets ``hydra.mode``."""
     flags, overrides = cli_arguments.arrange(arguments)
     if cli_arguments.has(flags, "-m", "--multirun"):
         return True
@@ -113,10 +113,10 @@ def is_sweep(arguments: Sequence[str]) -> bool:
 
 
 def sweep_switches(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return `arguments` without the switches that only sweeps have, and those as overrides.
+    """Return `arguments` without the flags that only sweeps have, and those flags as overrides.
 
     Raises:
-        ConfigError: there are such switches, and no sweep.
+        ConfigError: there are such flags, but this is no sweep.
     """
     rest = [word for word in arguments if word not in cli_arguments.SWITCHES]
     switches = [word for word in arguments if word in cli_arguments.SWITCHES]
@@ -131,47 +131,54 @@ def _composed(overrides: Sequence[str]) -> DictConfig:
         return hydra.compose("config", list(overrides), return_hydra_config=True)
 
 
-def show_overview(form: str = "", arguments: Sequence[str] = ()) -> None:
-    """Print what there is to choose from. Nothing is composed, so that a broken config does not stand in the way of help."""
+def show_help(text: Callable[[registry.Plugins, Mapping[str, Sequence[str]]], str], arguments: Sequence[str] = ()) -> None:
+    """Print a help text that is made from the plugins and the options of the config groups.
+
+    Nothing is composed, so that a broken config does not stand in the way of help.
+    """
     flags, _ = cli_arguments.arrange(arguments)
-    _teach(plugins(), _user_conf(flags))
+    _register(plugins(), _user_conf(flags))
     with hydra.initialize_config_module(CONF, **_version_base(hydra.initialize_config_module)):
         options = GlobalHydra.instance().config_loader().get_group_options
         groups = {group: list(options(group)) for group in ("model", "signature", "experiment")}
-    print(overview(plugins(), groups, form))
+    print(text(plugins(), groups))
 
 
-def complete(arguments: Sequence[str]) -> None:
-    """Install tab completion, or answer the shell that asks: whatever is wrong then, the user is in the middle of typing."""
-    if not any(word.startswith("query=") for word in arguments):
-        return run(arguments, _nothing)
-    line = os.environ.get("COMP_LINE", "")
-    own, complete = cli_arguments.completions(line, [*plugins().sources, *plugins().steps])
-    print(*own)
-    if line and not complete:
-        with suppress(ExportKitError):
-            run(arguments, _nothing)
+def shell_completion(arguments: Sequence[str]) -> None:
+    """Install or remove tab completion, in Hydra's way."""
+    run(arguments, _nothing)
+
+
+def completions(words: Sequence[str]) -> list[str]:
+    """Return what Hydra completes the last of `words` to, flags and overrides; nothing where those before it are wrong."""
+    *before, last = words
+    printed = io.StringIO()
+    with suppress(ExportKitError), redirect_stdout(printed):
+        flags, overrides = cli_arguments.arrange(before)
+        with process.environment({"COMP_LINE": " ".join(["exportkit", *flags, *overrides, last])}):
+            run(["-sc", "query=bash"], _nothing)
+    return printed.getvalue().split()
 
 
 def _nothing(config: DictConfig) -> None:
-    """The job of a command that only asks Hydra something."""
+    """Do nothing: the job of a command line on which Hydra only prints something."""
 
 
 @cache
 def plugins() -> registry.Plugins:
-    """All plugins, loaded once in a process, a worker's too."""
+    """Return all plugins, loaded once in a process; a worker loads its own."""
     return registry.load_plugins()
 
 
 def unmute_tensorflow() -> None:
-    """Let TensorFlow's loggers speak under ``hydra.verbose=true``; Hydra's own level does not reach them."""
+    """Let TensorFlow's loggers log everything under ``hydra.verbose=true``; Hydra's own level does not reach them."""
     if HydraConfig.get().verbose is True:
         for name in ("tensorflow", "absl"):
             logging.getLogger(name).setLevel(logging.NOTSET)
 
 
 def reporting(work: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
-    """Make `work` raise one picklable `JobFailed`, whatever it meets."""
+    """Wrap `work` so that whatever it raises becomes a `JobFailed`, which can be pickled."""
 
     def job(config: DictConfig) -> Any:
         try:
@@ -186,7 +193,7 @@ def reporting(work: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
 
 
 def failure(error: Exception) -> JobFailed:
-    """`error` as what may leave a job."""
+    """Return `error` as the `JobFailed` that a job raises."""
     if isinstance(error, JobFailed):
         return error
     if isinstance(error, ExportKitError):
@@ -196,8 +203,8 @@ def failure(error: Exception) -> JobFailed:
     return JobFailed(str(unexpected(error)))
 
 
-def told(failed: JobFailed) -> int:
-    """Say why a job failed, and return the exit code; its traceback is raised for those who ask."""
+def report_failure(failed: JobFailed) -> int:
+    """Print why a job failed and return the exit code; raise `failed` where the user asked for tracebacks."""
     if wants_tracebacks():
         raise failed
     print_problems(str(failed))
@@ -205,13 +212,13 @@ def told(failed: JobFailed) -> int:
 
 
 def unexpected(error: Exception) -> Problem:
-    """What is nobody's problem but ours, or a plugin's."""
+    """Return the problem of an error that is a fault in exportkit or in a plugin."""
     what = f"{type(error).__name__}: {' '.join(str(error).split())}"
     return Problem("exportkit", what, "this is a fault in exportkit or in a plugin; HYDRA_FULL_ERROR=1 shows where")
 
 
-def _teach(found: registry.Plugins, user: Path | None) -> None:
-    """Tell Hydra of the schema, of the plugins' classes, which are the options of their groups, and of the config packages."""
+def _register(found: registry.Plugins, user: Path | None) -> None:
+    """Register with Hydra the schema, the plugins' classes as the options of their groups, and the config packages."""
     store = ConfigStore.instance()
     store.store(name=SCHEMA, node=Config, provider="exportkit")
     for kind, cls in found.sources.items():
@@ -226,7 +233,7 @@ def _teach(found: registry.Plugins, user: Path | None) -> None:
 
 
 def _store(store: ConfigStore, found: registry.Plugins, cls: type, **place: str) -> None:
-    """A plugin's class is the option, its schema and its docs; if OmegaConf cannot hold it, that is the plugin's fault."""
+    """Store a plugin's class as an option of a config group; if OmegaConf cannot hold it, that is the plugin's fault."""
     try:
         store.store(node=OmegaConf.structured(cls), provider="exportkit", **place)
     except OmegaConfBaseException as cause:
@@ -236,7 +243,7 @@ def _store(store: ConfigStore, found: registry.Plugins, cls: type, **place: str)
 
 
 def _user_conf(flags: Sequence[str]) -> Path | None:
-    """The user's directory of configs, absolute; None where there is none."""
+    """Return the user's directory of configs, absolute, or None where there is none."""
     named = cli_arguments.value_of(flags, "--config-dir", "-cd")
     directory = Path(named or "conf").absolute()
     if not directory.is_dir():
@@ -248,7 +255,7 @@ def _user_conf(flags: Sequence[str]) -> Path | None:
 
 
 def _check_root(file: Path) -> None:
-    """Refuse a ``config.yaml`` that would take the place of exportkit's own without being one."""
+    """Refuse a ``config.yaml`` that would replace exportkit's root config but is another application's."""
     if file.is_file() and SCHEMA not in file.read_text(errors="replace"):
         what = f"is another application's: its defaults do not list {SCHEMA}"
         do = "keep exportkit's files in a directory of their own and name it with --config-dir"
@@ -256,32 +263,32 @@ def _check_root(file: Path) -> None:
 
 
 def _version_base(function: Callable[..., Any]) -> dict[str, str]:
-    """Hydra 1.4 has one behaviour and no longer takes the argument."""
+    """Return the argument ``version_base`` for `function`, if it takes one: Hydra 1.4 has one behaviour only."""
     return {"version_base": "1.3"} if "version_base" in inspect.signature(function).parameters else {}
 
 
 @contextmanager
 def _as_hydra_expects(flags: Sequence[str], overrides: Sequence[str]) -> Iterator[None]:
-    """Hydra's registries and the state of the process as Hydra and the user's code need them; Hydra's refusals as ours."""
+    """Set Hydra's registries and the state of the process as Hydra and the user's code need them; convert Hydra's errors."""
     if problems := cli_arguments.without_effect(overrides):
         raise ConfigError(*problems)
-    _teach(plugins(), _user_conf(flags))
+    _register(plugins(), _user_conf(flags))
     here = os.getcwd()
     path = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
-    environment = {"HYDRA_FULL_ERROR": "1", "PYTHONPATH": path, **cli_arguments.completion(os.environ)}
+    environment = {"HYDRA_FULL_ERROR": "1", "PYTHONPATH": path}
     stderr = sys.stderr if wants_tracebacks() else process.WithoutHydrasLine(sys.stderr)
     with (
         process.environment(environment),
         process.interpreter([*flags, *overrides], here),
         redirect_stderr(stderr),
-        _refusals(),
+        _converted_errors(),
     ):
         yield
 
 
 @contextmanager
-def _refusals() -> Iterator[None]:
-    """Hydra's errors in our words; that it ends the process where it had only to print something is none."""
+def _converted_errors() -> Iterator[None]:
+    """Raise Hydra's errors as exportkit's. Hydra ends the process after it printed something: that is no error."""
     try:
         yield
     except (JobFailed, ExportKitError, BrokenPipeError):
@@ -294,7 +301,7 @@ def _refusals() -> Iterator[None]:
 
 
 def refusal(error: Exception) -> ExportKitError:
-    """What Hydra, or a look at what it composed, raised, in our words."""
+    """Return an error that Hydra raised, or that a composed config caused, as one of exportkit's."""
     if isinstance(error, ExportKitError):
         return error
     if isinstance(error, COMPOSITION_ERRORS):

@@ -14,8 +14,9 @@ from exportkit import metagraph
 from exportkit.checkpoint import Bundle, resolve
 from exportkit.cli import suggestion
 from exportkit.cli.tables import line, list_of, shape_text, size_text, table, text
+from exportkit.contract import Command
 from exportkit.errors import ExportKitError, Problem, WeightsError
-from exportkit.metagraph import Graph
+from exportkit.metagraph import Graph, Ranking
 
 SHOWN = 8
 
@@ -41,30 +42,49 @@ class Found:
     notes: Sequence[Problem] = ()
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Look into the path among `arguments` and print what is there."""
-    options = _options(arguments)
-    found = look(options.path)
+class InspectCommand(Command):
+    """Show what is in a .meta, a checkpoint or a SavedModel, and a config that would export it."""
+
+    name = "inspect"
+    help = "look into a checkpoint, a .meta or a SavedModel; suggests a config"
+    usage = "PATH"
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        add = parser.add_argument
+        add(
+            "path",
+            metavar="PATH",
+            help="a .meta, a checkpoint's prefix or directory, a SavedModel version or its saved_model.pb",
+        )
+        add("--all", action="store_true", help=f"show everything, not the first {SHOWN} of each")
+        add("--name", help="the model's name in the suggested config")
+
+    def run(self, arguments: Sequence[str]) -> int:
+        options = self.parse(arguments)
+        with metagraph.many_objects():
+            return _show(look(options.path), options)
+
+
+def _show(found: Found, options: argparse.Namespace) -> int:
     most = None if options.all else SHOWN
     line(found.title)
+    ranking = _ranked(found)
     for name, graph in found.graphs.items():
-        _show_graph(name, graph, found, most)
+        _show_graph(name, graph, ranking, most)
     _show_variables(variables(found), most)
     for note in found.notes:
         text(f"\n{note}", "yellow")
-    if found.meta and found.graphs:
-        _show_suggestion(found, options)
+    if ranking is not None:
+        _show_suggestion(found, ranking, options)
     return 0
 
 
-def _options(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="exportkit inspect", description=(__doc__ or "").splitlines()[0].split(": ")[1])
-    parser.add_argument(
-        "path", metavar="PATH", help="a .meta, a checkpoint's prefix or directory, a SavedModel version or its saved_model.pb"
-    )
-    parser.add_argument("--all", action="store_true", help=f"show everything, not the first {SHOWN} of each")
-    parser.add_argument("--name", help="the model's name in the suggested config")
-    return parser.parse_args(arguments)
+def _ranked(found: Found) -> Ranking | None:
+    """What a training graph is likely to serve, of what its checkpoint holds."""
+    if not found.meta or not found.graphs:
+        return None
+    held = found.bundle and {*found.bundle.entries, *found.bundle.aliases}
+    return metagraph.rank(next(iter(found.graphs.values())), lambda name: held is not None and name not in held)
 
 
 def look(path: str) -> Found:
@@ -148,14 +168,14 @@ def role(name: str, shapes: Mapping[str, Any]) -> str:
     return "weight"
 
 
-def _show_graph(name: str, graph: Graph, found: Found, most: int | None) -> None:
+def _show_graph(name: str, graph: Graph, ranking: Ranking | None, most: int | None) -> None:
     info = graph.meta.meta_info_def
     tagged = f" tagged {name}" if name else ""
     line(f"graph{tagged}: {len(graph.nodes)} nodes, written by TensorFlow {info.tensorflow_version or '?'}\n")
     _show_signatures(graph)
-    if found.meta:
-        _show_candidates("Likely inputs", metagraph.rank_inputs(graph), most)
-        _show_candidates("Likely outputs", metagraph.rank_outputs(graph, most or len(graph.nodes)), most)
+    if ranking is not None:
+        _show_candidates("Likely inputs", [*ranking.inputs, *ranking.others], most)
+        _show_candidates("Likely outputs", [c for c in ranking.outputs if c.score > 0] or ranking.outputs[:1], most)
     _show_files(graph)
 
 
@@ -205,14 +225,14 @@ def _totals(held: Sequence[Held]) -> Iterator[str]:
         yield f"{kind}s {len(of)}, {size_text(sum(v.size for v in of))}".replace("bookkeepings", "bookkeeping")
 
 
-def _show_suggestion(found: Found, options: argparse.Namespace) -> None:
+def _show_suggestion(found: Found, ranking: Ranking, options: argparse.Namespace) -> None:
     """The likeliest signature: what it needs, what stands in its way, and the config that has it."""
     graph = next(iter(found.graphs.values()))
-    guess = suggestion.guess(graph)
+    guess = suggestion.guess(graph, ranking)
     if guess is None:
         text("\nNo tensor depends on both weights and inputs, so there is nothing to suggest.", "yellow")
         return
-    line(f"\nServing {guess.output.tensor} needs {suggestion.needs(graph, guess)}")
+    line(f"\nServing {guess.fetches[0]} needs {suggestion.needs(graph, guess)}")
     for problem in suggestion.obstacles(graph, guess, found.bundle):
         text(str(problem), "yellow")
     name = options.name or suggestion.model_name(found.prefix)

@@ -1,27 +1,12 @@
 """``exportkit --help``: the commands, and what there is to choose from."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 
-from exportkit.registry import Plugins
-
-COMMANDS = """\
-exportkit model=NAME [KEY=VALUE ...]       export; or: exportkit export ...
-exportkit plan model=NAME [KEY=VALUE ...]  show what an export would do
-exportkit inspect PATH                     look into a checkpoint, a .meta or
-                                           a SavedModel; suggests a config
-exportkit verify VERSION_DIR               check a published version again
-exportkit plugins [NAME]                   list sources, steps, presets and
-                                           policies, or show the keys of one
-"""
-
-PLAN = """\
-exportkit plan model=NAME [KEY=VALUE ...] [--build]
-
-Shows what an export would do, in the order in which it would, and writes
-nothing. Each line says 'checked', or 'when built' where only a built graph can
-tell; --build builds the graph and binds the signatures, to check that too.
-"""
+from exportkit.commands import COMMANDS, DEFAULT, load
+from exportkit.contract import Command
+from exportkit.registry import Plugins, Provider
 
 EXAMPLES = {
     "exportkit model={0}": "",
@@ -41,8 +26,8 @@ FLAGS = """\
 --force             with -m: export again what is unchanged
 --keep-going        with -m: export the other jobs where some cannot be
                     composed or planned
--q, --quiet         print problems only; without it, one line where no terminal
-                    shows the report
+-q, --quiet         print problems only; without it, one line where there is
+                    no terminal for the report
 -c, --cfg job       print the config and do nothing; -p KEY for a part of it,
                     --resolve for values
 -cd, --config-dir   the directory of your configs, instead of ./conf
@@ -52,16 +37,20 @@ FLAGS = """\
 """
 
 WIDTH = 80
+COLUMN = 45  # where the line of a command says what it does
 
 
-def overview(plugins: Plugins, groups: Mapping[str, Sequence[str]], form: str = "") -> str:
-    """The text of ``--help``; `form` is ``short`` for what is said when nothing was asked, or ``plan``."""
+def overview(plugins: Plugins, groups: Mapping[str, Sequence[str]], head: str = "") -> str:
+    """Return the text of ``--help``.
+
+    Args:
+        plugins: the loaded plugins.
+        groups: config group → its options.
+        head: what comes first; by default the list of commands.
+    """
     chosen = {**groups, "source": list(plugins.sources), "post": list(plugins.steps)}
-    if form == "short":
-        return _commands() + "\n" + _choices({"model": groups["model"]}) + "\nexportkit --help says more"
-    head = textwrap.dedent(PLAN) if form == "plan" else _commands()
     return (
-        head
+        (head or _commands(plugins))
         + "\n"
         + _choices(chosen)
         + "\nExamples\n"
@@ -71,11 +60,34 @@ def overview(plugins: Plugins, groups: Mapping[str, Sequence[str]], form: str = 
     )
 
 
-def _commands() -> str:
-    return (
-        "Exports TensorFlow graphs to SavedModel versions that TensorFlow Serving loads,\nfrom configuration alone.\n\n"
-        + textwrap.indent(COMMANDS, "  ")
-    )
+def short_overview(plugins: Plugins, groups: Mapping[str, Sequence[str]]) -> str:
+    """Return the text for a command line without arguments."""
+    return _commands(plugins) + "\n" + _choices({"model": groups["model"]}) + "\nexportkit --help says more"
+
+
+def _commands(plugins: Plugins) -> str:
+    head = "Exports TensorFlow graphs to SavedModel versions that TensorFlow Serving loads,\nfrom configuration alone.\n\n"
+    return head + "".join([*(_command(load(name)) for name in COMMANDS), *_commands_of_plugins(plugins)])
+
+
+def _commands_of_plugins(plugins: Plugins) -> Iterable[str]:
+    """Yield a title and the commands of each distribution that brings some."""
+
+    def title(cls: type[Command]) -> str:
+        provider: Provider = plugins.providers[cls]
+        return f"{provider.distribution} {provider.version}".rstrip()
+
+    for distribution, classes in groupby(plugins.commands.values(), title):
+        yield f"\nCommands of {distribution}\n"
+        yield from (_command(cls()) for cls in classes)
+
+
+def _command(command: Command) -> str:
+    """Return the lines of a command; what it does goes below a usage that is too long for its column."""
+    name = "" if command.name == DEFAULT else command.name
+    usage = "  " + " ".join(filter(None, ["exportkit", name, command.usage]))
+    help_ = textwrap.indent(textwrap.fill(command.help, WIDTH - COLUMN), " " * COLUMN) + "\n"
+    return f"{usage}\n{help_}" if len(usage) > COLUMN - 2 else usage.ljust(COLUMN) + help_[COLUMN:]
 
 
 def _choices(groups: Mapping[str, Sequence[str]]) -> str:
@@ -94,6 +106,6 @@ def _examples(models: Sequence[str]) -> str:
 
 
 def _example(command: str, meaning: str, column: int = 47) -> str:
-    """A command and what it does, which goes below a command that is too long for its column."""
+    """Return a command and what it does, which goes below a command that is too long for its column."""
     first = f"  {command}".ljust(column)
     return f"{first}{meaning}".rstrip() + "\n" if len(first) == column or not meaning else f"{first}\n{' ' * column}{meaning}\n"

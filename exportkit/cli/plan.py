@@ -1,13 +1,16 @@
-"""``exportkit plan model=NAME …``: what an export would do, in order, and how much of it is known to go well."""
+"""``exportkit plan model=NAME …`` shows what an export would do, in order, and which of it is checked already."""
 
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 
 from omegaconf import DictConfig
 
 from exportkit.cli import arguments as cli_arguments
 from exportkit.cli import hydra_app, tables
 from exportkit.cli.hydra_app import JobFailed
+from exportkit.cli.hydra_command import HydraCommand
+from exportkit.cli.overview import overview
 from exportkit.cli.progress import progress
 from exportkit.cli.sweep import job_record, job_run
 from exportkit.cli.sweep.summary import closing
@@ -16,29 +19,42 @@ from exportkit.report import ExportReport
 from exportkit.spec import ExportPlan
 
 BUILD = "--build"
+DETAILS = """\
+exportkit plan model=NAME [KEY=VALUE ...] [--build]
+
+Shows what an export would do, in the order in which it would, and writes
+nothing. Each line says 'checked', or 'when built' where only a built graph can
+tell; --build builds the graph and binds the signatures, to check that too.
+"""
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Show the plan of what `arguments` say, or do what Hydra's flags among them ask for."""
-    rest = [word for word in arguments if word != BUILD]
-    if cli_arguments.has(rest, "-h", "--help") or not rest:
-        hydra_app.show_overview("plan", rest)
-        return 0 if rest else ConfigError.exit_code
-    rest, switches = hydra_app.sweep_switches(rest)
-    if hydra_app.is_sweep(rest):
-        return _sweep(rest, switches, BUILD in arguments)
-    try:
-        if BUILD in arguments:
-            hydra_app.run(rest, build)
-        else:
-            hydra_app.run_alone(rest, job)
-    except JobFailed as failed:
-        return hydra_app.told(failed)
-    return 0
+class PlanCommand(HydraCommand):
+    """Show the plan of what the arguments configure, or do what one of Hydra's flags asks for."""
+
+    name = "plan"
+    help = "show what an export would do"
+    usage = "model=NAME [KEY=VALUE ...]"
+    own_flags = (*cli_arguments.SWITCHES, BUILD)
+
+    def run(self, arguments: Sequence[str]) -> int:
+        cli_arguments.arrange(arguments, self.flags)
+        rest, builds = [word for word in arguments if word != BUILD], BUILD in arguments
+        if cli_arguments.has(rest, "-h", "--help") or not rest:
+            shown = [word for word in rest if word not in cli_arguments.SWITCHES]
+            hydra_app.show_help(partial(overview, head=DETAILS), shown)
+            return 0 if rest else ConfigError.exit_code
+        rest, switches = hydra_app.sweep_switches(rest)
+        if hydra_app.is_sweep(rest):
+            return _sweep(rest, switches, builds)
+        try:
+            hydra_app.run(rest, build) if builds else hydra_app.run_alone(rest, job)
+        except JobFailed as failed:
+            return hydra_app.report_failure(failed)
+        return 0
 
 
 def _sweep(arguments: Sequence[str], switches: Sequence[str], builds: bool) -> int:
-    """Plan all jobs, or build them too; their record is in a directory that goes with it."""
+    """Plan all jobs of a sweep, or build them too, with their record in a temporary directory; return the exit code."""
     only = "hydra.sweeper.force=true" if builds else "hydra.sweeper.dry_run=true"
     with tempfile.TemporaryDirectory(prefix="exportkit-plan-") as home, closing(keeps=False) as swept:
         hydra_app.run(arguments, build, [f"hydra.sweep.dir={home}", "hydra/sweeper=exportkit", *switches, only])
@@ -47,13 +63,13 @@ def _sweep(arguments: Sequence[str], switches: Sequence[str], builds: bool) -> i
 
 @hydra_app.reporting
 def job(config: DictConfig) -> None:
-    """Show the plan of `config`."""
+    """Show the plan of `config`: a job of Hydra's."""
     tables.show_plan(_plan(config))
 
 
 @hydra_app.reporting
 def build(config: DictConfig) -> str:
-    """Build the graph of `config`, bind its signatures, write nothing, and return the status."""
+    """Build the graph of `config`, bind its signatures, write nothing, and return the status: a job of Hydra's."""
     hydra_app.unmute_tensorflow()
     return job_run.run(config, _build) if job_record.is_sweep() else _build(config).status
 

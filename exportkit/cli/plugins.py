@@ -1,4 +1,4 @@
-"""``exportkit plugins``: what there is to choose from, and what listens; ``exportkit plugins NAME``: one, with its keys."""
+"""``exportkit plugins`` lists what plugins offer; ``exportkit plugins NAME`` shows one source or step with its keys."""
 
 import argparse
 import inspect
@@ -6,34 +6,49 @@ from collections.abc import Iterator, Sequence
 
 from exportkit.cli.fielddocs import field_docs
 from exportkit.cli.tables import line, table, text
+from exportkit.contract import Command
 from exportkit.errors import ConfigError, Problem, did_you_mean
 from exportkit.registry import Plugins, load_plugins
 
 
-def main(arguments: Sequence[str]) -> int:
-    """List all plugins, or show the one that `arguments` name."""
-    parser = argparse.ArgumentParser(prog="exportkit plugins", description="Sources, steps, presets, policies and observers.")
-    parser.add_argument("name", metavar="NAME", nargs="?", help="a source or step, to see its keys")
-    name = parser.parse_args(arguments).name
-    plugins = load_plugins()
-    if name is None:
-        _list(plugins)
-    else:
-        _show(name, plugins)
-    return 0
+class PluginsCommand(Command):
+    """Sources, steps, presets, commands, policies and observers."""
+
+    name = "plugins"
+    help = "list sources, steps, presets and policies, or show the keys of one"
+    usage = "[NAME]"
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("name", metavar="NAME", nargs="?", help="a source or step, to see its keys")
+
+    def run(self, arguments: Sequence[str]) -> int:
+        name = self.parse(arguments).name
+        plugins = load_plugins()
+        if name is None:
+            _list(plugins)
+        else:
+            _show(name, plugins)
+        return 0
+
+    def complete(self, words: Sequence[str]) -> Sequence[str]:
+        if words[-1].startswith("-"):
+            return super().complete(words)
+        plugins = load_plugins()
+        return [kind for kind in (*plugins.sources, *plugins.steps) if kind.startswith(words[-1])]
 
 
 def _list(plugins: Plugins) -> None:
-    """A table for each distribution, so that there is room for what the plugins do."""
+    """Print a table for each distribution."""
     found = [("source", kind, "", cls) for kind, cls in plugins.sources.items()]
     found += [("step", kind, cls.phase.name.lower(), cls) for kind, cls in plugins.steps.items()]
     rows = [(what, kind, phase, _summary(cls), _origin(plugins, cls)) for what, kind, phase, cls in found]
     rows += [
         ("preset", "=".join(name.rsplit("/", 1)), "", "", (p.distribution, p.version)) for name, p in plugins.presets.items()
     ]
+    rows += [("command", name, "", cls.help, _origin(plugins, cls)) for name, cls in plugins.commands.items()]
     rows += [
-        *_listening(plugins, "policy", "exportkit_check_plan"),
-        *_listening(plugins, "observer", "exportkit_export_finished"),
+        *_hook_rows(plugins, "policy", "exportkit_check_plan"),
+        *_hook_rows(plugins, "observer", "exportkit_export_finished"),
     ]
     for origin in dict.fromkeys(row[-1] for row in rows):
         own = [row[:-1] for row in rows if row[-1] == origin]
@@ -41,8 +56,8 @@ def _list(plugins: Plugins) -> None:
         line()
 
 
-def _listening(plugins: Plugins, what: str, hook: str) -> Iterator[tuple]:
-    """A row for each plugin that is asked of every plan, or told of every end; exportkit's own steps check their own keys."""
+def _hook_rows(plugins: Plugins, what: str, hook: str) -> Iterator[tuple]:
+    """Yield a row for each plugin that implements `hook`, but for exportkit's own, which check only their own keys."""
     for provider, implementation in plugins.hooks.get(hook, ()):
         if provider.distribution != "exportkit":
             summary = (inspect.getdoc(implementation.function) or "").partition("\n")[0]
@@ -65,7 +80,7 @@ def _show(name: str, plugins: Plugins) -> None:
 
 
 def _show_paragraph(paragraph: str) -> None:
-    """Prose in lines of the terminal's width; what is indented as it is."""
+    """Print a paragraph in lines of the terminal's width; one that has indented lines as it is."""
     if any(part.startswith(" ") for part in paragraph.splitlines()):
         line(f"{paragraph}\n")
     else:

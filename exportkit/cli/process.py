@@ -1,4 +1,4 @@
-"""The state of the process that Hydra and the user's code look at, changed for a while."""
+"""Temporary changes to the state of the process that Hydra and the user's code read."""
 
 import os
 import sys
@@ -9,7 +9,7 @@ from typing import Any
 
 @contextmanager
 def interpreter(arguments: Sequence[str], here: str) -> Iterator[None]:
-    """Hydra reads its arguments from ``sys.argv``; a console script does not find modules in the working directory."""
+    """Put `arguments` into ``sys.argv`` for Hydra, and the directory `here` on ``sys.path``: a console script lacks it."""
     argv, path = sys.argv, sys.path[:]
     sys.argv = [argv[0], *arguments]
     sys.path[:0] = [here] if here not in path else []
@@ -21,7 +21,7 @@ def interpreter(arguments: Sequence[str], here: str) -> Iterator[None]:
 
 @contextmanager
 def environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Have `values` in the environment."""
+    """Set environment variables, and restore what was there."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
@@ -32,7 +32,7 @@ def environment(values: Mapping[str, str]) -> Iterator[None]:
 
 
 class WithoutHydrasLine:
-    """stderr without the line that Hydra writes where a job failed: what failed is said anyway."""
+    """stderr without the line that Hydra writes when a job fails: exportkit reports the failure itself."""
 
     def __init__(self, stream: Any):
         self._stream = stream
@@ -41,7 +41,7 @@ class WithoutHydrasLine:
         return len(text) if text.startswith("Error executing job with overrides:") else self._stream.write(text)
 
     def close(self) -> None:
-        """absl's log handler closes a stream that is not ``sys.stderr`` any more; this one is not its own to close."""
+        """Do nothing: absl's log handler closes any stream that is no longer ``sys.stderr``, and must not close this one."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

@@ -1,6 +1,6 @@
-"""What a person sees while an export works, on stderr: one moving line on a terminal, elsewhere nothing, or all if asked for.
+"""Progress of an export on stderr: one moving line on a terminal, else nothing; with ``hydra.verbose=true`` a line per stage.
 
-A job of a sweep that has a process of its own tells its stages to the sweep.
+A job that has a process of its own sends its stages to the parent process.
 """
 
 import os
@@ -19,10 +19,10 @@ Tell = Callable[[str], None]
 
 @contextmanager
 def progress(name: str, moving: bool = True) -> Iterator[Tell]:
-    """Yield what is to be called with the name of each stage of exporting `name`.
+    """Yield a function to call with the name of each stage of exporting `name`, when it begins.
 
     Args:
-        moving: whether the line may move; where a debugger may want the terminal it must not.
+        moving: whether the line may move; False where a debugger may use the terminal.
     """
     if processes.inside():
         yield processes.tell
@@ -43,7 +43,14 @@ def progress(name: str, moving: bool = True) -> Iterator[Tell]:
 
 @dataclass
 class Stages:
-    """The stages of an export: those that are done, with their seconds, and the one that runs."""
+    """The stages of an export.
+
+    Attributes:
+        name: of the model.
+        running: the stage that runs.
+        since: when it began, in seconds of the monotonic clock.
+        done: the stages before it, each with its duration in seconds.
+    """
 
     name: str
     running: str = "plan"
@@ -57,16 +64,16 @@ class Stages:
             self.running, self.since = stage, time.monotonic()
 
     def print(self, stage: str) -> None:
-        """As `begin`, with a line for the stage that has ended."""
+        """Do as `begin`, and print a line for the stage that ended."""
         ended, seconds = self.running, self.seconds
         self.begin(stage)
         if stage != ended:
-            with suppress(OSError):  # an export does not fail because nobody reads on
+            with suppress(OSError):  # an export does not fail because its reader has gone
                 print(f"{self.name}: {ended} {seconds:.1f} s", file=sys.stderr, flush=True)
 
     @property
     def seconds(self) -> float:
-        """Since when the stage runs."""
+        """How long the stage has been running."""
         return time.monotonic() - self.since
 
     def __str__(self) -> str:
@@ -76,7 +83,7 @@ class Stages:
 
 @contextmanager
 def _moving(stages: Stages) -> Iterator[None]:
-    """A spinner and the stages. It writes to a terminal of its own: file descriptor 2 is held while TensorFlow is imported."""
+    """Show a spinner and the stages, on a duplicate of stderr: file descriptor 2 is redirected while TensorFlow is imported."""
     from rich.console import Console
     from rich.live import Live
     from rich.spinner import Spinner
@@ -85,12 +92,12 @@ def _moving(stages: Stages) -> Iterator[None]:
 
     spinner = Spinner("dots")
 
-    def shown() -> Any:
+    def render() -> Any:
         grid = Table.grid(padding=(0, 1))
         grid.add_row(spinner, Text(str(stages), no_wrap=True, overflow="ellipsis"))
         return grid
 
     with os.fdopen(os.dup(sys.stderr.fileno()), "w") as terminal:
         console = Console(file=terminal, highlight=False)
-        with Live(get_renderable=shown, console=console, refresh_per_second=10, transient=True):
+        with Live(get_renderable=render, console=console, refresh_per_second=10, transient=True):
             yield

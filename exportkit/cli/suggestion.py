@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,8 @@ from typing import Any
 from exportkit import metagraph
 from exportkit.checkpoint import Bundle
 from exportkit.cli.tables import size_text
-from exportkit.errors import Problem
-from exportkit.metagraph import Candidate, Graph, Variable, split
+from exportkit.errors import Problem, some
+from exportkit.metagraph import Candidate, Graph, Ranking, Variable, split
 
 _BYTES = {"8": 1, "16": 2, "32": 4, "64": 8}
 
@@ -22,39 +22,72 @@ class Guess:
     """The likeliest signature of a graph.
 
     Attributes:
-        output: the tensor that it gives.
+        outputs: the tensors that it gives, the likeliest first.
         inputs: what is fed.
         constants: tensors → the values that they have when the model serves.
+        replaced: what dropout gives that no placeholder switches off → what it takes.
+        running: the nodes that decide the answer, that dropout among them.
+        alternatives: other outputs that are likely, with what feeds them beside that.
     """
 
-    output: Candidate
+    outputs: Sequence[Candidate]
     inputs: Sequence[Candidate]
     constants: Mapping[str, Any]
+    alternatives: Sequence[tuple[Candidate, Sequence[str]]] = ()
+    replaced: Mapping[str, str] = field(default_factory=dict)
+    running: metagraph.Running | None = None
 
     @property
     def stops(self) -> list[str]:
         return [*(c.tensor for c in self.inputs), *self.constants]
 
+    @property
+    def fetches(self) -> list[str]:
+        return [c.tensor for c in self.outputs]
 
-def guess(graph: Graph) -> Guess | None:
+
+def guess(graph: Graph, ranking: Ranking) -> Guess | None:
     """The likeliest output with those inputs and constants that it needs; None where no output is likely."""
-    outputs = metagraph.rank_outputs(graph, 1)
-    if not outputs:
+    if not ranking.outputs:
         return None
-    constants = metagraph.constants_suggested(graph)
-    inputs = [c for c in metagraph.rank_inputs(graph) if c.tensor not in constants]
-    reached = graph.reach([outputs[0].tensor], [*(c.tensor for c in inputs), *constants])
+    outputs = metagraph.together(graph, ranking)
+    inputs = ranking.inputs
+    reached = graph.reach([c.tensor for c in outputs], [*(c.tensor for c in inputs), *ranking.constants])
     edges = {edge for op in reached for edge in graph.inputs(op)}
-    needed = {tensor: value for tensor, value in constants.items() if split(tensor) in edges}
-    return Guess(outputs[0], [c for c in inputs if split(c.tensor) in edges], needed)
+    baked = {tensor: value for tensor, value in ranking.constants.items() if split(tensor) in edges}
+    guessed = Guess(
+        outputs, [_sized(graph, c, reached) for c in inputs], baked, list(_alternatives(graph, ranking, outputs, reached))
+    )
+    running = metagraph.Running(graph, guessed.fetches, guessed.stops, baked)
+    return replace(guessed, running=running, replaced=running.dropout)
+
+
+def _sized(graph: Graph, candidate: Candidate, reached: set[str]) -> Candidate:
+    """A cut tensor with a free first size, unless the graph behind it has that size in its constants."""
+    shape = candidate.shape
+    if candidate.op.startswith("Placeholder") or not shape or shape[0] is None:
+        return candidate
+    fixed = shape[0] == 1 or metagraph.bakes_size(graph, reached, shape[0])
+    return candidate if fixed else replace(candidate, shape=(None, *shape[1:]))
+
+
+def _alternatives(
+    graph: Graph, ranking: Ranking, outputs: Sequence[Candidate], reached: set[str]
+) -> Iterator[tuple[Candidate, Sequence[str]]]:
+    heads = {c.head for c in outputs}
+    for candidate in ranking.outputs[:8]:
+        if candidate.head not in heads and candidate.score > 0 and len(heads) < 4:
+            heads.add(candidate.head)
+            edges = metagraph.needed(graph, [candidate.tensor], ranking.constants, reached)
+            yield candidate, ["{}:{}".format(*edge) for edge in edges]
 
 
 def needs(graph: Graph, guessed: Guess) -> str:
     """How much of the graph the guess reaches, in words."""
-    pruned = metagraph.serving_subgraph(graph, [guessed.output.tensor], guessed.stops)
-    held = pruned.variables.values()
-    files = [*(f"table {name}" for name in pruned.tables), *(f"file {path}" for path in pruned.assets.values())]
-    count = f"{len(held)} variables ({size_text(sum(map(size, held)))}), {pruned.nodes_after} of {pruned.nodes_before} nodes"
+    kept = metagraph.extent(graph, guessed.fetches, guessed.stops)
+    held = kept.variables
+    files = [*(f"table {name}" for name in kept.tables), *(f"file {path}" for path in kept.files)]
+    count = f"{len(held)} variables ({size_text(sum(map(size, held)))}), {kept.nodes} of {len(graph.nodes)} nodes"
     return ", ".join([count, *files])
 
 
@@ -66,14 +99,18 @@ def size(variable: Variable) -> int:
 
 def obstacles(graph: Graph, guessed: Guess, bundle: Bundle | None) -> Iterator[Problem]:
     """What stands in the way of serving the guess."""
-    yield from metagraph.problems(graph, [guessed.output.tensor], guessed.stops, guessed.output.tensor)
-    yield from metagraph.warnings(graph, [guessed.output.tensor], guessed.stops, guessed.output.tensor, guessed.constants)
+    running = guessed.running
+    if guessed.replaced:
+        graph = graph.rewired(guessed.replaced)
+        running = metagraph.Running(graph, guessed.fetches, guessed.stops, guessed.constants)
+    yield from metagraph.problems(graph, guessed.fetches, guessed.stops, guessed.fetches[0], guessed.constants)
+    yield from running.warnings(guessed.fetches[0])
     if bundle is not None:
         yield from _unsaved(graph, guessed, bundle)
 
 
 def _unsaved(graph: Graph, guessed: Guess, bundle: Bundle) -> Iterator[Problem]:
-    reached = graph.reach([guessed.output.tensor], guessed.stops)
+    reached = graph.reach(guessed.fetches, guessed.stops)
     for variable in graph.variables.values():
         if (
             variable.op_name in reached
@@ -96,7 +133,7 @@ def config(name: str, path: str, meta: str, graph: Graph, guessed: Guess) -> str
     """The text of ``conf/model/NAME.yaml``."""
     inputs = dict(zip(_names(map(_said, guessed.inputs)), guessed.inputs, strict=True))
     constants = dict(zip(_names(guessed.constants, taken=inputs), guessed.constants.items(), strict=True))
-    (output,) = _names([guessed.output.tensor], taken=[*inputs, *constants])
+    outputs = dict(zip(_names(map(_called, guessed.outputs), taken=[*inputs, *constants]), guessed.fetches, strict=True))
     return "\n".join(
         [
             "# @package _global_",
@@ -106,12 +143,29 @@ def config(name: str, path: str, meta: str, graph: Graph, guessed: Guess) -> str
             "bindings:",
             *(f"  {alias}: {_flow(_input(candidate))}" for alias, candidate in inputs.items()),
             *(f"  {alias}: {_flow({'constant': v, 'replaces': t})}" for alias, (t, v) in constants.items()),
-            f"  {output}: {_flow(guessed.output.tensor)}",
+            *_without_dropout(guessed),
+            *(f"  {alias}: {_flow(tensor)}" for alias, tensor in outputs.items()),
+            *_uncertain(guessed, [*inputs, *constants, *outputs]),
             "signatures:",
-            *_signature(list(inputs), output),
+            *_signature(list(inputs), list(outputs)),
             *_averages(graph),
         ]
     )
+
+
+def _without_dropout(guessed: Guess) -> Iterator[str]:
+    if guessed.replaced:
+        yield "  # nothing switches this dropout off, so what goes in takes the place of what comes out"
+    for i, (given, taken) in enumerate(guessed.replaced.items()):
+        yield f"  no_dropout{f'_{i}' if i else ''}: {_flow({'tensor': taken, 'replaces': given})}"
+
+
+def _uncertain(guessed: Guess, taken: Sequence[str]) -> Iterator[str]:
+    """Comments: what could be served as well, and what it needs."""
+    names = _names((_called(candidate) for candidate, _ in guessed.alternatives), taken)
+    for alias, (candidate, feeds) in zip(names, guessed.alternatives, strict=True):
+        needs = f"; it also needs {some(feeds, 3)}" if feeds else ""
+        yield f"  # {alias}: {_flow(candidate.tensor)}    # or this{needs}"
 
 
 def _source(path: str, meta: str) -> dict[str, str]:
@@ -121,20 +175,30 @@ def _source(path: str, meta: str) -> dict[str, str]:
 
 
 def _input(candidate: Candidate) -> dict[str, Any]:
-    """A placeholder is bound; anything else is cut there, for any batch size."""
+    """A placeholder is bound; anything else is cut there."""
     if candidate.op.startswith("Placeholder"):
         said = {"tensor": candidate.tensor, "dtype": candidate.dtype, "shape": candidate.shape and list(candidate.shape)}
         return {key: value for key, value in said.items() if value}
-    shape = {"shape": [None, *candidate.shape[1:]]} if candidate.shape else {}
+    shape = {} if candidate.shape is None else {"shape": list(candidate.shape)}
     return {"placeholder": candidate.tensor, **shape}
 
 
-def _signature(inputs: Sequence[str], output: str) -> list[str]:
+def _signature(inputs: Sequence[str], outputs: Sequence[str]) -> list[str]:
+    given = ", ".join(f"{alias}: {alias}" for alias in outputs)
     if len(inputs) <= 4:
         aliases = ", ".join(f"{alias}: {alias}" for alias in inputs)
-        return [f"  serving_default: {{inputs: {{{aliases}}}, outputs: {{{output}: {output}}}}}"]
+        return [f"  serving_default: {{inputs: {{{aliases}}}, outputs: {{{given}}}}}"]
     lines = [f"      {alias}: {alias}" for alias in inputs]
-    return ["  serving_default:", "    inputs:", *lines, f"    outputs: {{{output}: {output}}}"]
+    return ["  serving_default:", "    inputs:", *lines, f"    outputs: {{{given}}}"]
+
+
+def _called(candidate: Candidate) -> str:
+    """What an output is called: after its op, or after what it is where the op has no name of its own."""
+    op, index = split(candidate.tensor)
+    if parts := metagraph.PART_NAMES.get(candidate.op):
+        return f"{parts[index]}:0"
+    plain = re.fullmatch(r"(add|BiasAdd|MatMul|xw_plus_b|Reshape|Squeeze|Conv2D)(_\d+)?", op.rsplit("/", 1)[-1], re.I)
+    return f"{candidate.role}:0" if plain and candidate.role else f"{op}:0"
 
 
 def _said(candidate: Candidate) -> str:

@@ -1,4 +1,4 @@
-"""Tables on a terminal; plain text where there is none. rich is imported when the first one is shown."""
+"""Reports as tables on a terminal, or as plain text in a file or pipe. rich is imported when the first one is shown."""
 
 import os
 import sys
@@ -16,21 +16,21 @@ WIDE = 160  # where the output is a file or a pipe
 
 
 def show_report(report: ExportReport, plan: ExportPlan) -> None:
-    """What was exported, how to serve it, and a request for each of its signatures."""
-    from exportkit.serving.rest_request import request  # NumPy and the samples, for an export alone
+    """Print what was exported, how to serve it, and a request for each of its signatures."""
+    from exportkit.serving.rest_request import request  # imports NumPy, which only exports need here
 
     line(f"{summary(report)}\n")
     for meta_graph in report.meta_graphs:
         _signatures(meta_graph, several=len(report.meta_graphs) > 1)
     _facts(report)
-    _serving(report)
+    _show_serving(report)
     line("\nAsk it")
     for signature in report.served.signatures if report.served else ():
         line(request(report.name, signature, plan))
 
 
-def _serving(report: ExportReport) -> None:
-    """A server loads one meta graph of a version: the line that serves it, and those that serve another in its place."""
+def _show_serving(report: ExportReport) -> None:
+    """Print the command that serves the version, and those that serve another of its meta graphs: a server loads only one."""
     line(f"\nServe it\n{report.server_command}")
     for meta_graph in report.meta_graphs:
         if meta_graph is not report.served and meta_graph.signatures:
@@ -38,20 +38,21 @@ def _serving(report: ExportReport) -> None:
 
 
 def summary(report: ExportReport, seconds: float | None = None) -> str:
-    """An export in one line; `seconds` where more than its stages counts."""
+    """Return an export in one line; its duration is `seconds`, by default that of its stages."""
     seconds = report.seconds if seconds is None else seconds
     if report.status != "exported":
         return f"{report.name}: {report.status} after {seconds:.1f} s"
-    return f"{report.name}: {report.status} version {report.version} to {near(report.directory)} in {seconds:.1f} s"
+    end = f", not verified: {', '.join(report.unverified)}" if report.unverified else ""
+    return f"{report.name}: {report.status} version {report.version} to {short_path(report.directory)} in {seconds:.1f} s{end}"
 
 
 def one_line(report: ExportReport) -> str:
-    """An export for a log: ``exported digits 3: exports/digits/3, 6 variables proved, verify max abs diff 0, 2.4 s``."""
+    """Return a line for a log: ``exported digits 3: exports/digits/3, 6 variables proved, verify max abs diff 0, 2.4 s``."""
     weights, proved = report.weights, f"{report.weights.variables}/{report.weights.variables} variables equal to the checkpoint"
     whole = f"{weights.variables} {'variable' if weights.variables == 1 else 'variables'} proved"
     proof = whole if weights.proof == f"{proved}, 0 initialised" else weights.proof if weights.variables else "no variables"
     verified = [f"{step.kind} {step.details['summary'].split(',')[0]}" for step in report.steps if _verifies(step)]
-    facts = [near(report.directory), proof, *verified, f"{report.seconds:.1f} s"]
+    facts = [short_path(report.directory), proof, *verified, f"{report.seconds:.1f} s"]
     return f"{report.status} {report.name} {report.version}: {', '.join(filter(None, facts))}"
 
 
@@ -60,14 +61,14 @@ def _verifies(step: StepReport) -> bool:
 
 
 def show_built(report: ExportReport) -> None:
-    """What ``plan --build`` came to know."""
+    """Print what ``plan --build`` built: signatures, variables, nodes."""
     for meta_graph in report.meta_graphs:
         _signatures(meta_graph, several=len(report.meta_graphs) > 1)
     _facts(report)
 
 
 def show_plan(plan: ExportPlan) -> None:
-    """The stages in the order of their execution, each line checked or not."""
+    """Print the stages in the order of their execution, each line checked or left to the build."""
     rows = [("checked" if c.checked else "when built", "green" if c.checked else "yellow", c) for c in plan.checks]
     table(
         f"Plan of {plan.name}",
@@ -79,7 +80,7 @@ def show_plan(plan: ExportPlan) -> None:
 
 
 def show_jobs(jobs: Sequence["Job"], apart: Sequence[Sequence[str]]) -> None:
-    """What became of each job of a sweep, or will, and the overrides that set it `apart`; no column without a value."""
+    """Print the jobs of a sweep, each with the overrides that set it `apart`; a column without values is left out."""
     columns = {
         "job": [str(job.number) for job in jobs],
         "model": [job.name for job in jobs],
@@ -87,8 +88,8 @@ def show_jobs(jobs: Sequence["Job"], apart: Sequence[Sequence[str]]) -> None:
         "status": [_styled(job.status, _COLOURS.get(job.status, "")) for job in jobs],
         "seconds": [f"{job.seconds:.1f}" if job.seconds else "-" for job in jobs],
         "size": [size_text(job.bytes) if job.bytes else "-" for job in jobs],
-        "proved": [_proved(job.proof) for job in jobs],
-        "below": [near(job.base) if job.status == "planned" else "-" for job in jobs],
+        "proved": [_short_proof(job.proof) for job in jobs],
+        "below": [short_path(job.base) if job.status == "planned" else "-" for job in jobs],
         "overrides": [" ".join(words) for words in apart],
     }
     empty = {name for name, cells in columns.items() if all(str(cell) in ("-", "") for cell in cells)} - {"version"}
@@ -96,18 +97,18 @@ def show_jobs(jobs: Sequence["Job"], apart: Sequence[Sequence[str]]) -> None:
     table("Sweep", list(shown), list(zip(*shown.values(), strict=True)))
 
 
-def _proved(proof: str) -> str:
-    """``6/6``, and what else there is to say, of ``6/6 variables equal to the checkpoint, 0 initialised``."""
+def _short_proof(proof: str) -> str:
+    """Return ``6/6`` for ``6/6 variables equal to the checkpoint, 0 initialised``; other facts stay."""
     return proof.replace(" variables equal to the checkpoint", "").replace(", 0 initialised", "") or "-"
 
 
 def line(text: str = "") -> None:
-    """Text as it is: what someone will copy is never broken."""
+    """Print a text as it is: what a user may copy is never wrapped."""
     _out(text)
 
 
 def text(words: str, style: str = "") -> None:
-    """Words, in lines of the terminal's width."""
+    """Print prose, wrapped to the terminal's width."""
     _print(_styled(words, style))
 
 
@@ -123,16 +124,23 @@ def _signatures(meta_graph: MetaGraphReport, several: bool) -> None:
 
 def _facts(report: ExportReport) -> None:
     weights = report.weights
-    facts = [("variables", f"{weights.variables}, {size_text(weights.bytes)}{_because(weights.how)}{_because(weights.proof)}")]
+    facts = [("variables", f"{weights.variables}, {size_text(weights.bytes)}{_phrase(weights.how)}{_phrase(weights.proof)}")]
     facts += [("", note) for note in weights.notes]
     facts += [(f"nodes ({m.key})", f"{m.nodes_before} before, {m.nodes_after} after") for m in report.meta_graphs]
+    facts += [("not batched", text) for text in unbatched(report)]
     facts += [("assets", ", ".join(report.assets))] if report.assets else []
-    facts += [(f"step {s.kind}", f"{s.status}{_because(s.details.get('summary', ''))}") for s in report.steps]
+    facts += [(f"step {s.kind}", f"{s.status}{_phrase(s.details.get('summary', ''))}") for s in report.steps]
     _grid(facts)
     _warnings(report.warnings)
 
 
-def _because(text: str) -> str:
+def unbatched(report: ExportReport) -> list[str]:
+    """Return the signatures that a server cannot batch, of those that were tried, each with the reason."""
+    signatures = {s.key: s.batching for meta_graph in report.meta_graphs for s in meta_graph.signatures}
+    return [f"{key}: {why.removeprefix('no: ')}" for key, why in signatures.items() if why.startswith("no: ")]
+
+
+def _phrase(text: str) -> str:
     return f", {text}" if text else ""
 
 
@@ -142,12 +150,12 @@ def _warnings(warnings: Iterable[str]) -> None:
 
 
 def shape_text(shape: Sequence[int | None] | None) -> str:
-    """``[?, 64]``; a shape of unknown rank is ``?``."""
+    """Return a shape as ``[?, 64]``; one of unknown rank as ``?``."""
     return "?" if shape is None else f"[{', '.join('?' if size is None else str(size) for size in shape)}]"
 
 
 def size_text(size: float) -> str:
-    """Bytes as a person says them."""
+    """Return a number of bytes with a decimal unit: ``340 kB``, ``2.5 GB``."""
     for unit in ("B", "kB", "MB"):
         if size < 1000:
             return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
@@ -159,15 +167,15 @@ def _or_dash(value: Any) -> str:
     return "-" if value is None else str(value)
 
 
-def near(path: str | None) -> str:
-    """`path` from here, where it is below."""
+def short_path(path: str | None) -> str:
+    """Return `path` relative to the working directory if it lies below, or as it is."""
     if path is None:
         return "nowhere"
     try:
-        near = os.path.relpath(path)
+        short = os.path.relpath(path)
     except FileNotFoundError:  # there is no working directory any more
         return path
-    return path if near.startswith("..") else near
+    return path if short.startswith("..") else short
 
 
 def _console() -> Any:
@@ -184,13 +192,13 @@ def _styled(text: str, style: str) -> Any:
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], once: int = 0) -> None:
-    """A table under its title.
+    """Print a table under its title.
 
     Args:
-        title: what it shows.
-        columns: their heads.
+        title: printed above it.
+        columns: the heads of the columns.
         rows: a text per column.
-        once: how many columns, from the left, are said only where they change.
+        once: how many columns, from the left, are printed only where they change.
     """
     from rich import box
     from rich.table import Table
@@ -206,7 +214,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], onc
 
 
 def _changed(row: Sequence[Any], previous: Sequence[Any], most: int) -> Iterator[Any]:
-    """`row`, without those of its first `most` cells that are as in the row above."""
+    """Yield the cells of `row`; of the first `most`, those equal to the row above are empty."""
     same = bool(previous)
     for at, cell in enumerate(row):
         same = same and at < most and cell == previous[at]
@@ -214,7 +222,7 @@ def _changed(row: Sequence[Any], previous: Sequence[Any], most: int) -> Iterator
 
 
 def list_of(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], most: int | None) -> None:
-    """A table of the first `most` rows, and how many there are more."""
+    """Print a table of the first `most` rows, and how many more there are."""
     if rows:
         table(title, columns, rows[:most])
         more = len(rows) - len(rows[:most])
@@ -233,7 +241,7 @@ def _grid(facts: Iterable[tuple[str, str]]) -> None:
 
 
 def _print(renderable: Any) -> None:
-    """What rich renders, without the blanks that it fills lines with."""
+    """Print what rich renders, without the blanks at the ends of its lines."""
     console = _console()
     with console.capture() as captured:
         console.print(renderable)
@@ -241,7 +249,7 @@ def _print(renderable: Any) -> None:
 
 
 def _out(text: str) -> None:
-    """Print a result. What was done stays done where it cannot be printed: nobody reads on, or the disk is full."""
+    """Print a result. An export does not fail where it cannot be printed: the reader has gone, or the disk is full."""
     try:
         print(text, flush=True)
     except OSError as error:

@@ -1,57 +1,67 @@
-"""``exportkit verify VERSION_DIR``: a published version checked again, anywhere, whoever made it.
+"""``exportkit verify VERSION_DIR`` checks a published version again.
 
-Its files against its manifest, its weights against their checksums, its graph against what servers demand; then it is loaded
-and asked in a process of its own. TensorFlow is not imported.
+Its files are compared with its manifest, its weights with their checksums, its graph with what servers require; then it is
+loaded and run in a process of its own. TensorFlow is not imported here.
 """
 
 import argparse
 from collections.abc import Sequence
 from math import isfinite
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from exportkit.cli.tables import line
-from exportkit.verifying.audit import Finding, verify_version
+from exportkit.contract import Command
+
+if TYPE_CHECKING:
+    from exportkit.verifying.audit import Finding
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Check the version among `arguments`; 1 where a check failed."""
-    options = _options(arguments)
-    found = verify_version(
-        options.version,
-        options.against,
-        public_key=options.public_key,
-        atol=options.atol,
-        rtol=options.rtol,
-        run=not options.no_run,
-    )
-    for finding in found:
-        line(str(finding))
-    line(f"{options.version}: {_summary(found)}")
-    return int(any(finding.passed is False for finding in found))
+class VerifyCommand(Command):
+    """Check a published version again, anywhere, whoever made it."""
 
+    name = "verify"
+    help = "check a published version again"
+    usage = "VERSION_DIR"
 
-def _options(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="exportkit verify", description=(__doc__ or "").splitlines()[0].split(": ")[1])
-    parser.add_argument("version", metavar="VERSION_DIR", type=Path, help="a SavedModel, such as exports/mnist/3")
-    parser.add_argument(
-        "--against", metavar="CHECKPOINT", help="a checkpoint's prefix or directory: compare the weights with it"
-    )
-    parser.add_argument("--public-key", metavar="PEM", type=Path, help="the key that the version must be signed with")
-    parser.add_argument("--atol", type=_tolerance, help="how far recorded outputs may be from today's (default: as exported)")
-    parser.add_argument("--rtol", type=_tolerance, help="the same, relative to their size")
-    parser.add_argument("--no-run", action="store_true", help="do not load it: a graph can read and write files")
-    return parser.parse_args(arguments)
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        add = parser.add_argument
+        add("version", metavar="VERSION_DIR", type=Path, help="a SavedModel, such as exports/mnist/3")
+        add("--against", metavar="CHECKPOINT", help="a checkpoint's prefix or directory: compare the weights with it")
+        add("--public-key", metavar="PEM", type=Path, help="the key that the version must be signed with")
+        add("--atol", type=_tolerance, help="how far recorded outputs may be from today's (default: as exported)")
+        add("--rtol", type=_tolerance, help="the same, relative to their size")
+        add("--no-run", action="store_true", help="do not load it: a graph can read and write files")
+
+    def run(self, arguments: Sequence[str]) -> int:
+        """Print a line for each check; 1 where one failed."""
+        options = self.parse(arguments)
+
+        from exportkit.verifying.audit import verify_version  # with NumPy, which help does not need
+
+        found = verify_version(
+            options.version,
+            options.against,
+            public_key=options.public_key,
+            atol=options.atol,
+            rtol=options.rtol,
+            run=not options.no_run,
+        )
+        for finding in found:
+            line(str(finding))
+        line(f"{options.version}: {_summary(found)}")
+        return int(any(finding.passed is False for finding in found))
 
 
 def _tolerance(text: str) -> float:
-    """Return a tolerance; every difference is more than a negative one, and none is more than NaN or infinity."""
+    """Return a tolerance; one that is negative, infinite or NaN is refused, for it would fail or pass every comparison."""
     value = float(text)
     if not (isfinite(value) and value >= 0):
         raise argparse.ArgumentTypeError(f"is {text}; write 0 or more")
     return value
 
 
-def _summary(found: Sequence[Finding]) -> str:
+def _summary(found: Sequence["Finding"]) -> str:
     counts = {True: "passed", False: "failed", None: "to know"}
     numbers = {name: sum(finding.passed is mark for finding in found) for mark, name in counts.items()}
     return ", ".join(f"{number} {name}" for name, number in numbers.items() if number)

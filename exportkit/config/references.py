@@ -23,6 +23,25 @@ from exportkit.errors import ConfigError, Problem, did_you_mean, nearest
 _INSTALLED = {"site-packages", "dist-packages"}  # of this environment, or of one below it
 _FOREIGN = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib"))
 _PACKAGE = os.path.dirname(__file__)
+_ADVICE = (  # what an error says → what to do
+    (
+        r"tensorflow\.contrib|no attribute 'contrib'",
+        "TensorFlow 2 has no tf.contrib: pip install tf_slim for contrib.layers, slim and framework; contrib.rnn is "
+        "tf.compat.v1.nn.rnn_cell; contrib.training.HParams can be a class of your own",
+    ),
+    (
+        r"module 'tensorflow' has no attribute '(placeholder|get_variable|variable_scope|Session|layers|log|app)'",
+        "it is code of TensorFlow 1: write import tensorflow.compat.v1 as tf",
+    ),
+    (
+        r"not available with Keras 3|has no attribute '(dense|BasicLSTMCell|LSTMCell|GRUCell|MultiRNNCell|layers)'",
+        "pip install tf-keras: exportkit then sets TF_USE_LEGACY_KERAS=1, which tf.compat.v1.layers and rnn_cell need",
+    ),
+    (
+        r"'(int|NoneType)' object has no attribute 'value'",
+        "set source.v2_tensorshape=false: the code reads shape[i].value, as TensorFlow 1 has it",
+    ),
+)
 _FORM = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
@@ -94,7 +113,7 @@ def resolve(reference: str, where: str) -> Any:
     try:
         return pkgutil.resolve_name(reference)
     except (Exception, SystemExit) as cause:
-        raise ConfigError(Problem(where, f"importing '{reference}' raised {told(cause)}")) from cause
+        raise ConfigError(Problem(where, f"importing '{reference}' raised {told(cause)}", advice(cause))) from cause
 
 
 def told(cause: BaseException) -> str:
@@ -103,6 +122,19 @@ def told(cause: BaseException) -> str:
     own = [f"{file}:{line}" for file, line in frames[1:] if _is_users(file)]
     text = f"{type(cause).__name__}: {' '.join(str(cause).split())[:300]}"
     return f"{text} ({own[-1]})" if own else text
+
+
+def advice(cause: BaseException) -> str:
+    """What to do about an error that code of TensorFlow 1, or of a training machine, raises here; empty where nobody knows."""
+    text = f"{type(cause).__name__}: {cause}"
+    if known := next((do for pattern, do in _ADVICE if re.search(pattern, text)), ""):
+        return known
+    if isinstance(cause, ModuleNotFoundError) and cause.name:
+        frames = traceback.extract_tb(cause.__traceback__)
+        own = [f"{frame.filename}:{frame.lineno}" for frame in frames if _is_users(frame.filename)]
+        at = f" at {own[-1]}" if own else ""
+        return f"install {cause.name.split('.')[0]}, or move its import{at} into the function that needs it"
+    return ""
 
 
 def _is_users(file: str) -> bool:

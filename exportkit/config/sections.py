@@ -25,6 +25,7 @@ from exportkit.spec import (
     MetaGraph,
     ParseExample,
     Random,
+    Replacement,
     Sample,
     Signature,
 )
@@ -72,7 +73,8 @@ def _binding(value: Any, reader: Reader, where: str) -> Binding | None:
     if len(operations) != 1:
         what = f"has {' and '.join(operations)}" if operations else "has no operation"
         return reader.problem(where, what, f"write exactly one of {', '.join(BINDINGS)}")
-    binding = reader.read(BINDINGS[operations[0]], value, where)
+    replaces = operations == ["tensor"] and "replaces" in value
+    binding = reader.read(Replacement if replaces else BINDINGS[operations[0]], value, where)
     return _sound(binding, reader, where)
 
 
@@ -105,7 +107,7 @@ def _feature(feature: Feature, reader: Reader, where: str) -> None:
 
 def _default(feature: Feature, where: str) -> list[Problem]:
     """A default of another kind, one that is ragged or does not fill the feature's shape, or no value of its dtype."""
-    if wrong := list(unfit(where, feature.default, feature.dtype)):
+    if wrong := unfit(where, feature.default, feature.dtype):
         return wrong
     try:
         np.broadcast_to(np.asarray(feature.default), feature.shape)
@@ -117,9 +119,7 @@ def _default(feature: Feature, where: str) -> list[Problem]:
 
 
 def _representable(value: Any, dtype: str) -> bool:
-    if dtype == "int64":
-        return -(2**63) <= value < 2**63
-    return dtype == "string" or not float(np.finfo(dtype).max) < abs(value) < math.inf
+    return not dtype.startswith("float") or not float(np.finfo(dtype).max) < abs(value) < math.inf
 
 
 def _shape(shape: Iterable[int | None] | None, reader: Reader, where: str, do: str) -> None:

@@ -48,7 +48,7 @@ def _run(guard: "_Guard", export: Export) -> None:
         guard.check(watch)
         export.report.warnings += guard.strange(beside.appeared(), export.plan.export_dir)
         line.details = guard.details(answer)
-        line.status = "passed"
+        line.status = str(line.details.get("status", "passed"))
     finally:
         line.seconds = perf_counter() - started
 

@@ -1,28 +1,36 @@
 """MetaGraphDefs as protos: read, cut, bake, prune to the reachable set, rank inputs and outputs, find problems."""
 
-from exportkit.metagraph.audit import problems, warnings
+from exportkit.metagraph.audit import Running, problems, warnings
+from exportkit.metagraph.feeds import bakes_size
 from exportkit.metagraph.files import read, read_saved_model
-from exportkit.metagraph.graph import Graph
-from exportkit.metagraph.prune import Pruned, serving_subgraph
-from exportkit.metagraph.suggest import Candidate, constants_suggested, rank_inputs, rank_outputs
+from exportkit.metagraph.graph import Graph, many_objects
+from exportkit.metagraph.prune import Extent, Pruned, extent, serving_subgraph
+from exportkit.metagraph.suggest import PART_NAMES, Candidate, Ranking, needed, rank, together
 from exportkit.metagraph.tensors import canonical, split
 from exportkit.metagraph.variables import SavedVariable, Variable, saved_variables
 
 __all__ = [
+    "PART_NAMES",
     "Candidate",
+    "Extent",
     "Graph",
     "Pruned",
+    "Ranking",
+    "Running",
     "SavedVariable",
     "Variable",
+    "bakes_size",
     "canonical",
-    "constants_suggested",
+    "extent",
+    "many_objects",
+    "needed",
     "problems",
-    "rank_inputs",
-    "rank_outputs",
+    "rank",
     "read",
     "read_saved_model",
     "saved_variables",
     "serving_subgraph",
     "split",
+    "together",
     "warnings",
 ]

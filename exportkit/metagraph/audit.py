@@ -1,13 +1,16 @@
 """What stands in the way of serving a subgraph, and what may surprise whoever serves it."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 from exportkit.errors import Problem, some
+from exportkit.metagraph.dropout import dropouts
+from exportkit.metagraph.feeds import constant_for
+from exportkit.metagraph.fetching import valueless
+from exportkit.metagraph.folding import FOLDED, Folding
 from exportkit.metagraph.graph import Graph
 from exportkit.metagraph.kinds import RANDOM, UPDATES, kind, obstacle
-from exportkit.metagraph.suggest import constant_for
 from exportkit.metagraph.tables import blocker, holds_table, table_initializers
 from exportkit.metagraph.tensors import VARIABLE_OPS, canonical, shared_name
 from exportkit.protos import NodeDef
@@ -25,7 +28,9 @@ _WHY = {
 }
 
 
-def problems(graph: Graph, fetches: Iterable[str], stops: Iterable[str], where: str) -> list[Problem]:
+def problems(
+    graph: Graph, fetches: Iterable[str], stops: Iterable[str], where: str, constants: Mapping[str, object] = _NOTHING
+) -> list[Problem]:
     """Everything that `fetches` reach and a model server cannot run, the nearest to the fetches first.
 
     What stands behind a node that is reported is not followed: it goes with that node.
@@ -35,13 +40,16 @@ def problems(graph: Graph, fetches: Iterable[str], stops: Iterable[str], where: 
         fetches: tensors (``op:0``) or operations (``op``).
         stops: the tensors that are fed or baked.
         where: the place that each Problem names, such as ``signatures.serving_default``.
+        constants: of the stops those that are baked → their values, which decide branches of tf.cond.
     """
-    stops = tuple(map(canonical, stops))
+    fetches, stops = tuple(fetches), tuple(map(canonical, stops))
     via = graph.walk(fetches, stops, lambda node: obstacle(graph, node) is not None)
-    used = _used(graph, via)
-    found = [_judged(graph, graph.nodes[name], via[name], used) for name in via]
+    blocked = [name for name in via if _blocks(graph, graph.nodes[name])]
+    used = _used(graph, via) if blocked else {}
+    found = [_judged(graph, graph.nodes[name], via[name], used) for name in blocked]
     found += _in_functions(graph, via)
     found += [_unfilled(graph, name, stops) for name in via if holds_table(graph, name)]
+    found += valueless(graph, fetches, stops, constants)
     return [Problem(where, *said) for said in found if said]
 
 
@@ -53,6 +61,11 @@ def _used(graph: Graph, reached: Iterable[str]) -> dict[str, list[str]]:
             if index >= 0:
                 used.setdefault(op, set()).add(index)
     return {op: [f"{op}:{index}" for index in sorted(indices)] for op, indices in used.items()}
+
+
+def _blocks(graph: Graph, node: NodeDef) -> bool:
+    unknown = bool(graph.ops) and node.op not in graph.ops and node.op not in graph.functions
+    return unknown or obstacle(graph, node) is not None
 
 
 def _judged(graph: Graph, node: NodeDef, user: str | None, used: dict[str, list[str]]) -> tuple[str, str] | None:
@@ -94,6 +107,8 @@ def _cut(tensors: list[str]) -> str:
 
 
 def _in_functions(graph: Graph, reached: Iterable[str]) -> Iterator[tuple[str, str]]:
+    if not graph.functions:
+        return
     nodes = [graph.nodes[name] for name in reached if not obstacle(graph, graph.nodes[name])]
     outer = {shared_name(node) for node in graph.nodes.values() if node.op in VARIABLE_OPS}
     for function, caller in graph.called(nodes).items():
@@ -129,17 +144,42 @@ def warnings(
         where: the place that each Problem names.
         constants: of the cuts those that are baked → their values. Branches of tf.cond that they leave out are not judged.
     """
-    values = {canonical(tensor): value for tensor, value in constants.items()}
-    reached = graph.reach(fetches, [*map(canonical, cuts), *values])
-    nodes = [graph.nodes[name] for name in sorted(reached - left_out(graph, reached, values))]
-    nodes += [node for name in graph.called(_decided(graph, nodes, values)) for node in graph.functions[name].node_def]
-    return [Problem(where, *said) for said in (*_random(nodes), *_updating(nodes), *_pinned(nodes))]
+    return Running(graph, fetches, cuts, constants).warnings(where)
 
 
-def _decided(graph: Graph, nodes: Iterable[NodeDef], constants: Mapping[str, object]) -> Iterator[NodeDef]:
+class Running:
+    """The nodes that decide an answer once constants are baked: none in a branch that is not taken, none behind a known value.
+
+    Args: as of `warnings`.
+    """
+
+    def __init__(self, graph: Graph, fetches: Iterable[str], cuts: Iterable[str], constants: Mapping[str, object] = _NOTHING):
+        values = {canonical(tensor): value for tensor, value in constants.items()}
+        cuts = [*map(canonical, cuts), *values]
+        folding = Folding(graph, values, frozenset(cuts))
+        reached = graph.walk(
+            fetches, cuts, barrier=lambda node: node.op in FOLDED and folding.value((node.name, 0)) is not None
+        )
+        self.graph, self._folding = graph, folding
+        self.names = sorted(set(reached) - left_out(graph, reached, folding))
+
+    @property
+    def dropout(self) -> dict[str, str]:
+        """The outputs of dropout that stays on whatever is fed → what goes into it."""
+        return {given: taken for taken, given in dropouts(self.graph, self.names).values()}
+
+    def warnings(self, where: str) -> list[Problem]:
+        """What is allowed and may surprise."""
+        graph = self.graph
+        nodes = [graph.nodes[name] for name in self.names]
+        nodes += [n for name in graph.called(_decided(graph, nodes, self._folding)) for n in graph.functions[name].node_def]
+        return [Problem(where, *said) for said in (*_random(graph, nodes), *_updating(nodes), *_pinned(nodes))]
+
+
+def _decided(graph: Graph, nodes: Iterable[NodeDef], folding: Folding) -> Iterator[NodeDef]:
     """The nodes, an If that a constant decides without the branch that is not taken."""
     for node in nodes:
-        value = _known(graph, graph.inputs(node.name)[0], constants) if node.op in ("If", "StatelessIf") else None
+        value = folding.value(graph.inputs(node.name)[0]) if node.op in ("If", "StatelessIf") else None
         if value is None:
             yield node
             continue
@@ -149,15 +189,17 @@ def _decided(graph: Graph, nodes: Iterable[NodeDef], constants: Mapping[str, obj
         yield taken
 
 
-def left_out(graph: Graph, reached: Iterable[str], constants: Mapping[str, object]) -> set[str]:
-    """The nodes that never run because a baked predicate of a tf.cond (Switch, Merge) decides for the other branch."""
+def left_out(graph: Graph, reached: Iterable[str], folding: Folding) -> set[str]:
+    """The nodes that never run because a known predicate of a tf.cond (Switch, Merge) decides for the other branch."""
+    switches = [name for name in reached if graph.nodes[name].op in ("Switch", "RefSwitch")]
+    values = {name: folding.value(graph.inputs(name)[1]) for name in switches}
+    closed = {(name, 0 if value else 1) for name, value in values.items() if value is not None}
+    if not closed:
+        return set()
     users: dict[str, list[str]] = {}
     for name in reached:
         for op, _ in graph.inputs(name):
             users.setdefault(op, []).append(name)
-    switches = [name for name in reached if graph.nodes[name].op in ("Switch", "RefSwitch")]
-    values = {name: _known(graph, graph.inputs(name)[1], constants) for name in switches}
-    closed = {(name, 0 if value else 1) for name, value in values.items() if value is not None}
     dead: set[str] = set()
     todo = [user for op, _ in closed for user in users.get(op, ())]
     while todo:
@@ -169,19 +211,16 @@ def left_out(graph: Graph, reached: Iterable[str], constants: Mapping[str, objec
     return dead
 
 
-def _known(graph: Graph, tensor: tuple[str, int], constants: Mapping[str, object]) -> bool | None:
-    """The value of a predicate, where it is one of the constants."""
-    op, index = tensor
-    while f"{op}:{index}" not in constants:
-        if op not in graph.nodes or graph.nodes[op].op != "Identity":
-            return None
-        op, index = graph.inputs(op)[0]
-    return bool(constants[f"{op}:{index}"])
-
-
-def _random(nodes: Iterable[NodeDef]) -> Iterator[tuple[str, str]]:
-    if found := [f"{node.name} ({node.op})" for node in nodes if RANDOM.fullmatch(node.op)]:
-        yield f"may be random: {some(found, 3)}", "is dropout left on? bake its rate or is_training"
+def _random(graph: Graph, nodes: Sequence[NodeDef]) -> Iterator[tuple[str, str]]:
+    found = [node for node in nodes if RANDOM.fullmatch(node.op)]
+    if not found:
+        return
+    ways = list(dict.fromkeys(dropouts(graph, (node.name for node in found)).values()))
+    names = ["no_dropout", *(f"no_dropout_{i}" for i in range(1, len(ways)))]
+    written = [f"{name}: {{tensor: {taken}, replaces: {given}}}" for name, (taken, given) in zip(names, ways, strict=False)]
+    do = "is dropout left on? bake its rate or is_training"
+    do += f", or leave it out: {some(written, 8)} in bindings" if written else ""
+    yield f"may be random: {some([f'{node.name} ({node.op})' for node in found], 3)}", do
 
 
 def _updating(nodes: Iterable[NodeDef]) -> Iterator[tuple[str, str]]:

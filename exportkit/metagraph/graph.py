@@ -5,14 +5,31 @@ Works on TensorFlow's protos alone; what an op returns is told from the op defin
 """
 
 import difflib
+import gc
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 
 from exportkit.errors import BindingError, Problem, did_you_mean
+from exportkit.metagraph.contexts import Context, contexts_of
 from exportkit.metagraph.tensors import Shape, output_types, shapes, shared_name, split
 from exportkit.metagraph.variables import Variable, variables_of
-from exportkit.protos import MetaGraphDef, NodeDef, dtype_name
+from exportkit.protos import MetaGraphDef, NodeDef, dtype_name, variable_pb2
+
+_SPARSE = ("indices", "values", "dense_shape", "shape")  # how tf.sparse_placeholder calls its parts
+
+
+@contextmanager
+def many_objects() -> Iterator[None]:
+    """Pause the collection of cyclic garbage, which looks at every node again and again while a large graph is read."""
+    running = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if running:
+            gc.enable()
 
 
 class Graph:
@@ -32,6 +49,7 @@ class Graph:
         self.functions = {function.signature.name: function for function in meta.graph_def.library.function}
         self._outputs: dict[str, tuple[str, ...] | None] = {}
         self._inputs: dict[str, tuple[tuple[str, int], ...]] = {}
+        self._members: dict[str, list[variable_pb2.VariableDef]] = {}
 
     # Tensors
 
@@ -77,6 +95,9 @@ class Graph:
             if outputs is None or index < outputs:
                 return f"{op}:{index}"
             return Problem("", f"{name} is not a tensor: {_counted(op, self.nodes[op].op, outputs)}", _valid(op, outputs))
+        parts = [f"{op}/{part}:0" for part in _SPARSE if f"{op}/{part}" in self.nodes]
+        if len(parts) > 2:
+            return Problem("", f"{name} is a sparse tensor, not one tensor", f"bind its parts: {', '.join(parts)}")
         return Problem("", f"the graph has no tensor {name}", self.nearest(op, ":0"))
 
     def nearest(self, name: str, suffix: str = "") -> str:
@@ -100,9 +121,17 @@ class Graph:
         """Node name → the nodes that take a tensor of it, in the graph's order. Control edges do not count."""
         consumers: dict[str, list[str]] = {}
         for name in self.nodes:
-            for op in dict.fromkeys(op for op, index in self.inputs(name) if index >= 0):
-                consumers.setdefault(op, []).append(name)
+            for op, index in self.inputs(name):
+                if index >= 0:
+                    users = consumers.setdefault(op, [])
+                    if not users or users[-1] != name:
+                        users.append(name)
         return consumers
+
+    @cached_property
+    def contexts(self) -> Mapping[str, Context]:
+        """Node → the while frames and branches of tf.cond that it runs in, for those that run in any."""
+        return contexts_of(self)
 
     def reach(self, fetches: Iterable[str], stops: Iterable[str] = ()) -> set[str]:
         """Names of the nodes that `fetches` need: backwards over data and control edges, and into functions' resources.
@@ -118,7 +147,7 @@ class Graph:
         return set(self.walk(fetches, stops))
 
     def walk(
-        self, fetches: Iterable[str], stops: Iterable[str] = (), barrier: Callable[[NodeDef], bool] = lambda _: False
+        self, fetches: Iterable[str], stops: Iterable[str] = (), barrier: Callable[[NodeDef], bool] | None = None
     ) -> dict[str, str | None]:
         """As reach(), breadth first: node name → the node through which it was reached, None for a fetch.
 
@@ -128,13 +157,18 @@ class Graph:
         stopped |= {(op, -1) for op, _ in stopped}
         todo = deque((split(fetch)[0], None) for fetch in fetches if ":" not in fetch or split(fetch) not in stopped)
         via: dict[str, str | None] = {}
+        nodes, inputs = self.nodes, self._inputs
         while todo:
             name, user = todo.popleft()
             if name in via:
                 continue
             via[name] = user
-            if not barrier(self._node(name, user)):
-                todo.extend((edge[0], name) for edge in self.inputs(name) if edge not in stopped and edge[0] not in via)
+            if barrier is not None and barrier(nodes.get(name) or self._node(name, user)):
+                continue
+            for edge in inputs.get(name) or (self._node(name, user) and self.inputs(name)):
+                if edge[0] not in via and edge not in stopped:
+                    todo.append((edge[0], name))
+            if self.functions:
                 todo.extend((op, name) for op in self._hidden(name))
         return via
 
@@ -146,6 +180,19 @@ class Graph:
         raise BindingError(
             Problem(user, f"takes {name}, which the graph does not have", "the file is not whole: copy it again")
         )
+
+    def rewired(self, replaced: Mapping[str, str]) -> "Graph":
+        """The graph with other tensors in the places of some: tensor (``op:0``) → the one that its consumers take instead."""
+        if not replaced:
+            return self
+        edges = {split(old): new for old, new in replaced.items()}
+        meta = MetaGraphDef()
+        meta.CopyFrom(self.meta)
+        for node in meta.graph_def.node:
+            taken = self.inputs(node.name)
+            if any(edge in edges for edge in taken):
+                node.input[:] = [edges.get(edge, name) for name, edge in zip(node.input, taken, strict=True)]
+        return Graph(meta)
 
     # Functions
 
@@ -163,6 +210,10 @@ class Graph:
             todo.extend((used, caller) for node in self.functions[name].node_def for used in self._functions_of(node))
             todo.extend((gradient, caller) for gradient in self._gradients.get(name, ()))
         return found
+
+    def is_plain(self, name: str) -> bool:
+        """Whether a node surely calls no function."""
+        return not self.functions or self.nodes[name].op in self._plain
 
     def _functions_of(self, node: NodeDef) -> Iterator[str]:
         if node.op in self.functions:
@@ -208,6 +259,14 @@ class Graph:
         return {(node.op, shared_name(node)): node.name for node in named}
 
     # Variables and constants
+
+    def members(self, collection: str) -> list[variable_pb2.VariableDef]:
+        """The VariableDefs in a collection; empty where there is none."""
+        if collection not in self._members:
+            collections = self.meta.collection_def
+            values = collections[collection].bytes_list.value if collection in collections else ()
+            self._members[collection] = [variable_pb2.VariableDef.FromString(value) for value in values]
+        return self._members[collection]
 
     @cached_property
     def variables(self) -> Mapping[str, Variable]:

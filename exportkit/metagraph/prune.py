@@ -8,7 +8,7 @@ from exportkit.metagraph.graph import Graph
 from exportkit.metagraph.kinds import obstacle
 from exportkit.metagraph.tables import asset_paths, blocker, holds_table, table_initializers
 from exportkit.metagraph.tensors import VARIABLE_OPS, canonical, split
-from exportkit.metagraph.variables import VARIABLE_COLLECTIONS, Variable, members
+from exportkit.metagraph.variables import VARIABLE_COLLECTIONS, Variable
 from exportkit.protos import DTYPE_NAMES, MetaGraphDef, NodeDef, variable_pb2
 
 # Every variable that is kept stands in `variables` and takes its value from the checkpoint. Left in these, too, it would be
@@ -65,14 +65,7 @@ def serving_subgraph(
         BindingError: a fetch or op that the graph does not have.
     """
     cuts = tuple(dict.fromkeys(map(canonical, cuts)))
-    kept = graph.reach([*fetches, *ops], cuts)
-    tables = _keep_tables(graph, kept, cuts)
-    variables = [variable for variable in graph.variables.values() if variable.op_name in kept]
-    holders = [_Holder(graph, variable) for variable in variables]
-    for holder in holders:
-        kept |= graph.reach(holder.snapshots())
-    for holder in holders:
-        kept |= holder.initializer_nodes(kept, cuts)
+    kept, tables, holders = _keep(graph, [*fetches, *ops], cuts)
     assets = asset_paths(graph, kept)
     meta = MetaGraphDef()
     _write_info(graph, kept, meta)
@@ -82,13 +75,44 @@ def serving_subgraph(
     return Pruned(
         meta=meta,
         cuts=_consumed(graph, kept, cuts),
-        variables={variable.name: variable for variable in variables},
+        variables={holder.variable.name: holder.variable for holder in holders},
         no_initializer={holder.variable.name: holder.lacks for holder in holders if holder.lacks},
         tables=tables,
         assets=assets,
         nodes_before=len(graph.nodes),
         nodes_after=len(meta.graph_def.node),
     )
+
+
+@dataclass(frozen=True)
+class Extent:
+    """What a serving subgraph would hold: variables, tables, paths of files, and how many nodes."""
+
+    variables: tuple[Variable, ...]
+    tables: tuple[str, ...]
+    files: tuple[str, ...]
+    nodes: int
+
+
+def extent(graph: Graph, fetches: Iterable[str], cuts: Iterable[str]) -> Extent:
+    """What `serving_subgraph` would keep, without writing it."""
+    kept, tables, holders = _keep(graph, fetches, tuple(dict.fromkeys(map(canonical, cuts))))
+    added = sum(1 for holder in holders for _ in holder.added())
+    variables = tuple(holder.variable for holder in holders)
+    return Extent(variables, tuple(tables), tuple(asset_paths(graph, kept).values()), len(kept) + added)
+
+
+def _keep(
+    graph: Graph, fetches: Iterable[str], cuts: tuple[str, ...]
+) -> tuple[set[str], dict[str, tuple[str, ...]], list["_Holder"]]:
+    """The nodes to keep, the tables among them with what fills them, and the variables."""
+    kept = graph.reach(fetches, cuts)
+    tables = _keep_tables(graph, kept, cuts)
+    holders = [_Holder(graph, variable) for variable in graph.variables.values() if variable.op_name in kept]
+    kept |= graph.reach([snapshot for holder in holders for snapshot in holder.snapshots()])
+    for holder in holders:
+        kept |= holder.initializer_nodes(kept, cuts)
+    return kept, tables, holders
 
 
 def _consumed(graph: Graph, kept: set[str], cuts: tuple[str, ...]) -> tuple[str, ...]:
@@ -279,4 +303,4 @@ def _write_collections(graph: Graph, holders: list[_Holder], tables: Mapping, as
 
 def _held_by(graph: Graph, collection: str) -> dict[str, None]:
     """Ops of the variables in a collection, each once, in its order."""
-    return dict.fromkeys(split(definition.variable_name)[0] for definition in members(graph.meta, collection))
+    return dict.fromkeys(split(definition.variable_name)[0] for definition in graph.members(collection))

@@ -1,49 +1,51 @@
-"""Which tensors of an unknown training graph are likely to be its inputs, its outputs and its training switches.
+"""Which tensors of an unknown training graph are likely to be its outputs, and what those need as inputs and constants.
 
-Nothing here decides anything: `inspect` shows it, and a person chooses. The outputs come first. They depend on the weights
-and on what is fed, and the loss compares them with something; the inputs are then what the likeliest output needs.
+Nothing here decides anything: `inspect` shows it, and a person chooses. The outputs come first: tensors of the forward pass's
+tail (see `exportkit.metagraph.forward`) that can be exported, ranked by what they are, what they are called and what a loss
+does with them. The inputs are then what an output needs.
 """
 
 import re
-from collections import deque
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
+from exportkit.metagraph.feeds import constants_suggested
+from exportkit.metagraph.forward import FAR, PASSES, Edge, Forward, is_source, like_labels
 from exportkit.metagraph.graph import Graph
-from exportkit.metagraph.kinds import kind
-from exportkit.metagraph.tensors import Shape, canonical, split
+from exportkit.metagraph.kinds import RANDOM, kind
+from exportkit.metagraph.tensors import Shape, split
+from exportkit.metagraph.words import chosen, copy_of, like_answer, like_decoder, like_loss, like_metric, like_output, words
 
-_LOSS_OPS = re.compile(r"(Sparse)?SoftmaxCrossEntropyWithLogits|CTCLoss(V2)?")
-_DIFFERENCES = frozenset({"Sub", "SquaredDifference"})
-_LOSS_NAMES = re.compile(
-    r"loss|cost|cross_?entropy|error|mse|rmse|accuracy|metrics|regulariz|precision|recall|auc|l2norm", re.I
-)
-_TRAINING = re.compile(
-    r"gradients\w*|save(_\d+)?|report_uninitialized|init|train_op|.*(optimi[sz]er|adam|rmsprop|momentum|adagrad).*", re.I
-)
-_OUTPUT_NAMES = re.compile(
-    r"prob|softmax|predict|pred\b|logit|output|sigmoid|score|top_?k|arg_?max|classes|embeddings?$|vectors?$", re.I
-)
-_HIDDEN_NAMES = re.compile(r"rnn|lstm|gru|cell|while|attention|dropout|batch_?norm|bn|hidden|encoder|decoder|summar", re.I)
-_INPUT_NAMES = re.compile(r"\bx\b|input|image|feature|data|token|ids|text|batch_x", re.I)
-_LABEL_NAMES = re.compile(r"label|target|truth|\by\b|y_|expected|answer|weights?$|reward|action", re.I)
 _ENDS = {
-    "Softmax": 4,
-    "Sigmoid": 3,
-    "TopKV2": 3,
-    "TopK": 3,
-    "ArgMax": 2,
+    "Softmax": 4.5,
+    "CTCBeamSearchDecoder": 5,
+    "CTCGreedyDecoder": 5,
+    "Sigmoid": 4,
+    "Tanh": 2,
+    "LogSoftmax": 1.5,
+    "ArgMax": 1.5,
+    "TopKV2": 1,
+    "TopK": 1,
     "BiasAdd": 1,
     "Add": 1,
     "AddV2": 1,
-    "MatMul": 1,
-    "Tanh": 1,
+    "MatMul": 0.5,
 }
-_PASSES = frozenset({"Identity", "Reshape", "Squeeze", "ExpandDims", "Cast", "StopGradient"})
-_ENDLESS = frozenset({"Shape", "ShapeN", "Size", "Rank", "Assert", "Print", "CheckNumerics"})
-_SIDE = re.compile(
-    r"(Assign|Apply|ResourceApply|Scatter|Sparse?Apply)\w*|\w*Summary(V2)?|NoOp|Switch|Merge|Enter|Exit|NextIteration"
-)
+_PARTS = {"CTCGreedyDecoder": (1, 0, 2, 3), "CTCBeamSearchDecoder": (1, 0, 2), "TopKV2": (0, 1), "TopK": (0, 1)}
+PART_NAMES = {
+    "CTCGreedyDecoder": ("indices", "values", "dense_shape", "neg_sum_logits"),
+    "CTCBeamSearchDecoder": ("indices", "values", "dense_shape"),
+    "TopKV2": ("values", "indices"),
+    "TopK": ("values", "indices"),
+}
+_ROLES = {"Softmax": "probabilities", "Sigmoid": "probabilities", "": "logits", "ArgMax": "classes"}
+_LINEAR = frozenset({"BiasAdd", "Add", "AddV2", "MatMul", "Conv2D", "Transpose", "Squeeze", "Reshape"})
+_SQUASHES = frozenset({"Softmax", "Sigmoid", "Tanh"})
+_WEIGHS = re.compile(r"Mul|(Batch)?MatMul(V2)?")
+_PLUMBING = frozenset({"Switch", "Enter", "NextIteration", "LoopCond", "Assert", "TensorArrayV3", "Const"})
+_NEVER = frozenset({None, "bool", "resource", "variant"})
+_LOOKED_INTO = 8  # heads whose needs are worked out
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,8 @@ class Candidate:
         op: the op that it comes from, ``Placeholder``.
         score: higher is likelier; only the order means something.
         why: the reasons, for people.
+        head: tensors of the same head have the same: they are views of one answer, such as logits and their softmax.
+        role: which view of its head it is, ``probabilities``, ``logits`` or ``classes``; empty for any other.
     """
 
     tensor: str
@@ -65,205 +69,270 @@ class Candidate:
     op: str
     score: float
     why: str
+    head: int = 0
+    role: str = ""
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """What is likely to be served of a graph.
+
+    Attributes:
+        outputs: the likeliest first.
+        inputs: what the likeliest output needs.
+        others: what the next ones need beside that.
+        constants: placeholders that only training feeds → the value they have when the model serves.
+    """
+
+    outputs: Sequence[Candidate] = ()
+    inputs: Sequence[Candidate] = ()
+    others: Sequence[Candidate] = ()
+    constants: Mapping[str, bool | float] = field(default_factory=dict)
+
+
+def rank(graph: Graph, lacks: Callable[[str], bool] = lambda _: False) -> Ranking:
+    """Rank a graph's tensors.
+
+    Args:
+        graph: the whole graph.
+        lacks: whether the checkpoint has no value for a variable, by its name there.
+
+    Raises:
+        BindingError: a node takes what the graph does not have.
+    """
+    graph.walk(graph.nodes)  # refuses a graph that lacks a node
+    constants = constants_suggested(graph)
+    forward = Forward(graph, constants, lacks)
+    outputs = _Outputs(forward).ranked()
+    best, next_ = [c.tensor for c in outputs[:1]], [c.tensor for c in outputs[1:3]]
+    inputs = [_input(graph, edge, True) for edge in needed(graph, best, constants)]
+    others = needed(graph, next_, constants, set(graph.walk(best, constants))) if next_ else []
+    return Ranking(outputs, inputs, [_input(graph, edge, False) for edge in others], constants)
 
 
 # Outputs
 
 
-def rank_outputs(graph: Graph, most: int = 20) -> list[Candidate]:
-    """The likeliest outputs, best first: forward tensors that depend on the weights, if there are any, and on what is fed."""
-    forward = _forward(graph)
-    compared = _compared(graph, forward)
-    ranked = sorted((_output(graph, name, forward, compared) for name in forward), key=lambda c: (-c.score, c.tensor))
-    return [candidate for candidate in ranked[:most] if candidate.score > 0]
+class _Outputs:
+    def __init__(self, forward: Forward):
+        self.forward, self.graph = forward, forward.graph
+
+    def ranked(self) -> list[Candidate]:
+        candidates = [self._candidate(name) for name in self.views]
+        heads: dict[int, list[Candidate]] = {}
+        for candidate in sorted(candidates, key=lambda c: -c.score):
+            heads.setdefault(candidate.head, []).append(candidate)
+        ordered = sorted(heads.values(), key=lambda views: -views[0].score)
+        settled = [self._needs(views) for views in ordered[:_LOOKED_INTO]] + ordered[_LOOKED_INTO:]
+        spread = [replace(c, score=round(c.score - 1.0 * place, 3)) for views in settled for place, c in enumerate(views)]
+        return [c for c in sorted(spread, key=lambda c: -c.score) if c.score > -20]
+
+    @cached_property
+    def views(self) -> dict[str, int]:
+        """The nodes that can be exported → their head. Where the checkpoint lacks something for all of them, all the same."""
+        graph, forward = self.graph, self.forward
+        tail = {name: place for name, place in forward.tail.items() if self._has_value(name)}
+        tail |= {name: forward.nodes[name] for name in forward.generated if name in forward.nodes and self._has_value(name)}
+        saved = {name: place for name, place in tail.items() if name not in forward.lacking}
+        found = saved or tail
+        return {name: found[name] for name in sorted(found, key=found.get) if graph.nodes[name].op not in _PLUMBING}
+
+    def _has_value(self, name: str) -> bool:
+        return (
+            name not in self.graph.contexts and self.graph.dtype(f"{name}:0") not in _NEVER and not is_source(self.graph, name)
+        )
+
+    @cached_property
+    def heads(self) -> dict[str, int]:
+        """View → the number of its head: the views that hang together."""
+        found: dict[str, int] = {}
+        for number, start in enumerate(self.views):
+            todo = [start] if start not in found else []
+            while todo:
+                name = todo.pop()
+                if name in found:
+                    continue
+                found[name] = number
+                near = [*self.forward.users.get(name, ()), *(op for op, index in self.graph.inputs(name) if index >= 0)]
+                todo += [other for other in near if other in self.views and other not in found]
+        return found
+
+    def _candidate(self, name: str) -> Candidate:
+        node, index = self.graph.nodes[name], _PARTS.get(self.graph.nodes[name].op, (0,))[0]
+        tensor = f"{name}:{index}"
+        said = [*self._by_kind(name), *self._by_name(name), *self._by_use(name)]
+        why = ", ".join(text for points, text in said if points > 0 and text)
+        score = round(sum(points for points, _ in said), 3)
+        return Candidate(
+            tensor, self.graph.dtype(tensor), self.graph.shape(tensor), node.op, score, why, self.heads[name], self._role(name)
+        )
+
+    def _role(self, name: str) -> str:
+        op = self.graph.nodes[self._origin(name)].op
+        if op in _ROLES:
+            return _ROLES[op]
+        users = {self.graph.nodes[user].op for user in self.forward.users.get(name, ())}
+        compared = self.forward.compared.get(name)
+        return "logits" if users & {"Softmax", "Sigmoid"} or (compared and op in _LINEAR) else ""
+
+    def _by_kind(self, name: str) -> list[tuple[float, str]]:
+        op = self.graph.nodes[name].op
+        shape = self.graph.shape(f"{name}:0")
+        origin = self._origin(name)
+        said = [(self._end(origin), op)] if op in _ENDS or origin != name else []
+        if origin != name:
+            said.append((0.1 if self.graph.nodes[name].op != "ExpandDims" else -0.6, ""))
+        return [
+            *said,
+            (-6, "a scalar") if shape == () else (0, ""),
+            (-1.5, "drawn at random") if op in ("Multinomial",) or RANDOM.fullmatch(op) else (0, ""),
+            (-3, "") if op == "Exit" and not self.forward.users.get(name) else (0, ""),
+        ]
+
+    def _end(self, name: str) -> float:
+        """What an op is worth as the last one of a net; a softmax that weighs something else is inside it."""
+        op = self.graph.nodes[name].op
+        if op not in _SQUASHES:
+            return _ENDS.get(op, 0)
+        (operand, _), *_ = self.graph.inputs(name)
+        for user in self.forward.users.get(name, ()):
+            if _WEIGHS.fullmatch(self.graph.nodes[user].op) and user in self.views:
+                others = [o for o, index in self.graph.inputs(user) if index >= 0 and o != name]
+                if any(other not in self.forward.downstream([operand]) for other in others):
+                    return 0.5
+        return _ENDS[op]
+
+    def _origin(self, name: str) -> str:
+        """The node whose value a node only passes on."""
+        for _ in range(FAR):
+            passes = self.graph.nodes[name].op in PASSES and not self.forward.only_for_loss(name)
+            before = self.graph.inputs(name)[0][0] if passes and self.graph.inputs(name) else ""
+            if before not in self.views:
+                break
+            name = before
+        return name
+
+    def _by_name(self, name: str) -> list[tuple[float, str]]:
+        *scopes, leaf = name.split("/")
+        op = self.graph.nodes[name].op
+        return [
+            (self._name_points(leaf, op), "named like an output"),
+            (5, "decoded") if op == "Merge" and any(map(like_decoder, scopes)) and not any(map(like_loss, scopes)) else (0, ""),
+            (1, "in a scope named like an output") if any(map(like_output, scopes[-2:])) else (0, ""),
+            (-5, "part of a loss or metric") if like_loss(leaf) or like_metric(leaf) else (0, ""),
+            (-1.5, "in the scope of a loss") if any(map(like_loss, scopes)) else (0, ""),
+            (-4, "in the scope of a metric") if any(map(like_metric, scopes)) else (0, ""),
+            (0.75 * copy_of(scopes), ""),
+            (-3, "inside dropout") if "dropout" in words(leaf) | words(scopes[-1] if scopes else "") else (0, ""),
+        ]
+
+    def _name_points(self, leaf: str, op: str) -> float:
+        """What a name is worth. Logits are seldom what is wanted most, however they are called; so with class numbers."""
+        if not like_output(leaf) or not chosen(leaf, op):
+            return 0
+        if "logits" in words(leaf) or op in ("ArgMax", "Cast"):
+            return 1.5
+        return 6 if leaf.startswith("embeddings") else 4.5 if like_answer(leaf) else 3
+
+    def _by_use(self, name: str) -> list[tuple[float, str]]:
+        forward = self.forward
+        users = [user for user in forward.users.get(name, ()) if user in self.views and not self._reports(user)]
+        return [
+            (3, f"compared by {self._compared(name)}") if self._compared(name) else (0, ""),
+            (1, "nothing in the forward pass consumes it") if not users else (0, ""),
+            (-5, "a reshape of the loss") if forward.only_for_loss(name) else (0, ""),
+            (4, "another net takes it in place of data") if name in forward.generated else (0, ""),
+            (-4, "judges what another net generates") if self._judges(name) else (0, ""),
+        ]
+
+    def _compared(self, name: str) -> str | None:
+        """The loss that compares a tensor, or the logits that it is the softmax of."""
+        compared = self.forward.compared
+        if name not in compared and not self.forward.only_for_loss(name):
+            name = self._origin(name)
+        if name not in compared and self.graph.nodes[name].op in _SQUASHES:
+            (name, _), *_ = self.graph.inputs(name)
+            name = self._origin(name) if name in self.views else name
+        return compared.get(name)
+
+    def _reports(self, name: str) -> bool:
+        return any(like_loss(part) or like_metric(part) for part in name.split("/")) or self.graph.nodes[name].op in (
+            "Cast",
+            "Equal",
+            "ArgMax",
+            "Mean",
+            "Sum",
+        )
+
+    def _judges(self, name: str) -> bool:
+        return name in self._judging
+
+    @cached_property
+    def _judging(self) -> set[str]:
+        forward = self.forward
+        judges = set(forward.generated.values())
+        return forward.downstream([name for name, weights in forward.layers.items() if weights in judges]) - set(
+            forward.generated
+        )
+
+    def _needs(self, views: Sequence[Candidate]) -> list[Candidate]:
+        """The views of one head, judged by what the best of them needs: all the weights, no labels, no Python."""
+        best = split(views[0].tensor)[0]
+        above = self.forward.upstream([best])
+        weights = self.forward.variables
+        share = sum(op in above for op in weights) / len(weights) if weights else 0
+        edges = {edge for name in above | {best} for edge in self.graph.inputs(name) if is_source(self.graph, edge[0])}
+        points = 3 * share - 2 * like_labels(edges) - 3 * any(kind(self.graph.nodes[op].op) == "python" for op, _ in edges)
+        return [replace(c, score=round(c.score + points, 3)) for c in views]
 
 
-def _forward(graph: Graph) -> dict[str, int]:
-    """Nodes of the forward pass that depend on the weights and on a source → their place in the graph's order."""
-    weights = [v.op_name for v in graph.variables.values() if v.trainable] or [v.op_name for v in graph.variables.values()]
-    weighted, fed = _downstream(graph, weights), _downstream(graph, sources(graph))
-    both = (name for name in graph.nodes if name in fed and (name in weighted or not weights))
-    return {name: place for place, name in enumerate(both)}
-
-
-def _downstream(graph: Graph, ops: Iterable[str]) -> set[str]:
-    """What depends on `ops` by data edges, without the gradients, the Saver and updates of variables."""
-    todo, found = deque(ops), set()
-    while todo:
-        for name in graph.consumers.get(todo.popleft(), ()):
-            if name not in found and not _trains(graph, name):
-                found.add(name)
-                todo.append(name)
-    return found
-
-
-def _trains(graph: Graph, name: str) -> bool:
-    op = graph.nodes[name].op
-    return (
-        op in _ENDLESS or op.startswith(("Assign", "Apply", "ResourceApply")) or any(map(_TRAINING.fullmatch, name.split("/")))
-    )
-
-
-def _compared(graph: Graph, forward: Mapping[str, int]) -> dict[str, str]:
-    """Nodes that a loss compares with something, seen through reshapes → the node of the loss."""
-    found = {}
-    for name in graph.nodes:
-        op = graph.nodes[name].op
-        if _LOSS_OPS.fullmatch(op) or (op in _DIFFERENCES and _labelled(graph, name, forward)):
-            for op, index in graph.inputs(name):
-                while index >= 0 and op in forward:
-                    found.setdefault(op, name)
-                    if graph.nodes[op].op not in _PASSES:
-                        break
-                    op, index = graph.inputs(op)[0]
-    return found
-
-
-def _labelled(graph: Graph, name: str, forward: Mapping[str, int]) -> bool:
-    """Whether exactly one of the two sides of a difference is predicted, and the other comes straight from a source."""
-    ops = [op for op, index in graph.inputs(name) if index >= 0]
-    others = [op for op in ops if op not in forward]
-    return len(others) == 1 and len(ops) == 2 and _is_source(graph, _seen_through(graph, others[0]))
-
-
-def _seen_through(graph: Graph, op: str) -> str:
-    while graph.nodes[op].op in _PASSES:
-        op = graph.inputs(op)[0][0]
-    return op
-
-
-def _output(graph: Graph, name: str, forward: Mapping[str, int], compared: Mapping[str, str]) -> Candidate:
-    node, tensor = graph.nodes[name], f"{name}:0"
-    shape, dtype = graph.shape(tensor), graph.dtype(tensor)
-    users = [user for user in graph.consumers.get(name, ()) if user in forward and not _loses(graph, user)]
-    parts = name.split("/")
-    said = [
-        (_ENDS.get(node.op, 0), node.op),
-        (5, f"compared by {compared.get(name)}") if name in compared else (0, ""),
-        (3, "named like an output") if _OUTPUT_NAMES.search(parts[-1]) else (0, ""),
-        (1, "in a scope named like an output") if any(map(_OUTPUT_NAMES.search, parts[:-1])) else (0, ""),
-        (2, "nothing in the forward pass consumes it") if not users else (0, ""),
-        (-6, "part of a loss or metric") if _loses(graph, name) else (0, ""),
-        (-6, "a scalar") if shape == () else (0, ""),
-        (-3, "inside a layer") if any(map(_HIDDEN_NAMES.search, parts)) else (0, ""),
-        (-6, "not a value") if _SIDE.fullmatch(node.op) or dtype in (None, "bool", "resource", "variant") else (0, ""),
-        (forward[name] / len(forward), ""),
-    ]
-    why = ", ".join(text for points, text in said if points > 0 and text)
-    return Candidate(tensor, dtype, shape, node.op, round(sum(points for points, _ in said), 3), why)
-
-
-def _loses(graph: Graph, name: str) -> bool:
-    return bool(_LOSS_OPS.fullmatch(graph.nodes[name].op) or any(map(_LOSS_NAMES.search, name.split("/"))))
+def together(graph: Graph, ranking: Ranking) -> list[Candidate]:
+    """The likeliest output with the other views of its head that need nothing more: logits, classes, parts of a decoding."""
+    best, *others = ranking.outputs
+    if best.op in PART_NAMES:
+        op = split(best.tensor)[0]
+        edges = [f"{op}:{index}" for index in _PARTS[best.op]]
+        return [replace(best, tensor=e, dtype=graph.dtype(e), shape=graph.shape(e)) for e in edges]
+    reached = set(graph.walk([best.tensor], ranking.constants))
+    views = {best.role: best}
+    for other in others:
+        new = other.head == best.head and other.role and other.role not in views
+        if new and not needed(graph, [other.tensor], ranking.constants, reached):
+            views[other.role] = other
+    order = list(_ROLES.values())
+    return [best, *sorted((v for v in views.values() if v is not best), key=lambda view: order.index(view.role))]
 
 
 # Inputs
 
 
-def rank_inputs(graph: Graph) -> list[Candidate]:
-    """The likeliest inputs, best first: sources that the likeliest outputs need, without labels and training switches."""
-    wanted = [candidate.tensor for candidate in rank_outputs(graph, most=3)]
-    first, others = _needed(graph, wanted[:1]), _needed(graph, wanted[1:])
-    tensors = [f"{op}:{index}" for op in sources(graph) for index in range(graph.num_outputs(op) or 1)]
-    switches = constants_suggested(graph)
-    ranked = (
-        _input(graph, tensor, split(tensor) in first, split(tensor) in others) for tensor in tensors if tensor not in switches
-    )
-    return sorted((c for c in ranked if c.score > 0), key=lambda c: (-c.score, tensors.index(c.tensor)))
+def needed(
+    graph: Graph, outputs: Sequence[str], constants: Mapping[str, bool | float], known: Container[str] = ()
+) -> list[Edge]:
+    """The edges out of sources that `outputs` depend on, in the graph's order; nothing behind the nodes `known` is new."""
+    reached = graph.walk(outputs, constants, barrier=lambda node: node.name in known or is_source(graph, node.name))
+    stops = set(map(split, constants))
+    edges = {edge for name in reached if name not in known and not is_source(graph, name) for edge in graph.inputs(name)}
+    found = [edge for edge in edges | set(map(split, outputs)) if edge[1] >= 0 and edge not in stops]
+    found = [edge for edge in found if edge[0] not in known and is_source(graph, edge[0])]
+    ops = {op for op, _ in found}
+    order = {name: place for place, name in enumerate(graph.nodes) if name in ops}
+    return sorted(found, key=lambda edge: (order[edge[0]], edge[1]))
 
 
-def _needed(graph: Graph, fetches: Iterable[str]) -> set[tuple[str, int]]:
-    """The edges that `fetches` depend on, up to queues and iterators."""
-    reached = graph.walk(fetches, barrier=lambda node: kind(node.op) is not None)
-    return {edge for name in reached for edge in graph.inputs(name)}
-
-
-def sources(graph: Graph) -> list[str]:
-    """Placeholders and what comes out of input queues and iterators, in the graph's order."""
-    return [name for name in graph.nodes if _is_source(graph, name)]
-
-
-def _is_source(graph: Graph, name: str) -> bool:
-    op = graph.nodes[name].op
-    values = op.startswith("QueueDequeue") or "GetNext" in op or "Unstage" in op
-    return (op.startswith("Placeholder") and not name.startswith("save/")) or (values and kind(op) in ("queue", "iterator"))
-
-
-def _input(graph: Graph, tensor: str, first: bool, others: bool) -> Candidate:
-    op, name = graph.nodes[split(tensor)[0]].op, split(tensor)[0]
+def _input(graph: Graph, edge: Edge, first: bool) -> Candidate:
+    tensor = "{}:{}".format(*edge)
     shape, dtype = graph.shape(tensor), graph.dtype(tensor)
-    said = [
-        (5, "the likeliest output needs it") if first else (2, "a likely output needs it") if others else (-5, ""),
-        (2, f"{dtype} {_written(shape)}") if shape != () else (-1, ""),
-        (2, "named like an input") if _INPUT_NAMES.search(name) else (0, ""),
-        (-3, "named like a label") if _LABEL_NAMES.search(name) else (0, ""),
-        (-2, "has a default") if op == "PlaceholderWithDefault" else (0, ""),
-    ]
-    why = ", ".join(text for points, text in said if points > 0 and text)
-    return Candidate(tensor, dtype, shape, op, sum(points for points, _ in said), why)
+    op, leaf = graph.nodes[edge[0]].op, edge[0].rsplit("/", 1)[-1]
+    said = ["the likeliest output needs it" if first else "a likely output needs it", f"{dtype} {_written(shape)}"]
+    said += ["named like an input"] if _NAMED.isdisjoint(words(leaf)) is False else []
+    return Candidate(tensor, dtype, shape, op, 0.0, ", ".join(said))
+
+
+_NAMED = frozenset(
+    ["x", "input", "inputs", "image", "images", "feature", "features", "data", "token", "tokens", "id", "ids", "text", "batch"]
+)
 
 
 def _written(shape: Shape) -> str:
     return "of unknown rank" if shape is None else "[" + ", ".join("null" if d is None else str(d) for d in shape) + "]"
-
-
-# Training switches
-
-
-def constants_suggested(graph: Graph) -> dict[str, bool | float]:
-    """Placeholders that only training feeds → the value they have when the model serves."""
-    tensors = (canonical(name) for name, node in graph.nodes.items() if node.op.startswith("Placeholder"))
-    found = {tensor: constant_for(graph, tensor) for tensor in tensors}
-    return {tensor: value for tensor, value in found.items() if value is not None}
-
-
-def constant_for(graph: Graph, tensor: str) -> bool | float | None:
-    """The serving value of a placeholder that switches training on or sets dropout, by its name or by who takes it; or None."""
-    dtype, name = graph.dtype(tensor), split(tensor)[0]
-    if graph.shape(tensor):
-        return None
-    if dtype == "bool":
-        return _switch(graph, name)
-    return _dropout(graph, name) if dtype in ("float32", "float64", "float16", "bfloat16") else None
-
-
-def _switch(graph: Graph, name: str) -> bool | None:
-    leaf = name.rsplit("/", 1)[-1].lower()
-    if re.search(r"test|eval|infer|predict|serving", leaf):
-        return True
-    users = {graph.nodes[user].op for user in _users(graph, name)}
-    chooses = users & {
-        "Switch",
-        "RefSwitch",
-        "If",
-        "StatelessIf",
-        "Select",
-        "SelectV2",
-        "LogicalAnd",
-        "LogicalOr",
-        "LogicalNot",
-    }
-    return False if chooses or re.search(r"train|phase|learning", leaf) else None
-
-
-def _dropout(graph: Graph, name: str) -> float | None:
-    leaf = name.rsplit("/", 1)[-1].lower()
-    if re.search(r"keep", leaf):
-        return 1.0
-    if re.search(r"drop", leaf):
-        return 0.0
-    inside = {graph.nodes[user].op for user in _users(graph, name) if re.search(r"dropout", user, re.I)}
-    if inside & {"Add", "AddV2", "Div", "RealDiv"}:
-        return 1.0
-    return 0.0 if inside & {"Sub", "GreaterEqual"} else None
-
-
-def _users(graph: Graph, name: str) -> list[str]:
-    """Who takes a placeholder, seen through identities and the switches of a condition."""
-    todo, found = [name], []
-    for op in todo:
-        for user in graph.consumers.get(op, ()):
-            passes = graph.nodes[user].op in ("Identity", "Switch", "Enter") and user not in todo
-            todo.extend([user] if passes else [])
-            found.append(user)
-    return found

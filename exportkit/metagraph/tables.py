@@ -9,6 +9,8 @@ from exportkit.metagraph.tensors import shared_name, split
 
 def holds_table(graph: Graph, name: str) -> bool:
     """Whether a node is a table, or calls a function that makes one and leaves it to others to fill it."""
+    if graph.is_plain(name):
+        return graph.nodes[name].op in TABLES
     ops = _ops_within(graph, name)
     return not ops.isdisjoint(TABLES) and not any(map(_fills, ops))
 

@@ -31,6 +31,8 @@ def compatible(a: Iterable[int | None], b: Iterable[int | None]) -> bool:
 
 def split(name: str) -> tuple[str, int]:
     """A node's input, or a tensor name, in two: ``op:2`` → (op, 2), ``op`` → (op, 0), the control edge ``^op`` → (op, -1)."""
+    if ":" not in name:
+        return (name[1:], -1) if name[:1] == "^" else (name, 0)
     if name[:1] == "^":
         return name[1:], -1
     op, colon, index = name.rpartition(":")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from exportkit.metagraph.tensors import VARIABLE_OPS, Shape, dims, split
-from exportkit.protos import MetaGraphDef, NodeDef, dtype_name, variable_pb2
+from exportkit.protos import NodeDef, dtype_name, variable_pb2
 
 if TYPE_CHECKING:
     from exportkit.metagraph.graph import Graph
@@ -62,7 +62,7 @@ class Variable:
 
 def variables_of(graph: Graph) -> dict[str, Variable]:
     """Every variable op of the graph by its `Variable.name`, in the graph's order."""
-    definitions, keys = _definitions(graph.meta), _keys(graph)
+    definitions, keys = _definitions(graph), _keys(graph)
     nodes = (node for node in graph.nodes.values() if node.op in VARIABLE_OPS)
     found = (_variable(graph, node, definitions, keys) for node in nodes)
     return {variable.name: variable for variable in found}
@@ -95,19 +95,13 @@ def _shape(node: NodeDef) -> Shape:
     return None if node.op == "Variable" and shape == () else shape  # state_ops.cc: the legacy op's [] means unknown
 
 
-def _definitions(meta: MetaGraphDef) -> _Definitions:
+def _definitions(graph: Graph) -> _Definitions:
     """Variable op → its VariableDef and the collections that hold it."""
     found: _Definitions = {}
     for collection in VARIABLE_COLLECTIONS:
-        for definition in members(meta, collection):
+        for definition in graph.members(collection):
             found.setdefault(split(definition.variable_name)[0], (definition, set()))[1].add(collection)
     return found
-
-
-def members(meta: MetaGraphDef, collection: str) -> list[variable_pb2.VariableDef]:
-    """The VariableDefs in a collection; empty where there is none."""
-    values = meta.collection_def[collection].bytes_list.value if collection in meta.collection_def else ()
-    return [variable_pb2.VariableDef.FromString(value) for value in values]
 
 
 def _assignment(graph: Graph, variable: str) -> str | None:

@@ -21,12 +21,13 @@ from exportkit.config import sections
 from exportkit.config.reader import UNSET, Reader, said
 from exportkit.contract import SIGNATURE_FILE, ModelSource, Phase, PostStep, signatures_of
 from exportkit.errors import ConfigError, ExportKitError, PluginError, Problem, brief, did_you_mean
-from exportkit.metagraph import Graph
-from exportkit.planning import serving_rules, weights, wiring
+from exportkit.metagraph import Graph, many_objects
+from exportkit.operations.bindings import Bindings
+from exportkit.planning import serving_rules, weights
 from exportkit.planning.prepare import Model, Prepared, prepare
 from exportkit.planning.resolving import Resolved, placed, resolve
 from exportkit.registry import Plugins, load_plugins
-from exportkit.spec import Check, Config, Constant, ExportPlan, MetaGraph, ParseExample, ReportTo, Weights
+from exportkit.spec import Check, Config, Constant, ExportPlan, MetaGraph, Replacement, ReportTo, Weights
 from exportkit.version import claim
 
 
@@ -47,7 +48,8 @@ def plan(config: Mapping[str, Any] | DictConfig, plugins: Plugins | None = None)
     drafted = _draft(data, reader, plugins)
     drafted.config = _without_secrets(config, data)
     drafted.resolved = _resolved(drafted, reader, plugins)
-    drafted.prepared = _check_models(drafted, reader)
+    with many_objects():
+        drafted.prepared = _check_models(drafted, reader)
     if not reader.problems:
         reader.problems += plugins.policy_problems(drafted, drafted.prepared)
     if reader.problems:
@@ -139,7 +141,7 @@ def _draft(data: dict[str, Any], reader: Reader, plugins: Plugins) -> ExportPlan
         if key not in known:
             reader.problem(str(key), "no such key", did_you_mean(str(key), known) or "free keys go under vars")
     reader.convert(dict[str, Any], data["vars"], "vars")
-    bound = sections.bindings(data["bindings"], reader)
+    bound = Bindings(sections.bindings(data["bindings"], reader))
     signatures = sections.signatures(data["signatures"], reader)
     if not signatures:
         reader.problem("signatures", "there are none", "write signatures: {serving_default: {inputs: …, outputs: …}}")
@@ -312,9 +314,9 @@ def _warnings(drafted: ExportPlan) -> Iterator[str]:
         only = ", ".join(drafted.signatures)
         yield f"signatures: there is no serving_default, so every request has to name its signature ({only})"
     sound = [s for s in drafted.signatures.values() if s is not None]
-    used = wiring.used(sound, drafted.bindings)
+    used = drafted.bindings.used(sound)
     for name, bound in drafted.bindings.items():
-        if name not in used and bound is not None and not isinstance(bound, Constant):
+        if name not in used and bound is not None and not isinstance(bound, Constant | Replacement):
             yield f"bindings.{name}: is used by no signature"
     for name in drafted.config["post"] or ():
         if name not in _chosen(drafted.config["post"]):
@@ -392,8 +394,3 @@ def wanted(drafted: ExportPlan) -> list[str]:
     named = [getattr(b, key) for b in drafted.bindings.values() for key in keys if hasattr(b, key)]
     ops = [m.train_op for m in drafted.meta_graphs.values() if m.train_op]
     return list(dict.fromkeys([*named, *ops]))
-
-
-def parsers(drafted: ExportPlan) -> dict[str, ParseExample]:
-    """The bindings that parse tf.Example, for those who write requests."""
-    return {name: b for name, b in drafted.bindings.items() if isinstance(b, ParseExample)}

@@ -11,10 +11,10 @@ from exportkit import metagraph
 from exportkit.checkpoint import Bundle
 from exportkit.errors import BindingError, Problem, WeightsError
 from exportkit.metagraph import Graph, Pruned
+from exportkit.metagraph.tensors import Facts, Shape
 from exportkit.planning import serving_rules, weights
-from exportkit.planning import wiring as binding
 from exportkit.planning.weights import Coverage
-from exportkit.planning.wiring import Facts, Wiring
+from exportkit.planning.wiring import Wiring, facts_of, wire
 from exportkit.spec import Constant, ExportPlan, Signature
 
 
@@ -68,21 +68,33 @@ def prepare(plan: ExportPlan, models: Mapping[str, Model]) -> tuple[Prepared, li
     prepared = Prepared()
     found: list[Problem] = []
     whole = None not in plan.signatures.values()
+    rewired: list[tuple[Graph, dict[str, str], Graph]] = []
     for key, model in models.items():
-        wiring, problems = binding.wire(key, plan.meta_graphs[key], plan.bindings, plan.signatures, model.graph, model.offered)
-        facts = binding.facts(plan.bindings, wiring, model.graph)
+        wiring, problems = wire(key, plan.meta_graphs[key], plan.bindings, plan.signatures, model.graph, model.offered)
+        facts = facts_of(plan.bindings, wiring, model.graph)
         sound = list(_sound(plan, wiring))
         whole = whole and len(sound) == len(wiring.signatures)
-        needed = binding.used((plan.signatures[name] for name in sound), plan.bindings)
+        needed = plan.bindings.used(plan.signatures[name] for name in sound)
         found += [*problems, *serving_rules.computed({name: plan.bindings[name] for name in needed}, facts)]
         cuts_known = all(name in wiring.names for name, b in plan.bindings.items() if isinstance(b, Constant | None))
+        graph = _rewired(model, wiring, rewired)
         for name in sound:
-            found += _signature_problems(name, plan, wiring, model.graph, facts, cuts_known)
-            prepared.warnings += _signature_warnings(name, plan, wiring, model.graph, facts)
-        prepared.parts[key] = Part(key, model, wiring, _pruned(plan, prepared, model, wiring), facts)
+            found += _signature_problems(name, plan, wiring, graph, facts, cuts_known)
+            prepared.warnings += _signature_warnings(name, plan, wiring, graph, facts)
+        prepared.parts[key] = Part(key, model, wiring, _pruned(plan, prepared, model, wiring, graph), facts)
     lacking = [] if found or not whole else _cover(plan, prepared)
     prepared.warnings = list({w.partition(": ")[2]: w for w in reversed(prepared.warnings)}.values())[::-1]
     return prepared, _distinct(found), _distinct(lacking)
+
+
+def _rewired(model: Model, wiring: Wiring, known: list[tuple[Graph, dict[str, str], Graph]]) -> Graph:
+    """The model's graph with the tensors that the config puts in place of others; one for those that agree."""
+    replaced = {old: wiring.final(old) for old in wiring.replaced}
+    for graph, same, made in known:
+        if graph is model.graph and same == replaced:
+            return made
+    known.append((model.graph, replaced, model.graph.rewired(replaced)))
+    return known[-1][2]
 
 
 def demand(plan: ExportPlan, models: Mapping[str, Model]) -> Prepared:
@@ -104,7 +116,7 @@ def _sound(plan: ExportPlan, wiring: Wiring) -> Iterator[str]:
     """Signatures all of whose tensors were found; the others have been told already."""
     for key in wiring.signatures:
         signature = plan.signatures[key]
-        leaves = [*binding.fed(signature, plan.bindings), *(binding.leaf(r, plan.bindings) for r in signature.outputs.values())]
+        leaves = [*plan.bindings.fed(signature), *(plan.bindings.leaf(r) for r in signature.outputs.values())]
         if signature.outputs and all(name in wiring.names for name in leaves):
             yield key
 
@@ -121,7 +133,7 @@ def _signature_problems(
     yield from serving_rules.demands(where, signature, facts)
     fetches = wiring.fetches(plan.signatures, plan.bindings, [key])
     if cuts_known:
-        yield from metagraph.problems(graph, fetches, _stops(plan, wiring, signature), where)
+        yield from metagraph.problems(graph, fetches, _stops(plan, wiring, signature), where, wiring.constants)
 
 
 def _signature_warnings(key: str, plan: ExportPlan, wiring: Wiring, graph: Graph, facts: Mapping[str, Facts]) -> Iterator[str]:
@@ -129,10 +141,10 @@ def _signature_warnings(key: str, plan: ExportPlan, wiring: Wiring, graph: Graph
     fetches, stops = wiring.fetches(plan.signatures, plan.bindings, [key]), _stops(plan, wiring, signature)
     yield from map(str, metagraph.warnings(graph, fetches, stops, f"signatures.{key}", wiring.constants))
     reached = graph.reach(fetches, stops)
-    for name in binding.fed(signature, plan.bindings):
+    yield from _fixed_batches(key, {name: facts[name].shape for name in plan.bindings.fed(signature)})
+    yield from _fixed_outputs(key, signature, facts)
+    for name in plan.bindings.fed(signature):
         tensor = wiring.inputs[name]
-        if shape := facts[name].shape:
-            yield from _fixed_batch(key, name, shape[0])
         if tensor not in fetches and not _consumed(tensor, reached, graph):
             yield f"signatures.{key}: input '{name}' changes none of the outputs"
     for alias, ref in signature.outputs.items():
@@ -140,10 +152,26 @@ def _signature_warnings(key: str, plan: ExportPlan, wiring: Wiring, graph: Graph
             yield f"signatures.{key}.outputs.{alias}: is a scalar, which REST 'instances' and server-side batching cannot carry"
 
 
-def _fixed_batch(key: str, name: str, size: int | None) -> Iterator[str]:
-    if size is not None:
-        do = f"requests of another size are refused; bindings.{name}: {{placeholder: …, shape: [null, …]}} tries to free it"
-        yield f"signatures.{key}: the first dimension of '{name}' is fixed at {size}; {do}"
+def _fixed_batches(key: str, shapes: Mapping[str, Shape]) -> Iterator[str]:
+    """Inputs whose first dimension is fixed, those of one size on one line."""
+    sizes: dict[int, list[str]] = {}
+    for name, shape in shapes.items():
+        if shape and shape[0] is not None:
+            sizes.setdefault(shape[0], []).append(name)
+    for size, names in sizes.items():
+        of = f"'{names[0]}'" + (f" and {len(names) - 1} more inputs" if len(names) > 1 else "")
+        do = f"requests of another size are refused, and a server cannot batch them; bindings.{names[0]}: {{placeholder: …, "
+        yield f"signatures.{key}: the first dimension of {of} is fixed at {size}; {do}shape: [null, …]}} tries to free it"
+
+
+def _fixed_outputs(key: str, signature: Signature, facts: Mapping[str, Facts]) -> Iterator[str]:
+    """Outputs whose first dimension is fixed though that of every input is open: a batch that is baked in on the way."""
+    shapes = [facts.get(ref, Facts()).shape for ref in signature.inputs.values()]
+    if not shapes or not all(shape and shape[0] is None for shape in shapes):
+        return
+    for alias, ref in signature.outputs.items():
+        if (shape := facts.get(ref, Facts()).shape) and shape[0] is not None:
+            yield f"signatures.{key}.outputs.{alias}: has {shape[0]} rows for any request, so that a server cannot batch them"
 
 
 def _consumed(tensor: str, reached: set[str], graph: Graph) -> bool:
@@ -153,7 +181,7 @@ def _consumed(tensor: str, reached: set[str], graph: Graph) -> bool:
     return any(spelled & set(graph.nodes[user].input) for user in users)
 
 
-def _pruned(plan: ExportPlan, prepared: Prepared, model: Model, wiring: Wiring) -> Pruned:
+def _pruned(plan: ExportPlan, prepared: Prepared, model: Model, wiring: Wiring, graph: Graph) -> Pruned:
     """The serving subgraph; the one of an earlier meta graph where it is the same."""
     for other in prepared.parts.values():
         if other.model is model and _same(other.wiring, wiring):
@@ -161,11 +189,11 @@ def _pruned(plan: ExportPlan, prepared: Prepared, model: Model, wiring: Wiring) 
     fetches = wiring.fetches(plan.signatures, plan.bindings)
     ops = [wiring.train_op] if wiring.train_op else []
     cuts = [*wiring.inputs.values(), *wiring.constants]
-    return metagraph.serving_subgraph(model.graph, fetches, cuts, ops=ops, clear_devices=plan.clear_devices)
+    return metagraph.serving_subgraph(graph, fetches, cuts, ops=ops, clear_devices=plan.clear_devices)
 
 
 def _same(a: Wiring, b: Wiring) -> bool:
-    return (a.inputs, a.constants, a.signatures, a.train_op) == (b.inputs, b.constants, b.signatures, b.train_op)
+    return all(getattr(a, key) == getattr(b, key) for key in ("inputs", "constants", "replaced", "signatures", "train_op"))
 
 
 def _cover(plan: ExportPlan, prepared: Prepared) -> list[Problem]:

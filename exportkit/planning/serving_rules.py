@@ -7,17 +7,18 @@ every request.
 from collections.abc import Iterable, Iterator, Mapping
 
 from exportkit.errors import Problem, did_you_mean
-from exportkit.planning.wiring import Bindings, Facts, compatible, offers, operation, targets
-from exportkit.spec import Constant, Lookup, ParseExample, Placeholder, Signature, Tensor, TopK
+from exportkit.metagraph.tensors import Facts, compatible
+from exportkit.operations.bindings import Bindings, computed_from, operation
+from exportkit.spec import Constant, Lookup, ParseExample, Placeholder, Replacement, Signature, Tensor, TopK
 
 
 def check(bindings: Bindings, signatures: Mapping[str, Signature | None]) -> Iterator[Problem]:
     """Whatever can be wrong between bindings and signatures, whichever graph it is."""
-    offered = offers(bindings)
+    offered = bindings.offers()
     for name, binding in bindings.items():
         where = f"bindings.{name}"
         if isinstance(binding, TopK | Lookup):
-            yield from _check_ref(f"{where}.{operation(binding)}", _of(binding), bindings, offered)
+            yield from _check_ref(f"{where}.{operation(binding)}", computed_from(binding), bindings, offered)
             yield from _check_circle(f"{where}.{operation(binding)}", name, bindings, offered)
         if isinstance(binding, TopK) and binding.k < 1:
             yield Problem(f"{where}.k", f"is {binding.k}", "write 1 or more")
@@ -29,15 +30,10 @@ def check(bindings: Bindings, signatures: Mapping[str, Signature | None]) -> Ite
             yield from _check_signature(f"signatures.{key}", signature, bindings, offered)
 
 
-def _of(binding: TopK | Lookup) -> str:
-    """The reference that a binding computes from."""
-    return binding.top_k if isinstance(binding, TopK) else binding.lookup
-
-
 def _check_ref(where: str, ref: str, bindings: Bindings, offered: Mapping[str, str]) -> Iterator[Problem]:
     """A reference to a value: it must be there, and be a tensor or computed from one."""
     binding = bindings.get(ref)
-    if isinstance(binding, ParseExample | Constant):
+    if isinstance(binding, ParseExample | Constant | Replacement):
         do = "name a tensor, a lookup or a part of a top_k"
         yield Problem(where, f"'{ref}' is a {operation(binding)} and offers no values", do)
     elif isinstance(binding, TopK):
@@ -48,8 +44,8 @@ def _check_ref(where: str, ref: str, bindings: Bindings, offered: Mapping[str, s
 
 def _check_circle(where: str, name: str, bindings: Bindings, offered: Mapping[str, str]) -> Iterator[Problem]:
     path = [name]
-    while isinstance(binding := bindings[path[-1]], TopK | Lookup) and _of(binding) in offered:
-        path.append(offered[_of(binding)])
+    while isinstance(binding := bindings[path[-1]], TopK | Lookup) and computed_from(binding) in offered:
+        path.append(offered[computed_from(binding)])
         if path[-1] == name:
             yield Problem(where, f"leads back to itself: {' → '.join(path)}", "name a tensor binding")
         if path[-1] in path[:-1]:
@@ -59,7 +55,7 @@ def _check_circle(where: str, name: str, bindings: Bindings, offered: Mapping[st
 def _check_parse(where: str, binding: ParseExample, bindings: Bindings) -> Iterator[Problem]:
     feedable = [n for n, b in bindings.items() if isinstance(b, Tensor | Placeholder)]
     feeders: dict[str, str] = {}
-    for feature, target in targets(binding).items():
+    for feature, target in binding.targets().items():
         if feeders.setdefault(target, feature) != feature:
             what = f"'{target}' is fed by feature '{feeders[target]}' already"
             yield Problem(f"{where}.parse_example.{feature}.to", what, "feed it once")
@@ -76,7 +72,7 @@ def _check_parsers(bindings: Bindings, signatures: Mapping[str, Signature | None
     feeders: dict[str, str] = {}
     for name in dict.fromkeys(ref for signature in signatures.values() if signature for ref in signature.inputs.values()):
         binding = bindings.get(name)
-        for feature, target in targets(binding).items() if isinstance(binding, ParseExample) else ():
+        for feature, target in binding.targets().items() if isinstance(binding, ParseExample) else ():
             if feeders.setdefault(target, name) != name:
                 what = f"'{target}' is fed by the parse_example '{feeders[target]}' already"
                 yield Problem(f"bindings.{name}.parse_example.{feature}", what, "use one of the two in all signatures")
@@ -101,7 +97,7 @@ def _check_fed_once(where: str, signature: Signature, bindings: Bindings) -> Ite
     feeders: dict[str, str] = {}
     for alias, ref in signature.inputs.items():
         binding = bindings.get(ref)
-        for name in targets(binding).values() if isinstance(binding, ParseExample) else [ref]:
+        for name in binding.targets().values() if isinstance(binding, ParseExample) else [ref]:
             if name in feeders:
                 yield Problem(f"{where}.inputs.{alias}", f"'{name}' is fed by '{feeders[name]}' already", "feed it once")
             feeders.setdefault(name, alias)
@@ -183,7 +179,7 @@ def _check_k(where: str, binding: TopK, shape: tuple[int | None, ...]) -> Iterat
 
 
 def _check_features(where: str, binding: ParseExample, facts: Mapping[str, Facts]) -> Iterator[Problem]:
-    for key, target in targets(binding).items():
+    for key, target in binding.targets().items():
         feature, known = binding.parse_example[key], facts.get(target, Facts())
         parsed = Facts(feature.dtype, (None, *feature.shape))
         if known.shape is not None and not compatible(known.shape, parsed.shape):

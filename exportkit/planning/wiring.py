@@ -7,9 +7,8 @@ from typing import Any
 from exportkit.config.values import shown, unfit
 from exportkit.errors import Problem, did_you_mean, nearest, some
 from exportkit.metagraph.tensors import Facts, Shape, compatible
-from exportkit.spec import Binding, Constant, Lookup, MetaGraph, ParseExample, Placeholder, Signature, Tensor, TopK
-
-Bindings = Mapping[str, Binding | None]
+from exportkit.operations.bindings import Bindings
+from exportkit.spec import Binding, Constant, Lookup, MetaGraph, ParseExample, Placeholder, Replacement, Signature, Tensor, TopK
 
 
 @dataclass(kw_only=True)
@@ -20,6 +19,7 @@ class Wiring:
         names: binding → the tensor that it names.
         inputs: fed binding → the tensor that its fresh placeholder replaces.
         constants: replaced tensor → baked value.
+        replaced: replaced tensor → the tensor of the graph that takes its place.
         signatures: the keys of its signatures.
         train_op: the operation that is kept beside them.
     """
@@ -27,77 +27,25 @@ class Wiring:
     names: dict[str, str] = field(default_factory=dict)
     inputs: dict[str, str] = field(default_factory=dict)
     constants: dict[str, Any] = field(default_factory=dict)
+    replaced: dict[str, str] = field(default_factory=dict)
     signatures: list[str] = field(default_factory=list)
     train_op: str | None = None
 
     def fetches(self, signatures: Mapping[str, Signature], bindings: Bindings, keys: Iterable[str] | None = None) -> list[str]:
         """The tensors that the outputs of the signatures `keys` (default: all) are computed from."""
         keys = self.signatures if keys is None else keys
-        leaves = (leaf(ref, bindings) for key in keys for ref in signatures[key].outputs.values())
+        leaves = (bindings.leaf(ref) for key in keys for ref in signatures[key].outputs.values())
         return list(dict.fromkeys(self.names[name] for name in leaves if name in self.names))
+
+    def final(self, tensor: str) -> str:
+        """The tensor that stands in the place of `tensor`: itself where nothing replaces it."""
+        for _ in self.replaced:
+            tensor = self.replaced.get(tensor, tensor)
+        return tensor
 
     def feeds(self, signature: Signature, bindings: Bindings) -> list[str]:
         """The tensors that the inputs of `signature` replace."""
-        return [self.inputs[name] for name in fed(signature, bindings) if name in self.inputs]
-
-
-def offers(bindings: Bindings) -> dict[str, str]:
-    """Every name that signatures and bindings can refer to → the binding that offers it."""
-    offered = {}
-    for name, binding in bindings.items():
-        if isinstance(binding, TopK) or binding is None:
-            offered |= {f"{name}.values": name, f"{name}.indices": name}
-        if not isinstance(binding, TopK | Constant):
-            offered[name] = name
-    return offered
-
-
-def leaf(ref: str, bindings: Bindings) -> str | None:
-    """The tensor binding behind `ref`, through top_k and lookup; None where one of them is broken."""
-    for _ in range(len(bindings) + 1):
-        binding = bindings.get(offers(bindings).get(ref, ""))
-        if isinstance(binding, TopK):
-            ref = binding.top_k
-        elif isinstance(binding, Lookup):
-            ref = binding.lookup
-        else:
-            return ref if isinstance(binding, Tensor | Placeholder) else None
-    return None
-
-
-def fed(signature: Signature, bindings: Bindings) -> list[str]:
-    """The tensor bindings that a signature's inputs feed, directly or through parse_example."""
-    names: list[str] = []
-    for ref in signature.inputs.values():
-        binding = bindings.get(ref)
-        names += targets(binding).values() if isinstance(binding, ParseExample) else [ref]
-    return list(dict.fromkeys(names))
-
-
-def targets(binding: ParseExample) -> dict[str, str]:
-    """Feature → the binding that it feeds."""
-    return {key: feature.to or key for key, feature in binding.parse_example.items()}
-
-
-def operation(binding: Binding) -> str:
-    """The config key that makes this binding what it is."""
-    return {Tensor: "tensor", Placeholder: "placeholder", Constant: "constant", TopK: "top_k", Lookup: "lookup"}.get(
-        type(binding), "parse_example"
-    )
-
-
-def used(signatures: Iterable[Signature], bindings: Bindings) -> set[str]:
-    """The bindings that the signatures use, directly or through others."""
-    names: set[str] = set()
-    offered = offers(bindings)
-    for signature in signatures:
-        names |= {*signature.inputs.values(), *fed(signature, bindings)}
-        for ref in signature.outputs.values():
-            while ref in offered and offered[ref] not in names:
-                names.add(offered[ref])
-                binding = bindings[offered[ref]]
-                ref = binding.top_k if isinstance(binding, TopK) else binding.lookup if isinstance(binding, Lookup) else ref
-    return names & set(bindings)
+        return [self.inputs[name] for name in bindings.fed(signature) if name in self.inputs]
 
 
 def wire(
@@ -130,6 +78,11 @@ def wire(
             wiring.names[name] = tensor
             problems += _assertions(f"bindings.{name}", binding, Facts(graph.dtype(tensor), graph.shape(tensor)))
     _bake(wiring, key, meta_graph, bindings, graph, problems)
+    _replace(wiring, bindings, graph, offered, problems)
+    inputs = {name for key in wiring.signatures for name in bindings.fed(signatures[key])}
+    problems += _contradictions(wiring, bindings, inputs)
+    for name, tensor in wiring.names.items():
+        wiring.names[name] = tensor if name in inputs else wiring.final(tensor)
     _cut(wiring, bindings, signatures, graph, problems)
     if meta_graph.train_op is not None:
         wiring.train_op = _find_op(meta_graph.train_op, graph, offered, f"meta_graphs.{key}.train_op", problems)
@@ -186,6 +139,46 @@ def _bake(wiring: Wiring, key: str, meta_graph: MetaGraph, bindings: Bindings, g
             wiring.constants[wiring.names[name]] = value
 
 
+def _replace(wiring: Wiring, bindings: Bindings, graph: Any, offered: Mapping[str, str], problems: list[Problem]) -> None:
+    """Find what takes the place of what."""
+    for name, binding in bindings.items():
+        if not isinstance(binding, Replacement):
+            continue
+        where = f"bindings.{name}"
+        tensor = find(binding.tensor, graph, offered, f"{where}.tensor", problems)
+        replaced = find(binding.replaces, graph, offered, f"{where}.replaces", problems)
+        if tensor is not None and replaced is not None:
+            wrong = list(_unlike(where, tensor, replaced, wiring, graph))
+            problems += wrong
+            wiring.replaced |= {} if wrong else {replaced: tensor}
+
+
+def _unlike(where: str, tensor: str, replaced: str, wiring: Wiring, graph: Any) -> Iterator[Problem]:
+    """Why one tensor cannot take the place of another."""
+    new, old = (Facts(graph.dtype(t), graph.shape(t)) for t in (tensor, replaced))
+    op, other = tensor.split(":")[0], replaced.split(":")[0]
+    if replaced in wiring.replaced:
+        yield Problem(f"{where}.replaces", f"'{replaced}' is replaced by '{wiring.replaced[replaced]}' already", "drop one")
+    if new.dtype and old.dtype and new.dtype != old.dtype:
+        yield Problem(where, f"'{tensor}' is {new.dtype} and '{replaced}' {old.dtype}", "name two tensors of one dtype")
+    elif new.shape is not None and old.shape is not None and not compatible(new.shape, old.shape):
+        yield Problem(where, f"'{tensor}' is {new} and '{replaced}' {old}", "name two tensors of one shape")
+    if graph.contexts.get(op, ()) != graph.contexts.get(other, ()):
+        do = "name two tensors of the same loop and the same branch"
+        yield Problem(where, f"'{tensor}' and '{replaced}' do not run in the same loop or branch", do)
+    elif other in graph.walk([tensor], barrier=lambda node: node.op in ("NextIteration", "RefNextIteration")):
+        what = f"'{tensor}' is computed from '{replaced}', so the graph would go round in a circle"
+        yield Problem(where, what, "tensor is what goes in, replaces is what comes out")
+
+
+def _contradictions(wiring: Wiring, bindings: Bindings, inputs: Iterable[str]) -> Iterator[Problem]:
+    """What is replaced by a tensor cannot be fed or baked as well."""
+    for name, binding in bindings.items():
+        if (isinstance(binding, Constant) or name in inputs) and wiring.names.get(name) in wiring.replaced:
+            taken = wiring.replaced[wiring.names[name]]
+            yield Problem(f"bindings.{name}", f"'{wiring.names[name]}' is replaced by '{taken}' already", "drop one")
+
+
 def _misshapen(where: str, value: Any, tensor: str, graph: Any) -> list[Problem]:
     """What is wrong with a constant's shape; one value fits every shape, for it is repeated."""
     if not isinstance(value, list | tuple):
@@ -216,7 +209,7 @@ def _cut(
 ) -> None:
     """Decide which tensors are replaced by fresh placeholders: those that some signature feeds."""
     for key in wiring.signatures:
-        for name in fed(signatures[key], bindings):
+        for name in bindings.fed(signatures[key]):
             tensor = wiring.names.get(name)
             if tensor is None or name in wiring.inputs:
                 continue
@@ -234,7 +227,7 @@ def _cut(
             wiring.inputs[name] = tensor
 
 
-def facts(bindings: Bindings, wiring: Wiring, graph: Any) -> dict[str, Facts]:
+def facts_of(bindings: Bindings, wiring: Wiring, graph: Any) -> dict[str, Facts]:
     """What the protos tell of every name that a signature can refer to."""
     known: dict[str, Facts] = {}
     for name, binding in bindings.items():

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from types import ModuleType
 from typing import IO, Any, Protocol
@@ -42,21 +42,22 @@ class _Process(Protocol):
     def wait(self, timeout: float | None = None) -> int: ...
 
 
-def exchange(script: ModuleType, message: Any, timeout: float | None = None) -> tuple[list[Any], Death | None]:
-    """Send one message to a worker and wait for its end.
+def exchange(script: ModuleType, messages: Iterable[Any], timeout: float | None = None) -> tuple[list[Any], Death | None]:
+    """Send messages to a worker and wait for its end.
 
     Messages are in files without a name, not in pipes: while a worker measures its own speed, this process sleeps.
 
     Args:
         script: a module with a `main`, which pickles its replies to stdout.
-        message: what it unpickles from stdin.
+        messages: what it unpickles from stdin.
         timeout: seconds that the worker may take.
 
     Returns:
         The replies that it wrote as a whole, and how it ended if its exit code was not 0.
     """
     with tempfile.TemporaryFile() as request, tempfile.TemporaryFile() as replies, tempfile.TemporaryFile() as log:
-        pickle.dump(message, request, protocol=5)
+        for message in messages:
+            pickle.dump(message, request, protocol=5)
         request.seek(0)
         death = None
         with _started(script, request, replies, log) as process:
@@ -98,7 +99,7 @@ class Conversation:
             pickle.dump(message, self._requests, protocol=5)
             self._requests.flush()
 
-    def receive(self, timeout: float) -> Any:
+    def receive(self, timeout: float | None = None) -> Any:
         """Return the next reply.
 
         Args:
@@ -108,14 +109,14 @@ class Conversation:
             WorkerDied: it ended first.
         """
         late = threading.Event()
-        timer = threading.Timer(timeout, lambda: (late.set(), self.kill()))
+        timer = threading.Timer(timeout or threading.TIMEOUT_MAX, lambda: (late.set(), self.kill()))
         timer.start()
         try:
             return pickle.load(self._replies)
         except (EOFError, pickle.UnpicklingError):
             timer.cancel()
             code = self._process.wait()
-            death = Death.from_timeout(timeout, self._log) if late.is_set() else Death.from_exit_code(code, self._log)
+            death = Death.from_timeout(timeout or 0.0, self._log) if late.is_set() else Death.from_exit_code(code, self._log)
             raise WorkerDied(death) from None
         finally:
             timer.cancel()
@@ -155,7 +156,7 @@ def call_apart(
     """
     call = pickle.dumps((function, arguments, keywords), protocol=5)
     with scratch() as temporary:
-        replies, death = exchange(call_worker, (list(sys.path), str(temporary), call), timeout)
+        replies, death = exchange(call_worker, [(list(sys.path), str(temporary), call)], timeout)
     if death or not replies:
         raise (death or Death.from_exit_code(0)).error(where, f"{title}'s process", "raise the timeout")
     kind, content = replies[0]

@@ -1,24 +1,21 @@
 """Samples read, drawn or built, one batch for each signature."""
 
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from exportkit.checkpoint.encoding import objects
 from exportkit.contract import BoundTensor
 from exportkit.errors import ConfigError, Problem, did_you_mean
 from exportkit.metagraph.tensors import Shape
-from exportkit.samples import tfexample
+from exportkit.samples import drawing, tfexample
 from exportkit.samples.arrays import Misfit, fit, read
-from exportkit.spec import Examples, ExportPlan, Feature, File, Literal, ParseExample, Random, Sample
+from exportkit.samples.drawing import Attempt, Draw, Drawn
+from exportkit.samples.hints import Hint
+from exportkit.spec import Examples, ExportPlan, File, Literal, ParseExample, Random, Sample
 
-RANDOM_ROWS = 2
-RANDOM_SIZE = 8  # of a dimension that a signature leaves open, other than the first
 DRAWN = "random values, as samples gives none"
-_TEXT = b"exportkit"
 
 
 @dataclass(frozen=True)
@@ -27,15 +24,27 @@ class Batch:
 
     Attributes:
         values: alias → array of the dtype that is bound; strings are bytes in object arrays.
-        rows: how many rows it has; None where no input has a first dimension that is open, or where they disagree.
-        open: aliases whose first dimension is open.
+        rows: how many rows it has; None where it cannot be cut into rows.
+        open: aliases whose first dimension is that of the rows.
         notes: what the report shall say of where the values come from.
+        drawn: whether any of the values are random ones.
+        sizes: numbers of rows that the model took, where it was asked.
+        axes: alias → ``batch``, ``batch fixed at 32`` or ``not a batch``, where the model was asked.
+        unbatched: why a server cannot batch requests to the signature; empty where it can, None where nobody has asked.
+        refusal: what the model said of the first values that were tried, where it took none; empty where it took some.
+        refused: values that it did not take.
     """
 
     values: Mapping[str, np.ndarray]
     rows: int | None = None
     open: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
+    drawn: bool = False
+    sizes: tuple[int, ...] = ()
+    axes: Mapping[str, str] = field(default_factory=dict)
+    unbatched: str | None = None
+    refusal: str = ""
+    refused: tuple[Mapping[str, np.ndarray], ...] = ()
 
     def resized(self, rows: int) -> dict[str, np.ndarray]:
         """The sample with that many rows: its first ones, or all of them again and again."""
@@ -51,7 +60,7 @@ def load(plan: ExportPlan, bound: Mapping[str, BoundTensor], keys: Iterable[str]
         keys: the signatures; default: all of the plan.
 
     Returns:
-        Signature → sample.
+        Signature → sample, as far as its tensors' shapes tell which of its sizes are those of a batch.
 
     Raises:
         ConfigError: all samples that do not fit the dtype or shape that is bound, or cannot be read.
@@ -67,96 +76,124 @@ def load(plan: ExportPlan, bound: Mapping[str, BoundTensor], keys: Iterable[str]
     return batches
 
 
+def candidates(
+    plan: ExportPlan, bound: Mapping[str, BoundTensor], key: str, hints: Mapping[str, Hint], inner: Iterable[int]
+) -> Iterator[Batch]:
+    """The sample of a signature; where values are drawn, one after the other in the ways that `exportkit.samples.drawing` has.
+
+    Args:
+        hints: binding → what the graph says of it.
+        inner: first dimensions that are baked into the graph.
+
+    Raises:
+        ConfigError: values that the config gives do not fit, or cannot be read.
+    """
+    shapes = [hints.get(ref, Hint()).narrowed(bound[ref].shape) for ref in _fed(plan, key)]
+    known: dict[str, np.ndarray] = {}
+    for number, attempt in enumerate(drawing.attempts(shapes, list(inner))):
+        loader = _Loader(plan, bound, key, hints, attempt, known)
+        batch = loader.batch()
+        if loader.problems and number:
+            continue
+        if loader.problems:
+            raise ConfigError(*loader.problems)
+        yield batch
+        if not batch.drawn:
+            return
+
+
+def _fed(plan: ExportPlan, key: str) -> list[str]:
+    refs = plan.signatures[key].inputs.values()
+    return [ref for ref in refs if not isinstance(plan.bindings[ref], ParseExample)]
+
+
 @dataclass
 class _Loader:
-    """The sample of signature `key`, and what is wrong with it."""
+    """The sample of signature `key`, and what is wrong with it; `known` are values that do not change."""
 
     plan: ExportPlan
     bound: Mapping[str, BoundTensor]
     key: str
+    hints: Mapping[str, Hint] = field(default_factory=dict)
+    attempt: Attempt = field(default_factory=Attempt)
+    known: dict[str, np.ndarray] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
     def batch(self) -> Batch:
-        inputs = self.plan.signatures[self.key].inputs
-        given = self.plan.samples.get(self.key)
+        inputs, given = self.plan.signatures[self.key].inputs, self.plan.samples.get(self.key)
+        samples = {alias: given[alias] if given else Random() for alias in inputs}
+        drawn = {alias: self._drawn(alias, sample) for alias, sample in samples.items() if isinstance(sample, Random)}
+        draw = Draw([one for some in drawn.values() for one in some.values()], self.attempt)
         values = {}
-        for alias, ref in inputs.items():
+        for alias, sample in samples.items():
             try:
-                values[alias] = self._value(alias, ref, given[alias] if given else Random())
+                values[alias] = self._value(alias, sample, drawn.get(alias, {}), draw)
             except Misfit as cause:
                 self.problems.append(Problem(f"samples.{self.key}.{alias}", cause.what, cause.do))
         shapes = {alias: self.bound[ref].shape for alias, ref in inputs.items()}
-        return _batch(values, shapes, () if given or not inputs else (DRAWN,))
+        return _batch(values, shapes, () if given or not inputs else (DRAWN,), bool(drawn))
 
-    def _value(self, alias: str, ref: str, sample: Sample) -> np.ndarray:
+    def _drawn(self, alias: str, sample: Random) -> dict[str, Drawn]:
+        """What is drawn for an input: itself, or each feature of the tf.Examples that it parses."""
+        ref = self.plan.signatures[self.key].inputs[alias]
         binding, tensor = self.plan.bindings[ref], self.bound[ref]
-        if isinstance(binding, ParseExample) and isinstance(sample, Random | Examples):
-            return _examples(alias, binding, sample)
-        if isinstance(sample, Examples):
-            raise Misfit(f"'{ref}' does not parse tf.Examples", "write its values")
+        if not isinstance(binding, ParseExample):
+            return {"": Drawn(alias, tensor.dtype, tensor.shape, sample, self.hints.get(ref, Hint()))}
+        return {name: self._feature(alias, binding, name, sample) for name in binding.parse_example}
+
+    def _feature(self, alias: str, binding: ParseExample, name: str, sample: Random) -> Drawn:
+        feature, target = binding.parse_example[name], binding.targets()[name]
+        return Drawn(f"{alias}.{name}", feature.dtype, (None, *feature.shape), sample, self.hints.get(target, Hint()))
+
+    def _value(self, alias: str, sample: Sample, drawn: Mapping[str, Drawn], draw: Draw) -> np.ndarray:
+        ref = self.plan.signatures[self.key].inputs[alias]
+        binding, tensor = self.plan.bindings[ref], self.bound[ref]
         if isinstance(sample, Random):
-            return _random(alias, tensor.dtype, tensor.shape, sample)
-        return fit(_given(sample), tensor.dtype, tensor.shape)
+            columns = {name: draw.value(one) for name, one in drawn.items()}
+            return _encoded(columns) if isinstance(binding, ParseExample) else columns[""]
+        if alias in self.known:
+            return self.known[alias]
+        if isinstance(sample, Examples):
+            if not isinstance(binding, ParseExample):
+                raise Misfit(f"'{ref}' does not parse tf.Examples", "write its values")
+            self.known[alias] = _encoded(dict(self._columns(alias, binding, sample)))
+        else:
+            self.known[alias] = fit(_given(sample), tensor.dtype, tensor.shape)
+        return self.known[alias]
+
+    def _columns(self, alias: str, binding: ParseExample, sample: Examples) -> Iterator[tuple[str, np.ndarray]]:
+        features = binding.parse_example
+        for name, given in sample.features.items():
+            if name not in features:
+                raise Misfit(f"there is no feature '{name}'", did_you_mean(name, features))
+            feature = features[name]
+            try:
+                if isinstance(given, Random):
+                    one = replace(self._feature(alias, binding, name, given), name=name)
+                    yield name, Draw([one], self.attempt).value(one)
+                else:
+                    yield name, fit(_given(given), feature.dtype, (None, *feature.shape))
+            except Misfit as cause:
+                raise Misfit(f"feature '{name}' {cause.what}", cause.do) from None
+        missing = [name for name, feature in features.items() if name not in sample.features and feature.default is None]
+        if missing:
+            raise Misfit(f"gives no feature {', '.join(missing)}", "a feature without a default is in every example")
 
 
-def _batch(values: Mapping[str, np.ndarray], shapes: Mapping[str, Shape], notes: tuple[str, ...]) -> Batch:
+def _batch(values: Mapping[str, np.ndarray], shapes: Mapping[str, Shape], notes: tuple[str, ...], drawn: bool) -> Batch:
     free = frozenset(a for a, v in values.items() if v.ndim and (shapes[a] is None or shapes[a][0] is None))
     sizes = {len(values[alias]) for alias in free}
     if len(sizes) != 1 or 0 in sizes:
-        return Batch(values, notes=notes)
-    return Batch(values, sizes.pop(), free, notes)
+        return Batch(values, notes=notes, drawn=drawn)
+    return Batch(values, sizes.pop(), free, notes, drawn)
 
 
 def _given(sample: Literal | File) -> Any:
     return sample.value if isinstance(sample, Literal) else read(sample.path, sample.array)
 
 
-def _random(alias: str, dtype: str, shape: Shape, sample: Random) -> np.ndarray:
-    """Values from [low, high); where that is [0, 1), integers are 0 or 1: safe as indices, lengths and ids."""
-    generator = np.random.default_rng([sample.seed, zlib.crc32(alias.encode())])
-    size = _size(shape)
-    if dtype == "string":
-        return objects([_TEXT] * int(np.prod(size))).reshape(size)
-    if dtype == "bool":
-        return generator.integers(0, 2, size).astype(bool)
-    whole = "int" in dtype
-    low, high = (0, 2) if whole and (sample.low, sample.high) == (0, 1) else (sample.low, sample.high)
-    if high <= low:
-        raise Misfit(f"is drawn from [{low:g}, {high:g}), where there is nothing", "write low < high")
-    values = generator.uniform(low, high, size)
-    return fit(np.floor(values) if whole else values, dtype, shape)
-
-
-def _size(shape: Shape) -> list[int]:
-    if shape is None:
-        return [RANDOM_ROWS]
-    return [d if d is not None else RANDOM_SIZE if i else RANDOM_ROWS for i, d in enumerate(shape)]
-
-
-def _examples(alias: str, binding: ParseExample, sample: Random | Examples) -> np.ndarray:
-    features = binding.parse_example
-    if isinstance(sample, Random):
-        columns = {n: _random(f"{alias}.{n}", f.dtype, (None, *f.shape), sample) for n, f in features.items()}
-    else:
-        columns = dict(_columns(features, sample))
+def _encoded(columns: Mapping[str, np.ndarray]) -> np.ndarray:
     sizes = {name: len(column) for name, column in columns.items()}
     if len(set(sizes.values())) > 1:
         raise Misfit(f"has features of different numbers of rows: {sizes}", "give each as many")
     return tfexample.encode(columns)
-
-
-def _columns(features: Mapping[str, Feature], sample: Examples) -> Iterator[tuple[str, np.ndarray]]:
-    for name, given in sample.features.items():
-        if name not in features:
-            raise Misfit(f"there is no feature '{name}'", did_you_mean(name, features))
-        feature = features[name]
-        try:
-            if isinstance(given, Random):
-                yield name, _random(name, feature.dtype, (None, *feature.shape), given)
-            else:
-                yield name, fit(_given(given), feature.dtype, (None, *feature.shape))
-        except Misfit as cause:
-            raise Misfit(f"feature '{name}' {cause.what}", cause.do) from None
-    missing = [name for name, feature in features.items() if name not in sample.features and feature.default is None]
-    if missing:
-        raise Misfit(f"gives no feature {', '.join(missing)}", "a feature without a default is in every example")

@@ -6,16 +6,20 @@ it would kill a server; here it is one error.
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from exportkit.errors import ExportKitError, Problem, StepFailed, did_you_mean
 from exportkit.metagraph import read_saved_model
-from exportkit.processes import Death, exchange
+from exportkit.processes import Death, WorkerDied, conversation, exchange
 from exportkit.protos import MetaGraphDef, config_pb2
 from exportkit.serving import native_worker
+
+if TYPE_CHECKING:
+    from exportkit.processes.workers import Conversation
 
 ConfigProto = config_pb2.ConfigProto
 Run = tuple[Mapping[str, np.ndarray], Sequence[str]]
@@ -97,6 +101,99 @@ def run(
     return _serve(directory, tags, {f"run {i}": run for i, run in enumerate(runs)}, timeout, config)
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """TensorFlow's error message in place of values, and whether its process died."""
+
+    text: str
+    died: bool = False
+
+
+class Running:
+    """A SavedModel that is loaded once and runs many requests; a context manager.
+
+    A request that kills the process is a Refusal as well: the next one starts it again.
+
+    Args:
+        directory: the SavedModel.
+        tags: exactly the tags of one of its meta graphs.
+        timeout: seconds that the load, or one run, may take.
+        config: the session's configuration; default: that of the C++ API.
+
+    Attributes:
+        loads: how often the model was loaded.
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike,
+        tags: Sequence[str],
+        *,
+        timeout: float | None = None,
+        config: ConfigProto | None = None,
+    ):
+        self._where, self._header, self._timeout = os.fspath(directory), _header(os.fspath(directory), tags, config), timeout
+        self._signatures = meta_graph(directory, tags).signature_def
+        self._worker: Conversation | None = None
+        self._open = ExitStack()
+        self.loads = 0
+
+    def __enter__(self) -> "Running":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+
+    def ask(self, signature: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray] | Refusal:
+        """Send a request; return the outputs by alias, or a Refusal. Raises what `run` raises."""
+        if misfit := next(_mismatches(self._signatures, "", Request(signature, inputs)), None):
+            return Refusal(misfit[0].removeprefix(": "))
+        definition = self._signatures[signature]
+        answer = self.run(*_as_run(definition, Request(signature, inputs)))
+        return answer if isinstance(answer, Refusal) else dict(zip(sorted(definition.outputs), answer, strict=True))
+
+    def run(self, feeds: Mapping[str, np.ndarray], fetches: Sequence[str]) -> list[np.ndarray] | Refusal:
+        """Run the graph once, by tensor names.
+
+        Raises:
+            StepFailed: it does not load.
+            EnvironmentFailed: the process was killed from outside, or cannot be started.
+        """
+        self.load()
+        try:
+            return self._exchange("run", (dict(feeds), list(fetches)))
+        except StepFailed as death:
+            return Refusal(death.problems[0].what.partition(": ")[2], died=True)
+
+    def load(self) -> None:
+        """Load the model, if it is not loaded. Raises what `run` raises."""
+        if self._worker is not None:
+            return
+        self._worker = self._open.enter_context(conversation(native_worker))
+        self.loads += 1
+        if isinstance(refusal := self._exchange("loading", self._header), Refusal):
+            self._stop()
+            raise StepFailed(Problem(self._where, f"loading: {refusal.text}"))
+
+    def _exchange(self, stage: str, message: Any) -> Any:
+        """Return the reply to a message.
+
+        Raises:
+            StepFailed, EnvironmentFailed: the process died of it.
+        """
+        self._worker.send(message)
+        try:
+            value, _, error = self._worker.receive(self._timeout)
+        except WorkerDied as died:
+            self._stop()
+            raise _death_error(died.death, self._where, stage) from None
+        return Refusal(f"{error[0]}: {' '.join(error[1].split())}") if error else value
+
+    def _stop(self) -> None:
+        self._worker = None
+        self._open.close()
+
+
 def unoptimized() -> ConfigProto:
     """Return the config of a session that computes the graph as it is written, without any optimization."""
     config = ConfigProto()
@@ -152,9 +249,8 @@ def _serve(
 ) -> Served:
     """Load once and do all runs; `runs` has them by the name that problems mention."""
     where = os.fspath(directory)
-    request = where, list(tags), (config or ConfigProto()).SerializeToString(), list(runs.values())
     replies: list[Reply]
-    replies, death = exchange(native_worker, request, timeout)
+    replies, death = exchange(native_worker, [_header(where, tags, config), *runs.values()], timeout)
     stages = ["loading", *runs, "closing"]
     errors = [(stage, error) for stage, (_, _, error) in zip(stages, replies, strict=False) if error]
     rejected = [Problem(where, f"{stage}: {status}: {' '.join(text.split())}") for stage, (status, text) in errors]
@@ -167,6 +263,10 @@ def _serve(
         raise StepFailed(*rejected)
     values, seconds, _ = zip(*replies, strict=True)
     return Served(list(values[1:]), seconds[0], list(seconds[1:]))
+
+
+def _header(directory: str, tags: Sequence[str], config: ConfigProto | None) -> tuple[str, list[str], bytes]:
+    return directory, list(tags), (config or ConfigProto()).SerializeToString()
 
 
 def _death_error(death: Death, directory: str, stage: str) -> ExportKitError:

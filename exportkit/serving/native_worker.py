@@ -1,7 +1,7 @@
 """A SavedModel in TensorFlow's C++ core, through its C API: what a model server loads and runs, without TensorFlow's Python.
 
-Run as a script it is the process that `native` starts: it loads once, answers every run and ends. A request can kill
-it, for a failed CHECK of the C++ core aborts. It imports NumPy and nothing of exportkit, so that it is quick to start.
+Run as a script it is the process that `native` starts: it loads once, answers every run and ends with its input. A
+request can kill it, for a failed CHECK of the C++ core aborts. It imports NumPy and nothing of exportkit, to be quick to start.
 """
 
 import ctypes
@@ -9,8 +9,8 @@ import importlib.util
 import os
 import pickle
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from ctypes import POINTER, c_char_p, c_int, c_int64, c_size_t, c_void_p
 from functools import cache
 from pathlib import Path
@@ -263,20 +263,26 @@ def _string_array(data: int, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def main() -> None:
-    """Read one request from stdin; write ``(value, seconds, error)`` for the load and for each run.
+    """Read what to load from stdin, then runs to its end; write ``(value, seconds, error)`` for the load and for each run.
 
     Both ends are of one program and the files between them have no name, so they speak pickle.
     """
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # the graph's own printing
-    directory, tags, config, runs = pickle.load(sys.stdin.buffer)
+    directory, tags, config = pickle.load(sys.stdin.buffer)
     _tf()
     session, *loaded = _timed(Session, directory, tags, config)
     _reply(replies, None, *loaded)
     with session or nullcontext():
-        for feeds, fetches in runs if session else ():
+        for feeds, fetches in _runs(sys.stdin.buffer) if session else ():
             _reply(replies, *_timed(session.run, feeds, fetches))
     os._exit(0)  # all is said; the library's own end would take 60 ms
+
+
+def _runs(file: IO[bytes]) -> Iterator[tuple[Mapping[str, np.ndarray], Sequence[str]]]:
+    with suppress(EOFError):
+        while True:
+            yield pickle.load(file)
 
 
 def _timed(call: Callable, *arguments: Any) -> tuple[Any, float, tuple[str, str] | None]:

@@ -204,7 +204,8 @@ def _zeros(signature: SignatureReport, plan: ExportPlan) -> dict[str, Any]:
 
 
 def _sizes(tensor: TensorReport) -> tuple[int, ...]:
-    return tuple(1 if size is None else size for size in tensor.shape or ())
+    """Return the sizes of the value that was tried; where none was, unknown sizes are 1."""
+    return tuple(1 if size is None else size for size in tensor.tried or tensor.shape or ())
 
 
 def _zero_input(tensor: TensorReport, sizes: tuple[int, ...], plan: ExportPlan) -> _Zeros:
@@ -243,6 +244,8 @@ def _parsed(tensor: TensorReport, plan: ExportPlan) -> Mapping[str, Feature]:
 
 def _by_rows(signature: SignatureReport) -> bool:
     """Whether REST can split the tensors into instances, of which one is enough."""
+    if signature.batching:
+        return signature.batching == "yes"
     return all(t.shape and t.shape[0] in (None, 1) for t in [*signature.inputs, *signature.outputs])
 
 

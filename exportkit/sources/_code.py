@@ -1,6 +1,7 @@
 """What the sources that run the user's code have in common: previews, calls with clear errors, values from either side."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,7 +45,22 @@ def call(function: Callable, where: str, *args: Any, **kwargs: Any) -> Any:
     except ExportKitError:
         raise
     except (Exception, SystemExit) as cause:
-        raise ConfigError(Problem(where, f"raised {references.told(cause)}")) from cause
+        raise ConfigError(Problem(where, f"raised {references.told(cause)}", references.advice(cause))) from cause
+
+
+@contextmanager
+def tensor_shapes(v2: bool) -> Iterator[None]:
+    """Dimensions as integers, or as the objects of TensorFlow 1 (``shape[0].value``) while the user's code runs."""
+    import tensorflow as tf
+
+    if v2:
+        yield
+        return
+    tf.compat.v1.disable_v2_tensorshape()
+    try:
+        yield
+    finally:
+        tf.compat.v1.enable_v2_tensorshape()
 
 
 def model(

@@ -61,6 +61,9 @@ class EncoderSource(ModelSource):
     checkpoint: Path | None = None
     """Prefix of the checkpoint, or its directory: the latest in there."""
 
+    v2_tensorshape: bool = True
+    """false for code that reads ``shape[0].value``: dimensions are then objects, as in TensorFlow 1."""
+
     def preview(self) -> Preview:
         try:
             found = references.examine(self.encoder, "encoder")
@@ -78,7 +81,7 @@ class EncoderSource(ModelSource):
 
         cls = references.resolve(self.encoder, "source.encoder")
         graph = tf.Graph()
-        with graph.as_default():
+        with graph.as_default(), _code.tensor_shapes(self.v2_tensorshape):
             encoder = _code.call(cls, "source.encoder", **self.args)
             method = self._method(encoder)
             restore_fn = _code.call(method, f"source.method ({self.method})", *self._arguments(method, preview.checkpoint))

@@ -30,6 +30,9 @@ class GraphBuilder(ModelSource):
     checkpoint: Path | None = None
     """Prefix of the checkpoint, or its directory: the latest in there. Needed unless a restore function is returned."""
 
+    v2_tensorshape: bool = True
+    """false for code that reads ``shape[0].value``: dimensions are then objects, as in TensorFlow 1."""
+
     def preview(self) -> Preview:
         try:
             problems = examine(self.builder, "builder").problems(self.params, "params")
@@ -42,7 +45,7 @@ class GraphBuilder(ModelSource):
 
         builder = resolve(self.builder, "source.builder")
         graph = tf.Graph()
-        with graph.as_default():
+        with graph.as_default(), _code.tensor_shapes(self.v2_tensorshape):
             returned = _code.call(builder, "source.builder", **self.params)
             tensors, restore_fn = _parts(returned, self.builder)
             names = _code.tensor_names(tensors, graph, self.builder, "source.builder")

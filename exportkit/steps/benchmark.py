@@ -10,9 +10,9 @@ from annotated_types import Ge, Le, MinLen
 
 from exportkit.errors import EnvironmentFailed, Problem
 from exportkit.plugin import Export, Phase, PostStep, hookimpl
-from exportkit.samples.for_version import tried
 from exportkit.serving import native
 from exportkit.serving.native import Request
+from exportkit.serving.tried_samples import tried
 from exportkit.spec import ExportPlan
 
 TIMEOUT = 600.0
@@ -31,7 +31,7 @@ class Benchmark(PostStep):
     phase = Phase.VERIFY
 
     batch_sizes: Annotated[list[Annotated[int, Ge(1)]], MinLen(1)] = field(default_factory=lambda: [1, 32])
-    """The batch sizes of the requests."""
+    """The batch sizes of the requests; a signature without a batch axis, or with a fixed batch, is sent its whole sample."""
 
     runs: Annotated[int, Ge(1), Le(1_000_000)] = 100
     """How often each signature is asked at each batch size, after the first time."""
@@ -48,7 +48,7 @@ class Benchmark(PostStep):
 
     def _rows(self, export: Export) -> Iterator[dict[str, Any]]:
         meta, batches = tried(export)
-        for key, batch in batches.items():
+        for key, batch in ((key, batch) for key, batch in batches.items() if not batch.refusal):
             for size in self.batch_sizes if batch.rows else [None]:
                 inputs = dict(batch.values) if size is None else batch.resized(size)
                 requests = [Request(key, inputs)] * (self.runs + 1)

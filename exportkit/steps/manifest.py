@@ -14,10 +14,10 @@ from exportkit.checkpoint import tensorproto
 from exportkit.errors import StepFailed
 from exportkit.plugin import Export, Phase, PostStep, hookimpl, signatures_of
 from exportkit.samples import Batch
-from exportkit.samples.for_version import tried
 from exportkit.serving import native
+from exportkit.serving.tried_samples import tried
 from exportkit.version.identity import changed, graph_digest
-from exportkit.version.manifest import FILE, write_manifest
+from exportkit.version.manifest import FILE, SAMPLES, write_manifest
 
 
 @dataclass(kw_only=True)
@@ -37,7 +37,11 @@ class Manifest(PostStep):
     def run(self, export: Export) -> Mapping[str, Any]:
         if problems := changed(export.identity, export.plan):
             raise StepFailed(*problems)
-        recorded = self._samples(export)
+        large: dict[str, np.ndarray] = {}
+        recorded = self._samples(export, large)
+        if large:
+            (export.directory / SAMPLES).parent.mkdir(exist_ok=True)
+            np.savez(export.directory / SAMPLES, **large)
         signatures = sorted(signatures_of(*export.plan.post.values()))
         content = {**_facts(export), "samples": recorded, "signatures": signatures}
         write_manifest(export.directory, content)
@@ -47,19 +51,42 @@ class Manifest(PostStep):
             "samples": len(recorded),
         }
 
-    def _samples(self, export: Export) -> dict[str, Any]:
-        """Signature → inputs and outputs; the outputs are left out where two runs of one input differ."""
+    def _samples(self, export: Export, large: dict[str, np.ndarray]) -> dict[str, Any]:
+        """Signature → inputs and outputs; the outputs are left out where two runs of one input differ.
+
+        Args:
+            large: is given the inputs that go into a file of their own, by their names in it.
+        """
         meta, batches = tried(export)
-        asked = {key: self._first(batch) for key, batch in batches.items()}
+        asked = {key: self._first(batch) for key, batch in batches.items() if not batch.refusal}
         requests = [native.Request(key, inputs) for key, inputs in asked.items()]
         answers = native.run_signatures(export.directory, meta.meta_info_def.tags, [*requests, *requests]).outputs
         return {
-            key: {"inputs": _said(inputs), "outputs": _said(first) if _same(first, second) else None}
+            key: {
+                "inputs": _asked(key, inputs, large),
+                **_rows(batches[key]),
+                "outputs": _said(first) if _same(first, second) else None,
+            }
             for (key, inputs), first, second in zip(asked.items(), answers, answers[len(asked) :], strict=False)
         }
 
     def _first(self, batch: Batch) -> dict[str, np.ndarray]:
         return dict(batch.values) if batch.rows is None else batch.resized(min(self.rows, batch.rows))
+
+
+def _asked(key: str, inputs: Mapping[str, np.ndarray], large: dict[str, np.ndarray]) -> dict[str, Any]:
+    """What the manifest says of inputs, so that they can be asked again: of a large one where its values are."""
+    said = _said(inputs)
+    for alias in (alias for alias, one in said.items() if "sha256" in one):
+        name = f"{key}.{alias}"
+        large[name] = tensorproto.to_numpy(inputs[alias])
+        said[alias]["file"] = f"{SAMPLES.as_posix()}:{name}"
+    return said
+
+
+def _rows(batch: Batch) -> dict[str, Any]:
+    """Which axes are a batch's, and whether a server can batch requests."""
+    return {"axes": dict(batch.axes), "batching": batch.unbatched or "yes"}
 
 
 def _said(values: Mapping[str, np.ndarray]) -> dict[str, Any]:

@@ -6,8 +6,11 @@ from typing import Annotated, Any, ClassVar
 
 from annotated_types import Ge
 
-from exportkit.errors import Problem, StepFailed, some
+from exportkit.errors import Problem, StepFailed, did_you_mean, some
 from exportkit.plugin import Export, Phase, PostStep, Seconds, hookimpl
+from exportkit.spec import ExportPlan
+
+UNSAMPLED = ("refuse", "allow")
 
 
 @dataclass(kw_only=True)
@@ -29,7 +32,11 @@ class Verify(PostStep):
     """The part of it that grows with the value."""
 
     batch_sizes: list[Annotated[int, Ge(1)]] = field(default_factory=list)
-    """Numbers of rows to try; empty: 1, and all of the samples' but at least 2."""
+    """Numbers of rows to try; empty: 1, and all of the samples' but at least 2. What has no batch axis is tried whole."""
+
+    unsampled: str = "refuse"
+    """What becomes of a signature that takes none of the random values that are tried where samples gives none: refuse, or
+    allow, which exports it with the status "not verified"."""
 
     run_timeout: Seconds = 600.0
     """Seconds that starting a model, or one run of it, may take."""
@@ -38,7 +45,8 @@ class Verify(PostStep):
         from exportkit.verifying.parity import Proof, Tolerance  # a room of many modules, for this step alone
 
         tolerance = Tolerance(self.atol, self.rtol)
-        proofs = {key: Proof(export, key, tolerance, self.batch_sizes, self.run_timeout) for key in export.meta_graphs}
+        limits = self.batch_sizes, self.run_timeout, self.unsampled
+        proofs = {key: Proof(export, key, tolerance, *limits) for key in export.meta_graphs}
         details = {key: proof.prove() for key, proof in proofs.items()}
         if problems := [problem for proof in proofs.values() for problem in proof.problems]:
             raise StepFailed(*dict.fromkeys(problems))
@@ -46,13 +54,18 @@ class Verify(PostStep):
             what = "nothing was compared: no meta graph has a signature that can be run here"
             raise StepFailed(Problem("", what, "leave the step out where that shall be so: ~post.verify"))
         export.report.warnings += dict.fromkeys(warning for proof in proofs.values() for warning in proof.warnings)
-        return {"summary": _summary(details), "atol": self.atol, "rtol": self.rtol, "meta_graphs": details}
+        found = {"summary": _summary(details), "atol": self.atol, "rtol": self.rtol, "meta_graphs": details}
+        if unverified := list(dict.fromkeys(name for proof in proofs.values() for name in proof.unverified)):
+            export.report.unverified += unverified
+            found = {**found, "status": "not verified", "summary": f"not verified: {', '.join(unverified)}; {found['summary']}"}
+        return found
 
 
 def _summary(details: Mapping[str, Any]) -> str:
     """``max abs diff 0, mismatches 0; signatures 2, outputs 3; on random values: predict``."""
     signatures = [s for found in details.values() for s in found.get("signatures", {}).values()]
     outputs = [output for signature in signatures for output in signature["outputs"].values()]
+    signatures = [signature for signature in signatures if signature["outputs"]]
     worst, wrong = max(o["max_abs_diff"] for o in outputs), sum(o["mismatches"] for o in outputs)
     found = f"max abs diff {worst:g}, mismatches {wrong}; signatures {len(signatures)}, outputs {len(outputs)}"
     return f"{found}{_drawn(details)}"
@@ -68,3 +81,14 @@ def _drawn(details: Mapping[str, Any]) -> str:
 @hookimpl
 def exportkit_post_steps():
     return [Verify]
+
+
+@hookimpl
+def exportkit_check_plan(plan: ExportPlan):
+    for name, step in plan.post.items():
+        if isinstance(step, Verify):
+            if step.unsampled not in UNSAMPLED:
+                where = f"post.{name}.unsampled"
+                yield Problem(where, f"is '{step.unsampled}'", did_you_mean(step.unsampled, UNSAMPLED))
+            if step.batch_sizes and min(step.batch_sizes) < 1:
+                yield Problem(f"post.{name}.batch_sizes", f"is {step.batch_sizes}", "write sizes of 1 or more, or none")

@@ -6,13 +6,15 @@ from typing import Annotated, Any
 
 from annotated_types import Ge, MinLen
 
-from exportkit.errors import Problem
+from exportkit.errors import Problem, did_you_mean
 from exportkit.plugin import Export, Phase, PostStep, hookimpl
 from exportkit.samples import Batch
-from exportkit.samples.for_version import tried
 from exportkit.serving.prediction_log import Logged
+from exportkit.serving.tried_samples import tried
 from exportkit.serving.warmup import FILE, MOST, read_warmup, replay, too_many, write_warmup
 from exportkit.spec import ExportPlan
+
+BATCHING = ("maybe", "never")
 
 
 @dataclass(kw_only=True)
@@ -23,30 +25,52 @@ class Warmup(PostStep):
     phase = Phase.AUGMENT
 
     batch_sizes: Annotated[list[Annotated[int, Ge(1)]], MinLen(1)] = field(default_factory=lambda: [1])
-    """The batch sizes of the requests: those that clients will send, or the allowed_batch_sizes of the server."""
+    """The batch sizes of the requests: those that clients will send, or the allowed_batch_sizes of the server. A signature
+    without a batch axis, or with a fixed batch, is sent its whole sample."""
 
     repeat: Annotated[int, Ge(1)] = 1
     """How often the server sends each: kernels that tune themselves need several runs."""
 
+    batching: str = "maybe"
+    """Whether servers batch: maybe, where some may run with --enable_batching, so that signatures that cannot be batched get
+    no records (one such record and that server does not start), or never, and every signature gets them."""
+
     def run(self, export: Export) -> Mapping[str, Any]:
         meta, batches = tried(export)
-        records = write_warmup(export.directory, export.plan.name, self._requests(export, batches), self.repeat)
-        replay(export.directory, meta.meta_info_def.tags, read_warmup(export.directory / FILE))
-        notes = [f"{key}: {note}" for key, batch in batches.items() for note in batch.notes]
+        left_out = {key: why for key, batch in batches.items() if (why := self._unwarmed(batch))}
+        warmed = {key: batch for key, batch in batches.items() if key not in left_out}
+        records = size = 0
+        if warmed:
+            records = write_warmup(export.directory, export.plan.name, self._requests(export, warmed), self.repeat)
+            replay(export.directory, meta.meta_info_def.tags, read_warmup(export.directory / FILE))
+            size = (export.directory / FILE).stat().st_size
+        export.report.warnings += [f"signatures.{key}: has no warmup record: {why}" for key, why in left_out.items()]
         return {
-            "summary": f"each request answered; requests {records}",
+            "summary": f"each request answered; requests {records}" if warmed else "no signature has a record; requests 0",
             "records": records,
-            "bytes": (export.directory / FILE).stat().st_size,
-            "notes": notes,
+            "bytes": size,
+            "left_out": left_out,
+            "notes": [f"{key}: {note}" for key, batch in warmed.items() for note in batch.notes],
         }
+
+    def _unwarmed(self, batch: Batch) -> str:
+        """Why a signature gets no records; empty where it does."""
+        if batch.drawn and batch.refusal:
+            return f"it takes none of {len(batch.refused)} random values; write samples for it"
+        if self.batching == "maybe" and batch.unbatched:
+            return f"a server cannot batch it ({batch.unbatched}); post.warmup.batching=never writes it all the same"
+        return ""
 
     def _requests(self, export: Export, batches: Mapping[str, Batch]) -> Iterator[Logged]:
         for key, batch in batches.items():
-            for size in self.batch_sizes:
-                yield Logged(export.signatures[key].method, key, batch.resized(size))
+            for size in self.batch_sizes if batch.rows else [None]:
+                inputs = dict(batch.values) if size is None else batch.resized(size)
+                yield Logged(export.signatures[key].method, key, inputs)
 
     def problems(self, where: str, signatures: int) -> Iterator[Problem]:
         """What is wrong with the fields, for an export of so many signatures."""
+        if self.batching not in BATCHING:
+            yield Problem(f"{where}.batching", f"is '{self.batching}'", did_you_mean(self.batching, BATCHING))
         if (number := signatures * len(set(self.batch_sizes)) * self.repeat) > MOST:
             yield too_many(where, number)
 

@@ -17,6 +17,7 @@ from exportkit.version.identity import file_digest
 
 FILE = Path("assets.extra", "exportkit.json")
 SIGNATURE = Path("assets.extra", "model.sig")
+SAMPLES = Path("assets.extra", "exportkit_samples.npz")  # inputs that are too large for the manifest
 SCHEMA = 1
 _RESTORE = "take the version from where it was published, or export it again"
 

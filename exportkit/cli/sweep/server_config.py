@@ -81,6 +81,8 @@ def _tags(base: Path, reports: Mapping[str, Mapping]) -> Tags:
             meta_graphs = [meta.meta_info_def.tags for meta in read_saved_model(found).meta_graphs]
         except BindingError as cause:
             raise _LeftOut(str(cause)) from None
+    if not meta_graphs:
+        raise _LeftOut(f"{found} has no meta graph")
     by_text = {",".join(sorted(tags)): tags for tags in meta_graphs}
     tags = sorted(by_text[modelserver.loaded(by_text)])
     if wrong := [tag for tag in tags if "," in tag]:

@@ -72,7 +72,7 @@ def _keep(directory: Path, jobs: list[job_record.Job], seconds: float) -> None:
     configs, warnings = write_server_configs(directory, jobs)
     if is_quiet():
         return
-    tables.line(f"record: {tables.near(str(record))}")
+    tables.line(f"record: {tables.short_path(str(record))}")
     for config in configs:
         tables.line(config.command)
     if len(configs) > 1:

@@ -6,8 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from exportkit.errors import BindingError, Problem
-from exportkit.planning import wiring
-from exportkit.planning.wiring import Facts
+from exportkit.metagraph.tensors import Facts
 from exportkit.spec import Lookup, ParseExample, TopK
 
 v1 = tf.compat.v1
@@ -19,7 +18,7 @@ def parse(name: str, example: ParseExample, serialized: tf.Tensor) -> dict[str, 
         for key, feature in example.parse_example.items()
     }
     values = tf.io.parse_example(serialized, features, name=f"{name}_parsed")
-    return {target: values[key] for key, target in wiring.targets(example).items()}
+    return {target: values[key] for key, target in example.targets().items()}
 
 
 def _default(feature: Any) -> Any:

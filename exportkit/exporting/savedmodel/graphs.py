@@ -9,9 +9,9 @@ from exportkit.contract import BoundTensor
 from exportkit.errors import BindingError, Problem
 from exportkit.exporting.savedmodel import adapters
 from exportkit.exporting.savedmodel.checks import asset_clashes, pinning, unserved_ops
-from exportkit.planning import serving_rules, wiring
+from exportkit.metagraph.tensors import Facts
+from exportkit.planning import serving_rules
 from exportkit.planning.prepare import Part, Prepared
-from exportkit.planning.wiring import Facts
 from exportkit.protos import saver_pb2
 from exportkit.spec import Constant, ExportPlan, Lookup, ParseExample, Placeholder, Tensor, TopK
 
@@ -149,7 +149,7 @@ def _compute(plan: ExportPlan, bound: BoundGraph, replaced: Mapping[str, tf.Tens
 def _value(ref: str, plan: ExportPlan, bound: BoundGraph, replaced: Mapping[str, tf.Tensor]) -> tf.Tensor:
     if ref in bound.values:
         return bound.values[ref]
-    name = wiring.offers(plan.bindings)[ref]
+    name = plan.bindings.offers()[ref]
     spec = plan.bindings[name]
     if isinstance(spec, TopK):
         values, indices = adapters.top_k(name, spec, _value(spec.top_k, plan, bound, replaced))

@@ -1,67 +1,36 @@
-"""Input for a signature of which nothing is known but its dtypes and shapes."""
+"""Input for a signature of which nothing is known but its graph."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
-from exportkit.checkpoint.encoding import numpy_dtype, objects
-from exportkit.metagraph import Graph
-from exportkit.metagraph.tensors import dims, split
-from exportkit.protos import NodeDef, dtype_name
-from exportkit.samples import tfexample
+from exportkit.metagraph import Graph, canonical
+from exportkit.protos import dtype_name
+from exportkit.samples.arrays import Misfit
+from exportkit.samples.drawing import Attempt, Draw, Drawn, attempts
+from exportkit.samples.hints import hints
+from exportkit.spec import Random
 from exportkit.verifying.audit.graphs import shape_of
 
-ROWS = 2
-SIZE = 8  # of every other dimension that is left open
-PARSERS = ("ParseExample", "ParseExampleV2")
+MOST = 16  # ways to draw the input of a signature
 
 
-def inputs(graph: Graph, definition: Any) -> dict[str, np.ndarray]:
-    """Alias → a value: numbers from [0, 1), integers 0; for strings the tf.Example that is parsed (an empty text is one)."""
-    columns = _columns(graph, definition)
-    return {alias: _value(info, columns) for alias, info in sorted(definition.inputs.items())}
+def inputs(graph: Graph, definition: Any) -> Iterator[dict[str, np.ndarray]]:
+    """Alias → a value, drawn in one way after the other, the likeliest first; see `exportkit.samples.drawing`."""
+    infos = {alias: info for alias, info in sorted(definition.inputs.items()) if info.name}
+    known = hints(graph, [info.name for info in infos.values()])
+    drawn = [
+        Drawn(alias, dtype_name(info.dtype), shape_of(info), Random(), known[canonical(info.name)])
+        for alias, info in infos.items()
+    ]
+    for attempt in islice(attempts([one.hint.narrowed(one.shape) for one in drawn], []), MOST):
+        with suppress(Misfit):
+            yield _values(drawn, attempt)
 
 
-def _value(info: Any, columns: Mapping[str, np.ndarray]) -> np.ndarray:
-    shape = shape_of(info)
-    known = (None,) if shape is None else shape
-    size = [(SIZE if axis else ROWS) if d is None else d for axis, d in enumerate(known)]
-    dtype = dtype_name(info.dtype)
-    if dtype == "string":
-        text = tfexample.encode(columns)[0] if columns else b""
-        return objects([text] * int(np.prod(size))).reshape(size)
-    if "float" in dtype or "complex" in dtype:
-        return np.random.default_rng(0).uniform(size=size).astype(numpy_dtype(dtype))
-    return np.zeros(size, numpy_dtype(dtype))
-
-
-def _columns(graph: Graph, definition: Any) -> dict[str, np.ndarray]:
-    """One row of each feature that the parsers behind the signature's outputs require."""
-    fetches = [info.name for info in definition.outputs.values() if split(info.name)[0] in graph.nodes]
-    reached = [graph.nodes[name] for name in graph.reach(fetches)]
-    scopes = [reached, *(graph.functions[name].node_def for name in graph.called(reached))]
-    return {key: value for nodes in scopes for key, value in _features({node.name: node for node in nodes})}
-
-
-def _features(nodes: Mapping[str, NodeDef]) -> Iterator[tuple[str, np.ndarray]]:
-    for node in nodes.values():
-        if node.op in PARSERS:
-            types, shapes = node.attr["Tdense"].list.type, node.attr["dense_shapes"].list.shape
-            for key, dtype, shape in zip(_dense_keys(nodes, node), types, shapes, strict=False):
-                size = [1, *(1 if d is None else d for d in dims(shape) or ())]
-                empty = objects([b""] * int(np.prod(size))).reshape(size)
-                yield key, empty if dtype_name(dtype) == "string" else np.zeros(size, numpy_dtype(dtype_name(dtype)))
-
-
-def _dense_keys(nodes: Mapping[str, NodeDef], node: NodeDef) -> list[str]:
-    """The names of the dense features: one vector in V2, an input each before."""
-    if node.op == "ParseExampleV2":
-        return _strings(nodes, node.input[3])
-    first = 2 + node.attr["Nsparse"].i
-    return [key for name in node.input[first : first + node.attr["Ndense"].i] for key in _strings(nodes, name)]
-
-
-def _strings(nodes: Mapping[str, NodeDef], name: str) -> list[str]:
-    node = nodes.get(name.split(":")[0])
-    return [text.decode() for text in node.attr["value"].tensor.string_val] if node is not None and node.op == "Const" else []
+def _values(drawn: list[Drawn], attempt: Attempt) -> dict[str, np.ndarray]:
+    draw = Draw(drawn, attempt)
+    return {one.name: draw.value(one) for one in drawn}

@@ -7,9 +7,8 @@ from typing import Any
 from exportkit.errors import Problem
 from exportkit.metagraph import Graph
 from exportkit.metagraph.kinds import kind, node_list, obstacle, path_constant
-from exportkit.metagraph.tensors import Shape, dims, split
+from exportkit.metagraph.tensors import Facts, Shape, dims, split
 from exportkit.planning import serving_rules
-from exportkit.planning.wiring import Facts
 from exportkit.protos import dtype_name, meta_graph_pb2
 from exportkit.spec import METHODS, Signature, Tensor
 from exportkit.verifying.audit.finding import Finding, failures

@@ -12,7 +12,7 @@ from exportkit.errors import ExportKitError, Problem, StepFailed
 from exportkit.metagraph import Graph
 from exportkit.serving import native, warmup
 from exportkit.serving.native import Request
-from exportkit.verifying.audit import drawn
+from exportkit.verifying.audit import drawn, recorded
 from exportkit.verifying.audit.finding import Finding, failures
 from exportkit.verifying.audit.graphs import pinned, signatures
 
@@ -24,7 +24,7 @@ class Trial:
     """What a signature is asked, and the outputs that were recorded of it (alias → what the manifest says of the array)."""
 
     inputs: Mapping[str, np.ndarray]
-    recorded: Mapping[str, Any] = field(default_factory=dict)
+    outputs: Mapping[str, Any] = field(default_factory=dict)
     drawn: bool = True
 
 
@@ -36,7 +36,8 @@ def check(
     for meta in saved_model.meta_graphs:
         graph, tags = Graph(meta), list(meta.meta_info_def.tags)
         loaded = _Loaded(directory, tags, _config(graph))
-        trials = {key: _trial(graph, key, samples.get(key)) for key in signatures(graph)}
+        with native.Running(directory, tags, timeout=TIMEOUT, config=loaded.config) as model:
+            trials = {key: _trial(directory, graph, key, samples.get(key), model) for key in signatures(graph)}
         for key, trial in trials.items():
             yield from _judged(f"run {key}", trial, loaded.answers(trials)[key], tolerances)
         if "serve" in tags:
@@ -77,21 +78,32 @@ def _config(graph: Graph) -> Any:
     return native.ConfigProto(allow_soft_placement=True) if pinned(graph) else None
 
 
-def _trial(graph: Graph, key: str, recorded: Mapping[str, Any] | None) -> Trial:
-    inputs = {alias: tensorproto.from_json(said) for alias, said in (recorded or {}).get("inputs", {}).items()}
-    if inputs and all(value is not None for value in inputs.values()):
-        return Trial(inputs, recorded["outputs"] or {}, drawn=False)
-    return Trial(drawn.inputs(graph, graph.meta.signature_def[key]))
+def _trial(directory: Path, graph: Graph, key: str, said: Mapping[str, Any] | None, model: native.Running) -> Trial:
+    """The recorded inputs, or else made-up ones: the first that the model answers."""
+    if (inputs := recorded.inputs(directory, said)) is not None:
+        return Trial(inputs, said["outputs"] or {}, drawn=False)
+    first = None
+    for inputs in drawn.inputs(graph, graph.meta.signature_def[key]):
+        first = inputs if first is None else first
+        try:
+            answer = model.ask(key, inputs)
+        except ExportKitError:
+            break  # it does not load: the run says so
+        if not isinstance(answer, native.Refusal):
+            return Trial(inputs)
+        if answer.died:
+            break
+    return Trial(first or {})
 
 
 def _judged(what: str, trial: Trial, answer: Any, tolerances: Mapping[str, float]) -> Iterator[Finding]:
     if isinstance(answer, tuple):
         yield from (_refused(what, problem, trial.drawn) for problem in answer)
-    elif not trial.recorded:
+    elif not trial.outputs:
         given = "made-up input" if trial.drawn else "its samples (which it answers differently each time)"
         yield Finding(True, what, f"answers {given} with {_shapes(answer)}")
     else:
-        yield _compared(what, trial.recorded, answer, tolerances)
+        yield _compared(what, trial.outputs, answer, tolerances)
 
 
 def _refused(what: str, problem: Problem, made_up: bool) -> Finding:

@@ -47,12 +47,21 @@ def verify_version(
         found += _guarded("graph", lambda graph=graph: graphs.check(directory, graph, variables.names(directory)))
     if against is not None and saved_model:
         found += _guarded("weights", lambda: variables.compare(directory, saved_model, against, manifest))
+    found += _unverified(manifest)
     if run and saved_model and whole:
         tolerances = _tolerances(manifest, atol, rtol)
         found += _guarded("run", lambda: runs.check(directory, saved_model, manifest, tolerances))
     elif run:
         found.append(Finding(None, "run", "not tried, as its files are not what was published"))
     return found
+
+
+def _unverified(manifest: dict[str, Any] | None) -> list[Finding]:
+    """What was exported though nobody could compare it with the training graph."""
+    verify = (manifest or {}).get("verify") or {}
+    if verify.get("status") != "not verified":
+        return []
+    return [Finding(None, "verify", f"when it was exported: {verify.get('summary')}", "export it again with samples")]
 
 
 def _failed(found: list[Finding]) -> bool:

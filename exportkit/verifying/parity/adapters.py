@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from exportkit.checkpoint.encoding import numpy_dtype, objects
-from exportkit.planning import wiring
-from exportkit.planning.wiring import Bindings
+from exportkit.operations.bindings import Bindings
 from exportkit.samples import tfexample
 from exportkit.spec import Lookup, ParseExample, Signature, TopK
 
@@ -35,7 +34,7 @@ def fed(
             values[ref] = inputs[alias]
             continue
         columns = tfexample.decode(inputs[alias], spec.parse_example)
-        for feature, target in wiring.targets(spec).items():
+        for feature, target in spec.targets().items():
             values[target] = _cast(columns[feature], dtypes[target])
     return values
 
@@ -46,7 +45,7 @@ def _cast(column: np.ndarray, dtype: str) -> np.ndarray:
 
 def computed(ref: str, bindings: Bindings, tensors: Mapping[str, np.ndarray]) -> np.ndarray:
     """The value of `ref`, from the values of the tensor bindings that it is computed from."""
-    name = wiring.offers(bindings)[ref]
+    name = bindings.offers()[ref]
     spec = bindings[name]
     if isinstance(spec, TopK):
         return _top_k(computed(spec.top_k, bindings, tensors), spec.k)[0 if ref == f"{name}.values" else 1]

@@ -9,20 +9,21 @@ from typing import Any
 
 import numpy as np
 
-from exportkit import samples
 from exportkit.contract import Export
 from exportkit.errors import Problem, some
 from exportkit.metagraph import Graph
+from exportkit.metagraph.tensors import Facts
 from exportkit.samples import Batch
-from exportkit.serving.native import ConfigProto, unoptimized
+from exportkit.serving import tried_samples
+from exportkit.serving.native import ConfigProto, Refusal, unoptimized
 from exportkit.verifying.parity import divergence
 from exportkit.verifying.parity.divergence import Difference, Tolerance, compare, unequal
 from exportkit.verifying.parity.origin import origins
-from exportkit.verifying.parity.reference import Refusal
 from exportkit.verifying.parity.trials import Answer, Answers, MovedExport, TrainingGraph, Trial, trials
 
 Output = tuple[str, str]  # signature, alias
 Failure = tuple[Trial, str, Difference]  # the question, the output's alias, how the answers differ
+ORDER = 1e-5  # of an output's largest value: what another order of sums may come to
 SMALL = 1e-3  # of an output's largest value: more than another order of sums comes to
 
 
@@ -46,20 +47,23 @@ class Proof:
     Args:
         sizes: numbers of rows to try; empty: 1, and all of the sample's but at least 2.
         timeout: seconds that starting a model, or one run of it, may take.
+        unsampled: ``allow`` for a signature that takes none of the random values that it is tried with.
 
     Attributes:
         problems: why the export is refused.
         warnings: what is allowed and may surprise.
+        unverified: what could not be run, and why.
     """
 
-    def __init__(self, export: Export, key: str, tolerance: Tolerance, sizes: Sequence[int], timeout: float):
+    def __init__(self, export: Export, key: str, tolerance: Tolerance, sizes: Sequence[int], timeout: float, unsampled: str):
         self._export, self._key, self._tolerance = export, key, tolerance
-        self._sizes, self._timeout = sizes, timeout
+        self._sizes, self._timeout, self._unsampled = sizes, timeout, unsampled
         self._outcomes: dict[Output, Outcome] = {}
         self._out_of_step: list[Output] = []
         self._seconds: dict[str, float] = {}
         self.problems: list[Problem] = []
         self.warnings: list[str] = []
+        self.unverified: list[str] = []
 
     def prove(self) -> dict[str, Any]:
         """Run both sides and compare.
@@ -75,13 +79,25 @@ class Proof:
         device = self._export.plan.meta_graphs[self._key].device
         if device and "CPU" not in device.upper():
             self.warnings.append(f"meta_graphs.{self._key}: is pinned to {device}, and was not verified")
+            self.unverified.append(f"meta_graphs.{self._key} (pinned to {device})")
             return {"not verified": f"pinned to {device}"}
         signatures = self._export.prepared.parts[self._key].wiring.signatures
-        batches = samples.load(self._export.plan, self._export.bound[self._key], signatures)
+        batches = {
+            name: batch
+            for name, batch in tried_samples.found(self._export, self._key, self._timeout).items()
+            if name in signatures
+        }
         asked = trials(self._export, self._key, batches, self._sizes)
+        self.warnings += [
+            f"signatures.{name}: post.verify.batch_sizes is left out of account, as {batch.unbatched}"
+            for name, batch in batches.items()
+            if self._sizes and not batch.rows and batch.unbatched
+        ]
         self._there = TrainingGraph(self._export, self._key, self._timeout)
         self._here = MovedExport(self._export, self._key, self._timeout)
         self._ask(asked)
+        if not self.problems:
+            self._judge_unsampled(batches)
         return self._details(asked, batches)
 
     def _ask(self, asked: Sequence[Trial]) -> None:
@@ -104,9 +120,13 @@ class Proof:
 
     def _details(self, asked: Sequence[Trial], batches: Mapping[str, Batch]) -> dict[str, Any]:
         def signature(name: str) -> dict[str, Any]:
-            rows = [trial.rows for trial in asked if trial.signature == name and trial.rows]
+            batch = batches[name]
+            rows = [trial.rows for trial in asked if trial.signature == name and trial.rows and not trial.doubtful]
             outputs = {alias: asdict(outcome) for (of, alias), outcome in self._outcomes.items() if of == name}
-            return {"samples": ", ".join(batches[name].notes) or "as given", "rows": rows, "outputs": outputs}
+            if batch.refusal and batch.drawn:
+                return {"not verified": f"takes none of {len(batch.refused)} random values: {batch.refusal}", "outputs": {}}
+            known = {"inputs": dict(batch.axes), "batching": batch.unbatched or "yes"}
+            return {"samples": ", ".join(batch.notes) or "as given", "rows": rows, **known, "outputs": outputs}
 
         described = {name: signature(name) for name in batches}
         return {"training graph": self._there.note, "seconds": self._seconds, "signatures": described}
@@ -121,12 +141,20 @@ class Proof:
 
     def _judge(self, trial: Trial, there: Answers, here: Answers) -> Iterator[Failure]:
         """Compare the answers to one question; each output that differs, though it is the same twice."""
-        if refused := _refused(trial, _worse(there), _worse(here)):
+        if trial.doubtful and isinstance(_worse(there), Refusal):
+            return
+        if refused := self._refused(trial, _worse(there), _worse(here)):
             self.problems.append(refused)
             return
         for alias in there[0]:
             output, found = (trial.signature, alias), self._compared(alias, there, here)
             changes = unequal(there[0][alias], there[1][alias]), unequal(here[0][alias], here[1][alias])
+            if any(changes) and self._unordered(trial, alias, there, here):
+                self._outcome(trial, alias).max_abs_diff = max(difference.largest for difference in found)
+                self.warnings.append(
+                    f"{_place(*output)}: its last bits change from run to run, by the order of sums in threads"
+                )
+                continue
             self._outcome(trial, alias).random |= any(changes)
             if any(found) and changes[0]:
                 self._out_of_step.append(output)
@@ -134,6 +162,15 @@ class Proof:
                 self.problems.append(self._random_here(output))
             else:
                 yield from self._noted(trial, alias, found, here)
+
+    def _unordered(self, trial: Trial, alias: str, there: Answers, here: Answers) -> bool:
+        """Whether all answers are equal but for the order of sums, with no random node behind them."""
+        values = [answers[alias] for answers in (*there, *here)]
+        if values[0].dtype.kind not in "fc" or any(value.shape != values[0].shape for value in values):
+            return False
+        scale = np.max(np.abs(values[0]), where=np.isfinite(values[0]), initial=0)
+        near = Tolerance(atol=ORDER * float(scale))
+        return not self._drawn(trial.signature, "{}") and not any(compare(values[0], value, near) for value in values[1:])
 
     def _outcome(self, trial: Trial, alias: str) -> Outcome:
         return self._outcomes.setdefault((trial.signature, alias), Outcome())
@@ -148,9 +185,48 @@ class Proof:
         outcome.mismatches = max(outcome.mismatches, *(difference.mismatches for difference in found))
         yield from [(trial, alias, difference) for difference in found if difference][:1]
 
+    def _refused(self, trial: Trial, there: Answer, here: Answer) -> Problem | None:
+        """What is wrong where TensorFlow gave no answer; nothing where both sides have one."""
+        place, graph = f"signatures.{trial.signature}", f"meta_graphs.{self._key}.constants"
+        if isinstance(there, Refusal) and isinstance(here, Refusal):
+            return Problem(place, f"{trial} is refused, by the training graph as well: {here.text}", self._advice(trial))
+        if isinstance(here, Refusal):
+            do = "check bindings (their shapes and constants); ensure_shape=false leaves shapes unchecked"
+            return Problem(place, f"{trial} is refused, and the training graph takes it: {here.text}", do)
+        if isinstance(there, Refusal):
+            do = f"check bindings and {graph}, which the training graph is fed, or give samples.{trial.signature}"
+            return Problem(place, f"{trial} is refused by the training graph, and the export takes it: {there.text}", do)
+        return None
+
+    def _advice(self, trial: Trial) -> str:
+        if trial.rows in self._sizes:
+            return f"leave {trial.rows} out of post.verify.batch_sizes, or give samples.{trial.signature}"
+        return f"give samples.{trial.signature}" if trial.drawn else f"correct samples.{trial.signature}"
+
+    def _judge_unsampled(self, batches: Mapping[str, Batch]) -> None:
+        """Refuse, or let pass unverified, the signatures that took none of the random values."""
+        for name, batch in batches.items():
+            if not batch.drawn or not batch.refusal:
+                continue
+            what = f"takes none of {len(batch.refused)} random values, nor does the training graph: {batch.refusal}"
+            if self._unsampled == "allow":
+                self.unverified.append(name)
+                self.warnings.append(f"signatures.{name}: was not verified, as it {what} (post.verify.unsampled=allow)")
+            else:
+                do = f"{self._block(name)}; post.verify.unsampled=allow exports it unverified"
+                self.problems.append(Problem(f"signatures.{name}", what, do))
+
+    def _block(self, name: str) -> str:
+        """The samples to fill in, with what is bound."""
+        inputs = self._export.signatures[name].inputs
+        files = ", ".join(f"{alias}: 'samples.npz:{alias}'" for alias in inputs)
+        bound = {alias: self._export.bound[self._key][ref] for alias, ref in inputs.items()}
+        facts = ", ".join(f"{alias} {Facts(tensor.dtype, tensor.shape)}" for alias, tensor in bound.items())
+        return f"write samples: {{{name}: {{{files}}}}}, where {facts}"
+
     def _random_here(self, output: Output) -> Problem:
         what = f"changes from run to run, and the training graph's does not{self._drawn(output[0], ': {}')}"
-        return Problem(_place(*output), what, "is dropout left on? bake its rate or is_training")
+        return Problem(_place(*output), what, "is dropout left on? bake its rate or is_training: bindings.NAME.constant")
 
     def _drawn(self, signature: str, form: str) -> str:
         """The random nodes behind a signature, in the words of `form`; empty where there are none."""
@@ -209,9 +285,12 @@ class Proof:
     def _judge_optimized(self, asked: Sequence[Trial], written: Sequence[Answers], optimized: Sequence[Answers]) -> None:
         """TensorFlow's optimiser may change the last bits, and with them the order of what is nearly equal; no more."""
         for trial, (a, _), (b, _) in zip(asked, written, optimized, strict=True):
+            if isinstance(a, Refusal):
+                continue
             if isinstance(b, Refusal):
                 what = f"{trial} is refused once TensorFlow has optimised the graph: {b.text}"
-                self.problems.append(Problem(f"signatures.{trial.signature}", what))
+                do = f"bind other outputs in signatures.{trial.signature}, or try another sample in samples.{trial.signature}"
+                self.problems.append(Problem(f"signatures.{trial.signature}", what, do))
                 continue
             for alias in a:
                 if not self._outcome(trial, alias).random:
@@ -225,9 +304,10 @@ class Proof:
                 self.warnings.append(f"{place}: once a server has optimised the graph, {found.mismatches} values differ")
             return
         scale = np.max(np.abs(written), where=np.isfinite(written), initial=0)
-        if compare(written, optimized, Tolerance(atol=SMALL * float(scale))):
+        near = Tolerance(max(SMALL * float(scale), self._tolerance.atol), self._tolerance.rtol)
+        if compare(written, optimized, near):
             what = f"once TensorFlow has optimised the graph, it differs by {found.largest:.6g}: {found}"
-            self.problems.append(Problem(place, what))
+            self.problems.append(Problem(place, what, "post.verify.atol and post.verify.rtol allow more"))
 
 
 def _place(signature: str, alias: str) -> str:
@@ -236,23 +316,3 @@ def _place(signature: str, alias: str) -> str:
 
 def _worse(answers: Answers) -> Answer:
     return next((answer for answer in answers if isinstance(answer, Refusal)), answers[0])
-
-
-def _refused(trial: Trial, there: Answer, here: Answer) -> Problem | None:
-    """What is wrong where TensorFlow gave no answer; nothing where both sides have one."""
-    place = f"signatures.{trial.signature}"
-    if isinstance(there, Refusal) and isinstance(here, Refusal):
-        return Problem(place, f"{trial} is refused, by the training graph as well: {here.text}", _advice(trial))
-    if isinstance(here, Refusal):
-        return Problem(place, f"{trial} is refused, and the training graph takes it: {here.text}")
-    if isinstance(there, Refusal):
-        return Problem(place, f"{trial} is refused by the training graph, and the export takes it: {there.text}")
-    return None
-
-
-def _advice(trial: Trial) -> str:
-    if trial.drawn:
-        return f"give samples.{trial.signature}"
-    if (trial.rows or 0) > 1:
-        return "a batch size that is baked into the graph belongs into the shape of the bindings"
-    return "mend the sample"

@@ -10,14 +10,16 @@ from exportkit.contract import Export
 from exportkit.errors import Problem
 from exportkit.metagraph import Graph
 from exportkit.metagraph.tensors import VARIABLE_OPS, split
-from exportkit.planning import wiring
+from exportkit.operations.bindings import operation
+from exportkit.serving.native import Refusal, Running, unoptimized
 from exportkit.spec import Lookup, TopK
 from exportkit.verifying.parity import divergence
 from exportkit.verifying.parity.divergence import Difference, Tolerance, compare
-from exportkit.verifying.parity.reference import Reference, Refusal
+from exportkit.verifying.parity.reference import Reference
 from exportkit.verifying.parity.trials import MovedExport, TrainingGraph, Trial
 
 SMALL = 1e-3  # of a value: what may be allowed
+_ALLOW = "check bindings and weights; post.verify.atol and post.verify.rtol say how near is near enough"
 
 
 def origins(
@@ -36,8 +38,8 @@ def origins(
     if not failed:
         return
     outputs = {(trial.signature, alias): (trial, alias, difference) for trial, alias, difference in reversed(failed)}
-    with there.running() as running:
-        search = _Search(export, key, there, here, running, tolerance)
+    with there.running() as running, here.running(unoptimized()) as model:
+        search = _Search(export, key, there, here, running, model, tolerance)
         for trial, alias, difference in reversed(outputs.values()):
             yield _problem(trial, alias, difference, tolerance, search)
 
@@ -45,10 +47,11 @@ def origins(
 def _problem(trial: Trial, alias: str, difference: Difference, tolerance: Tolerance, search: "_Search") -> Problem:
     place = f"signatures.{trial.signature}.outputs.{alias}"
     if difference.misfit:
-        return Problem(place, f"is not what the training graph gives: {difference}")
+        return Problem(place, f"is not what the training graph gives: {difference}", "check bindings and signatures")
     amount = f"by {difference.largest:.6g}" if difference.largest else f"in {difference.mismatches} values"
     what = f"differs {amount} from the training graph ({tolerance}): {search.where(trial, alias)}"
-    return Problem(place, what, "post.verify.rtol allows what is small" if _is_small(difference) else "")
+    small = "post.verify.rtol allows what is small"
+    return Problem(place, what, small if _is_small(difference) else _ALLOW)
 
 
 def _is_small(difference: Difference) -> bool:
@@ -62,25 +65,34 @@ class _Search:
     """The search for the first node that differs, in a running training graph and the export."""
 
     def __init__(
-        self, export: Export, key: str, there: TrainingGraph, here: MovedExport, running: Reference, tolerance: Tolerance
+        self,
+        export: Export,
+        key: str,
+        there: TrainingGraph,
+        here: MovedExport,
+        running: Reference,
+        model: Running,
+        tolerance: Tolerance,
     ):
         self._plan, self._bound, self._wiring = export.plan, export.bound[key], export.prepared.parts[key].wiring
         self._there, self._here, self._running, self._tolerance = there, here, running, tolerance
-        self._graph = Graph(here.meta)
+        self._graph, self._model = Graph(here.meta), model
 
     def where(self, trial: Trial, alias: str) -> str:
         """Where an output begins to differ: an input as parsed, a node, or what the export computes behind them."""
         ref = self._plan.signatures[trial.signature].outputs[alias]
         if said := self._misnamed(trial, alias, ref) or self._parsed(trial):
             return said
-        tensor = self._wiring.names[wiring.leaf(ref, self._plan.bindings)]
+        tensor = self._wiring.names[self._plan.bindings.leaf(ref)]
         there = partial(_fetch, self._running, self._there.feeds(trial))
-        found = divergence.first(self._comparable(tensor), there, partial(self._here.fetch, trial), self._tolerance)
+        found = divergence.first(
+            self._comparable(tensor), there, partial(self._here.fetch, self._model, trial), self._tolerance
+        )
         if found:
             return f"first at {self._called(found.tensor)}: {found.difference}"
-        spec = self._plan.bindings[wiring.offers(self._plan.bindings)[ref]]
+        spec = self._plan.bindings[self._plan.bindings.offers()[ref]]
         if isinstance(spec, TopK | Lookup):
-            return f"every node of the training graph is equal, the {wiring.operation(spec)} behind them is not"
+            return f"every node of the training graph is equal, the {operation(spec)} behind them is not"
         if divergence.enclosed(self._graph, [tensor]):
             return "every node outside of loops, branches and functions is equal, so it begins in one of them"
         return "every node is equal when it is looked at, so it begins where TensorFlow fuses or folds some"
@@ -93,7 +105,7 @@ class _Search:
     def _parsed(self, trial: Trial) -> str:
         direct = self._plan.signatures[trial.signature].inputs.values()
         names = {self._bound[name].export_name: name for name in trial.fed if name not in direct}
-        values = self._here.fetch(trial, list(names)) if names else None
+        values = self._here.fetch(self._model, trial, list(names)) if names else None
         for tensor, value in (values or {}).items():
             if difference := compare(trial.fed[names[tensor]], value):
                 return f"first at '{names[tensor]}' as parsed from the tf.Example: {difference}"

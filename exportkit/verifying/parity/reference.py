@@ -6,7 +6,7 @@ fed instead of baked, and TensorFlow's RestoreV2 reads the values from the check
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,19 +16,13 @@ from exportkit.metagraph import Variable, split
 from exportkit.planning.prepare import Part, Prepared
 from exportkit.processes import WorkerDied, conversation
 from exportkit.protos import GraphDef, MetaGraphDef, config_pb2, op_def_pb2
+from exportkit.serving.native import Refusal
 from exportkit.verifying.parity import reference_worker, seeding
 
 if TYPE_CHECKING:
     from exportkit.processes.workers import Conversation
 
 ConfigProto = config_pb2.ConfigProto
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """TensorFlow's error message, in place of values."""
-
-    text: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +32,7 @@ class Job:
     Attributes:
         meta_graph: the graph; this TensorFlow must know all its ops.
         feeds: the tensors that runs feed → dtype.
+        replaced: tensors of the graph → those that take their places.
         restores: for each variable operation, the arguments of the worker's `_restore`.
         init_ops: the operations that fill the tables.
         config: the session's configuration.
@@ -50,6 +45,7 @@ class Job:
     init_ops: Sequence[str]
     config: ConfigProto
     seeded: bool = False
+    replaced: Mapping[str, str] = field(default_factory=dict)
 
     def message(self) -> dict[str, Any]:
         """Return the job as plain data, as `reference_worker.Trained` takes it."""
@@ -59,6 +55,7 @@ class Job:
             "graph": graph.SerializeToString(),
             "ops": op_def_pb2.OpList(op=self.meta_graph.meta_info_def.stripped_op_list.op).SerializeToString(),
             "feeds": dict(self.feeds),
+            "replaced": dict(self.replaced),
             "consumed": [tensor for tensor in self.feeds if split(tensor) in consumed],
             "restores": list(self.restores),
             "init_ops": list(self.init_ops),
@@ -98,6 +95,7 @@ def job(part: Part, prepared: Prepared, exported: str, scratch: Path, config: Co
         restores=[_restore(v, prepared, exported, scratch) for v in part.pruned.variables.values()],
         init_ops=[op for ops in part.pruned.tables.values() for op in ops],
         config=config,
+        replaced={old: part.wiring.final(old) for old in part.wiring.replaced},
     )
 
 

@@ -26,6 +26,7 @@ class Trained:
         self._tf, self._graph = tf, tf.Graph()
         with self._graph.as_default():
             self._import(job)
+            self._replace(job["replaced"])
             restores = [self._restore(**restore) for restore in job["restores"]]
         config = tf.compat.v1.ConfigProto.FromString(job["config"])
         self._session = tf.compat.v1.Session(graph=self._graph, config=config)
@@ -42,6 +43,17 @@ class Trained:
             name="",
             producer_op_list=_op_list(job["ops"]),
         )
+
+    def _replace(self, replaced: Mapping[str, str]) -> None:
+        """Let what takes a tensor take another one instead, as the config says of the training graph."""
+        for old, new in replaced.items():
+            taken, given = (self._fed.get(name) for name in (new, old))
+            taken = self._graph.get_tensor_by_name(new) if taken is None else taken
+            given = self._graph.get_tensor_by_name(old) if given is None else given
+            for user in given.consumers():
+                for index, tensor in enumerate(user.inputs):
+                    if tensor is given:
+                        user._update_input(index, taken)
 
     def _restore(self, operation: str, dtype: str, resource: bool, prefix: str, key: str, part: str) -> Any:
         raw, variable = self._tf.raw_ops, self._graph.get_tensor_by_name(f"{operation}:0")

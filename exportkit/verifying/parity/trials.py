@@ -12,12 +12,11 @@ import numpy as np
 from exportkit.checkpoint.encoding import numpy_dtype, objects
 from exportkit.contract import Export
 from exportkit.errors import Problem, StepFailed
-from exportkit.planning import wiring
 from exportkit.samples import Batch
 from exportkit.serving import native
-from exportkit.serving.native import ConfigProto, Request
+from exportkit.serving.native import ConfigProto, Refusal, Running
 from exportkit.verifying.parity import adapters, reference, relocation
-from exportkit.verifying.parity.reference import Job, Reference, Refusal
+from exportkit.verifying.parity.reference import Job, Reference
 
 Answer = dict[str, np.ndarray] | Refusal
 Answers = tuple[Answer, Answer]  # to one question, asked twice: an answer that is not the same twice is random
@@ -32,6 +31,7 @@ class Trial:
         inputs: alias → value.
         fed: binding of a tensor → the value that `inputs` come to.
         drawn: whether the values are random ones.
+        doubtful: whether the export has refused it, so that the training graph must refuse it, too.
     """
 
     signature: str
@@ -39,6 +39,7 @@ class Trial:
     inputs: Mapping[str, np.ndarray]
     fed: Mapping[str, np.ndarray]
     drawn: bool
+    doubtful: bool = False
 
     def __str__(self) -> str:
         rows = "its sample" if self.rows is None else "1 row" if self.rows == 1 else f"{self.rows} rows"
@@ -46,29 +47,55 @@ class Trial:
 
 
 def trials(export: Export, key: str, batches: Mapping[str, Batch], sizes: Sequence[int]) -> list[Trial]:
-    """The questions to the signatures of meta graph `key`: the sample of each at several sizes.
+    """The questions to the signatures of meta graph `key`: the sample of each, at several sizes where it has rows.
 
     Args:
         batches: signature → sample.
-        sizes: numbers of rows; empty: 1, and all of the sample's but at least 2.
+        sizes: numbers of rows; empty: 1, and all of the sample's but at least 2, as far as the export takes them.
 
     Raises:
         StepFailed: a sample's tf.Examples are not what the signature parses.
     """
-    found, dtypes = [], {name: tensor.dtype for name, tensor in export.bound[key].items()}
+    found = []
     for name, batch in batches.items():
-        for rows in (sizes or (1, max(2, batch.rows))) if batch.rows else (None,):
+        for rows in _sizes(batch, sizes):
             inputs = batch.resized(rows) if rows else dict(batch.values)
-            fed = _fed(name, export, dtypes, inputs)
-            found.append(Trial(name, rows, inputs, fed, drawn=bool(batch.notes)))
+            found.append(_trial(export, key, name, rows, inputs, drawn=batch.drawn))
+        for inputs in batch.refused:
+            found.append(_trial(export, key, name, _length(batch, inputs), inputs, drawn=batch.drawn, doubtful=True))
     return found
+
+
+def _sizes(batch: Batch, wanted: Sequence[int]) -> Sequence[int | None]:
+    if not batch.rows:
+        return (None,) if not batch.refusal or not batch.drawn else ()
+    return wanted or [size for size in dict.fromkeys((1, max(2, batch.rows))) if not batch.sizes or size in batch.sizes]
+
+
+def _length(batch: Batch, inputs: Mapping[str, np.ndarray]) -> int | None:
+    """How many rows values have that a sample was cut or repeated to."""
+    return next((len(value) for alias, value in inputs.items() if value.shape != batch.values[alias].shape), None)
+
+
+def _trial(
+    export: Export,
+    key: str,
+    name: str,
+    rows: int | None,
+    inputs: Mapping[str, np.ndarray],
+    *,
+    drawn: bool,
+    doubtful: bool = False,
+) -> Trial:
+    dtypes = {ref: tensor.dtype for ref, tensor in export.bound[key].items()}
+    return Trial(name, rows, inputs, _fed(name, export, dtypes, inputs), drawn, doubtful)
 
 
 def _fed(name: str, export: Export, dtypes: Mapping[str, str], inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     try:
         return adapters.fed(export.plan.signatures[name], export.plan.bindings, dtypes, inputs)
     except ValueError as cause:
-        raise StepFailed(Problem(f"samples.{name}", str(cause), "mend the sample, or the features")) from None
+        raise StepFailed(Problem(f"samples.{name}", str(cause), f"correct samples.{name}, or the features")) from None
 
 
 class TrainingGraph:
@@ -132,7 +159,7 @@ class TrainingGraph:
     def _answer(self, running: Reference, trial: Trial) -> Answer:
         plan, names = self._export.plan, self._part.wiring.names
         outputs = plan.signatures[trial.signature].outputs
-        leaves = list(dict.fromkeys(wiring.leaf(ref, plan.bindings) for ref in outputs.values()))
+        leaves = list(dict.fromkeys(plan.bindings.leaf(ref) for ref in outputs.values()))
         values = running.run(self.feeds(trial), [names[leaf] for leaf in leaves])
         if isinstance(values, Refusal):
             return values
@@ -154,50 +181,41 @@ class MovedExport:
         self.meta = native.meta_graph(self._copy, self._tags)
 
     def answers(self, questions: Sequence[Trial], config: ConfigProto) -> list[Answers]:
-        """The answers to each question.
+        """The answers to each question, of one load. Raises what `running` raises."""
+        with self.running(config) as model:
+            return [self._answers(model, trial) for trial in questions]
+
+    def _answers(self, model: Running, trial: Trial) -> Answers:
+        one = model.ask(trial.signature, trial.inputs)
+        return (one, one) if isinstance(one, Refusal) else (one, model.ask(trial.signature, trial.inputs))
+
+    @contextmanager
+    def running(self, config: ConfigProto) -> Iterator[Running]:
+        """The copy, loaded in a process.
 
         Raises:
             StepFailed: it does not load.
             EnvironmentFailed: its process was killed from outside.
         """
-        try:
-            return self._ask(questions, config)
-        except StepFailed:
-            self._load()
-            return [self._alone(trial, config) for trial in questions]
+        with Running(self._copy, self._tags, timeout=self._timeout, config=config) as model:
+            try:
+                model.load()
+            except StepFailed as error:
+                raise self._unloaded(_reason(error)) from None
+            yield model
 
-    def _ask(self, questions: Sequence[Trial], config: ConfigProto) -> list[Answers]:
-        requests = [Request(trial.signature, trial.inputs) for trial in questions for _ in range(2)]
-        values = native.run_signatures(self._copy, self._tags, requests, timeout=self._timeout, config=config).outputs
-        return list(zip(values[::2], values[1::2], strict=True))
+    def _unloaded(self, reason: str) -> StepFailed:
+        where = f"meta_graphs.{self._key}"
+        if path := relocation.outside(reason, self._taken):
+            what, do = f"reads {path}, which is not in the version", "put it in the collection asset_filepaths of the graph"
+            return StepFailed(Problem(where, what, do))
+        return StepFailed(Problem(where, f"does not load: {reason}"))
 
-    def _alone(self, trial: Trial, config: ConfigProto) -> Answers:
-        try:
-            return self._ask([trial], config)[0]
-        except StepFailed as error:
-            return Refusal(_reason(error)), Refusal(_reason(error))
-
-    def _load(self) -> None:
-        try:
-            native.run(self._copy, self._tags, [], timeout=self._timeout)
-        except StepFailed as error:
-            reason, where = _reason(error), f"meta_graphs.{self._key}"
-            if path := relocation.outside(reason, self._taken):
-                what, do = f"reads {path}, which is not in the version", "put it in the collection asset_filepaths of the graph"
-                raise StepFailed(Problem(where, what, do)) from None
-            raise StepFailed(Problem(where, f"does not load: {reason}")) from None
-
-    def fetch(self, trial: Trial, tensors: Sequence[str]) -> dict[str, np.ndarray] | None:
+    def fetch(self, model: Running, trial: Trial, tensors: Sequence[str]) -> dict[str, np.ndarray] | None:
         """The values of tensors of the exported graph; None where TensorFlow refuses."""
         inputs = self.meta.signature_def[trial.signature].inputs
-        feeds = {inputs[alias].name: value for alias, value in trial.inputs.items()}
-        try:
-            served = native.run(
-                self._copy, self._tags, [(feeds, list(tensors))], timeout=self._timeout, config=native.unoptimized()
-            )
-        except StepFailed:
-            return None
-        return dict(zip(tensors, served.outputs[0], strict=True))
+        values = model.run({inputs[alias].name: value for alias, value in trial.inputs.items()}, tensors)
+        return None if isinstance(values, Refusal) else dict(zip(tensors, values, strict=True))
 
 
 def _reason(error: StepFailed) -> str:

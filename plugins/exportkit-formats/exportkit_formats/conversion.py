@@ -13,8 +13,8 @@ from annotated_types import Ge
 from exportkit.errors import Problem, StepFailed, did_you_mean
 from exportkit.plugin import Export, Phase, PostStep
 from exportkit.samples import Batch
-from exportkit.samples.for_version import loaded, tried
 from exportkit.serving import native
+from exportkit.serving.tried_samples import loaded, tried
 from exportkit.spec import ExportPlan
 from exportkit.verifying.parity import Tolerance, compare
 

@@ -1,0 +1,26 @@
+"""exportkit's own commands, listed here and nowhere else: dispatch, help, tab completion and the registry read this list.
+
+A command's module is imported when the command is used: ``inspect`` and ``verify`` start without Hydra.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from exportkit.contract import Command
+
+COMMANDS = {  # name → class, in the order of ``exportkit --help``
+    "export": "exportkit.cli.export:ExportCommand",
+    "plan": "exportkit.cli.plan:PlanCommand",
+    "inspect": "exportkit.cli.inspect:InspectCommand",
+    "verify": "exportkit.cli.verify:VerifyCommand",
+    "plugins": "exportkit.cli.plugins:PluginsCommand",
+}
+DEFAULT = "export"
+"""The command of a command line that begins with a flag or an override."""
+
+
+def load(name: str) -> "Command":
+    """Import the command `name` of `COMMANDS` and return it."""
+    module, _, cls = COMMANDS[name].partition(":")
+    return getattr(import_module(module), cls)()

@@ -1,0 +1,116 @@
+"""Which nodes run in a while frame or in one branch of a tf.cond, as control flow of TensorFlow 1 writes them.
+
+A tensor in a frame has a value per iteration and one in a branch may have none, so a server can fetch neither.
+Source of the rules: TensorFlow's ``core/common_runtime/executor.cc`` (Enter, Exit, Switch, Merge).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from exportkit.metagraph.graph import Graph
+
+ENTERS = frozenset({"Enter", "RefEnter"})
+EXITS = frozenset({"Exit", "RefExit"})
+SWITCHES = frozenset({"Switch", "RefSwitch"})
+_FAR = 100  # nodes that only pass a predicate on
+MERGES = frozenset({"Merge", "RefMerge"})
+
+
+@dataclass(frozen=True)
+class Within:
+    """A while frame or a branch of a tf.cond.
+
+    Attributes:
+        frame: the frame's name; empty for a branch.
+        predicate: the edge (op, output index) that decides the branch.
+        taken: the value of the predicate with which the branch runs.
+    """
+
+    frame: str = ""
+    predicate: tuple[str, int] = ("", 0)
+    taken: bool = True
+
+
+Context = tuple[Within, ...]
+
+
+def contexts_of(graph: Graph) -> Mapping[str, Context]:
+    """Node → what it runs within, outermost first; nodes that always run once are not listed."""
+    return _Contexts(graph).found
+
+
+class _Contexts:
+    def __init__(self, graph: Graph):
+        self.graph: Graph = graph
+        self.found: dict[str, Context] = {}
+        starts = [name for name, node in graph.nodes.items() if node.op in ENTERS or node.op in SWITCHES]
+        users = _users(graph) if starts else {}
+        todo = deque([*starts, *(user for name in starts for user in users.get(name, ()))])
+        while todo:
+            name = todo.popleft()
+            context = self._of(name)
+            if len(context) > len(self.found.get(name, ())):
+                self.found[name] = context
+                todo.extend(users.get(name, ()))
+
+    def _of(self, name: str) -> Context:
+        node = self.graph.nodes[name]
+        edges = [edge for edge in self.graph.inputs(name) if edge[0] in self.graph.nodes]
+        incoming = [self._edge(op, index) for op, index in edges]
+        longest = max(incoming, key=len, default=())
+        if node.op in ENTERS:
+            within = Within(frame=node.attr["frame_name"].s.decode(errors="replace"))
+            return longest if within in longest else (*longest, within)
+        if node.op in EXITS:
+            return _outside(longest)
+        return self._merged(edges, incoming) if node.op in MERGES else longest
+
+    def _edge(self, op: str, index: int) -> Context:
+        """What the consumer of an edge runs within."""
+        node, context = self.graph.nodes[op], self.found.get(op, ())
+        if node.op not in SWITCHES or index < 0:
+            return context
+        (predicate,) = self.graph.inputs(op)[1:2] or [("", 0)]
+        decides = self.graph.nodes.get(predicate[0])
+        if decides is None or decides.op == "LoopCond":
+            return context
+        within = Within(predicate=_seen_through(self.graph, predicate), taken=index == 1)
+        return context if within in context else (*context, within)
+
+    def _merged(self, edges: list[tuple[str, int]], incoming: list[Context]) -> Context:
+        """A loop's Merge runs in the frame that is entered; a condition's where both of its branches begin."""
+        pairs = zip(edges, incoming, strict=True)
+        entered = [context for (op, _), context in pairs if self.graph.nodes[op].op in ENTERS]
+        if entered:
+            return entered[0]
+        common = [a for a, *others in zip(*incoming, strict=False) if all(a == other for other in others)]
+        return tuple(common)
+
+
+def _outside(context: Context) -> Context:
+    """A context without its innermost frame."""
+    last = max((i for i, within in enumerate(context) if within.frame), default=0)
+    return context[:last]
+
+
+def _seen_through(graph: Graph, edge: tuple[str, int]) -> tuple[str, int]:
+    for _ in range(_FAR):
+        node = graph.nodes.get(edge[0])
+        if node is None or not (node.op == "Identity" or node.op in SWITCHES) or not node.input:
+            break
+        edge = graph.inputs(edge[0])[0]
+    return edge
+
+
+def _users(graph: Graph) -> dict[str, list[str]]:
+    """Node → the nodes that take a tensor of it or wait for it."""
+    users: dict[str, list[str]] = {}
+    for name in graph.nodes:
+        for op, _ in graph.inputs(name):
+            users.setdefault(op, []).append(name)
+    return users

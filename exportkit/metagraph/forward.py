@@ -1,0 +1,322 @@
+"""The forward pass of a training graph: where data meets weights, where labels and losses begin, and what lies between.
+
+The tensors that are worth serving lie in the *tail*: behind the last layer that multiplies or looks up weights, and before
+anything that depends on a label or on a loss. A net whose output another net takes has a tail of its own (a generator).
+"""
+
+import re
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache, cached_property
+
+from exportkit.metagraph.graph import Graph
+from exportkit.metagraph.kinds import kind
+from exportkit.metagraph.words import like_label, like_loss, trains, words
+
+Edge = tuple[str, int]
+
+_MULTIPLIES = re.compile(
+    r"(Batch|Sparse)?MatMul(V2|V3)?|(Sparse|SparseTensorDense)MatMul|(Depthwise)?Conv[123]D\w*|Einsum|\w*(LSTM|GRU|CudnnRNN)\w*|"
+    r"(Stateful)?PartitionedCall|Sparse(Segment)\w+|XwPlusB"
+)
+_LOOKS_UP = re.compile(r"(Resource)?Gather(V2|Nd)?")
+_LOSS_OPS = re.compile(r"(Sparse)?SoftmaxCrossEntropyWithLogits|CTCLoss(V2)?|\w*CandidateSampler|InTopK(V2)?")
+_DIFFERENCES = frozenset({"Sub", "SquaredDifference"})
+_COUNTS = frozenset({"Equal", "NotEqual", "Cast"})  # how an accuracy begins
+_ARITHMETIC = frozenset({"Log", "Log1p", "Neg", "Maximum", "Minimum", "Square", "Abs"})  # of losses
+FAR = 100  # nodes that pass a value on; a graph of somebody else's may have a circle of them
+PASSES = frozenset({"Identity", "Reshape", "Squeeze", "ExpandDims", "StopGradient"})
+_ENDLESS = re.compile(
+    r"Shape|ShapeN|Size|Rank|Assert|Print|CheckNumerics|\w*Summary(V2)?|NoOp|Assign\w*|(Resource)?(Sparse)?Apply\w+|Scatter\w+|"
+    r"ZerosLike|OnesLike|BroadcastGradientArgs|Queue\w*Enqueue\w*"
+)
+_CRF = re.compile(r"(^|/)(crf|transitions?)\b|transition_(params|matrix)", re.I)
+
+
+class Forward:
+    """What a graph computes before its losses.
+
+    Args:
+        graph: the whole graph.
+        constants: tensors that are baked; they are neither data nor labels.
+        lacks: whether a variable's value is missing, by its name in a checkpoint.
+    """
+
+    def __init__(self, graph: Graph, constants: Iterable[str] = (), lacks: Callable[[str], bool] = lambda _: False):
+        self.graph = graph
+        self.sources = [name for name in graph.nodes if is_source(graph, name) and f"{name}:0" not in constants]
+        self.nodes = self._forward_nodes()
+        self.users = self._users()
+        self.variables = self._weights()
+        self.fed = self.downstream(self.sources)
+        self.weighted = self.downstream(self.variables)
+        self._arranges: dict[str, bool] = {}
+        self.lacking = self.downstream(v.op_name for v in graph.variables.values() if lacks(v.full_name))
+
+    def _forward_nodes(self) -> dict[str, int]:
+        """The nodes that neither train nor save nor report, in the graph's order."""
+        useless: dict[str, bool] = {}
+        found: dict[str, int] = {}
+        for place, (name, node) in enumerate(self.graph.nodes.items()):
+            op = node.op
+            if op not in useless:
+                useless[op] = _ENDLESS.fullmatch(op) is not None
+            if not useless[op] and not trains(name):
+                found[name] = place
+        return found
+
+    def _users(self) -> dict[str, list[str]]:
+        users: dict[str, list[str]] = {}
+        for name in self.nodes:
+            for op, index in self.graph.inputs(name):
+                if index >= 0:
+                    users.setdefault(op, []).append(name)
+        return users
+
+    def _weights(self) -> list[str]:
+        variables = [v for v in self.graph.variables.values() if not _CRF.search(v.op_name)]
+        return [v.op_name for v in variables if v.trainable] or [v.op_name for v in variables if "float" in v.dtype]
+
+    def downstream(self, ops: Iterable[str], within: Callable[[str], bool] = lambda _: True) -> set[str]:
+        """What depends on `ops` by data edges, without them."""
+        todo, found = deque(ops), set()
+        while todo:
+            for name in self.users.get(todo.popleft(), ()):
+                if name not in found and within(name):
+                    found.add(name)
+                    todo.append(name)
+        return found
+
+    def upstream(self, ops: Iterable[str]) -> set[str]:
+        """What `ops` depend on by data edges, without them."""
+        todo, found = deque(ops), set()
+        while todo:
+            for op, index in self.graph.inputs(todo.popleft()):
+                if index >= 0 and op not in found and op in self.graph.nodes:
+                    found.add(op)
+                    todo.append(op)
+        return found
+
+    # Layers
+
+    @cached_property
+    def layers(self) -> dict[str, str]:
+        """Nodes that multiply data with weights, or look weights up → the node that the weights come from."""
+        found = {name: weights for name in self.nodes if name in self.fed and (weights := self._layer(name))}
+        return found or {name: "" for name in self.nodes if name in self.fed and self._touches(name)}
+
+    def _layer(self, name: str) -> str:
+        op = self.graph.nodes[name].op
+        edges = [op for op, index in self.graph.inputs(name) if index >= 0]
+        if _LOOKS_UP.fullmatch(op):
+            edges = edges[:1]
+        elif not _MULTIPLIES.fullmatch(op):
+            return ""
+        free = [edge for edge in edges if edge not in self.fed and not self._is_source(edge) and self._is_weight(edge)]
+        return self._root(free[0]) if free else ""
+
+    def _is_source(self, op: str) -> bool:
+        return op in self._source_set
+
+    @cached_property
+    def _source_set(self) -> frozenset[str]:
+        return frozenset(self.sources)
+
+    def _is_weight(self, op: str) -> bool:
+        """A variable, something computed from one, or a frozen value."""
+        if op in self.weighted or op in self._variable_set:
+            return True
+        return op in self.graph.nodes and self.graph.nodes[op].op in ("Const", "Enter", "Identity")
+
+    @cached_property
+    def _variable_set(self) -> frozenset[str]:
+        return frozenset(v.op_name for v in self.graph.variables.values())
+
+    def _root(self, op: str) -> str:
+        return self.back(op, lambda node: node in ("Identity", "ReadVariableOp", "Enter", "Cast", "Reshape"))
+
+    def back(self, op: str, passes: Callable[[str], bool]) -> str:
+        """The first node, from `op` on backwards over first inputs, whose op does not pass its value on."""
+        for _ in range(FAR):
+            if not passes(self.graph.nodes[op].op) or not self.graph.inputs(op):
+                break
+            op = self.graph.inputs(op)[0][0]
+        return op
+
+    def _touches(self, name: str) -> bool:
+        """Whether a node combines data with weights in any way."""
+        edges = [op for op, index in self.graph.inputs(name) if index >= 0]
+        return self.graph.nodes[name].op not in ("Merge", "Switch", "Enter") and any(
+            op not in self.fed and (op in self.weighted or op in self._variable_set) for op in edges
+        )
+
+    # Labels and losses
+
+    @cached_property
+    def _before_losses(self) -> list[str]:
+        lossy = self._loss_op_region
+        return [name for name in self.layers if name not in lossy]
+
+    @cached_property
+    def loss_ops(self) -> list[str]:
+        ops: dict[str, bool] = {}
+        for node in self.graph.nodes.values():
+            if node.op not in ops:
+                ops[node.op] = _LOSS_OPS.fullmatch(node.op) is not None
+        return [name for name in self.nodes if ops[self.graph.nodes[name].op]]
+
+    @cached_property
+    def _loss_op_region(self) -> set[str]:
+        return self.downstream(self.loss_ops) | set(self.loss_ops)
+
+    @cached_property
+    def _into_layers(self) -> set[str]:
+        """The nodes that a layer's result depends on, the layers themselves where another one follows."""
+        return self.upstream(self._before_losses)
+
+    @cached_property
+    def data(self) -> set[Edge]:
+        """The tensors of sources that some layer's result depends on, or a softmax: no label goes through one."""
+        softmax = [name for name in self.nodes if self.graph.nodes[name].op == "Softmax" and name not in self._loss_op_region]
+        reading = [*self._into_layers, *self._before_losses, *self.upstream(softmax), *softmax]
+        return {edge for name in reading for edge in self.graph.inputs(name) if edge[0] in self._source_set}
+
+    @cached_property
+    def labels(self) -> set[Edge]:
+        """The tensors of sources that meet the forward pass behind its last layer only, as labels do."""
+        if not self._before_losses:
+            return set()
+        taken = {e for s in self.sources for user in self.users.get(s, ()) for e in self.graph.inputs(user) if e[0] == s}
+        return {edge for edge in taken - self.data if not self._sizes(edge)}
+
+    def _sizes(self, edge: Edge) -> bool:
+        """Whether a tensor says how much of the data is real, or how sharp an answer is to be: no label, though late."""
+        tensor = "{}:{}".format(*edge)
+        said = words(edge[0].rsplit("/", 1)[-1])
+        if self.graph.shape(tensor) == () or said & {"len", "length", "lengths", "lens", "size", "mask", "seq", "temperature"}:
+            return True
+        return {self.graph.nodes[user].op for user in self.users.get(edge[0], ())} >= {"CTCLoss", "CTCGreedyDecoder"}
+
+    @cached_property
+    def losses(self) -> set[str]:
+        """The nodes that depend on a label, or on a loss."""
+        labelled = [user for op in {op for op, _ in self.labels} for user in self.users.get(op, ()) if self._takes_label(user)]
+        starts = [*labelled, *self._self_compared()]
+        return self._loss_op_region | set(starts) | self.downstream(starts)
+
+    def _takes_label(self, name: str) -> bool:
+        return any(edge in self.labels for edge in self.graph.inputs(name))
+
+    def _self_compared(self) -> Iterator[str]:
+        """Differences between a prediction and the very data that it was made from, as autoencoders have them."""
+        for name in self.nodes:
+            if self.graph.nodes[name].op in _DIFFERENCES and name in self.weighted and name in self.fed:
+                ops = [self.seen_through(op) for op, index in self.graph.inputs(name) if index >= 0]
+                if len(ops) == 2 and sum(self._is_source(op) for op in ops) == 1 and name not in self._into_layers:
+                    yield name
+
+    def seen_through(self, op: str) -> str:
+        return self.back(op, lambda node: node in PASSES or node == "Cast")
+
+    # The tail
+
+    @cached_property
+    def tail(self) -> dict[str, int]:
+        """Nodes behind the last layer and before the losses → their place in the graph."""
+        if not self.variables:
+            return {name: place for name, place in self.nodes.items() if name in self.fed and name not in self.losses}
+        found = (name for name in self.nodes if name in self.weighted and name in self.fed and name not in self.losses)
+        return {name: self.nodes[name] for name in found if name not in self._into_layers}
+
+    @cached_property
+    def compared(self) -> dict[str, str]:
+        """Nodes that a loss takes, seen through reshapes of its own → the node of the loss."""
+        found: dict[str, str] = {}
+        for name in self.nodes:
+            if name in self.losses and self.graph.nodes[name].op not in _COUNTS:
+                for op, index in self.graph.inputs(name):
+                    if index >= 0 and op in self.weighted and op in self.fed and op not in self.losses:
+                        found.setdefault(self.before_reshapes(op), name)
+        return found
+
+    def before_reshapes(self, op: str) -> str:
+        """The tensor that a loss compares, before the Reshape or the logarithm that the loss itself made of it."""
+        before = op
+        for _ in range(FAR):
+            if not self.only_for_loss(op) and self.graph.nodes[op].op not in _ARITHMETIC:
+                break
+            op = next((o for o in self._operands(op) if o in self.weighted), "")
+            if op in self.losses or op not in self.tail:
+                return before
+            before = op
+        return op
+
+    def only_for_loss(self, op: str) -> bool:
+        """Whether a node only arranges a tensor for a loss: a Reshape, or a slice within a loss's scope."""
+        if op not in self._arranges:
+            node = self.graph.nodes[op].op
+            sliced = node in ("StridedSlice", "Slice") and any(map(like_loss, op.split("/")[:-1]))
+            users = self.users.get(op, ()) if sliced or node in ("Reshape", "StopGradient") else ()
+            self._arranges[op] = False
+            self._arranges[op] = bool(users) and all(u in self._loss_op_set or self.only_for_loss(u) for u in users)
+        return self._arranges[op]
+
+    @cached_property
+    def _loss_op_set(self) -> frozenset[str]:
+        return frozenset(self.loss_ops)
+
+    @cached_property
+    def generated(self) -> dict[str, str]:
+        """Tensors' nodes that one net makes and another takes in place of data → the weights of the other net."""
+        found: dict[str, str] = {}
+        for weights, uses in self._shared().items():
+            plain = [name for name in uses if not any(op in self.weighted for op in self._operands(name))]
+            made = [name for name in uses if name not in plain]
+            if not plain or not made or not weights:
+                continue
+            for name in made[:4]:
+                operand = next(op for op in self._operands(name) if op in self.weighted)
+                if weights not in self.upstream([operand]):
+                    found |= dict.fromkeys(self._made(operand), weights)
+        return found
+
+    def _shared(self) -> Mapping[str, list[str]]:
+        uses: dict[str, list[str]] = {}
+        for name in self._before_losses:
+            uses.setdefault(self.layers[name], []).append(name)
+        return {weights: names for weights, names in uses.items() if len(names) > 1}
+
+    def _operands(self, name: str) -> list[str]:
+        return [op for op, index in self.graph.inputs(name) if index >= 0 and op in self.fed]
+
+    def _made(self, op: str) -> Iterator[str]:
+        """The generated tensors behind reshapes and concatenations."""
+        todo = [op]
+        for op in todo:
+            node = self.graph.nodes[op]
+            if node.op in ("Concat", "ConcatV2", "Pack"):
+                todo += [o for o, index in self.graph.inputs(op) if index >= 0 and o in self.weighted and o in self.fed]
+            elif op in self.weighted and op in self.fed:
+                yield op
+
+
+def is_source(graph: Graph, name: str) -> bool:
+    """Whether a node brings something into the graph: a placeholder, or what comes out of a queue, an iterator or a file."""
+    op = graph.nodes[name].op
+    if not _brings(op):
+        return False
+    if op.startswith("Placeholder"):
+        return not name.startswith("save/") and not (op == "PlaceholderWithDefault" and graph.shape(f"{name}:0") == ())
+    return True
+
+
+@cache
+def _brings(op: str) -> bool:
+    found = kind(op)
+    values = op.startswith("QueueDequeue") or "GetNext" in op or "Unstage" in op or "FunctionBuffering" in op
+    reads = found == "python" or op.startswith("Placeholder") or op in ("ReadFile", "ReaderRead", "ReaderReadV2")
+    return reads or (values and found in ("queue", "iterator"))
+
+
+def like_labels(edges: Iterable[Edge]) -> bool:
+    return any(like_label(op.rsplit("/", 1)[-1]) for op, _ in edges)

@@ -1,0 +1,114 @@
+"""What the authors of training graphs call things: outputs, labels, losses, copies of a net."""
+
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+
+
+def _words_of(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_OUTPUTS = _words_of(
+    """
+    prob probs probability probabilities softmax pred preds predict predicted prediction predictions output outputs out
+    logit logits score scores sigmoid policy pi q qvalue qvalues result results generated reconstruction reconstructed
+    decoded yhat hat hypothesis inference response answer detections classes embedding embeddings vectors normalize tags
+    sample sampler mu action actions value prob_distribution deconv infer
+    """
+)
+_LABELS = _words_of(
+    """
+    label labels target targets truth y answer expected gt weights reward rewards action actions advantage returns
+    """
+)
+_ANSWERS = _words_of(
+    """
+    output outputs prediction predictions pred preds prob probs probability probabilities y_pred y_hat yhat y_prob
+    predict predicted result final_result pred_prob
+    """
+)
+_DECODERS = frozenset({"viterbi", "crf", "beam"})
+_LOSSES = _words_of(
+    """
+    loss losses cost costs error err mse rmse mae regularizer regularization correct perplexity entropy crossentropy
+    xentropy xent l2norm kl
+    """
+)
+_METRICS = _words_of(
+    """
+    accuracy acc metric metrics precision recall auc summary summaries histogram fraction iou psnr ssim
+    """
+)
+_SERVES = _words_of(
+    """
+    sampler infer inference predict eval test serving generator actor global
+    """
+)
+_TRAINS = _words_of(
+    """
+    train training val valid aux auxiliary discriminator critic
+    """
+)
+_COPIES = frozenset(["target", "old", "oldpi", "teacher", "worker"])  # made after another net, to train it
+_TRAINING = re.compile(
+    r"gradients\w*|save(_\d+)?|report_uninitialized\w*|init(_\d+)?|train_op|.*(optimi[sz]er|adam|rmsprop|momentum|adagrad).*|"
+    r"\w*[Ii]nitializer|Assign(_\d+)?|.*ExponentialMovingAverage",
+    re.I,
+)
+_SPLIT = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+_DEFAULT = re.compile(r"_\d+$")
+
+
+@lru_cache(maxsize=100_000)
+def words(name: str) -> frozenset[str]:
+    """The words in one part of a name, in small letters: ``predictedReward_1`` → predicted, reward."""
+    return frozenset(word.lower() for word in _SPLIT.findall(name))
+
+
+def like_output(part: str) -> bool:
+    return not _OUTPUTS.isdisjoint(words(part))
+
+
+def like_answer(part: str) -> bool:
+    """Whether a part of a name says that this is the answer, and not only that it has to do with one."""
+    return part.lower().strip("_0123456789") in _ANSWERS
+
+
+def like_decoder(part: str) -> bool:
+    return not _DECODERS.isdisjoint(words(part))
+
+
+def like_label(part: str) -> bool:
+    return not _LABELS.isdisjoint(words(part))
+
+
+def like_loss(part: str) -> bool:
+    return not _LOSSES.isdisjoint(words(part))
+
+
+def like_metric(part: str) -> bool:
+    return not _METRICS.isdisjoint(words(part))
+
+
+def chosen(leaf: str, op: str) -> bool:
+    """Whether somebody chose this name: it is not what TensorFlow calls a node of that op by default."""
+    return _DEFAULT.sub("", leaf).lower() != op.removesuffix("V2").lower()
+
+
+@lru_cache(maxsize=100_000)
+def trains(scope: str) -> bool:
+    """Whether a node of that name, or one in that scope, belongs to training: gradients, optimizers, the Saver."""
+    head, _, leaf = scope.rpartition("/")
+    return (trains(head) if head else False) or bool(_part_trains(leaf))
+
+
+@lru_cache(maxsize=10_000)
+def _part_trains(part: str) -> bool:
+    return _TRAINING.fullmatch(part) is not None
+
+
+def copy_of(parts: Iterable[str]) -> float:
+    """Which of several copies of a net a scope is likely to be: above 0 the one that serves, below 0 one that trains."""
+    found = frozenset().union(*map(words, parts))
+    return len(found & _SERVES) - len(found & _TRAINS) - 4 * len(found & _COPIES)

@@ -1,0 +1,34 @@
+"""Some keys of a lookup table, from the constants or the file that fill it."""
+
+from exportkit.metagraph import Graph
+from exportkit.metagraph.tables import table_initializers
+from exportkit.metagraph.tensors import split
+from exportkit.samples.constants import attribute
+
+MOST = 8
+_BYTES = 1 << 16  # of a file, from its start
+
+
+def keys(graph: Graph, table: str) -> list[bytes]:
+    """Some texts that the table (the tensor of its handle) knows; none where its keys are no texts, or cannot be read."""
+    origin = graph.origin(table)
+    for name in table_initializers(graph, origin.name) if origin is not None else ():
+        node = graph.nodes[name]
+        if node.op.startswith("InitializeTableFromText"):
+            paths = graph.strings(node.input[1])
+            return _lines(paths[0], attribute(node, "key_index").i, attribute(node, "delimiter").s or b"\t") if paths else []
+        if node.op.startswith(("InitializeTable", "LookupTableImport")) and split(node.input[1])[0] in graph.nodes:
+            return [text.encode() for text in graph.strings(node.input[1])[:MOST]]
+    return []
+
+
+def _lines(path: str, key: int, delimiter: bytes) -> list[bytes]:
+    """Lines of a file, or a column of them; a `key` of -1 is the line's number (lookup_table_init_op.cc)."""
+    try:
+        with open(path, "rb") as file:
+            lines = file.read(_BYTES).replace(b"\r", b"").split(b"\n")[:-1][:MOST]
+    except OSError:
+        return []
+    if key >= 0:
+        lines = [columns[key] for columns in (line.split(delimiter) for line in lines) if len(columns) > key]
+    return [] if key == -1 else lines

@@ -1,0 +1,44 @@
+"""The inputs that a manifest has recorded: those in it, and those that are too large for it, in a file beside it."""
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from exportkit.checkpoint import tensorproto
+from exportkit.errors import Problem, StepFailed
+from exportkit.version.manifest import SAMPLES
+
+
+def inputs(directory: Path, recorded: Mapping[str, Any] | None) -> dict[str, np.ndarray] | None:
+    """Alias → value of a signature's recorded inputs; None where there are none, or only the digest of one was kept.
+
+    Raises:
+        StepFailed: the file beside the manifest does not hold what the manifest says.
+    """
+    said = (recorded or {}).get("inputs", {})
+    values = {alias: _beside(directory, one) if "file" in one else tensorproto.from_json(one) for alias, one in said.items()}
+    return values if values and all(value is not None for value in values.values()) else None
+
+
+def _beside(directory: Path, said: Mapping[str, Any]) -> np.ndarray:
+    name = str(said["file"]).removeprefix(f"{SAMPLES.as_posix()}:")
+    try:
+        value = tensorproto.from_numpy(_read(directory / SAMPLES, name), said["dtype"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        value = None
+    sound = value is not None and list(value.shape) == said["shape"] and tensorproto.dtype_of(value) == said["dtype"]
+    if not sound or tensorproto.digest(value) != said["sha256"]:
+        raise StepFailed(Problem(str(SAMPLES), f"does not hold {name} as the manifest has it", "export the version again"))
+    return value
+
+
+def _read(path: Path, name: str) -> np.ndarray:
+    """An array of an .npz file. Its members are stored as they are: one that unpacks to more than the file is none of ours."""
+    with zipfile.ZipFile(path) as archive:
+        if archive.getinfo(f"{name}.npy").file_size > path.stat().st_size:
+            raise ValueError(f"{name} is compressed")
+        with archive.open(f"{name}.npy") as member:
+            return np.lib.format.read_array(member, allow_pickle=False)

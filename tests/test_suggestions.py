@@ -1,0 +1,67 @@
+"""What is suggested for training graphs as public repositories have them, and the config that is written of it."""
+
+import more_training_graphs  # noqa: F401  (adds its cases)
+import pytest
+import tensorflow as tf
+from training_graphs import CASES
+
+from exportkit import metagraph
+from exportkit.cli import suggestion
+from exportkit.errors import BindingError
+from exportkit.protos import MetaGraphDef
+
+v1 = tf.compat.v1
+
+
+@pytest.fixture(scope="module", autouse=True)
+def as_tensorflow_1_wrote_graphs():
+    v1.disable_control_flow_v2()
+    yield
+    v1.enable_control_flow_v2()
+
+
+def written(build):
+    """The graph that `build` makes, as a Saver writes it."""
+    with tf.Graph().as_default():
+        build()
+        return metagraph.Graph(MetaGraphDef.FromString(v1.train.export_meta_graph().SerializeToString()))
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_suggests_what_authors_serve(case):
+    graph = written(case.build)
+    ranking = metagraph.rank(graph, lambda name: name in case.lacks)
+    guess = suggestion.guess(graph, ranking)
+    assert ranking.outputs[0].tensor in case.outputs
+    assert guess.fetches[0] in case.outputs
+    assert sorted(c.tensor for c in guess.inputs) == sorted(case.inputs)
+    assert guess.constants == dict(case.constants)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_what_is_suggested_can_be_exported(case):
+    graph = written(case.build)
+    guess = suggestion.guess(graph, metagraph.rank(graph, lambda name: name in case.lacks))
+    assert metagraph.problems(graph, guess.fetches, guess.stops, "s", guess.constants) == []
+    pruned = metagraph.serving_subgraph(graph, guess.fetches, guess.stops)
+    assert not set(case.lacks) & set(pruned.variables)
+
+
+def test_there_are_at_least_sixty_graphs():
+    assert len(CASES) >= 60
+
+
+@pytest.mark.parametrize("broken", ["lacks a node", "circle"])
+def test_a_graph_that_is_not_whole_is_refused_or_ranked_and_never_hangs(broken):
+    graph = written(CASES[0].build)
+    meta = MetaGraphDef()
+    meta.CopyFrom(graph.meta)
+    node = next(node for node in meta.graph_def.node if node.op == "Softmax")
+    if broken == "circle":
+        meta.graph_def.node.add(name="round", op="Identity", input=["round"])
+        node.input[:] = ["round"]
+        assert isinstance(metagraph.rank(metagraph.Graph(meta)), metagraph.Ranking)
+        return
+    node.input[:] = ["gone"]
+    with pytest.raises(BindingError, match="takes gone, which the graph does not have"):
+        metagraph.rank(metagraph.Graph(meta))
