@@ -179,3 +179,19 @@ def server():
 def kill_server():
     os.kill(os.getppid(), signal.SIGKILL)
     time.sleep(600)
+
+
+def is_gone(pid):
+    """Whether a process has ended; whether its parent has asked is another matter."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def until(condition, seconds=20):
+    limit = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < limit, "did not come to pass"
+        time.sleep(0.02)
+    return found

@@ -6,12 +6,12 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-import time
 from contextlib import closing
 from pathlib import Path
 
 import processlab as lab
 import pytest
+from processlab import is_gone, until
 
 from exportkit import processes
 from exportkit.processes import Died, Ended, Reported, Started, Task, run
@@ -36,22 +36,6 @@ def came(*functions, timeout=None, n_jobs=2, log=None):
     tasks = [Task(n, call[0], call[1:], log and log / f"{n}.log") for n, call in enumerate(calls)]
     ends = [event for event in run(tasks, n_jobs, timeout, PRELOAD) if isinstance(event, Ended | Died)]
     return [end.value if isinstance(end, Ended) else str(end) for end in sorted(ends, key=lambda end: end.number)]
-
-
-def is_gone(pid):
-    """Whether a process has ended; whether its parent has asked is another matter."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-
-
-def until(condition, seconds=20):
-    limit = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < limit, "did not come to pass"
-        time.sleep(0.02)
-    return found
 
 
 def pids(place):

@@ -536,8 +536,9 @@ def test_a_training_graph_that_does_not_answer_in_time(whole, tmp_path):
     )
 
 
-def test_a_training_graph_whose_process_dies(whole):
-    with pytest.raises(EnvironmentFailed) as caught, TrainingGraph(whole, "serving", 60).running() as running:
+def test_a_training_graph_whose_process_dies(whole, tmp_path):
+    export = copied(whole, tmp_path)
+    with pytest.raises(EnvironmentFailed) as caught, TrainingGraph(export, "serving", 60).running() as running:
         running._worker.kill()
         running.run({}, [])
     assert str(caught.value).startswith(

@@ -4,13 +4,13 @@ import os
 import subprocess
 import sys
 import textwrap
-import time
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import processlab as lab
 import pytest
+from processlab import is_gone, until
 
 from exportkit.errors import ConfigError, EnvironmentFailed, Problem, StepFailed
 from exportkit.processes import call_apart
@@ -85,21 +85,6 @@ def said(tmp_path):
         return done.stdout.splitlines()
 
     return run
-
-
-def is_gone(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-
-
-def until(condition, seconds=20):
-    limit = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < limit, "did not come to pass"
-        time.sleep(0.02)
-    return found
 
 
 def pids(place):
