@@ -1,4 +1,4 @@
-"""A live graph and the values in its session, turned into what every source yields: a meta graph and a checkpoint.
+"""A live graph and the values in its session → `SourceModel`: a meta graph and a checkpoint.
 
 Nothing is added to the graph, which may be finalized: values are fetched variable by variable through the reads that the
 variables have anyway, and streamed into a checkpoint.
@@ -14,7 +14,7 @@ from exportkit.checkpoint import Bundle, BundleWriter
 from exportkit.contract import SourceModel
 from exportkit.errors import BindingError, Problem, WeightsError, some
 from exportkit.metagraph import Graph, Variable, saved_variables, serving_subgraph, split
-from exportkit.metagraph.kinds import kind
+from exportkit.metagraph.kinds import op_class
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def export_meta_graph(graph: "tf.Graph") -> "MetaGraphDef":
-    """The whole graph with the shapes of all tensors, as a MetaGraphDef."""
+    """Return the whole graph with the shapes of all tensors, as a MetaGraphDef."""
     import tensorflow as tf
 
     return tf.compat.v1.train.export_meta_graph(graph=graph, graph_def=graph.as_graph_def(add_shapes=True))
@@ -70,7 +70,7 @@ def capture(
 
 
 def _fetch_of(name: str, index: Graph) -> str | None:
-    """The tensor or operation called `name`; None where there is neither, which binding tells."""
+    """Return the tensor or operation called `name`; None where there is neither, which is reported when it is bound."""
     found = index.find(name)
     return found if isinstance(found, str) else name if name in index.nodes else None
 
@@ -80,14 +80,14 @@ def _all_tensors(index: Graph) -> Iterable[str]:
 
 
 def _refuse_mutable_tables(meta: "MetaGraphDef") -> None:
-    tables = [node for node in meta.graph_def.node if kind(node.op) == "mutable table"]
+    tables = [node for node in meta.graph_def.node if op_class(node.op) == "mutable table"]
     if tables:
         do = "bake its content into an immutable table"
         raise BindingError(*(Problem(node.name, f"is a {node.op}, whose content no checkpoint holds", do) for node in tables))
 
 
 def _reads(meta: "MetaGraphDef", index: Graph) -> dict[str, str]:
-    """Variable operation → the tensor of the live graph that reads it, from the variables' own definitions.
+    """Return variable operation → the tensor of the live graph that reads it, from the variables' definitions.
 
     Raises:
         WeightsError: a resource variable is only read inside branches or functions.
@@ -129,7 +129,7 @@ def _value(parts: Sequence[Variable], reads: Mapping[str, str], session: "tf.com
 
 
 def compare(captured: str, checkpoint: str) -> str:
-    """How a session's values compare with a checkpoint's, name by name, by dtype, shape and checksum."""
+    """Compare a session's values with a checkpoint's, by name, dtype, shape and checksum; return a line for the report."""
     ours, theirs = Bundle(captured), Bundle(checkpoint)
     differ = [name for name in ours.entries if not _equal(ours, theirs, name)]
     rest = f", {len(differ)} set by restore_fn ({some(differ)})" if differ else ""

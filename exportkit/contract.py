@@ -1,11 +1,11 @@
-"""The contract with plugins: what they subclass, return and are handed. Plugins import it from `exportkit.plugin`."""
+"""The contract with plugins: what they subclass, return and are given. Plugins import it from `exportkit.plugin`."""
 
 from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
 from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -19,15 +19,33 @@ from exportkit.spec import ExportPlan
 if TYPE_CHECKING:
     import argparse
 
+    from numpy.typing import ArrayLike
+
     from exportkit.checkpoint import Bundle
+    from exportkit.metagraph.tensors import Facts
     from exportkit.planning.prepare import Prepared
     from exportkit.protos import MetaGraphDef
     from exportkit.report import ExportReport
 
 SIGNATURE_FILE = re.compile(r"assets\.extra/[A-Za-z0-9_-][A-Za-z0-9_.-]*\.sig")
-"""What a signature may be called: nothing else is left out of the digests and of what is signed."""
+"""The names that a signature file may have: no other file is left out of the digests and of what is signed."""
 
 hookimpl = pluggy.HookimplMarker("exportkit")
+
+
+@dataclass(frozen=True)
+class ReferenceAnswer:
+    """One request and what the original model, not the captured graph, answers to it.
+
+    Names are those that bindings may use: what the source offers, or ``op:0``.
+
+    Attributes:
+        inputs: name → value, of the dtype and shape that the tensor takes.
+        outputs: name → value.
+    """
+
+    inputs: Mapping[str, ArrayLike]
+    outputs: Mapping[str, ArrayLike]
 
 
 @dataclass(frozen=True)
@@ -38,30 +56,40 @@ class SourceModel:
         meta_graph: the whole graph, with its variables in collections; it is pruned later.
         checkpoint: prefix of the checkpoint that holds the values of the graph's variables.
         tensors: names that the source offers to bindings → tensor names (``op:0``).
-        notes: what the report shall say of how the values came about.
+        notes: lines for the report on where the values come from.
+        answers: of the original model, where the graph was made from another one. The step `verify` compares the export with
+            them too, for a wrong capture is equal to itself.
     """
 
     meta_graph: MetaGraphDef
     checkpoint: str
     tensors: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    answers: Sequence[ReferenceAnswer] = ()
 
 
 @dataclass(frozen=True)
 class Preview:
-    """What can be told of a source without TensorFlow; each part may be missing.
+    """What is known of a source without TensorFlow; each part may be missing.
 
-    It is found once, for the plan, and everything after speaks of it: what is built, the identity, the manifest. So a path
-    that can come to mean something else, as "the latest checkpoint" can, is followed here and nowhere else.
+    It is found once, for the plan, and used by everything after: the build, the identity, the manifest. So a path whose target
+    can change, as "the latest checkpoint" can, is followed here and nowhere else.
 
     Attributes:
         meta_graph: the graph, where it lies in a file.
-        checkpoint: prefix of the checkpoint that the values come from; it is held open, and `build` returns just this one.
-        problems: what is wrong, each `where` a field of the source.
+        checkpoint: prefix of the checkpoint that the values come from; it is held open, and `build` returns exactly this one.
+        problems: what is wrong, each `where` relative to the source: one of its fields, or empty.
         checked: what was looked at, as lines for the plan.
-        when_built: what can be told only by building, as lines for the plan.
+        when_built: what is known only after the build, as lines for the plan.
         found: whatever else `build` needs of what was found, so that it does not look again. It travels with the plan, so it
             can be pickled and compared.
+        tensors: the names that the built model will offer, all of them; None where they are not known. Each with its tensor in
+            `meta_graph`, or, where there is no such graph, with the dtype and shape that it will have (``Facts("float32",
+            (None, 4))``; ``Facts()`` where neither is known). The plan then refuses a binding to any other name that is not
+            written as a tensor of the graph (``op:0``).
+        files: the files that the model is made from beside its checkpoint; None where something else decides too. Where a
+            source has no checkpoint, they, its config and its code are its identity: a sweep leaves an export out as unchanged
+            while they are the same. An empty list says that the config alone decides.
     """
 
     meta_graph: MetaGraphDef | None = None
@@ -70,6 +98,25 @@ class Preview:
     checked: Sequence[str] = ()
     when_built: Sequence[str] = ()
     found: Any = None
+    tensors: Mapping[str, str | Facts] | None = None
+    files: Sequence[str | Path] | None = None
+
+
+def under_reporter(problem: Problem, reporter: ModelSource | PostStep, where: str) -> Problem | None:
+    """Return a problem that a source or step reported while it ran, as seen from the config; None where it has another place.
+
+    The one rule for `Problem.where`: it is relative to who reports it, and the caller puts the place in front. What runs may
+    also report on things that are not its own, by their full names: a file, a variable, ``signatures.KEY``. So its own is a
+    `where` that begins with one of its fields.
+
+    Args:
+        where: the reporter's place in the config.
+    """
+    name = re.match(r"\w*", problem.where)[0]
+    if name not in (field.name for field in fields(reporter)):
+        return None
+    value, dotted = getattr(reporter, name), problem.where[len(name) :].startswith(".")
+    return problem.under(where) if not dotted or isinstance(value, Mapping) or is_dataclass(value) else None
 
 
 @dataclass(kw_only=True)
@@ -85,15 +132,23 @@ class ModelSource(ABC):
     kind: str
 
     def preview(self) -> Preview:
-        """What can be told without TensorFlow, for the plan. Must be quick, and must not import the user's code."""
+        """Return what is known without TensorFlow, for the plan. Must be quick, and must not import the user's code."""
         return Preview(when_built=["the graph"])
+
+    def check(self, plan: ExportPlan, prepared: Prepared) -> Iterable[Problem]:
+        """Return what is wrong with this source in this plan, each `where` relative to the source.
+
+        Called as `PostStep.check` is, with the same arguments. What the source can say without the rest of the plan belongs
+        into `preview`.
+        """
+        return ()
 
     @abstractmethod
     def build(self, preview: Preview, scratch: Path, wanted: Sequence[str]) -> SourceModel:
-        """Build the model that `preview` told of.
+        """Build the model that `preview` described. A problem that it raises has a `where` relative to the source.
 
         Args:
-            preview: what `preview` returned for the plan; it is not changed.
+            preview: what `preview` returned for the plan, unchanged.
             scratch: an empty directory that lives until the last step has run.
             wanted: the names that bindings give to tensors: ``op:0`` or names that this source offers.
         """
@@ -120,7 +175,8 @@ class PostStep(ABC):
     its `status`, where there is one, what is said instead of ``passed``.
 
     Raise `exportkit.errors.StepFailed` to refuse the export. `phase` says when it runs; within a phase
-    the config's order counts. What `__post_init__` raises as a ConfigError is told with the plan's other problems.
+    the config's order counts. What `__post_init__` raises as a ConfigError is reported with the plan's other problems. The
+    `where` of every problem is relative to the step: ``atol``, not ``post.verify.atol``, as the config may call it otherwise.
     """
 
     kind: str
@@ -131,14 +187,27 @@ class PostStep(ABC):
     timeout: Seconds | None = None
     """Seconds that the step may take; null for no limit. With a limit it runs in a thread of its own."""
 
+    def check(self, plan: ExportPlan, prepared: Prepared) -> Iterable[Problem]:
+        """Return what is wrong with this step in this plan, each `where` relative to the step: one of its fields, or empty.
+
+        Called twice: for the plan, so that its problems are reported with all others, and again when every graph is built.
+        Must be quick, and must not import TensorFlow.
+
+        Args:
+            plan: where it has other problems, its broken bindings and signatures are None and its broken steps are missing;
+                what is raised is then ignored, for the plan is refused anyway.
+            prepared: its `parts` hold the pruned graphs by meta graph; while one is missing, its graph is not built yet.
+        """
+        return ()
+
     @abstractmethod
     def run(self, export: Export) -> Mapping[str, Any] | None:
         """Do the step's work on `export.directory`."""
 
     def signature_files(self) -> Sequence[str]:
-        """Return where a step of phase SIGN puts its signatures, relative to the version: each is ``assets.extra/NAME.sig``.
+        """Return the files that a step of phase SIGN writes, relative to the version: each is ``assets.extra/NAME.sig``.
 
-        The manifest names them, for they are not among the files that it has digests of. No server reads such a file.
+        The manifest names them, as it cannot have their digests. No server reads such a file.
         """
         return ()
 
@@ -167,14 +236,14 @@ class BoundTensor:
 
 @dataclass(kw_only=True)
 class Export:
-    """What a step is handed.
+    """What a step is given.
 
     Attributes:
         directory: the staged version; in PUBLISH the committed one, read only.
         version: its number.
         scratch: a directory for temporary files; it lives until the last step has run.
         plan: the plan that is being carried out.
-        identity: what `exportkit.version.identity.identity` said of the plan before anything was built.
+        identity: what `exportkit.version.identity.identity` returned for the plan before anything was built.
         source: what the source yielded, whole and unpruned.
         checkpoint: the opened checkpoint that the source's config names; where it names none, the one that the source made.
         prepared: what the version was made from: for each meta graph its source's graph, the tensors that the config names

@@ -104,10 +104,15 @@ def exportkit_commands() -> Iterable[type[Command]]:
 
 @hookspec
 def exportkit_check_plan(plan: ExportPlan, prepared: Prepared) -> Iterable[Problem]:
-    """Say what a policy has against a plan, before anything is built; each problem refuses the export.
+    """Return what a policy has against a plan; each problem refuses the export. It is asked twice.
 
-    `prepared` holds the pruned graph of each meta graph whose source has it in a file, and where the variables get their values
-    from; of a graph that code builds nothing is known yet. An implementation names the arguments that it needs.
+    First for the plan, before anything is built: `prepared.parts` then holds the pruned graph of each meta graph whose source
+    has it in a file, and `prepared.sources` where the variables get their values from. Then again when the graphs that code
+    builds are known too, before anything is written: every meta graph of `plan.meta_graphs` is in `prepared.parts`. So a policy
+    judges the parts that are there. An implementation names the arguments that it needs.
+
+    A plan that has other problems is judged as well: its broken bindings and signatures are None, its broken steps are missing.
+    What is raised there is ignored, as the plan is refused anyway.
 
     Example:
         from exportkit.errors import Problem

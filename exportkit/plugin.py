@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from exportkit.capture import capture, export_meta_graph
+    from exportkit.capture_function import capture_function
     from exportkit.config.ranges import Seconds
     from exportkit.contract import (
         BoundTensor,
@@ -18,13 +19,18 @@ if TYPE_CHECKING:
         Phase,
         PostStep,
         Preview,
+        ReferenceAnswer,
         SourceModel,
         hookimpl,
         signatures_of,
+        under_reporter,
     )
+    from exportkit.metagraph.tensors import Facts
+    from exportkit.planning.prepare import Prepared
 
 _MODULES = {
     "capture": ("capture", "export_meta_graph"),
+    "capture_function": ("capture_function",),
     "config.ranges": ("Seconds",),
     "contract": (
         "BoundTensor",
@@ -34,10 +40,14 @@ _MODULES = {
         "Phase",
         "PostStep",
         "Preview",
+        "ReferenceAnswer",
         "SourceModel",
         "hookimpl",
         "signatures_of",
+        "under_reporter",
     ),
+    "metagraph.tensors": ("Facts",),
+    "planning.prepare": ("Prepared",),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -45,16 +55,21 @@ __all__ = [
     "BoundTensor",
     "Command",
     "Export",
+    "Facts",
     "ModelSource",
     "Phase",
     "PostStep",
+    "Prepared",
     "Preview",
+    "ReferenceAnswer",
     "Seconds",
     "SourceModel",
     "capture",
+    "capture_function",
     "export_meta_graph",
     "hookimpl",
     "signatures_of",
+    "under_reporter",
 ]
 
 

@@ -1,8 +1,8 @@
-"""Discovery of plugins, each attributed to the distribution that it came from.
+"""Discovery of plugins, each attributed to the distribution that it comes from.
 
-pluggy calls implementations in an order that depends on what is installed, and raises without naming the plugin; so the
-implementations are called here one by one, sorted, and whatever goes wrong names plugin, distribution and cause. What they
-print goes to stderr: stdout is the answer of a command, of tab completion too.
+pluggy calls implementations in an order that depends on what is installed, and raises without naming the plugin. So the
+implementations are called one by one here, sorted, and every error names the plugin, its distribution and the cause. What they
+print goes to stderr: stdout belongs to the command, also in tab completion.
 """
 
 import importlib.metadata
@@ -11,10 +11,10 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field, fields, replace
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
@@ -31,12 +31,13 @@ from exportkit.errors import ExportKitError, PluginError, Problem, brief, did_yo
 GROUP = "exportkit"
 DISABLE = "EXPORTKIT_DISABLE_PLUGINS"
 _OURS = "this process"
+_POLICY = "exportkit_check_plan"
 _NOUNS = {ModelSource: "source", PostStep: "step"}
 
 
 @dataclass(frozen=True)
 class Provider:
-    """Where a plugin came from."""
+    """Where a plugin comes from."""
 
     plugin: str
     distribution: str
@@ -55,8 +56,8 @@ class Plugins:
         steps: kind → step class.
         commands: name → class of a command of a plugin.
         conf_packages: packages of config files, for Hydra's search path.
-        presets: config file of a plugin, ``experiment/acme_notice``, → where it came from.
-        providers: class of a source, step or command → where it came from.
+        presets: config file of a plugin, ``experiment/acme_notice``, → where it comes from.
+        providers: class of a source, step or command → where it comes from.
     """
 
     sources: Mapping[str, type[ModelSource]]
@@ -68,19 +69,16 @@ class Plugins:
     hooks: dict[str, list[tuple[Provider, Any]]] = field(repr=False)
 
     def call(self, hook: str, **arguments: Any) -> Iterator[tuple[Provider, Any]]:
-        """Call the implementations of `hook` one by one; each answer comes with who gave it."""
+        """Call the implementations of `hook` one by one; yield each answer with its provider."""
         for provider, implementation in self.hooks.get(hook, ()):
             yield provider, _guard(provider, hook, implementation, arguments)
 
-    def policy_problems(self, plan: Any, prepared: Any) -> Iterator[Problem]:
-        """What the plugins' policies have against a plan, each problem with who says so."""
-        hook = "exportkit_check_plan"
-        for provider, answer in self.call(hook, plan=plan, prepared=prepared):
-            for problem in _checked(provider, hook, answer or [], lambda p: isinstance(p, Problem), "Problems"):
-                yield replace(problem, what=f"{problem.what} ({provider})")
+    def policies(self) -> list[Callable[..., list[Problem]]]:
+        """Return the plugins' policies, as functions of ``plan`` and ``prepared``; each problem names its plugin."""
+        return [partial(_policy_problems, *found) for found in self.hooks.get(_POLICY, ())]
 
     def notify(self, hook: str, **arguments: Any) -> Iterator[PluginError]:
-        """Call the implementations of `hook`, all of them; yields what went wrong with each."""
+        """Call all implementations of `hook`; yield the errors of those that fail."""
         for provider, implementation in self.hooks.get(hook, ()):
             try:
                 _guard(provider, hook, implementation, arguments)
@@ -107,6 +105,12 @@ class Plugins:
         return code
 
 
+def _policy_problems(provider: Provider, implementation: pluggy.HookImpl, **arguments: Any) -> list[Problem]:
+    answer = _guard(provider, _POLICY, implementation, arguments) or []
+    problems = _checked(provider, _POLICY, answer, lambda p: isinstance(p, Problem), "Problems")
+    return [replace(problem, what=f"{problem.what} ({provider})") for problem in problems]
+
+
 def load_plugins(extra: Mapping[str, Any] | None = None) -> Plugins:
     """Load the plugins of all installed distributions, and those in `extra` (name → module or object).
 
@@ -127,7 +131,7 @@ def load_plugins(extra: Mapping[str, Any] | None = None) -> Plugins:
 
 
 def _order(pair: tuple[Provider, Any]) -> tuple[bool, str, str]:
-    """Built-ins first, then by distribution and name: nothing depends on the order of installation."""
+    """Return a sort key: built-ins first, then by distribution and name, whatever the order of installation."""
     provider = pair[0]
     return provider.distribution != "exportkit", provider.distribution, provider.plugin
 
@@ -169,7 +173,7 @@ def _register(manager: pluggy.PluginManager, provider: Provider, plugin: Any) ->
 
 
 def _check_hook(provider: Provider, hook: str, function: Any, options: Mapping[str, Any]) -> None:
-    """Whether an implementation is of a hook that there is, takes what that gives, and can be called by itself."""
+    """Raise PluginError unless the hook exists, gives the arguments that `function` takes, and can be called by itself."""
     if hook not in _hook_names():
         if options.get("optionalhook"):
             return
@@ -216,7 +220,7 @@ def _collect(hooks: dict[str, list[tuple[Provider, Any]]]) -> Plugins:
 
 
 def _add_presets(known: dict[str, Provider], provider: Provider, package: str) -> None:
-    """Add the presets of a config package; two of one name would hide each other, by the order of a search path."""
+    """Add the presets of a config package. Two of one name are refused: one would hide the other on the search path."""
     for name in _config_files(provider, package):
         if name in _own_presets():
             raise _failure(provider, f"offers the preset {name}, and so does exportkit")
@@ -267,7 +271,7 @@ def _check_command(provider: Provider, cls: type[Command]) -> None:
 
 
 def _check_class(provider: Provider, cls: type, base: type) -> None:
-    """Whether a config can be read into `cls`, and it does what `base` asks for."""
+    """Raise PluginError unless a config can be read into `cls` and it has what `base` requires."""
     offer = f"offers {_NOUNS[base]} '{cls.kind}'"
     if not cls.kind.isidentifier():
         raise _failure(provider, f"{offer}, which cannot be an option's name; write letters, digits and _")
@@ -293,13 +297,13 @@ def _own_presets() -> frozenset[str]:
 
 
 def _names(directories: Iterable[str]) -> Iterator[str]:
-    """The config files below some directories, as Hydra calls them: ``experiment/nightly``."""
+    """Yield the names of the config files below some directories, as in Hydra: ``experiment/nightly``."""
     for directory in directories:
         yield from sorted(path.relative_to(directory).with_suffix("").as_posix() for path in Path(directory).rglob("*.yaml"))
 
 
 def _config_files(provider: Provider, package: str) -> list[str]:
-    """The config files of a package; it must be there."""
+    """Return the config files of a package. Raises PluginError where there is no such package."""
     try:
         found = importlib.util.find_spec(package)
     except Exception as cause:
@@ -318,4 +322,4 @@ def _checked(provider: Provider, hook: str, answer: Any, fits: Any, wanted: str)
 def _failure(provider: Provider, what: str, also: Provider | None = None) -> PluginError:
     names = [p.plugin if also is None or also.plugin != provider.plugin else p.distribution for p in (provider, also) if p]
     off = f"upgrade or uninstall it, or switch it off with {DISABLE}={' or '.join(names)}"
-    return PluginError(Problem(str(provider), what, "mend it" if provider.distribution == _OURS else off))
+    return PluginError(Problem(str(provider), what, "fix it" if provider.distribution == _OURS else off))

@@ -33,7 +33,7 @@ from exportkit import cli
 from exportkit.errors import ExportKitError
 from exportkit.plugin import Phase, PostStep, hookimpl
 from exportkit.registry import load_plugins
-from exportkit.version.claim import Claim, sweep
+from exportkit.version.claim import Claim, remove_stale
 
 v1 = tf.compat.v1
 LABELS = 40
@@ -281,7 +281,7 @@ def sweep_without_lock(lab: Lab, base: Path, pid: int, point: Point) -> None:
     """Somebody removes the lock, and another export sweeps."""
     for path in base.glob(".*.staging/lock"):
         path.unlink()
-    sweep(base)
+    remove_stale(base)
 
 
 def foreign_version(lab: Lab, base: Path, pid: int, point: Point) -> None:

@@ -90,7 +90,7 @@ def test_without_matplotlib_it_is_said(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(EnvironmentFailed) as error:
         benchmark.draw(tmp_path / "p.png", "toy", DETAILS)
-    assert str(error.value) == "post.benchmark.plot: matplotlib is not installed; pip install exportkit[plot]"
+    assert str(error.value) == "plot: matplotlib is not installed; pip install exportkit[plot]"
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from exportkit import protos
-from exportkit.checkpoint import Bundle, BundleWriter, Entry, Part, Proof, latest, locate, prove, reader, resolve, sstable
+from exportkit.checkpoint import (
+    Bundle,
+    BundleWriter,
+    Copied,
+    Entry,
+    Part,
+    check_copied,
+    latest,
+    locate,
+    reader,
+    resolve,
+    sstable,
+)
 from exportkit.errors import EnvironmentFailed, WeightsError
 
 NUMBERS = ["float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
@@ -143,7 +155,7 @@ def test_quantized_and_variant_tensors(tmp_path):
     prefix = save(tmp_path / "odd", {"q": tf.bitcast(pair, tf.qint8), "list": items})
     assert Bundle(prefix).entries["q"].dtype == "qint8"
     assert Bundle(prefix).read("q").tolist() == [3, -3]
-    assert prove(tmp_path / "copy", copy_all(prefix, tmp_path / "copy")) == Proof(
+    assert check_copied(tmp_path / "copy", copy_all(prefix, tmp_path / "copy")) == Copied(
         2, os.path.getsize(prefix + ".data-00000-of-00001")
     )
     with pytest.raises(WeightsError, match="is damaged: NumPy has no dtype variant"):
@@ -166,8 +178,8 @@ def test_several_shards(tmp_path):
     names = list(tensors)
     prefix = sharded(tmp_path, [{name: tensors[name] for name in names[at::3]} for at in range(3)])
     assert {part.shard for entry in Bundle(prefix).entries.values() for part in entry.parts} == {0, 1, 2}
-    proof = prove(tmp_path / "copy", copy_all(prefix, tmp_path / "copy"))
-    assert proof == Proof(len(tensors), sum(entry.size for entry in Bundle(prefix).entries.values()))
+    proof = check_copied(tmp_path / "copy", copy_all(prefix, tmp_path / "copy"))
+    assert proof == Copied(len(tensors), sum(entry.size for entry in Bundle(prefix).entries.values()))
     same_all(load(tmp_path / "copy"), load(prefix))
 
 
@@ -225,7 +237,7 @@ def test_slices_come_along_under_the_new_name(tmp_path):
         same(Bundle(prefix).read("table"), whole)
 
         names = copy_all(prefix, tmp_path / "copy", "tower/{}".format)
-        assert prove(tmp_path / "copy", names) == Proof(1, 112)
+        assert check_copied(tmp_path / "copy", names) == Copied(1, 112)
         session.run([tf.compat.v1.assign(part, tf.zeros_like(part)) for part in table])
         tf.compat.v1.train.Saver({"tower/table": list(table)}).restore(session, str(tmp_path / "copy"))
         assert session.run(tf.concat(list(table), 0)).tolist() == whole.tolist()
@@ -246,7 +258,7 @@ def test_slices_in_several_shards_and_dimensions(tmp_path):
     ]
     same(bundle.read("w"), whole)
     same(bundle.read("s"), words)
-    assert prove(tmp_path / "copy", copy_all(bundle.prefix, tmp_path / "copy")).tensors == 2
+    assert check_copied(tmp_path / "copy", copy_all(bundle.prefix, tmp_path / "copy")).tensors == 2
     names, slices = ["w", "s", "s"], ["", "3 0,1", "3 1,2"]
     types = [tf.int32, tf.string, tf.string]
     read = tf.raw_ops.RestoreV2(prefix=str(tmp_path / "copy"), tensor_names=names, shape_and_slices=slices, dtypes=types)
@@ -298,7 +310,7 @@ def test_what_is_added_is_read_by_tensorflow(tmp_path):
     same_all(
         load(tmp_path / "ours"), {name: np.asarray(one, one.dtype.newbyteorder("=")) for name, one in arrays.items()} | strings
     )
-    assert prove(tmp_path / "ours", {}).tensors == 0
+    assert check_copied(tmp_path / "ours", {}).tensors == 0
 
 
 def test_the_same_input_gives_the_same_bytes(tmp_path):
@@ -328,7 +340,7 @@ def test_where_the_kernel_cannot_copy_a_buffer_does(small, tmp_path, monkeypatch
     monkeypatch.setattr(os, "copy_file_range", kernel)
     if reason == "absent":
         monkeypatch.delattr(os, "copy_file_range")
-    prove(tmp_path / "copy", copy_all(small, tmp_path / "copy"))
+    check_copied(tmp_path / "copy", copy_all(small, tmp_path / "copy"))
     same_all(load(tmp_path / "copy"), load(small))
 
 
@@ -373,7 +385,7 @@ def test_a_buffer_copies_what_the_kernel_left(tmp_path, monkeypatch, copied):
         writer.copy("large", bundle, "large")
     assert called == [len(values), len(values) - copied][: 1 + bool(copied)]
     assert files(tmp_path / "new")[".data-00000-of-00001"] == bytes(3) + values.tobytes()
-    prove(tmp_path / "new", {"large": (bundle, "large")})
+    check_copied(tmp_path / "new", {"large": (bundle, "large")})
 
 
 def test_a_full_disk_leaves_nothing(small, tmp_path, monkeypatch):
@@ -455,7 +467,7 @@ def test_a_proof_names_every_tensor_that_is_wrong(small, tmp_path):
     source = Bundle(small)
     names |= {"x/dense/kernel": (source, "dense/bias"), "y": (source, "words")}
     with pytest.raises(WeightsError) as caught:
-        prove(tmp_path / "copy", names)
+        check_copied(tmp_path / "copy", names)
     assert str(caught.value).splitlines() == [
         f"{tmp_path}/copy: 'x/dense/kernel' is not the tensor 'dense/bias' of {small}; export again",
         f"{tmp_path}/copy: lacks 'y'; export again",
@@ -682,10 +694,10 @@ def test_v1_is_read(old):
 
 def test_v1_becomes_v2(old, tmp_path):
     names = copy_all(old, tmp_path / "new")
-    assert prove(tmp_path / "new", names).tensors == len(names)
+    assert check_copied(tmp_path / "new", names).tensors == len(names)
     same_all(load(tmp_path / "new"), load(old))
     with pytest.raises(WeightsError, match="'scalar' is not the tensor 'empty' of"):
-        prove(tmp_path / "new", {"scalar": (Bundle(old), "empty")})
+        check_copied(tmp_path / "new", {"scalar": (Bundle(old), "empty")})
 
 
 def test_v1_slices_of_one_variable(tmp_path):
@@ -819,14 +831,14 @@ def test_tensorflow_is_not_imported(small):
 
 MEMORY = """
 import resource, sys
-from exportkit.checkpoint import Bundle, BundleWriter, prove
+from exportkit.checkpoint import Bundle, BundleWriter, check_copied
 source = Bundle(sys.argv[1])
 source.verify("small")
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (24 << 20),) * 2)
 with BundleWriter(sys.argv[2]) as writer:
     writer.copy("big", source, "big")
-prove(sys.argv[2], {"big": (source, "big")})
+check_copied(sys.argv[2], {"big": (source, "big")})
 """
 
 
@@ -891,7 +903,7 @@ def test_random_tensors_survive(tmp_path_factory, chosen, shards, pieces, prefix
     for name, value in chosen.items():
         same(Bundle(source).read(name), value)
     proven = copy_all(source, directory / "copy", lambda name: f"{prefix}/{name}")
-    assert prove(directory / "copy", proven).tensors == len(chosen)
+    assert check_copied(directory / "copy", proven).tensors == len(chosen)
     copied = load(directory / "copy")
     same_all(copied, {new: chosen[key] for new, (_, key) in proven.items()})
     shutil.rmtree(directory)
@@ -906,7 +918,7 @@ def test_real_checkpoints(tmp_path):
     assert found
     for number, prefix in enumerate(map(str, found)):
         names = copy_all(prefix, tmp_path / str(number), "copied/{}".format)
-        assert prove(tmp_path / str(number), names).tensors == len(names)
+        assert check_copied(tmp_path / str(number), names).tensors == len(names)
         same_all(load(tmp_path / str(number)), {f"copied/{name}": value for name, value in load(prefix).items()})
 
 

@@ -312,8 +312,8 @@ def test_processes_compose_what_one_does(sweep, a_thread):
 
     alone, together = (all_of(loader, master, jobs, look, n_jobs=count) for count in (1, 3))
     assert [job.number for job in together] == list(range(21))
-    assert [(j.number, j.overrides, j.seen, str(j.error)) for j in together] == [
-        (j.number, j.overrides, j.seen, str(j.error)) for j in alone
+    assert [(j.number, j.overrides, j.result, str(j.error)) for j in together] == [
+        (j.number, j.overrides, j.result, str(j.error)) for j in alone
     ]
     for one, other in zip(alone, together, strict=True):
         assert bool(one.config) == bool(other.config) == (one.number < 14)
@@ -399,7 +399,7 @@ def test_a_look_that_fails_leaves_the_config(sweep):
         raise PermissionError(13, "Permission denied", "graph.meta")
 
     (job,) = all_of(loader, master, [["model=a"]], look)
-    assert (str(job.error), job.seen, bool(job.config)) == ("graph.meta: Permission denied", None, True)
+    assert (str(job.error), job.result, bool(job.config)) == ("graph.meta: Permission denied", None, True)
 
 
 @pytest.mark.parametrize("name", ["was killed by SIGKILL, most likely because memory ran out", "ended with exit code 3"])

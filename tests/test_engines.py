@@ -173,7 +173,7 @@ def test_a_job_is_where_the_sweep_was_started(tmp_path, monkeypatch):
     (home / "record" / "sweep.json").touch()
     monkeypatch.setattr(HydraConfig, "get", lambda: hydra(home))
     monkeypatch.setenv("PYTHONPATH", "/site")
-    with worker_side._at_home():
+    with worker_side._in_launch_directory():
         assert (os.getcwd(), os.environ["PYTHONPATH"], sys.path[0]) == (str(home), f"{home}:/site", str(home))
     assert (os.getcwd(), os.environ["PYTHONPATH"]) == (str(tmp_path), "/site")
     assert sys.path[0] != str(home)
@@ -182,7 +182,7 @@ def test_a_job_is_where_the_sweep_was_started(tmp_path, monkeypatch):
 def test_a_worker_that_does_not_share_the_directory_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(HydraConfig, "get", lambda: hydra(tmp_path))
     monkeypatch.setattr(worker_side.socket, "gethostname", lambda: "n2")
-    with pytest.raises(EnvironmentFailed) as told, worker_side._at_home():
+    with pytest.raises(EnvironmentFailed) as told, worker_side._in_launch_directory():
         pass
     assert str(told.value) == (
         f"{tmp_path}: is not on n2 what it is where the sweep was started; "
@@ -199,7 +199,7 @@ def test_a_worker_that_does_not_share_the_directory_says_so(tmp_path, monkeypatc
 def test_a_job_that_has_a_process_of_its_own_needs_no_other(monkeypatch, target, inside, expected):
     monkeypatch.setattr(HydraConfig, "get", lambda: SimpleNamespace(launcher=SimpleNamespace(_target_=target)))
     monkeypatch.setattr(worker_side.processes, "inside", lambda: inside)
-    assert worker_side.is_elsewhere() is expected
+    assert worker_side.is_external_worker() is expected
 
 
 def test_a_job_whose_time_is_over_is_told(monkeypatch):
@@ -208,7 +208,7 @@ def test_a_job_whose_time_is_over_is_told(monkeypatch):
         yield
 
     monkeypatch.setattr(worker_side.processes, "run", run)
-    died = worker_side._end(Task(0, print))
+    died = worker_side._run_task(Task(0, print))
     assert str(died) == "was ended by its engine: TimeoutError: Job not requeued"
 
 
@@ -217,7 +217,7 @@ def test_a_job_whose_time_is_over_is_told(monkeypatch):
 
 @pytest.mark.parametrize("path", ["/a b/c", "/it's", "/a${b}", "/a,b=[c]", "/é/#1", "/back\\slash"])
 def test_a_record_has_the_same_place_in_every_directory(path):
-    parsed = OverridesParser.create().parse_overrides(engine_side._places(path, 3))
+    parsed = OverridesParser.create().parse_overrides(engine_side._directory_overrides(path, 3))
     assert [(override.key_or_group, override.value()) for override in parsed] == [
         ("hydra.sweep.dir", path),
         ("hydra.sweep.subdir", 3),
@@ -242,7 +242,7 @@ def test_a_job_that_failed_out_of_sight_is_recorded(tmp_path):
     failed.return_value = told.return_value = RuntimeError("no such directory")
     jobs = [Job(number=4, name="m", overrides=["a=1"]), Job(number=5, name="n")]
     job_record.write_job(Job(number=5, name="n", status="died", reason="its own words"), tmp_path / "5")
-    engine_side._record_untold(tmp_path, jobs, [failed, told])
+    engine_side._record_missing(tmp_path, jobs, [failed, told])
     found = sweep_record.read_sweep(tmp_path)
     assert [(job.number, job.status, job.reason, job.overrides) for job in found] == [
         (4, "failed", "no such directory", ["a=1"]),

@@ -215,20 +215,20 @@ def test_an_option_that_makes_no_sense_is_refused(fleet, option):
 def test_a_job_that_has_no_name_to_import_it_by_needs_cloudpickle(monkeypatch):
     monkeypatch.setitem(sys.modules, "cloudpickle", None)
     with pytest.raises(EnvironmentFailed) as raised:
-        process_launcher._dumped(process_launcher._Shared(None, lambda config: None, {}, {}))
+        process_launcher._pickle(process_launcher._Shared(None, lambda config: None, {}, {}))
     name = "test_a_job_that_has_no_name_to_import_it_by_needs_cloudpickle.<locals>.<lambda>"
     assert str(raised.value).startswith(f"{name}: cannot be pickled: ")
     assert str(raised.value).endswith("; install cloudpickle, or move it into a module")
 
 
 def test_what_a_job_raised_comes_back_as_it_is_or_as_its_text(capsys):
-    kept = process_launcher._shown(hydra_app.JobFailed("x: is wrong", 2))
+    kept = process_launcher._printed_error(hydra_app.JobFailed("x: is wrong", 2))
     assert (type(kept), str(kept), kept.exit_code) == (hydra_app.JobFailed, "x: is wrong", 2)
 
     class Local(Exception):
         pass
 
-    assert str(process_launcher._shown(Local("no\ngood"))) == "Local: no good"
+    assert str(process_launcher._printed_error(Local("no\ngood"))) == "Local: no good"
     assert capsys.readouterr().err.count("Local: no\ngood") == 1
 
 

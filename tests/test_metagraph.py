@@ -27,7 +27,7 @@ from exportkit.metagraph import (
     split,
     warnings,
 )
-from exportkit.metagraph.kinds import kind
+from exportkit.metagraph.kinds import op_class
 from exportkit.protos import MetaGraphDef, SavedModel, op_def_pb2
 
 tf1 = tf.compat.v1
@@ -891,12 +891,12 @@ def test_reading_an_asset_is_no_problem(graph, tmp_path):
 
 def test_no_registered_op_is_called_gone():
     registered = op_def_pb2.OpList.FromString(pywrap_tf_session.TF_GetBuffer(pywrap_tf_session.TF_GetAllOpList()))
-    assert [op.name for op in registered.op if kind(op.name) == "tf.contrib"] == []
-    assert {kind(op.name) for op in registered.op} == {
+    assert [op.name for op in registered.op if op_class(op.name) == "tf.contrib"] == []
+    assert {op_class(op.name) for op in registered.op} == {
         None, "placeholder", "queue", "iterator", "reader", "python", "mutable table", "TPU", "restore",
     }  # fmt: skip
     quiet = ("PlaceholderWithDefault", "HashTableV2", "TensorArrayReadV3", "StackPopV2", "ParseExampleV2", "DecodeRaw", "If")
-    assert [op for op in quiet if kind(op)] == []
+    assert [op for op in quiet if op_class(op)] == []
 
 
 def test_warns_of_randomness(graph):

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from exportkit.errors import ConfigError, Problem, StepFailed
 from exportkit.plugin import ModelSource, Phase, PostStep, Preview, SourceModel, hookimpl
-from exportkit import bundle, metagraph
+from exportkit import checkpoint as bundle, metagraph
 """
 STEP = """
 @dataclass(kw_only=True)
@@ -195,7 +195,7 @@ PLANNING = {
             "        raise ConfigError(Problem('atol', 'is -1', 'write 0 or more'), Problem('', 'is idle', 'drop it'))\n\n"
             "    def run",
         ),
-        "post.bad.atol: is -1; write 0 or more\npost.bad: is idle; drop it",
+        "post.bad.atol: is -1; write 0 or more\npost.bad (plugin acme of acme 1.2): is idle; drop it",
     ),
 }
 

@@ -819,11 +819,19 @@ def test_a_policy_refuses_and_is_named(config):
     assert told(config(), plugins) == ["vars.owner: is not set (plugin rules of this process); set it"]
 
 
-def test_a_policy_is_not_asked_about_a_broken_plan(config):
+def test_a_policy_is_asked_about_a_broken_plan_as_well(config):
+    plugins = load_plugins({"rules": Policy([Problem("vars.owner", "is not set")])})
+    assert told(config({"version": -1}), plugins) == [
+        f"version: is the integer -1; {NO_ZEROS}",
+        "vars.owner: is not set (plugin rules of this process)",
+    ]
+
+
+def test_what_a_policy_makes_of_a_broken_plan_is_no_fault_of_its(config):
     plugins = load_plugins({"rules": Policy(["not a problem"])})
     assert told(config({"version": -1}), plugins) == [f"version: is the integer -1; {NO_ZEROS}"]
     assert told(config(), plugins, PluginError) == [
-        "plugin rules of this process: exportkit_check_plan returned ['not a problem'], not a list of Problems; mend it"
+        "plugin rules of this process: exportkit_check_plan returned ['not a problem'], not a list of Problems; fix it"
     ]
 
 

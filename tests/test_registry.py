@@ -211,7 +211,7 @@ def test_a_generator_that_raises_late_is_attributed():
 
     plugins = load_plugins({"mine": hooks(check_plan=late)})
     text = refusal(lambda: list(plugins.call("exportkit_check_plan", plan=PLAN)))
-    assert text == "plugin mine of this process: exportkit_check_plan raised ValueError: late; mend it"
+    assert text == "plugin mine of this process: exportkit_check_plan raised ValueError: late; fix it"
 
 
 def test_all_observers_are_told_whatever_one_raises():
@@ -222,7 +222,7 @@ def test_all_observers_are_told_whatever_one_raises():
     problems = list(map(str, plugins.notify("exportkit_export_finished", report="r")))
     assert seen == ["r"]
     assert problems == [
-        "plugin a of this process: exportkit_export_finished raised ZeroDivisionError: division by zero; mend it"
+        "plugin a of this process: exportkit_export_finished raised ZeroDivisionError: division by zero; fix it"
     ]
 
 

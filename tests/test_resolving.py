@@ -378,7 +378,7 @@ def test_a_source_that_looks_again_is_refused(run_of, tmp_path):
     with pytest.raises(PluginError) as caught:
         exportkit.run(plan, plugins)
     assert str(caught.value) == (
-        f"source (plugin bad of this process): build returned the checkpoint {then}, and its preview told of {first}"
+        f"source (plugin bad of this process): build returned the checkpoint {then}, and its preview named {first}"
     )
 
 

@@ -150,20 +150,20 @@ PARTS = "return a mapping of names to tensors, a restore function, both as a pai
     [
         (
             "3",
-            "source.builder: user_code:build returned an int; " + PARTS,
+            "builder: user_code:build returned an int; " + PARTS,
         ),
         (
             "(restore, {})",
-            "source.builder: user_code:build returned a tuple; " + PARTS,
+            "builder: user_code:build returned a tuple; " + PARTS,
         ),
-        ("{'a': 3, 'b': x}", "source.builder: user_code:build returned an int as 'a'; return tensors or their names"),
+        ("{'a': 3, 'b': x}", "builder: user_code:build returned an int as 'a'; return tensors or their names"),
         (
             "{'a': 'y:0'}",
-            "source.builder: user_code:build returned 'y:0' as 'a', which is no tensor of the graph; did you mean x:0?",
+            "builder: user_code:build returned 'y:0' as 'a', which is no tensor of the graph; did you mean x:0?",
         ),
         (
             "{'a': type('OfAnotherGraph', (), {'name': 'x:0', 'graph': tf.Graph()})()}",
-            "source.builder: user_code:build returned 'x:0' as 'a', which is no tensor of the graph; "
+            "builder: user_code:build returned 'x:0' as 'a', which is no tensor of the graph; "
             "return tensors of the graph that is the default when it is called",
         ),
     ],
@@ -189,25 +189,25 @@ def test_a_builder_has_its_params_and_a_fresh_graph(code, checkpoint, scratch):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("def build():\n    1 / 0", "source.builder: raised ZeroDivisionError: division by zero ({file}:12)"),
-        ("build = 3", "source.builder: is an int and cannot be called; name a function or class"),
+        ("def build():\n    1 / 0", "builder: raised ZeroDivisionError: division by zero ({file}:12)"),
+        ("build = 3", "builder: is an int and cannot be called; name a function or class"),
         (
             "def build(size): ...",
-            "source.builder: raised TypeError: build() missing 1 required positional argument: 'size'",
+            "builder: raised TypeError: build() missing 1 required positional argument: 'size'",
         ),
-        ("import sys\ndef build():\n    sys.exit(4)", "source.builder: raised SystemExit: 4 ({file}:13)"),
+        ("import sys\ndef build():\n    sys.exit(4)", "builder: raised SystemExit: 4 ({file}:13)"),
         (
             "def build():\n    return tf.zeros(2).numpy()",
-            "source.builder: raised AttributeError: 'SymbolicTensor' object has no attribute 'numpy' ({file}:12)",
+            "builder: raised AttributeError: 'SymbolicTensor' object has no attribute 'numpy' ({file}:12)",
         ),
         (
             "def build():\n    with tf.Graph().as_default(): tf.constant(1.0)",
-            "source (the builder): left an empty graph; "
+            "builder: left an empty graph; "
             "build in the graph that is the default when it is called, not in a tf.Graph of its own",
         ),
         (
             "x = 1",
-            "source.builder: importing 'user_code:build' raised AttributeError: module 'user_code' has no attribute 'build'",
+            "builder: importing 'user_code:build' raised AttributeError: module 'user_code' has no attribute 'build'",
         ),
     ],
 )
@@ -253,7 +253,7 @@ def test_dimensions_are_objects_where_the_config_says_so(code, checkpoint, scrat
 def test_values_have_to_come_from_somewhere(code, scratch):
     source = builder(code("build = graphs.averaged"))
     assert refusal(ConfigError, built, source, scratch, []) == (
-        "source.checkpoint: is not set, and the builder returned no restore function; set it"
+        "checkpoint: is not set, and the builder returned no restore function; set it"
     )
 
 
@@ -466,7 +466,7 @@ def test_a_restore_function_that_raises(code, scratch, tmp_path):
     module = code("def build():\n    graphs.averaged()\n    return lambda session: 1 / 0")
     source = builder(module)
     assert refusal(ConfigError, built, source, scratch, []) == (
-        f"the builder: restore function: raised ZeroDivisionError: division by zero ({tmp_path}/user_code.py:13)"
+        f"builder (restore function): raised ZeroDivisionError: division by zero ({tmp_path}/user_code.py:13)"
     )
 
 
@@ -551,9 +551,7 @@ def test_an_encoder_is_called_with_two_configs(given, encoder, scratch, checkpoi
     if given:
         built(source, scratch, [])
     else:
-        assert refusal(ConfigError, built, source, scratch, []).startswith(
-            "source.checkpoint: is not set, and three returned no"
-        )
+        assert refusal(ConfigError, built, source, scratch, []).startswith("checkpoint: is not set, and three returned no")
     assert called() == [({"inner": {"dim": 3}}, {"size": 1}, prefix if given else None)]
 
 
@@ -585,15 +583,15 @@ def test_without_a_restore_function_the_checkpoint_is_the_values(encoder, scratc
         (
             "broken",
             {},
-            "source.method (broken): raised AttributeError: the config has no 'dimm'; did you mean dim? ({file}:46)",
+            "method (broken): raised AttributeError: the config has no 'dimm'; did you mean dim? ({file}:46)",
         ),
-        ("odd", {}, "source.method: user_code:Encoder.odd returned a str; return a function of a session, or None"),
-        ("on", {}, "source.method: user_code:Encoder has no method 'on'; did you mean one?"),
-        ("two", {"checkpoint": None}, "source.checkpoint: is not set, and two needs it; set it"),
+        ("odd", {}, "method: user_code:Encoder.odd returned a str; return a function of a session, or None"),
+        ("on", {}, "method: user_code:Encoder has no method 'on'; did you mean one?"),
+        ("two", {"checkpoint": None}, "checkpoint: is not set, and two needs it; set it"),
         (
             "one",
             {"args": {"sise": 1}},
-            "source.encoder: raised TypeError: Encoder.__init__() got an unexpected keyword argument 'sise'",
+            "encoder: raised TypeError: Encoder.__init__() got an unexpected keyword argument 'sise'",
         ),
     ],
 )

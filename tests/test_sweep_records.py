@@ -86,7 +86,9 @@ def test_an_explicit_version_is_not_made_by_force(tmp_path):
 def test_a_problem_is_told_once_under_its_first_job():
     wrong, other = Problem("source.bulder", "no such key", "did you mean builder?"), Problem("name", "is not set")
     problems = {0: [wrong], 1: [wrong, other], 7: [wrong]}
-    words = sweep_record.apart([["model=a", "x=1"], ["model=b", "x=1"], *[[f"model={n}", "x=1"] for n in range(2, 8)]])
+    words = sweep_record.distinct_overrides(
+        [["model=a", "x=1"], ["model=b", "x=1"], *[[f"model={n}", "x=1"] for n in range(2, 8)]]
+    )
     assert list(map(str, preflight.told(problems, dict(enumerate(words))))) == [
         "job 0 (model=a) and 2 more: source.bulder: no such key; did you mean builder?",
         "job 1 (model=b): name: is not set",
@@ -94,9 +96,9 @@ def test_a_problem_is_told_once_under_its_first_job():
 
 
 def test_what_all_jobs_share_does_not_set_them_apart():
-    assert sweep_record.apart([["a=1", "b=1"], ["a=1", "b=2"]]) == [["b=1"], ["b=2"]]
-    assert sweep_record.apart([["a=1"]]) == [["a=1"]]
-    assert sweep_record.apart([]) == []
+    assert sweep_record.distinct_overrides([["a=1", "b=1"], ["a=1", "b=2"]]) == [["b=1"], ["b=2"]]
+    assert sweep_record.distinct_overrides([["a=1"]]) == [["a=1"]]
+    assert sweep_record.distinct_overrides([]) == []
 
 
 # ---- records ----

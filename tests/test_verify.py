@@ -463,7 +463,7 @@ def test_meta_graphs_of_which_none_can_be_run_prove_nothing(tmp_path):
         exported(tmp_path, toys.dense, meta_graphs={"gpu": {"tags": ["serve", "gpu"], "device": "/device:GPU:0"}})
     assert str(caught.value) == (
         f"post.verify ({PLUGINS.providers[Verify]}): nothing was compared: no meta graph has a signature that can be run here; "
-        "leave the step out where that shall be so: ~post.verify"
+        "leave the step out if that is as it should be: ~post.verify"
     )
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from exportkit.errors import ConfigError, EnvironmentFailed
 from exportkit.version import claim as versions
-from exportkit.version.claim import Claim, numbers, rename_exclusively, staging, sweep
+from exportkit.version.claim import Claim, numbers, remove_stale, rename_exclusively, staging
 
 
 def no_space(path):
@@ -44,7 +44,7 @@ def refusal(kind, function, *args):
 
 def start(code, *args):
     """A Python process of its own that has `versions` and `sys`; its output is text."""
-    code = "import os, sys, time\nfrom pathlib import Path\nfrom exportkit import versions\n" + code
+    code = "import os, sys, time\nfrom pathlib import Path\nfrom exportkit.version import claim as versions\n" + code
     root = Path(__file__).parents[1]
     command = [sys.executable, "-c", code, *map(str, args)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(root)})
@@ -180,7 +180,7 @@ def test_stale_staging_is_swept_and_a_live_one_kept(base):
     (staging(base, 5) / "version").mkdir(parents=True)
     (staging(base, 5) / "lock").touch()
     staging(base, 6).mkdir()
-    assert sweep(base) == [staging(base, 5), staging(base, 6)]
+    assert remove_stale(base) == [staging(base, 5), staging(base, 6)]
     assert names(base) == [".1.staging"]
     assert live.commit() == base / "1"
 
@@ -305,7 +305,7 @@ def stepped_over(base):
 def swept(base):
     (staging(base, 5) / "version").mkdir(parents=True)
     (staging(base, 5) / "lock").touch()
-    assert sweep(base) == [staging(base, 5)]
+    assert remove_stale(base) == [staging(base, 5)]
 
 
 def made_by_a_stranger(base, monkeypatch):
@@ -444,7 +444,7 @@ def test_what_another_removes_is_gone_as_a_whole_at_once(base, monkeypatch):
         rmtree(path, **options)
 
     monkeypatch.setattr(shutil, "rmtree", slowly)
-    assert versions.sweep(base) == [base / ".1.staging"]
+    assert versions.remove_stale(base) == [base / ".1.staging"]
     monkeypatch.undo()
     claim.abandon()
     assert len(seen) == 1 and os.listdir(base) == []
@@ -569,7 +569,7 @@ def test_a_failure_after_the_number_moved_on_leaves_nothing(base, monkeypatch):
 
 
 def test_a_base_that_goes_away_does_not_hang(base, monkeypatch):
-    monkeypatch.setattr(versions, "sweep", shutil.rmtree)
+    monkeypatch.setattr(versions, "remove_stale", shutil.rmtree)
     assert refusal(EnvironmentFailed, Claim, base, "auto").startswith(f"{base}/.1.staging: no such file or directory;")
 
 

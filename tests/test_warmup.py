@@ -280,7 +280,7 @@ def test_without_samples_they_are_drawn(tmp_path, checkpoint):
         ({"repeat": 0}, "post.warmup.repeat: is 0; write 1 or more"),
         (
             {"repeat": 334},
-            "post.warmup: 1002 warmup records, " + TOO_MANY,
+            "post.warmup.batch_sizes: 1002 warmup records, " + TOO_MANY,
         ),
     ],
 )

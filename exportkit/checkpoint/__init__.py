@@ -1,7 +1,19 @@
 """Checkpoints as files: located, read, written and copied, without TensorFlow's runtime."""
 
+from exportkit.checkpoint.check import Copied, check_copied
 from exportkit.checkpoint.locate import latest, looks, resolve
 from exportkit.checkpoint.reader import Bundle, Entry, Part
-from exportkit.checkpoint.writer import BundleWriter, Proof, open_checkpoint, prove
+from exportkit.checkpoint.writer import BundleWriter, open_checkpoint
 
-__all__ = ["Bundle", "BundleWriter", "Entry", "Part", "Proof", "latest", "looks", "open_checkpoint", "prove", "resolve"]
+__all__ = [
+    "Bundle",
+    "BundleWriter",
+    "Copied",
+    "Entry",
+    "Part",
+    "check_copied",
+    "latest",
+    "looks",
+    "open_checkpoint",
+    "resolve",
+]

@@ -1,7 +1,8 @@
-"""What the bytes of a tensor in a checkpoint are: sizes, strings, and the checksums that TensorFlow keeps of them.
+"""The bytes of a tensor in a checkpoint: sizes, strings, and the checksums that TensorFlow stores for them.
 
-Numbers stand one after the other, little-endian. Strings are their lengths as varints, a checksum of the lengths, and the
-strings. Source: ``WriteTensor``, ``WriteStringTensor`` and ``WriteVariantTensor`` in TensorFlow's ``tensor_bundle.cc``.
+Numbers are stored one after the other, little-endian. A string tensor is the lengths of its strings as varints, a checksum of
+the lengths, and the strings.
+Source: ``WriteTensor``, ``WriteStringTensor`` and ``WriteVariantTensor`` in TensorFlow's ``tensor_bundle.cc``.
 """
 
 import functools
@@ -22,12 +23,16 @@ CHUNK = 1 << 20
 
 @functools.cache
 def numpy_dtype(name: str) -> np.dtype:
-    """NumPy's dtype of a dtype name; a quantized type is its integers."""
+    """Return NumPy's dtype for a dtype name; for a quantized type that of its integers.
+
+    Raises:
+        ValueError: neither NumPy nor ml_dtypes has such a dtype.
+    """
     name = re.sub(r"^q(?=u?int)", "", name)
     try:
         return np.dtype(name)
     except TypeError:
-        import ml_dtypes  # TensorFlow's own dtypes: it depends on this package
+        import ml_dtypes  # a dependency of TensorFlow, with its own dtypes
 
         if not hasattr(ml_dtypes, name):
             raise ValueError(f"NumPy has no dtype {name}") from None
@@ -35,21 +40,21 @@ def numpy_dtype(name: str) -> np.dtype:
 
 
 def fits(dtype: str, count: int, size: int) -> bool:
-    """Whether `count` elements can have `size` bytes; a string has at least its length, and all together a checksum."""
+    """Return whether `count` elements can have `size` bytes; a string or variant takes at least one, for its length."""
     if dtype in ("string", "variant"):
         return size >= count
     return size == count * numpy_dtype(dtype).itemsize
 
 
 def checksum(dtype: str, count: int, size: int, read: Read) -> int:
-    """The masked checksum that TensorFlow stores for `count` elements of `dtype`.
+    """Return the masked checksum that TensorFlow stores for `count` elements of `dtype`.
 
     Args:
-        size: bytes of all of them.
-        read: gives the bytes (offset, size) of them.
+        size: the size of all elements, in bytes.
+        read: called with (offset, size), returns these bytes of the elements.
 
     Raises:
-        ValueError, IndexError: strings whose lengths do not add up.
+        ValueError, IndexError: the lengths of the strings do not add up.
     """
     if dtype == "string":
         return mask(_string_crc(count, size, read))
@@ -65,7 +70,7 @@ def _crc(crc: int, start: int, end: int, read: Read) -> int:
 
 
 def _string_crc(count: int, size: int, read: Read) -> int:
-    """``WriteStringTensor``: the lengths in fixed width, then their own checksum, then the strings."""
+    """Return the checksum of ``WriteStringTensor``: of the lengths in fixed width, their own checksum, and the strings."""
     lengths, at = _lengths(read(0, min(size, 10 * count + 4)), count)
     if at + 4 + sum(lengths) != size:
         raise ValueError("the lengths of its strings do not add up to its size")
@@ -74,7 +79,7 @@ def _string_crc(count: int, size: int, read: Read) -> int:
 
 
 def _lengths(data: bytes, count: int) -> tuple[list[int], int]:
-    """`count` varints, and the position behind them."""
+    """Return `count` varints, and the position behind them."""
     lengths, at = [], 0
     for _ in range(count):
         length, at = read_varint(data, at)
@@ -83,7 +88,7 @@ def _lengths(data: bytes, count: int) -> tuple[list[int], int]:
 
 
 def _variant_crc(count: int, data: bytes) -> int:
-    """``WriteVariantTensor``: of each its length in 8 bytes, its bytes, and the checksum so far."""
+    """Return the checksum of ``WriteVariantTensor``: of each its length in 8 bytes, its bytes and the checksum so far."""
     crc = at = 0
     for _ in range(count):
         length, at = read_varint(data, at)
@@ -94,12 +99,16 @@ def _variant_crc(count: int, data: bytes) -> int:
 
 
 def _fixed(lengths: list[int]) -> bytes:
-    """Lengths as they go into a checksum: in four bytes, or in eight where that is too few."""
+    """Return the lengths in the width that a checksum is taken of: four bytes, or eight where four are too few."""
     return b"".join(length.to_bytes(4 if length < 1 << 32 else 8, "little") for length in lengths)
 
 
 def payload(name: str, array: np.ndarray) -> bytes | memoryview:
-    """An array's bytes as they stand in a data file."""
+    """Return an array's bytes as a data file holds them.
+
+    Raises:
+        WeightsError: an element of a string tensor is neither bytes nor str; the problem is at `name`.
+    """
     if array.dtype.kind in "OSU":
         return _join([_bytes(name, item) for item in array.ravel().tolist()])
     little = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False)
@@ -107,6 +116,7 @@ def payload(name: str, array: np.ndarray) -> bytes | memoryview:
 
 
 def payload_checksum(dtype: str, count: int, data: bytes | memoryview) -> int:
+    """Return the masked checksum of `count` elements of `dtype` whose bytes are `data`."""
     return checksum(dtype, count, len(data), lambda offset, size: bytes(data[offset : offset + size]))
 
 
@@ -117,20 +127,21 @@ def _bytes(name: str, item: bytes | str) -> bytes:
 
 
 def _join(strings: list[bytes]) -> bytes:
-    """The bytes of a string tensor: varint lengths, the checksum of the lengths in fixed width, the strings."""
+    """Return the bytes of a string tensor: varint lengths, the checksum of the lengths in fixed width, the strings."""
     lengths = [len(one) for one in strings]
     checksum = mask(google_crc32c.value(_fixed(lengths))).to_bytes(4, "little")
     return b"".join(map(varint, lengths)) + checksum + b"".join(strings)
 
 
 def split(data: bytes, count: int) -> list[bytes]:
-    """The strings of a string tensor's bytes."""
+    """Return the strings in a string tensor's bytes."""
     lengths, at = _lengths(data, count)
     ends = list(itertools.accumulate(lengths, initial=at + 4))
     return [data[start:end] for start, end in itertools.pairwise(ends)]
 
 
 def objects(values: Sequence[bytes]) -> np.ndarray:
+    """Return `values` as an object array [n], so that NumPy keeps zero bytes at the end of a string."""
     out = np.empty(len(values), object)
     out[:] = values
     return out

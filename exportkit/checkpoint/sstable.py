@@ -1,11 +1,11 @@
-"""The LevelDB table format that checkpoints are kept in: sorted keys and values in checksummed blocks.
+"""The LevelDB table format of checkpoint indexes: sorted keys and values in checksummed blocks.
 
 A table is data blocks, an empty metaindex block, an index block and a footer of 48 bytes. A block is entries that share
-prefixes with their predecessor, the restart points, a type byte (0: plain, 1: Snappy) and a masked CRC-32C of all that.
+prefixes with their predecessors, the restart points, a type byte (0: plain, 1: Snappy) and a masked CRC-32C of all these.
 Layout: LevelDB's ``doc/table_format.md``; block size, restart interval and separators: TensorFlow's
 ``core/lib/io/table_builder.cc``, so that the same entries give the bytes that TensorFlow would write.
 
-What is malformed raises ValueError or IndexError; who knows the file's name turns that into a WeightsError.
+Malformed data raises ValueError or IndexError; the caller knows the file's name and turns that into a WeightsError.
 """
 
 import bisect
@@ -25,12 +25,12 @@ Items = list[tuple[bytes, bytes]]
 
 
 def mask(crc: int) -> int:
-    """A CRC-32C as it is stored beside its data (LevelDB's ``util/crc32c.h``)."""
+    """Return a CRC-32C in the masked form that is stored beside its data (LevelDB's ``util/crc32c.h``)."""
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def read_varint(data: bytes | mmap.mmap, at: int) -> tuple[int, int]:
-    """The number at byte `at` of `data`, and the position behind it.
+    """Return the number at byte `at` of `data`, and the position behind it.
 
     Raises:
         IndexError: the data ends within the number.
@@ -47,7 +47,7 @@ def read_varint(data: bytes | mmap.mmap, at: int) -> tuple[int, int]:
 
 
 def varint(value: int) -> bytes:
-    """`value` in groups of seven bits, the lowest first."""
+    """Return `value` as a varint: groups of seven bits, the lowest first."""
     out = bytearray()
     while value > 127:
         out.append(value & 127 | 128)
@@ -57,16 +57,16 @@ def varint(value: int) -> bytes:
 
 
 class Table:
-    """An opened table; its index is in memory, its blocks are read and checked when they are asked for."""
+    """An open table: its index is in memory, its blocks are read and checked on access."""
 
     def __init__(self, data: bytes | mmap.mmap):
-        """Reads footer and index block.
+        """Read footer and index block.
 
         Args:
             data: all bytes of the file.
 
         Raises:
-            ValueError: this is no table, or its index block is damaged.
+            ValueError: `data` is not a table, or its index block is damaged.
         """
         self.data = data
         if len(data) < _FOOTER or data[-len(MAGIC) :] != MAGIC:
@@ -76,12 +76,16 @@ class Table:
         self._index = [(key, *_handle(value)[1:]) for key, value in _entries(self._block(offset, size))]
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
-        """All keys and values in the order of the file."""
+        """Yield all keys and values in the order of the file."""
         for _, offset, size in self._index:
             yield from _entries(self._block(offset, size))
 
     def get(self, key: bytes) -> bytes:
-        """The value of one key, reading only its block; ValueError where there is none."""
+        """Return the value of one key, reading only its block.
+
+        Raises:
+            ValueError: the table has no such key.
+        """
         at = bisect.bisect_left(self._index, key, key=lambda block: block[0])
         for _, offset, size in self._index[at : at + 1]:
             for found, value in _entries(self._block(offset, size)):
@@ -102,10 +106,12 @@ class Table:
 
 
 def _uncompress(data: bytes) -> bytes:
-    """What Snappy compressed (``format_description.txt`` of Snappy); some releases of TensorFlow 2 wrote indexes so.
+    """Decompress a Snappy block (``format_description.txt`` of Snappy), as some releases of TensorFlow 2 wrote indexes.
+
+    The output is at most 22 times as large as the input: the shortest element that copies 64 bytes has 3.
 
     Raises:
-        ValueError, IndexError: malformed data; there is no input for which it makes much more than it is given.
+        ValueError, IndexError: malformed data.
     """
     size, at = read_varint(data, 0)
     out = bytearray()
@@ -127,7 +133,7 @@ def _uncompress(data: bytes) -> bytes:
 
 
 def _repeat(out: bytearray, back: int, length: int) -> None:
-    """Appends `length` bytes that begin `back` bytes before the end and may run into what is being appended."""
+    """Append `length` bytes that begin `back` bytes before the end and may overlap the bytes being appended."""
     if not 0 < back <= len(out):
         raise ValueError("a compressed block refers to bytes before its beginning")
     pattern = out[-back:][:length]
@@ -135,7 +141,7 @@ def _repeat(out: bytearray, back: int, length: int) -> None:
 
 
 def _handle(data: bytes, skip: int = 0) -> tuple[int, int, int]:
-    """The BlockHandle in `data` behind `skip` others: (position behind it, offset, size)."""
+    """Return the BlockHandle in `data` behind `skip` others: (position behind it, offset, size)."""
     at = 0
     for _ in range(skip + 1):
         offset, at = read_varint(data, at)
@@ -144,7 +150,7 @@ def _handle(data: bytes, skip: int = 0) -> tuple[int, int, int]:
 
 
 def _entries(block: bytes) -> Items:
-    """Keys and values of one block, with the prefixes that they share put back."""
+    """Return the keys and values of one block, the keys with their shared prefixes restored."""
     end = len(block) - 4 - 4 * int.from_bytes(block[-4:], "little")
     if end < 0:
         raise ValueError("a block has more restart points than bytes")
@@ -166,7 +172,7 @@ def _entries(block: bytes) -> Items:
 
 
 def table(items: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """The bytes of the table that holds `items`.
+    """Return the bytes of the table that holds `items`.
 
     Args:
         items: keys and values, the keys strictly increasing.
@@ -189,7 +195,7 @@ def table(items: Iterable[tuple[bytes, bytes]]) -> bytes:
 
 
 class _Block:
-    """A block that is being filled; every `interval`-th key is written whole."""
+    """A block under construction; every `interval`-th key is written whole."""
 
     def __init__(self, interval: int):
         self._interval, self._count, self._last = interval, 0, b""
@@ -201,7 +207,7 @@ class _Block:
     def add(self, key: bytes, value: bytes) -> None:
         shared = 0
         if self._count % self._interval:
-            shared = _common(self._last, key)
+            shared = _common_prefix(self._last, key)
         elif self._count:
             self._restarts.append(len(self._entries))
         self._entries += varint(shared) + varint(len(key) - shared) + varint(len(value)) + key[shared:] + value
@@ -213,29 +219,29 @@ class _Block:
 
 
 def _append(out: bytearray, block: _Block) -> bytes:
-    """Writes a block with its trailer; its BlockHandle."""
+    """Append a block with its trailer to `out`, and return its BlockHandle."""
     body = bytes(block) + b"\0"
     handle = varint(len(out)) + varint(len(body) - 1)
     out += body + struct.pack("<I", mask(google_crc32c.value(body)))
     return handle
 
 
-def _common(one: bytes, other: bytes) -> int:
-    """How many first bytes are the same."""
+def _common_prefix(one: bytes, other: bytes) -> int:
+    """Return the length of the common prefix."""
     shortest = min(len(one), len(other))
     return next((i for i in range(shortest) if one[i] != other[i]), shortest)
 
 
 def _separator(last: bytes, following: bytes) -> bytes:
-    """A short key that is not below `last` and is below `following`."""
-    at = _common(last, following)
+    """Return a short key that is not below `last` and is below `following`."""
+    at = _common_prefix(last, following)
     if at < min(len(last), len(following)) and last[at] + 1 < following[at]:
         return last[:at] + bytes([last[at] + 1])
     return last
 
 
 def _successor(last: bytes) -> bytes:
-    """A short key that is not below `last`."""
+    """Return a short key that is not below `last`."""
     for at, byte in enumerate(last):
         if byte < 255:
             return last[:at] + bytes([byte + 1])

@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 from exportkit.checkpoint.encoding import numpy_dtype, objects
 from exportkit.protos import DTYPE_NAMES, dtype_name, tensor_pb2
 
-INLINE = 1 << 16
+INLINE = 1 << 16  # bytes of a TensorProto; a manifest holds only the digest of a larger array
 
 _FIELDS = {
     "float32": "float_val",
@@ -28,12 +28,12 @@ _FIELDS = {
 
 
 def dtype_of(array: np.ndarray) -> str:
-    """The name of an array's dtype, as `exportkit.protos.dtype_name` has it."""
+    """Return the name of an array's dtype, in the spelling of `exportkit.protos.dtype_name`."""
     return "string" if array.dtype.kind in "OSUT" else array.dtype.name
 
 
 def to_proto(array: np.ndarray) -> bytes:
-    """A TensorProto: strings in ``string_val``, anything else in ``tensor_content``."""
+    """Serialize an array as a TensorProto: strings in ``string_val``, everything else in ``tensor_content``."""
     proto = tensor_pb2.TensorProto(dtype=DTYPE_NAMES[dtype_of(array)])
     proto.tensor_shape.SetInParent()
     for size in array.shape:
@@ -46,10 +46,11 @@ def to_proto(array: np.ndarray) -> bytes:
 
 
 def from_proto(data: bytes) -> np.ndarray:
-    """The array in a TensorProto, of whichever form.
+    """Return the array in a serialized TensorProto, whichever of its fields holds the values.
 
     Raises:
-        ValueError: it is none, or says too little or too much for its shape.
+        ValueError: `data` is not a TensorProto, has a dtype or shape without an array, or too many or too few values for
+            its shape.
     """
     try:
         proto = tensor_pb2.TensorProto.FromString(data)
@@ -64,7 +65,7 @@ def from_proto(data: bytes) -> np.ndarray:
 
 
 def _filled(values: Any, name: str, size: int) -> np.ndarray:
-    """As tensor.cc has it: the last value stands for all that are not given."""
+    """Return `size` values; as in TensorFlow's tensor.cc, the last value given is repeated for those that are missing."""
     if len(values) > size:
         raise ValueError(f"has {len(values)} values for {size} elements")
     if name == "string":
@@ -89,7 +90,7 @@ def _bytes(item: Any) -> bytes:
 
 
 def digest(array: np.ndarray) -> str:
-    """SHA-256 of an array's elements: their little-endian bytes; of strings each with its length (eight bytes) before it."""
+    """Return the SHA-256 of an array's elements: of their little-endian bytes; a string comes after its length (8 bytes)."""
     if dtype_of(array) != "string":
         return hashlib.sha256(_little(array).tobytes()).hexdigest()
     items = [_bytes(item) for item in array.flat]
@@ -97,11 +98,11 @@ def digest(array: np.ndarray) -> str:
 
 
 def to_json(array: np.ndarray) -> dict[str, Any]:
-    """What a manifest says of an array: its values, where they are few; otherwise their digest alone.
+    """Return an array as a manifest records it: with its values, or only their digest where they take more than 64 KiB.
 
     Returns:
         ``dtype`` and ``shape``, and one of ``values`` (nested lists), ``tensor`` (a TensorProto in base64, for what JSON cannot
-        say: bytes that are no text, not-a-number, complex numbers) and ``sha256`` (beyond 64 KiB; see `digest`).
+        express: bytes that are not UTF-8, NaN and infinity, complex numbers) and ``sha256`` (see `digest`).
     """
     array = np.asarray(array)
     facts = {"dtype": dtype_of(array), "shape": list(array.shape)}
@@ -113,7 +114,7 @@ def to_json(array: np.ndarray) -> dict[str, Any]:
 
 
 def _values(array: np.ndarray) -> Any:
-    """Nested lists that JSON gives back exactly; None where there are none."""
+    """Return nested lists that JSON reproduces exactly; None where the array has values that JSON cannot express."""
     if dtype_of(array) == "string":
         try:
             return objects([_bytes(item).decode() for item in array.flat]).reshape(array.shape).tolist()
@@ -126,27 +127,27 @@ def _values(array: np.ndarray) -> Any:
     return array.astype(np.float64).tolist()
 
 
-def from_json(said: Mapping[str, Any]) -> np.ndarray | None:
-    """The array that `to_json` wrote; None where only its digest was kept."""
-    if "tensor" in said:
-        return from_proto(base64.b64decode(said["tensor"]))
-    if "values" not in said:
+def from_json(recorded: Mapping[str, Any]) -> np.ndarray | None:
+    """Return the array that `to_json` recorded; None where it kept only the digest."""
+    if "tensor" in recorded:
+        return from_proto(base64.b64decode(recorded["tensor"]))
+    if "values" not in recorded:
         return None
-    if said["dtype"] != "string":
-        return np.array(said["values"], _numpy(said["dtype"])).reshape(said["shape"])
-    return objects([text.encode() for text in _flat(said["values"])]).reshape(said["shape"])
+    if recorded["dtype"] != "string":
+        return np.array(recorded["values"], _numpy(recorded["dtype"])).reshape(recorded["shape"])
+    return objects([text.encode() for text in _flat(recorded["values"])]).reshape(recorded["shape"])
 
 
 def to_numpy(array: np.ndarray) -> np.ndarray:
-    """An array that an .npy file can hold: itself, or the bytes of its TensorProto where NumPy has no such dtype."""
+    """Return an array that an .npy file can hold: `array`, or the bytes (uint8) of its TensorProto if NumPy lacks the dtype."""
     return array if array.dtype.kind in "biufc" and array.dtype.isbuiltin == 1 else np.frombuffer(to_proto(array), np.uint8)
 
 
 def from_numpy(stored: np.ndarray, dtype: str) -> np.ndarray:
-    """The array of `dtype` that `to_numpy` made into `stored`.
+    """Return the array of `dtype` that `to_numpy` converted to `stored`.
 
     Raises:
-        ValueError: it is none.
+        ValueError: `stored` is not such an array.
     """
     return stored if stored.dtype.name == dtype else from_proto(stored.tobytes())
 

@@ -1,8 +1,8 @@
-"""Checkpoints as files: what is in one, whether its bytes are sound, and how to copy tensors into a new one.
+"""Checkpoint files in TensorBundle V2 format: writer.
 
-A checkpoint of format V2 (TensorFlow's TensorBundle) is ``prefix.index``, a table of names, and the tensors' bytes in
-``prefix.data-NNNNN-of-NNNNN``. The index says of every tensor where its bytes are and what their checksum is, so tensors are
-copied from file to file without ever being in memory. V1, of before 2017, is one file that holds all; it can be read.
+A V2 checkpoint is ``prefix.index``, a table of names, and the tensors' bytes in ``prefix.data-NNNNN-of-NNNNN``. The index holds
+the place and the checksum of every tensor's bytes, so tensors are copied from file to file and are never in memory. Format V1,
+from before 2017, keeps everything in one file; it can be read, not written.
 Source of the rules: TensorFlow's ``core/util/tensor_bundle/tensor_bundle.cc`` and ``core/util/tensor_slice_*.cc``.
 """
 
@@ -17,19 +17,17 @@ import numpy as np
 from exportkit import protos
 from exportkit.checkpoint import encoding, sstable
 from exportkit.checkpoint.held import HeldFile
-from exportkit.checkpoint.locate import latest, looks, readable, resolve
+from exportkit.checkpoint.locate import looks, readable, resolve
 from exportkit.checkpoint.reader import VERSION, Bundle, Entry, Extents, Part, data_path, slice_key, slice_shape
 from exportkit.errors import Problem, WeightsError, system_error
-
-__all__ = ["Bundle", "BundleWriter", "Entry", "Part", "Proof", "latest", "looks", "open_checkpoint", "prove", "resolve"]
 
 _NOT_IN_KERNEL = (errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM)
 
 
 def open_checkpoint(path: str | os.PathLike[str]) -> Bundle:
-    """Open the checkpoint that a user means: a prefix, a file of a checkpoint, or a directory (its latest one).
+    """Open the checkpoint at a prefix, at one of its files, or the latest one in a directory.
 
-    Training may save and delete in that directory meanwhile; while it does, the directory is looked at again.
+    Training may save and delete checkpoints in that directory at the same time; while it does, the directory is read again.
 
     Raises:
         WeightsError: there is none, or it cannot be read.
@@ -43,22 +41,22 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Bundle:
 
 
 class BundleWriter:
-    """Writes a new V2 checkpoint of one data file, a tensor at a time; nothing of it is valid before it is closed.
+    """Writer of a new V2 checkpoint with one data file, tensor by tensor; the checkpoint is valid only after `close`.
 
-    As a context manager it closes at the end, and removes what it wrote where the block fails::
+    As a context manager it closes at the end, and removes what it wrote if the block fails::
 
         with BundleWriter("out/variables") as writer:
             writer.copy("dense/kernel", Bundle("runs/model.ckpt-100"), "dense/kernel/ExponentialMovingAverage")
             writer.add("step", np.int64(100))
 
-    The bytes depend on the tensors and their order only; they are those that TensorFlow's SaveV2 would write.
+    The bytes depend only on the tensors and their order; they are those that TensorFlow's SaveV2 would write.
     """
 
     def __init__(self, prefix: str | os.PathLike[str]):
-        """Creates the data file.
+        """Create the data file.
 
         Raises:
-            WeightsError: a checkpoint of that prefix is there already.
+            WeightsError: a checkpoint with this prefix exists.
             EnvironmentFailed: the file cannot be written.
         """
         self.prefix = os.fspath(prefix)
@@ -81,38 +79,38 @@ class BundleWriter:
             self._discard()
 
     def copy(self, name: str, bundle: Bundle, key: str) -> None:
-        """Copies a tensor's bytes and checksums; a partitioned one keeps its slices.
+        """Copy a tensor's bytes and checksums; a partitioned tensor keeps its slices.
 
         Args:
-            name: the name it gets.
-            bundle: where it is.
-            key: its name there.
+            name: the name of the copy.
+            bundle: the checkpoint to copy from.
+            key: the tensor's name in `bundle`.
 
         Raises:
-            WeightsError: it is not there, or its data file ends too early.
+            WeightsError: `bundle` does not hold the tensor, or its data file ends too early.
             EnvironmentFailed: the bytes cannot be written.
         """
         entry = bundle.entry(key)
         if bundle.format == "V1":
             return self._append(name, bundle.read(key), entry.dtype)
-        parts = tuple(self._copy(bundle, part) for part in entry.parts)
+        parts = tuple(self._schedule(bundle, part) for part in entry.parts)
         self._record(replace(entry, key=name, parts=parts))
 
     def add(self, name: str, array: np.ndarray | np.generic | bytes | str) -> None:
-        """Writes a tensor from memory; the elements of a string tensor are bytes, or str for UTF-8.
+        """Write a tensor from memory; the elements of a string tensor are bytes, or str, which is stored as UTF-8.
 
         Raises:
-            WeightsError: the array's dtype is none that TensorFlow has.
+            WeightsError: TensorFlow does not have the array's dtype.
             EnvironmentFailed: the bytes cannot be written.
         """
-        array = np.asarray(array, object if isinstance(array, bytes | str) else None)  # NumPy drops zero bytes at the end
+        array = np.asarray(array, object if isinstance(array, bytes | str) else None)  # else NumPy drops zero bytes at the end
         dtype = "string" if array.dtype.kind in "OSU" else array.dtype.name
         if dtype not in protos.DTYPE_NAMES:
             raise WeightsError(Problem(name, f"TensorFlow has no dtype {dtype}", "convert the array"))
         self._append(name, array, dtype)
 
     def close(self) -> None:
-        """Writes what is left of the data and, once that is on disk, the index."""
+        """Write the rest of the data and, once that is on disk, the index."""
         if self._file.closed:
             return
         try:
@@ -125,7 +123,7 @@ class BundleWriter:
             raise
 
     def _discard(self) -> None:
-        """Removes what was written."""
+        """Remove the files that were written."""
         self._file.close()
         for path in (self._path, self.prefix + ".index.tmp"):
             with suppress(OSError):
@@ -136,8 +134,11 @@ class BundleWriter:
             raise WeightsError(Problem(self.prefix, f"would get a second tensor {entry.key!r}", "give each a name of its own"))
         self._entries[entry.key] = entry
 
-    def _copy(self, bundle: Bundle, part: Part) -> Part:
-        """Puts a part at the end, or only notes that it continues the range of bytes that is to be copied next."""
+    def _schedule(self, bundle: Bundle, part: Part) -> Part:
+        """Add a part's bytes to the range that is copied next, and return the part at its new place.
+
+        Parts that follow each other in the source file are copied in one piece; any other part starts a new range.
+        """
         source = _Range(bundle.files[bundle.data_path(part)], part.offset, part.size)
         if self._pending is None or not self._pending.continues_in(source):
             self._flush()
@@ -146,13 +147,13 @@ class BundleWriter:
         return replace(part, shard=0, offset=self._end + self._pending.size - part.size)
 
     def _flush(self) -> None:
-        """Copies the bytes that were only noted so far."""
+        """Copy the pending range."""
         pending, self._pending = self._pending, None
         if pending is None or not pending.size:
             return
         path = pending.file.path
         with ExitStack() as opened:
-            with readable(path):  # a failure to read it is another error than one to write
+            with readable(path):  # a failure to read is another error than a failure to write
                 source = opened.enter_context(pending.file.open())
             with _writable(self._path):
                 done = _copy(source, self._file.fileno(), pending.size, pending.offset, self._end)
@@ -179,7 +180,7 @@ class BundleWriter:
 
 @dataclass(frozen=True)
 class _Range:
-    """`size` bytes of a file, from `offset` on."""
+    """A range of `size` bytes of a file, from `offset` on."""
 
     file: HeldFile
     offset: int
@@ -190,13 +191,16 @@ class _Range:
 
 
 def _copy(source: int, target: int, size: int, offset: int, at: int) -> int:
-    """Copies bytes of one open file to position `at` of another; how many there were, at most `size`."""
+    """Copy at most `size` bytes of an open file to position `at` of another, and return how many there were."""
     done = _copy_in_kernel(source, target, size, offset, at)
     return done + _copy_by_buffer(source, target, size - done, offset + done, at + done)
 
 
 def _copy_in_kernel(source: int, target: int, size: int, offset: int, at: int) -> int:
-    """How many bytes the kernel copied; where file system and alignment allow (btrfs, xfs), it shares the blocks."""
+    """Copy with copy_file_range, and return the number of bytes copied.
+
+    Where file system and alignment allow it (btrfs, xfs), the kernel shares the blocks.
+    """
     done = 0
     while done < size and hasattr(os, "copy_file_range"):
         try:
@@ -219,7 +223,7 @@ def _copy_by_buffer(source: int, target: int, size: int, offset: int, at: int) -
 
 
 def _write(target: int, data: bytes | memoryview, at: int) -> int:
-    """Writes all of `data` at position `at`; the position behind it."""
+    """Write all of `data` at position `at`, and return the position behind it."""
     rest = memoryview(data)
     while rest:
         step = os.pwrite(target, rest[: encoding.CHUNK], at)
@@ -236,7 +240,7 @@ def _writable(path: str) -> Iterator[None]:
 
 
 def _index_items(entries: Mapping[str, Entry]) -> list[tuple[bytes, bytes]]:
-    """The keys and values of an index, sorted."""
+    """Return the keys and values of an index, sorted."""
     header = protos.tensor_bundle_pb2.BundleHeaderProto(num_shards=1)
     header.version.producer = VERSION
     items = {b"": header}
@@ -246,7 +250,7 @@ def _index_items(entries: Mapping[str, Entry]) -> list[tuple[bytes, bytes]]:
 
 
 def _entry_items(entry: Entry) -> dict[bytes, object]:
-    """The entry of a tensor, and one of each slice that it has."""
+    """Return the index entry of a tensor, and one for each of its slices."""
     whole = _entry_proto(entry.dtype, entry.shape)
     items = {entry.key.encode(): whole}
     for part in entry.parts:
@@ -272,74 +276,3 @@ def _add_slice(proto, extents: Extents) -> None:
         extent = added.extent.add(start=start)
         if length != -1:
             extent.length = length
-
-
-@dataclass(frozen=True)
-class Proof:
-    """What was found equal.
-
-    Attributes:
-        tensors: how many have the checksums of their source.
-        size: bytes that were read back from the written data files.
-    """
-
-    tensors: int
-    size: int
-
-
-def prove(written: Bundle | str, names: Mapping[str, tuple[Bundle, str]]) -> Proof:
-    """Reads a written checkpoint back, in the order of the file, and compares it with where its tensors came from.
-
-    Args:
-        written: the checkpoint, or its prefix.
-        names: of each tensor in it that was copied, the checkpoint that it came from and its key there.
-
-    Raises:
-        WeightsError: names all tensors that are missing, differ from their source or do not have their checksum; where it is
-            the source's bytes that do not, the source.
-    """
-    written = written if isinstance(written, Bundle) else Bundle(written)
-    problems = [problem for name, source in names.items() if (problem := _differs(written, name, *source))]
-    pieces = [(part.shard, part.offset, entry, part) for entry in written.entries.values() for part in entry.parts]
-    for _, _, entry, part in sorted(pieces, key=lambda piece: piece[:2]):
-        try:
-            written.verify_part(entry, part)
-        except WeightsError as error:
-            problems += _blamed(names.get(entry.key), error).problems
-    if problems:
-        raise WeightsError(*dict.fromkeys(problems))
-    return Proof(len(names), sum(entry.size for entry in written.entries.values()))
-
-
-def _blamed(source: tuple[Bundle, str] | None, error: WeightsError) -> WeightsError:
-    """The error of the source, where a written tensor is wrong because its source is: index and data of two saves, say."""
-    if source is None:
-        return error
-    try:
-        source[0].verify(source[1])
-    except WeightsError as older:
-        mixed = "its index and its data are of two different saves, or it was damaged: copy both again"
-        return WeightsError(*(replace(problem, do=mixed) for problem in older.problems))
-    return error
-
-
-def _differs(written: Bundle, name: str, source: Bundle, key: str) -> Problem | None:
-    """What is wrong with a tensor's checksums, by those of its source."""
-    if name not in written.entries:
-        return Problem(written.prefix, f"lacks {name!r}", "export again")
-    if _fingerprint(written.entries[name]) == _source_fingerprint(source, key):
-        return None
-    return Problem(written.prefix, f"{name!r} is not the tensor {key!r} of {source.prefix}", "export again")
-
-
-def _fingerprint(entry: Entry) -> tuple:
-    return entry.dtype, entry.shape, tuple((part.size, part.crc32c, part.extents) for part in entry.parts)
-
-
-def _source_fingerprint(source: Bundle, key: str) -> tuple:
-    """Dtype, shape and checksums; of V1, which has no checksums of tensors, those that its value gets in V2."""
-    entry = source.entry(key)
-    if source.format == "V2":
-        return _fingerprint(entry)
-    data = encoding.payload(key, array := source.read(key))
-    return entry.dtype, entry.shape, ((len(data), encoding.payload_checksum(entry.dtype, array.size, data), None),)

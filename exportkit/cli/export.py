@@ -80,7 +80,7 @@ def job(config: DictConfig) -> str:
 
 def _runs_here() -> bool:
     """Return whether the export runs in this process, where debuggers work and tracebacks go back to their cause."""
-    return _debugged.get() or worker_side.is_here()
+    return _debugged.get() or worker_side.is_basic_launcher()
 
 
 def _export_isolated(planned: ExportPlan, config: DictConfig) -> ExportReport:
@@ -88,7 +88,7 @@ def _export_isolated(planned: ExportPlan, config: DictConfig) -> ExportReport:
     launcher = HydraConfig.get().launcher
     ours = launcher._target_ == process_launcher.LAUNCHER
     if ours:
-        process_launcher.check(launcher)
+        process_launcher.check_options(launcher)
     return single.run(planned, config, launcher.timeout if ours else None)
 
 
@@ -104,7 +104,7 @@ def _show(report: ExportReport, planned: ExportPlan) -> None:
 
 def _export_once(config: DictConfig) -> ExportReport:
     """Export a job of a sweep, or return the report of an earlier attempt that exported it before its worker was lost."""
-    if made := job_run.earlier(config):
+    if made := job_run.find_earlier(config):
         return made
     planned = _plan(config)
     job_record.begin_attempt(planned.export_dir)
@@ -141,7 +141,7 @@ def _report_failure(error: ExportKitError, config: DictConfig) -> None:
         error.args = (*error.problems, *reader.problems)
         return
     try:
-        job_run.failed(error, job_run.named(config)).write(target)
+        job_run.failed_report(error, job_run.unplanned_report(config)).write(target)
     except OSError as cause:
         refused = system_error(cause, path).problems[0]
         error.args = (*error.problems, Problem("report.path", f"{refused.where}: {refused.what}", refused.do))

@@ -57,11 +57,10 @@ def _list(plugins: Plugins) -> None:
 
 
 def _hook_rows(plugins: Plugins, what: str, hook: str) -> Iterator[tuple]:
-    """Yield a row for each plugin that implements `hook`, but for exportkit's own, which check only their own keys."""
+    """Yield a row for each plugin that implements `hook`."""
     for provider, implementation in plugins.hooks.get(hook, ()):
-        if provider.distribution != "exportkit":
-            summary = (inspect.getdoc(implementation.function) or "").partition("\n")[0]
-            yield what, provider.plugin, "", summary, (provider.distribution, provider.version)
+        summary = (inspect.getdoc(implementation.function) or "").partition("\n")[0]
+        yield what, provider.plugin, "", summary, (provider.distribution, provider.version)
 
 
 def _show(name: str, plugins: Plugins) -> None:

@@ -51,10 +51,10 @@ def run(planned: ExportPlan, config: DictConfig, timeout: float | None) -> Expor
             stage("import tensorflow")
             end, last = _run_task(Task(0, _run, (_packed(planned, config),), place / LOG), timeout, stage)
     except BaseException:
-        claim.sweep(planned.export_dir)
+        claim.remove_stale(planned.export_dir)
         raise
     if isinstance(end, Died):
-        claim.sweep(planned.export_dir)
+        claim.remove_stale(planned.export_dir)
         raise _failure(planned, end, last, claim.numbers(planned.export_dir) - before)
     if isinstance(end.value, JobFailed):
         raise end.value

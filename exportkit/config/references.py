@@ -22,7 +22,7 @@ from exportkit.errors import ConfigError, Problem, did_you_mean, nearest
 
 _INSTALLED = {"site-packages", "dist-packages"}  # of this environment, or of one below it
 _FOREIGN = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib"))
-_PACKAGE = os.path.dirname(__file__)
+_PACKAGE = os.path.dirname(os.path.dirname(__file__))
 _ADVICE = (  # what an error says → what to do
     (
         r"tensorflow\.contrib|no attribute 'contrib'",

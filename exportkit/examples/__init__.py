@@ -1,7 +1,7 @@
-"""The models that conf/model/ shows: TF1 graph code and its training, as a team would have it before it knew exportkit.
+"""The example models of conf/model/: TF1 graph code and its training, as a team would have it before it uses exportkit.
 
 The modules import nothing of exportkit. Each model trains in seconds with ``python -m exportkit.examples.<name>``. This package
-only starts TensorFlow as exportkit does, without the lines that it prints at its start, which would hide what a program says.
+only starts TensorFlow as exportkit does, without the lines that it prints when it starts, which would bury a program's output.
 """
 
 import os
@@ -9,6 +9,6 @@ import sys
 
 from exportkit.processes.tensorflow import import_tensorflow
 
-if "tensorflow" not in sys.modules:  # a program of this package: TensorFlow's first steps stay quiet too
+if "tensorflow" not in sys.modules:  # run as a program: hide what TensorFlow logs while it is imported
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import_tensorflow()

@@ -3,7 +3,7 @@
 ``python -m exportkit.examples.mnist_mlp`` trains it in seconds and writes
 
 * ``runs/mnist_mlp/model.ckpt-<step>``: the checkpoint with Adam's slots, its ``.meta`` and the ``checkpoint`` state file
-* ``data/labels.txt``: the ten words that classes are called by, one per line
+* ``data/labels.txt``: the names of the ten classes, one per line
 * ``data/digits.npz``: the held-out digits, ``images`` float32 [n, 64] and ``labels`` int64 [n]
 """
 
@@ -30,7 +30,7 @@ class Digits(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """What a training run leaves: the checkpoint's prefix and the accuracy on the held-out digits."""
+    """The result of a training run: the checkpoint's prefix and the accuracy on the held-out digits."""
 
     checkpoint: Path
     accuracy: float
@@ -42,7 +42,7 @@ def build(
     num_classes: int = len(LABELS),
     dropout: float = 0.2,
 ) -> dict[str, tf.Tensor]:
-    """Builds the model in the current default graph.
+    """Build the model in the current default graph.
 
     Args:
         num_inputs: pixels of an image.
@@ -51,7 +51,7 @@ def build(
         dropout: share of each hidden layer that is dropped while `is_training`.
 
     Returns:
-        The tensors that others may want, by name:
+        The model's tensors by name:
         images: placeholder ``x:0``, float32 [batch, num_inputs]
         labels: placeholder ``labels:0``, int64 [batch]
         is_training: placeholder ``is_training:0``, bool []
@@ -92,7 +92,7 @@ def _dropout(inputs: tf.Tensor, rate: float, is_training: tf.Tensor) -> tf.Tenso
 
 
 def load_digits() -> tuple[Digits, Digits]:
-    """The digits for training and the held-out ones; the split is always the same."""
+    """Return the digits for training and the held-out ones; the split is always the same."""
     try:
         from sklearn.datasets import load_digits as load
     except ModuleNotFoundError as error:
@@ -115,7 +115,7 @@ def train(
     learning_rate: float = 2e-3,
     seed: int = 0,
 ) -> Trained:
-    """Trains the model and writes the checkpoint below `runs`, the labels and the held-out digits below `data`."""
+    """Train the model; write the checkpoint below `runs`, the labels and the held-out digits below `data`."""
     training, held_out = load_digits()
     batches = np.random.default_rng(seed)
     with tf.Graph().as_default(), v1.Session() as session:

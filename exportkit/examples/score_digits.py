@@ -1,8 +1,8 @@
-"""Score an exported digits classifier by what a client of its serving signature sees.
+"""Measure the accuracy of an exported digits classifier through its serving signature, as a client sees it.
 
 ``python -m exportkit.examples.score_digits exports/mnist_mlp`` loads the newest version there, sends the held-out digits of
-``data/`` to ``serving_default`` as serialized tf.Examples, and compares the first of the class strings that come back. It
-needs nothing of the model's code.
+``data/`` to ``serving_default`` as serialized tf.Examples, and compares the first class name of each answer with the label. It
+does not need the model's code.
 """
 
 import argparse
@@ -15,7 +15,11 @@ import tensorflow as tf
 
 
 def newest_version(path: Path) -> Path:
-    """The highest integer child of a base directory; a version directory is returned as it is."""
+    """Return the child of a base directory with the highest version number; return a version directory as it is.
+
+    Raises:
+        FileNotFoundError: there is no version.
+    """
     if (path / "saved_model.pb").exists():
         return path
     versions = [child for child in path.glob("*") if child.name.isdecimal() and (child / "saved_model.pb").exists()]
@@ -25,20 +29,20 @@ def newest_version(path: Path) -> Path:
 
 
 def to_example(image: np.ndarray) -> bytes:
-    """One image, float32 [64], as a serialized tf.Example."""
+    """Return an image, float32 [64], as a serialized tf.Example."""
     pixels = tf.train.Feature(float_list=tf.train.FloatList(value=image))
     return tf.train.Example(features=tf.train.Features(feature={"images": pixels})).SerializeToString()
 
 
 def classify(version: Path, images: np.ndarray) -> np.ndarray:
-    """The most likely class of each image, bytes [n], as ``serving_default`` of the exported version names it."""
+    """Return the name of the most likely class of each image, bytes [n], from ``serving_default`` of the exported version."""
     model = tf.saved_model.load(str(version), tags=["serve"])
     examples = tf.constant([to_example(image) for image in images])
     return model.signatures["serving_default"](inputs=examples)["classes"].numpy()[:, 0]
 
 
 def accuracy(version: Path, data: Path) -> tuple[float, int]:
-    """The share of held-out digits that the version calls by the right word, and how many digits there are."""
+    """Return the share of held-out digits that the version classifies correctly, and the number of these digits."""
     words = np.array((data / "labels.txt").read_bytes().splitlines())
     with np.load(data / "digits.npz") as digits:
         images, labels = digits["images"], digits["labels"]

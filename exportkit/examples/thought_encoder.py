@@ -1,7 +1,7 @@
 """A bidirectional GRU that turns sentences into vectors, in the manner of quick-thoughts (Logeswaran & Lee, 2018).
 
-A sentence is to be recognised among others by the sentence next to it: the projection of its thought vector is compared, by
-dot product, with the thought vectors of all the other sentences in the batch, and a softmax picks its neighbours.
+It is trained to find the neighbours of a sentence among other sentences: the projection of its thought vector is compared, by
+dot product, with the thought vectors of all other sentences in the batch, and a softmax picks the neighbours.
 
 ``python -m exportkit.examples.thought_encoder`` trains it for some seconds on the story in ``sentences.txt`` and writes
 
@@ -28,21 +28,21 @@ END, UNKNOWN = "<eos>", "<unk>"
 
 
 class ThoughtEncoder:
-    """The encoder as its users know it: construct it, build its graph, restore its weights, run ``thought_vectors:0``."""
+    """The encoder. To use it: construct it, build its graph, restore its weights, run ``thought_vectors:0``."""
 
     def __init__(self, vocab_size: int = 4000):
         self.vocab_size = vocab_size
 
     def build_graph_from_config(self, config: Any, checkpoint_path: str) -> RestoreFn:
-        """Builds the encoder in the current default graph.
+        """Build the encoder in the current default graph.
 
-        The graph reads ``encode_ids:0``, int64 [batch, length], and ``encode_mask:0``, int8 [batch, length]: 1 where there is
-        a word and 0 behind the end of the sentence. It offers ``thought_vectors:0``, float32 [batch, 2 * dim], and
-        ``output_projection:0`` of the same shape: where the thought vectors of neighbouring sentences are to be found.
+        Inputs are ``encode_ids:0``, int64 [batch, length], and ``encode_mask:0``, int8 [batch, length]: 1 where there is a word
+        and 0 behind the end of the sentence. Outputs are ``thought_vectors:0``, float32 [batch, 2 * dim], and
+        ``output_projection:0`` of the same shape: the prediction of the neighbouring sentences' thought vectors.
 
         Args:
             config: has ``dim``, the width of the word embeddings and of each direction's state, as an item or an attribute.
-            checkpoint_path: a checkpoint's prefix, or a directory of checkpoints: the latest.
+            checkpoint_path: a checkpoint's prefix, or a directory, whose latest checkpoint is used.
 
         Returns:
             A function that restores the weights into a session.
@@ -56,7 +56,7 @@ class ThoughtEncoder:
         return restore_fn
 
     def build(self, dim: int) -> tuple[tf.Tensor, tf.Tensor]:
-        """Builds the encoder without a way to restore it, and returns its thought vectors and their projection."""
+        """Build the encoder without a saver, and return its thought vectors and their projection."""
         ids = v1.placeholder(tf.int64, [None, None], name="encode_ids")
         mask = v1.placeholder(tf.int8, [None, None], name="encode_mask")
         embeddings = v1.get_variable(
@@ -86,16 +86,16 @@ def _latest(checkpoint_path: str) -> str:
 
 
 def _gru(words: tf.Tensor, present: tf.Tensor, units: int, scope: str) -> tf.Tensor:
-    """Runs a gated recurrent unit along the first axis; a step without a word leaves the state as it is.
+    """Run a gated recurrent unit along the first axis; a step without a word does not change the state.
 
     Args:
         words: float32 [length, batch, dim].
         present: bool [length, batch].
         units: width of the state.
-        scope: of the variables.
+        scope: variable scope of the unit.
 
     Returns:
-        The state behind the last word, float32 [batch, units].
+        The state after the last word, float32 [batch, units].
     """
     with v1.variable_scope(scope):
         width = words.shape[-1] + units
@@ -122,7 +122,7 @@ def _dense(inputs: tf.Tensor, units: int, scope: str) -> tf.Tensor:
 
 
 def neighbour_loss(projections: tf.Tensor, vectors: tf.Tensor) -> tf.Tensor:
-    """How hard it is to pick a sentence's neighbours from a batch of sentences that follow each other.
+    """Return the loss of picking each sentence's neighbours from a batch of consecutive sentences.
 
     Args:
         projections: float32 [batch, width], the projected thought vector of each sentence.
@@ -144,16 +144,16 @@ def tokenize(sentence: str) -> list[str]:
 
 
 def make_vocabulary(sentences: Sequence[str], size: int) -> list[str]:
-    """The end and the unknown word, then the words of `sentences` by falling frequency, `size` at most."""
+    """Return a vocabulary of at most `size` words: the end mark, the unknown word, then the words by falling frequency."""
     counts = Counter(word for sentence in sentences for word in tokenize(sentence))
     return [END, UNKNOWN, *sorted(counts, key=lambda word: (-counts[word], word))][:size]
 
 
 def encode(sentences: Sequence[str], vocabulary: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Sentences as the encoder reads them.
+    """Convert sentences to the encoder's inputs.
 
     Returns:
-        ids: int64 [batch, length], each sentence with its end, padded to the longest.
+        ids: int64 [batch, length], each sentence with its end mark, padded to the longest.
         mask: int8 [batch, length], 1 up to the end of the sentence.
     """
     index = {word: i for i, word in enumerate(vocabulary)}
@@ -166,7 +166,7 @@ def encode(sentences: Sequence[str], vocabulary: Sequence[str]) -> tuple[np.ndar
 
 
 class Trained(NamedTuple):
-    """What a training run leaves: the checkpoint's prefix and the loss over the whole text before and after."""
+    """The result of a training run: the checkpoint's prefix, and the loss over the whole text before and after."""
 
     checkpoint: Path
     loss_before: float
@@ -183,7 +183,7 @@ def train(
     learning_rate: float = 1e-3,
     seed: int = 0,
 ) -> Trained:
-    """Trains the encoder on the story and writes the checkpoint and the vocabulary below `runs`."""
+    """Train the encoder on the story, and write the checkpoint and the vocabulary below `runs`."""
     sentences = SENTENCES.read_text(encoding="utf-8").splitlines()
     vocabulary = make_vocabulary(sentences, vocab_size)
     ids, mask = encode(sentences, vocabulary)
@@ -217,7 +217,7 @@ def train(
 
 
 def _windows(count: int, size: int) -> Iterator[slice]:
-    """Consecutive stretches of `size` rows; a shorter rest is left out."""
+    """Return slices of `size` consecutive rows; a shorter rest is left out."""
     return (slice(start, start + size) for start in range(0, count - size + 1, size))
 
 

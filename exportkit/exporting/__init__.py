@@ -1,1 +1,1 @@
-"""The way of an export: build, prune, bind, write, run the steps, commit."""
+"""Carries out a plan: build, prune, bind, write, run the steps, commit."""

@@ -1,4 +1,4 @@
-"""The way of the data: claim, build, prune, bind, write, steps, commit, publish. A failure leaves no version behind."""
+"""The stages of an export: claim, build, prune, bind, write, steps, commit, publish. A failure leaves no version behind."""
 
 import errno
 import logging
@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exportkit.checkpoint import Bundle, prove
+from exportkit.checkpoint import Bundle, check_copied
 from exportkit.checkpoint.held import DELETED
 from exportkit.contract import Export, Phase, SourceModel
-from exportkit.errors import EnvironmentFailed, ExportKitError, Problem, WeightsError, brief, system_error
+from exportkit.errors import ConfigError, EnvironmentFailed, ExportKitError, Problem, WeightsError, brief, system_error
 from exportkit.exporting.source_runner import build_source
 from exportkit.exporting.step_runner import run_steps
 from exportkit.metagraph import Graph
+from exportkit.planning.checking import objections
 from exportkit.planning.plan import wanted
 from exportkit.planning.prepare import Model, Prepared, demand
 from exportkit.planning.resolving import Resolved, opened
@@ -55,7 +56,7 @@ def run(plan: ExportPlan, plugins: Plugins | None = None, progress: Progress | N
         progress: called with the name of each stage as it starts.
 
     Raises, each error with the report so far as its `report`:
-        ConfigError, BindingError, WeightsError: the config does not fit what was built.
+        ConfigError, BindingError, WeightsError: the config does not fit what was built, or a policy refuses it.
         StepFailed: a step refused; nothing was committed, unless it was of PUBLISH.
         EnvironmentFailed: the machine refused.
         PluginError: a plugin broke its contract.
@@ -66,17 +67,17 @@ def run(plan: ExportPlan, plugins: Plugins | None = None, progress: Progress | N
 
 
 def fill(report: ExportReport, plan: ExportPlan, plugins: Plugins, progress: Progress | None = None) -> None:
-    """Carry out a plan as `run` does, into a report that may hold stages that went before. Raises what `run` raises."""
+    """Carry out a plan as `run` does, into a report that may already hold earlier stages. Raises what `run` raises."""
     report.base_path, report.warnings = str(plan.export_dir), list(plan.warnings)
     try:
         with scratch() as place:
             _export(plan, plugins, report, place, progress or _silent)
     except OSError as cause:
         error = system_error(cause, plan.export_dir)
-        _blame(report, error)
+        _record_failure(report, error)
         raise error from cause
     except BaseException as error:
-        _blame(report, error)
+        _record_failure(report, error)
         raise
     finally:
         finish(plan, plugins, report)
@@ -93,8 +94,8 @@ def build(plan: ExportPlan, plugins: Plugins | None = None, progress: Progress |
     return report
 
 
-def _blame(report: ExportReport, error: BaseException) -> None:
-    """The failure in the report, and the report with the failure."""
+def _record_failure(report: ExportReport, error: BaseException) -> None:
+    """Write the failure into the report, and attach the report to the error."""
     report.status, report.error = "failed", str(error) or type(error).__name__
     error.report = report
 
@@ -125,7 +126,7 @@ def _export(plan: ExportPlan, plugins: Plugins, report: ExportReport, scratch: P
             report.warnings.append(f"{export.directory}: {PRIVATE}")
     except BaseException as error:
         report.version = None
-        _give_up(claim, plan, error)
+        _abandon(claim, plan, error)
         raise
     report.version, report.directory, export.version = claim.number, str(export.directory), claim.number
     report.status = "exported"
@@ -135,12 +136,12 @@ def _export(plan: ExportPlan, plugins: Plugins, report: ExportReport, scratch: P
 
 
 def publishes(plan: ExportPlan) -> bool:
-    """Whether a plan has steps that run on the visible version."""
+    """Return whether a plan has steps that run on the visible version."""
     return any(step.phase is Phase.PUBLISH for step in plan.post.values())
 
 
-def _give_up(claim: Claim, plan: ExportPlan, error: BaseException) -> None:
-    """Abandon the claim; where it failed because somebody removed its directory or wrote to a checkpoint, say so instead."""
+def _abandon(claim: Claim, plan: ExportPlan, error: BaseException) -> None:
+    """Abandon the claim. Raise the cause instead where somebody removed its directory or wrote to a checkpoint."""
     try:
         if isinstance(error, Exception) and not claim.is_visible:
             claim.check()
@@ -160,6 +161,8 @@ def _build(plan: ExportPlan, plugins: Plugins, report: ExportReport, scratch: Pa
     with report.stage("build"):
         built = {where: _built(one, plan, plugins, scratch / f"source-{n}") for n, (where, one) in enumerate(resolved.items())}
         prepared = _prepared(plan, resolved, built)
+        if problems := objections(plan, prepared, plugins):
+            raise ConfigError(*problems)
     progress("bind")
     with report.stage("bind"):
         from exportkit.exporting import savedmodel
@@ -172,10 +175,10 @@ def _build(plan: ExportPlan, plugins: Plugins, report: ExportReport, scratch: Pa
 
 
 def _built(resolved: Resolved, plan: ExportPlan, plugins: Plugins, room: Path) -> SourceModel:
-    """What a source yields; where its checkpoint is no longer what was planned, that is told with whatever fails."""
+    """Return what a source yields. If its checkpoint is no longer the planned one, that is reported with whatever fails."""
     room.mkdir()
     try:
-        model = build_source(resolved.source, resolved.preview, plugins, room, wanted(plan))
+        model = build_source(resolved, plugins, room, wanted(plan))
     except ExportKitError as error:
         if what := resolved.fate():
             raise type(error)(*error.problems, *resolved.refusal(what).problems) from error
@@ -186,7 +189,7 @@ def _built(resolved: Resolved, plan: ExportPlan, plugins: Plugins, room: Path) -
 
 
 def _prepared(plan: ExportPlan, resolved: Mapping[str, Resolved], built: Mapping[str, SourceModel]) -> Prepared:
-    """What the plan prepared, where the sources yield just what it knew; else prepared anew."""
+    """Return what the plan prepared, where the sources yield just what it knew; prepare it anew otherwise."""
     if plan.prepared is not None and all(_is_as_planned(one, built[where]) for where, one in resolved.items()):
         return plan.prepared
     models = {where: _model(one, built[where]) for where, one in resolved.items()}
@@ -195,12 +198,13 @@ def _prepared(plan: ExportPlan, resolved: Mapping[str, Resolved], built: Mapping
 
 def _is_as_planned(resolved: Resolved, model: SourceModel) -> bool:
     known = model.meta_graph is resolved.preview.meta_graph and model.checkpoint == resolved.preview.checkpoint
-    return known and not model.tensors
+    return known and model.tensors == (resolved.preview.tensors or {}) and not model.answers
 
 
 def _model(resolved: Resolved, source: SourceModel) -> Model:
     named = source.checkpoint == resolved.preview.checkpoint
-    return Model(Graph(source.meta_graph), source.tensors, resolved.bundle if named else Bundle(source.checkpoint))
+    bundle = resolved.bundle if named else Bundle(source.checkpoint)
+    return Model(Graph(source.meta_graph), source.tensors, bundle, source.answers)
 
 
 def _write(
@@ -240,17 +244,17 @@ def _check_untouched(plan: ExportPlan) -> None:
 
 
 def _prove(prepared: Prepared, directory: Path, report: ExportReport) -> None:
-    """Read the written variables back: each has its source's checksum, and its bytes have that checksum."""
+    """Read the written variables back, and compare each checksum with its source's and with the bytes."""
     if not prepared.coverage.saved:
         return
     with report.stage("prove"):
-        equal = prove(str(directory / "variables" / "variables"), prepared.sources).tensors
+        equal = check_copied(str(directory / "variables" / "variables"), prepared.sources).tensors
     report.weights.proof = prepared.coverage.summary(equal)
 
 
 @contextmanager
 def _tensorflow_errors(where: Path) -> Iterator[None]:
-    """TensorFlow's own file errors (``path; what the system said``) as ours; they would not survive a worker's pipe."""
+    """Turn TensorFlow's file errors (``path; system message``) into ours: they would not survive a worker's pipe."""
     import tensorflow as tf
 
     try:
@@ -276,7 +280,7 @@ def _describe(plan: ExportPlan, built: Built, report: ExportReport) -> None:
 
 
 def _how(prepared: Prepared) -> str:
-    """Which way the values took: bytes are copied, but V1 checkpoints hold numbers of a protobuf, which are decoded."""
+    """Return how the values were moved: bytes are copied, but V1 checkpoints hold numbers in protobufs, which are decoded."""
     formats = {bundle.format for bundle, _ in prepared.sources.values()}
     ways = {"V2": "copied as bytes", "V1": "decoded from a V1 checkpoint"}
     return " and ".join(way for version, way in ways.items() if version in formats)
@@ -308,7 +312,7 @@ def _tensor_report(alias: str, ref: str, tensor: Any) -> TensorReport:
 
 
 def finish(plan: ExportPlan, plugins: Plugins, report: ExportReport) -> None:
-    """Write the report and call the observers; what they raise changes nothing."""
+    """Write the report and call the observers; what they raise is logged and changes nothing."""
     if plan.report is not None:
         try:
             report.write(plan.report)

@@ -1,8 +1,8 @@
-"""What a version's files look like without reading them, and what became of them.
+"""Which files of a version were added, changed or removed, found without reading them.
 
-Compared are names, kinds, sizes, inodes, and the times at which content and status changed last. That costs nothing, whatever
-the model's size, and finds every mistake; who means to deceive, can. (A hard link to a file changes its status too, and is no
-change.)
+Compared are names, file types, sizes, inodes, and the times of the last change of content and of status. That costs nothing,
+whatever the model's size, and finds every mistake; it does not stop somebody who wants to deceive. (A hard link to a file
+changes its status too, and does not count as a change.)
 """
 
 import os
@@ -16,7 +16,7 @@ from exportkit.version.claim import numbers
 
 @dataclass(frozen=True)
 class Changes:
-    """What happened to a version, as names relative to it, those of directories with a slash at their end.
+    """What changed in a version, as names relative to it; those of directories end in a slash.
 
     `odd` are those added that are neither plain files nor directories.
     """
@@ -39,7 +39,7 @@ class Watch:
         self._before = dict(_files(directory))
 
     def changes(self) -> Changes:
-        """What is different now."""
+        """Return what has changed since."""
         before, after = self._before, dict(_files(self.directory))
         added = sorted(after.keys() - before.keys())
         return Changes(
@@ -58,18 +58,18 @@ class Siblings:
         self._known = numbers(base) | {n for n in map(_staged, os.listdir(base)) if n is not None}
 
     def appeared(self) -> list[int]:
-        """The versions that are there now, and that nobody was writing."""
+        """Return the versions that are there now, were not before, and were not being written then."""
         return sorted(numbers(self.base) - self._known)
 
 
 def _staged(name: str) -> int | None:
-    """The version whose staging directory is called `name`."""
+    """Return the version whose staging directory is called `name`; None where it is not one."""
     number = name.removeprefix(".").removesuffix(".staging")
     return int(number) if name == f".{number}.staging" and number.isascii() and number.isdecimal() else None
 
 
 def _files(directory: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """Everything below `directory`, by its name in there."""
+    """Yield everything below `directory`: its name relative to it, and its status."""
     for path, directories, files in os.walk(directory):
         for name in [*files, *directories]:
             whole = os.path.join(path, name)

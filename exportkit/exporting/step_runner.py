@@ -1,4 +1,4 @@
-"""Post steps, one by one and under guard: what each may change in the version, how long it may take, what it returns."""
+"""Post steps, run one by one under guard: what each may change in the version, how long it may take, what it returns."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from queue import Empty, SimpleQueue
 from time import perf_counter
 from typing import Any
 
-from exportkit.contract import Export, Phase, PostStep, signatures_of
+from exportkit.contract import Export, Phase, PostStep, signatures_of, under_reporter
 from exportkit.errors import DISK_ERRNOS, NETWORK, ExportKitError, Problem, StepFailed, brief, some, system_error
 from exportkit.exporting.snapshot import Siblings, Watch
 from exportkit.registry import Plugins
@@ -46,7 +46,7 @@ def _run(guard: "_Guard", export: Export) -> None:
         with guard.surroundings(export.report.warnings):
             answer = guard.answer(export)
         guard.check(watch)
-        export.report.warnings += guard.strange(beside.appeared(), export.plan.export_dir)
+        export.report.warnings += guard.version_warnings(beside.appeared(), export.plan.export_dir)
         line.details = guard.details(answer)
         line.status = str(line.details.get("status", "passed"))
     finally:
@@ -55,7 +55,7 @@ def _run(guard: "_Guard", export: Export) -> None:
 
 @contextmanager
 def _attributed(guard: "_Guard", published: Export | None) -> Iterator[None]:
-    """Each problem says which step it is of, and of a published version that it stays."""
+    """Add to each problem the step that it is of, and where a published version stays."""
     try:
         yield
     except ExportKitError as error:
@@ -65,8 +65,12 @@ def _attributed(guard: "_Guard", published: Export | None) -> Iterator[None]:
 
 
 def _naming(guard: "_Guard", problem: Problem) -> Problem:
-    step, problem = f"post.{guard.name}", problem.located(guard.where)
-    return problem if problem.where.startswith(step) else replace(problem, what=f"{problem.what} ({step})")
+    place = f"post.{guard.name}"
+    if not problem.where:
+        return problem.located(guard.where)
+    if problem.where.startswith(place):  # the guard's own
+        return problem
+    return under_reporter(problem, guard.step, place) or replace(problem, what=f"{problem.what} ({place})")
 
 
 def _staying(problem: Problem, published: Export) -> Problem:
@@ -75,7 +79,7 @@ def _staying(problem: Problem, published: Export) -> Problem:
 
 
 class _Guard:
-    """A step under its name in the config, and whose it is; `strays` are the threads that steps left so far."""
+    """A step with its name in the config and its plugin; `strays` are the threads that steps left running so far."""
 
     def __init__(self, name: str, step: PostStep, provider: str, strays: list[Stray]):
         self.name, self.step, self.provider, self.strays = name, step, provider, strays
@@ -88,19 +92,19 @@ class _Guard:
         return StepFailed(Problem(self.where, what, do))
 
     def answer(self, export: Export) -> Any:
-        """What the step returns."""
+        """Return what the step returns; anything but exportkit's errors is raised as the step's failure."""
         try:
-            return _within(self.step.timeout, lambda: self.step.run(export))
+            return _run_within(self.step.timeout, lambda: self.step.run(export))
         except _TooLong:
             do = f"set post.{self.name}.timeout higher, or to null for no limit"
             raise self.failure(f"ran longer than its timeout of {self.step.timeout:g} s", do) from None
         except ExportKitError:
             raise
         except (Exception, SystemExit) as cause:
-            raise self.failure(*_told(cause, export)) from cause
+            raise self.failure(*_describe_failure(cause, export)) from cause
 
     def check(self, watch: Watch) -> None:
-        """Whether the version is what the phase lets it be."""
+        """Raise StepFailed if the version was changed in a way that the step's phase does not allow."""
         found, phase = watch.changes(), self.step.phase
         if found.changed or found.removed or (found.added and phase not in _ADDS):
             rule = "may add files and nothing else" if phase in _ADDS else "may not touch the version"
@@ -111,7 +115,7 @@ class _Guard:
             self._check_signatures({name for name in found.added if not name.endswith("/")})
 
     def _check_signatures(self, added: set[str]) -> None:
-        """Whether a step of SIGN added the files that the manifest names as its signatures, and nothing else."""
+        """Raise StepFailed unless a step of SIGN added just the files that the manifest names as its signatures."""
         named = signatures_of(self.step)
         if added - named:
             do = f"a step of phase SIGN adds only its signature_files ({some(sorted(named)) or 'it names none'})"
@@ -119,8 +123,8 @@ class _Guard:
         if named - added:
             raise self.failure(f"did not write {', '.join(sorted(named - added))}", "it is among its signature_files")
 
-    def strange(self, versions: Sequence[int], base: Path) -> list[str]:
-        """What is to be said of versions that appeared beside this one while the step ran."""
+    def version_warnings(self, versions: Sequence[int], base: Path) -> list[str]:
+        """Return warnings of versions that appeared beside this one while the step ran."""
         return [
             f"post.{self.name}: while it ran, version {number} appeared in {base}, and a server may serve it; "
             "if no other export made it, the step did"
@@ -128,13 +132,13 @@ class _Guard:
         ]
 
     def _suspects(self) -> str:
-        """Who else may have done it: a thread of a step before, which this one runs beside."""
+        """Return the other steps that may have done it: those whose threads still run beside this step."""
         others = [(name, stray) for name, stray in self.strays if stray.is_alive() and name != self.name]
-        said = [f"post.{name}, whose thread '{stray.name}' still runs" for name, stray in others]
-        return f" (or did it {', or '.join(said)}?)" if said else ""
+        threads = [f"post.{name}, whose thread '{stray.name}' still runs" for name, stray in others]
+        return f" (or did it {', or '.join(threads)}?)" if threads else ""
 
     def details(self, answer: Any) -> dict[str, Any]:
-        """What the step returned, if a report can hold it."""
+        """Return what the step returned as a plain mapping. Raises StepFailed if a report cannot hold it."""
         if not isinstance(answer, Mapping | None):
             raise self.failure(f"returned a {type(answer).__name__}", "return a mapping for the report, or nothing")
         try:
@@ -147,8 +151,8 @@ class _Guard:
 
     @contextmanager
     def surroundings(self, warnings: list[str]) -> Iterator[None]:
-        """Tell of threads that the step leaves, and set the working directory back."""
-        here, threads = _here(), set(threading.enumerate())
+        """Warn of threads that the step leaves running, and set the working directory back."""
+        here, threads = _working_directory(), set(threading.enumerate())
         try:
             yield
         finally:
@@ -156,13 +160,13 @@ class _Guard:
                 if thread not in threads and thread.name != _THREAD:
                     self.strays.append((self.name, thread))
                     warnings.append(f"post.{self.name}: left the thread '{thread.name}' running")
-            if here is not None and _here() != here:
+            if here is not None and _working_directory() != here:
                 os.chdir(here)
                 warnings.append(f"post.{self.name}: left the working directory for another; it was set back")
 
 
-def _told(cause: BaseException, export: Export) -> tuple[str, str]:
-    """What went wrong and what to do; of what the machine or the network refused, both are known."""
+def _describe_failure(cause: BaseException, export: Export) -> tuple[str, str]:
+    """Return what went wrong and what to do; the latter is known where the machine or the network refused."""
     if isinstance(cause, OSError):
         refused = system_error(cause, export.directory).problems[0]
         if refused.where == NETWORK or cause.filename is not None or cause.errno in DISK_ERRNOS:
@@ -177,11 +181,11 @@ class _TooLong(Exception):
 _THREAD = "exportkit-step"
 
 
-def _within(seconds: float | None, work: Callable[[], Any]) -> Any:
-    """What `work` returns, or raises; without a limit in this thread, else in one that is abandoned when its time is up.
+def _run_within(seconds: float | None, work: Callable[[], Any]) -> Any:
+    """Run `work` in this thread, or, with a limit in seconds, in one that is abandoned when its time is up.
 
     Nothing can stop a thread that hangs in C code. An abandoned one ends with the process; until then it works on a version
-    that will not be.
+    that will never be published. Returns and raises what `work` does; raises _TooLong.
     """
     if seconds is None:
         return work()
@@ -203,8 +207,8 @@ def _deliver(work: Callable[[], Any], done: SimpleQueue) -> None:
         done.put((None, error))
 
 
-def _here() -> str | None:
-    """The working directory; None if it was removed."""
+def _working_directory() -> str | None:
+    """Return the working directory; None if it was removed."""
     try:
         return os.getcwd()
     except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""Hydra's launcher and sweeper ``exportkit``: all jobs planned before the first starts, each in a process of its own.
+"""Hydra's launcher and sweeper ``exportkit``: all jobs are planned before the first starts, each runs in a process of its own.
 
-Hydra imports this module, as ``hydra_plugins.exportkit``, in every application of an environment that has exportkit; so it
-imports nothing of exportkit until it launches.
+Hydra imports this module, as ``hydra_plugins.exportkit``, in every Hydra application of an environment with exportkit. So it
+imports nothing of exportkit before it launches.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,7 +23,7 @@ class ProcessLauncherConf:
     _target_: str = "hydra_plugins.exportkit.ProcessLauncher"
 
     n_jobs: int | None = None
-    """How many jobs run at a time; default: as many as there are processors for this process."""
+    """The number of jobs that run at a time; default: the number of processors that this process may use."""
 
     timeout: float | None = None
     """Seconds after which a job is killed."""
@@ -42,16 +42,16 @@ class ProcessLauncher(Launcher):
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
-        """Compose each job when its turn comes, and run it."""
+        """Compose each job just before its process starts, run it, and return the results in the order of the jobs."""
         from exportkit.cli.sweep import process_launcher
 
         return process_launcher.launch(self, job_overrides, initial_job_idx)
 
     def launch_composed(self, composed: Iterable[tuple[int, DictConfig]], on_event: Callable[[Any], None]) -> None:
-        """Run jobs that are composed already, given with their numbers.
+        """Run jobs that are already composed.
 
         Args:
-            composed: taken one by one, each when its process can be started.
+            composed: job numbers and configs; taken one by one, each when its process can be started.
             on_event: called with each event of `exportkit.processes`.
         """
         from exportkit.cli.sweep import process_launcher
@@ -60,7 +60,7 @@ class ProcessLauncher(Launcher):
 
 
 class FleetSweeper(Sweeper):
-    """Composes and plans every job before the first one starts, and leaves out what is there already."""
+    """Composes and plans every job before the first one starts, and leaves out those whose version exists."""
 
     def __init__(self, params: Mapping[str, str] | None, force: bool, keep_going: bool, dry_run: bool):
         self.params = dict(params or {})
@@ -73,7 +73,7 @@ class FleetSweeper(Sweeper):
         self.launcher = Plugins.instance().instantiate_launcher(**found)
 
     def sweep(self, arguments: list[str]) -> None:
-        """Run the jobs that `arguments` span. What came of them is in their records."""
+        """Run the jobs that `arguments` expand to. Their results are in their records."""
         from exportkit.cli.sweep import sweeping
 
         sweeping.sweep(arguments, self.params, self.launcher, sweeping.Options(**self.options))

@@ -10,7 +10,7 @@ from exportkit.metagraph.feeds import constant_for
 from exportkit.metagraph.fetching import valueless
 from exportkit.metagraph.folding import FOLDED, Folding
 from exportkit.metagraph.graph import Graph
-from exportkit.metagraph.kinds import RANDOM, UPDATES, kind, obstacle
+from exportkit.metagraph.kinds import RANDOM, UPDATES, obstacle, op_class
 from exportkit.metagraph.tables import blocker, holds_table, table_initializers
 from exportkit.metagraph.tensors import VARIABLE_OPS, canonical, shared_name
 from exportkit.protos import NodeDef
@@ -114,7 +114,7 @@ def _in_functions(graph: Graph, reached: Iterable[str]) -> Iterator[tuple[str, s
     for function, caller in graph.called(nodes).items():
         for node in graph.functions[function].node_def:
             inside = f"{node.name} ({node.op}) in the function {function}, which {caller} calls,"
-            if why := _WHY.get(kind(node.op) or ""):
+            if why := _WHY.get(op_class(node.op) or ""):
                 yield f"{inside} {why}", f"bind a tensor behind {caller} with {{placeholder: TENSOR}}"
             elif node.op == "VarHandleOp" and shared_name(node) not in outer:
                 yield f"{inside} is a variable that the graph itself does not have", "build it outside the function"

@@ -1,4 +1,4 @@
-"""MetaGraphDefs and SavedModels read from disk, and what a file is where it is neither."""
+"""Readers of MetaGraphDef and SavedModel files, with errors that recognise other kinds of files."""
 
 import os
 
@@ -12,10 +12,10 @@ _LFS = b"version https://git-lfs.github.com/spec/"
 
 
 def read(path: str | os.PathLike) -> MetaGraphDef:
-    """Reads a ``.meta``, binary or text.
+    """Read a ``.meta`` file, binary or text.
 
     Raises:
-        BindingError: with one Problem, where no MetaGraphDef can be had from `path`.
+        BindingError: with one Problem, if `path` cannot be read or is not a MetaGraphDef with a graph.
     """
     path, data = os.fspath(path), _content(path, "the .meta that tf.compat.v1.train.Saver writes beside a checkpoint")
     if data[:1] == b"\x08" or data.startswith(b"saved_model_schema_version"):
@@ -27,10 +27,10 @@ def read(path: str | os.PathLike) -> MetaGraphDef:
 
 
 def read_saved_model(path: str | os.PathLike) -> SavedModel:
-    """Reads a ``saved_model.pb`` or ``saved_model.pbtxt``, or the one in the directory `path`.
+    """Read a ``saved_model.pb`` or ``saved_model.pbtxt``, or the one in the directory `path`.
 
     Raises:
-        BindingError: with one Problem, where no SavedModel can be had from `path`.
+        BindingError: with one Problem, if `path` cannot be read or is not a SavedModel with a meta graph.
     """
     path = os.fspath(path)
     if os.path.isdir(path):
@@ -81,7 +81,7 @@ def _parse(cls, path: str, data: bytes):
 
 
 def _empty(data: bytes, what: str = "is not a MetaGraphDef: it holds no graph") -> tuple[str, str]:
-    """What `data` is instead of a MetaGraphDef, as far as can be told, and what to do."""
+    """Return what `data` is instead of a MetaGraphDef, if that can be recognised, and what to do."""
     try:
         if any(node.op for node in GraphDef.FromString(data).node):
             what = "is a bare GraphDef, which knows no variables"
@@ -91,9 +91,9 @@ def _empty(data: bytes, what: str = "is not a MetaGraphDef: it holds no graph") 
 
 
 def _missing_bytes(data: bytes) -> int:
-    """How many bytes the last top-level field lacks; 0 where the bytes are no sequence of length-delimited fields and varints.
+    """Return how many bytes the last top-level field lacks; 0 if `data` is no sequence of length-delimited and varint fields.
 
-    https://protobuf.dev/programming-guides/encoding/
+    Source: https://protobuf.dev/programming-guides/encoding/
     """
     at = 0
     while at < len(data):
@@ -106,6 +106,7 @@ def _missing_bytes(data: bytes) -> int:
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """Return the varint at byte `at` and the position behind it, which is beyond the end of `data` if the varint is cut off."""
     value = shift = 0
     while at < len(data):
         byte = data[at]

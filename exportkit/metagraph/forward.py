@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, cached_property
 
 from exportkit.metagraph.graph import Graph
-from exportkit.metagraph.kinds import kind
+from exportkit.metagraph.kinds import op_class
 from exportkit.metagraph.words import like_label, like_loss, trains, words
 
 Edge = tuple[str, int]
@@ -312,7 +312,7 @@ def is_source(graph: Graph, name: str) -> bool:
 
 @cache
 def _brings(op: str) -> bool:
-    found = kind(op)
+    found = op_class(op)
     values = op.startswith("QueueDequeue") or "GetNext" in op or "Unstage" in op or "FunctionBuffering" in op
     reads = found == "python" or op.startswith("Placeholder") or op in ("ReadFile", "ReaderRead", "ReaderReadV2")
     return reads or (values and found in ("queue", "iterator"))

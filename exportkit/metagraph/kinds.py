@@ -1,4 +1,4 @@
-"""What an op is to a model server: nothing special, or one of the kinds that cannot be served as they are."""
+"""Classes of ops that a model server cannot run as they are."""
 
 import re
 from functools import cache
@@ -16,7 +16,7 @@ UPDATES = re.compile(
     r"Assign\w*|(Resource)?(Sparse)?Apply\w+|ResourceSparseApply\w+|(Resource)?Scatter(Nd)?(Add|Div|Max|Min|Mul|Sub|Update)"
 )
 
-_KINDS = {
+_CLASSES = {
     "placeholder": r"Placeholder(V2)?",
     "queue": r"Queue\w+|\w+Queue(V2)?|\w*Unstage\w*|\w*StagePeek|MapPeek|OrderedMapPeek|Stage|Barrier\w*",
     "iterator": r"\w*Iterator\w*|\w*FunctionBufferingResource\w*|DatasetToSingleElement",
@@ -27,7 +27,7 @@ _KINDS = {
     "restore": "|".join(sorted(RESTORE_OPS)),
 }
 
-# Custom ops of tf.contrib (TensorFlow 1.15) that came with shared libraries of their own: no TensorFlow 2 has them.
+# Custom ops of tf.contrib (TensorFlow 1.15) that came with their own shared libraries: no TensorFlow 2 has them.
 _CONTRIB = (
     "AdjustHsvInYiq|BipartiteMatch|BytesInUse|BytesLimit|CenterTreeEnsemble\\w*|DecodeAudio|DecodeVideo|EncodeAudio|"
     "GatherTree|GradientTrees\\w*|HyperplaneLSHProbes|ImageConnectedComponents|ImageProjectiveTransform|"
@@ -35,37 +35,37 @@ _CONTRIB = (
     "SkipGramGenerateCandidates|SingleImageRandomDotStereograms|SparseFeatureCross(V2)?|TreeEnsemble\\w+|"
     "TreePredictions\\w*|TRTEngineOp"
 )
-_PATTERNS = {kind: re.compile(pattern) for kind, pattern in {**_KINDS, "tf.contrib": _CONTRIB}.items()}
+_PATTERNS = {name: re.compile(pattern) for name, pattern in {**_CLASSES, "tf.contrib": _CONTRIB}.items()}
 
 
 @cache
-def kind(op: str) -> str | None:
-    """The kind of an op that a server cannot run as it stands: a key of the table above, or None."""
-    return next((kind for kind, pattern in _PATTERNS.items() if pattern.fullmatch(op)), None)
+def op_class(op: str) -> str | None:
+    """Return the class of an op that a server cannot run as it is (a key of the table above), or None for any other op."""
+    return next((name for name, pattern in _PATTERNS.items() if pattern.fullmatch(op)), None)
 
 
 def obstacle(graph: Graph, node: NodeDef) -> str | None:
-    """The kind of a node that a server cannot run as it stands. Reading a file that is exported as an asset is none."""
-    found = kind(node.op)
+    """Return the class of a node that a server cannot run as it is, or None; reading an exported asset is no obstacle."""
+    found = op_class(node.op)
     return (
         None if found == "reader" and node.op == "ReadFile" and path_constant(graph, node.input[0]) in assets(graph) else found
     )
 
 
 def assets(graph: Graph) -> list[NodeDef]:
-    """The nodes that hold the paths in the collection asset_filepaths."""
+    """Return the nodes that hold the paths in the collection asset_filepaths."""
     found = (path_constant(graph, tensor) for tensor in node_list(graph, "asset_filepaths"))
     return [node for node in found if node is not None]
 
 
 def path_constant(graph: Graph, tensor: str) -> NodeDef | None:
-    """The node that holds the path which `tensor` carries; None where it was cut away."""
+    """Return the node that holds the path in `tensor`; None if it was cut off."""
     node = graph.origin(tensor)
     default = node is not None and node.op == "PlaceholderWithDefault"
     return path_constant(graph, node.input[0]) if default else node
 
 
 def node_list(graph: Graph, collection: str) -> list[str]:
-    """The names in a collection of tensors or operations; empty where there is none."""
+    """Return the names in a collection of tensors or operations; nothing if there is no such collection."""
     collections = graph.meta.collection_def
     return list(collections[collection].node_list.value) if collection in collections else []

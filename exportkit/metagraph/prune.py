@@ -1,4 +1,4 @@
-"""The serving subgraph: what the fetches need, cut at the inputs, with what restores variables and fills tables."""
+"""The serving subgraph: what the fetches need, cut at the inputs, and the nodes that restore variables and fill tables."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,10 +11,10 @@ from exportkit.metagraph.tensors import VARIABLE_OPS, canonical, split
 from exportkit.metagraph.variables import VARIABLE_COLLECTIONS, Variable
 from exportkit.protos import DTYPE_NAMES, MetaGraphDef, NodeDef, variable_pb2
 
-# Every variable that is kept stands in `variables` and takes its value from the checkpoint. Left in these, too, it would be
-# set back by an init op that is built from them.
+# Every kept variable is in the collection `variables` and takes its value from the checkpoint. In these collections, too, it
+# would be reset by an init op that is built from them.
 _LOCAL = ("local_variables", "metric_variables")
-_LARGE = 1 << 20  # bytes; an initial value that is a larger constant does not travel with the export
+_LARGE = 1 << 20  # bytes; an initial value that is a larger constant is left out of the export
 
 
 @dataclass(frozen=True)
@@ -22,16 +22,16 @@ class Pruned:
     """A serving subgraph.
 
     Attributes:
-        meta: MetaGraphDef; inputs of its nodes name the cut tensors although their ops may be gone, so import it with
-            ``input_map={cut: tensor for cut in cuts}``.
+        meta: the MetaGraphDef. Its nodes still name the cut tensors as inputs although their ops may be removed, so import it
+            with ``input_map={cut: tensor for cut in cuts}``.
         cuts: the cut tensors (``op:0``) that a kept node consumes. The others must not be in the input_map.
-        variables: the kept ones by name, each in the collection `variables` of `meta`.
-        no_initializer: name of a kept variable whose initial value does not travel with the graph → why. Its initialiser
-            assigns the variable to itself: it fails before a restore and changes nothing after it.
+        variables: name → kept variable, each in the collection `variables` of `meta`.
+        no_initializer: name of a kept variable whose initial value is left out → the reason. Its initialiser assigns the
+            variable to itself: it fails before a restore and changes nothing after it.
         tables: op of a kept table → the ops that fill it, each in the collection `table_initializer` of `meta`.
         assets: Const op with the path of a file that the graph reads → that path, as the training run wrote it.
-        nodes_before: how many nodes the graph had.
-        nodes_after: how many are kept.
+        nodes_before: the number of nodes in the whole graph.
+        nodes_after: the number of nodes in `meta`.
     """
 
     meta: MetaGraphDef
@@ -47,22 +47,22 @@ class Pruned:
 def serving_subgraph(
     graph: Graph, fetches: Iterable[str], cuts: Iterable[str], ops: Iterable[str] = (), *, clear_devices: bool = True
 ) -> Pruned:
-    """Keeps what `fetches` need and nothing else: the same bytes for the same arguments.
+    """Keep the nodes that `fetches` need and nothing else; the same arguments give the same bytes.
 
-    Kept beside what they reach: for each variable its initialiser and its snapshot, for each table the ops that fill it.
-    Dropped: attributes ``_output_shapes`` (what TF 1 wrote for FusedBatchNorm gradients stops import_meta_graph), colocation
-    with and control edges to nodes that are gone, the Saver, the signatures, and all collections but those of variables,
+    Also kept are each variable's initialiser and snapshot, and the ops that fill each table. Dropped are attributes
+    ``_output_shapes`` (those that TF 1 wrote for FusedBatchNorm gradients make import_meta_graph fail), colocation with and
+    control edges to removed nodes, the Saver, the signatures, and all collections but those of variables,
     `table_initializer` and `asset_filepaths`.
 
     Args:
         graph: the whole graph; it is not changed.
         fetches: tensors (``op:0``) or operations (``op``).
-        cuts: tensors whose consumers will be fed by something else.
+        cuts: tensors that other tensors will replace as inputs of the kept nodes.
         ops: more operations to keep, such as a train op.
         clear_devices: whether to drop device pins, which fail on a server without that device.
 
     Raises:
-        BindingError: a fetch or op that the graph does not have.
+        BindingError: the graph does not have a fetch or op.
     """
     cuts = tuple(dict.fromkeys(map(canonical, cuts)))
     kept, tables, holders = _keep(graph, [*fetches, *ops], cuts)
@@ -86,7 +86,7 @@ def serving_subgraph(
 
 @dataclass(frozen=True)
 class Extent:
-    """What a serving subgraph would hold: variables, tables, paths of files, and how many nodes."""
+    """Content of a serving subgraph: its variables, tables, paths of files and number of nodes."""
 
     variables: tuple[Variable, ...]
     tables: tuple[str, ...]
@@ -95,7 +95,7 @@ class Extent:
 
 
 def extent(graph: Graph, fetches: Iterable[str], cuts: Iterable[str]) -> Extent:
-    """What `serving_subgraph` would keep, without writing it."""
+    """Return the content of what `serving_subgraph` would return, without building it."""
     kept, tables, holders = _keep(graph, fetches, tuple(dict.fromkeys(map(canonical, cuts))))
     added = sum(1 for holder in holders for _ in holder.added())
     variables = tuple(holder.variable for holder in holders)
@@ -105,7 +105,7 @@ def extent(graph: Graph, fetches: Iterable[str], cuts: Iterable[str]) -> Extent:
 def _keep(
     graph: Graph, fetches: Iterable[str], cuts: tuple[str, ...]
 ) -> tuple[set[str], dict[str, tuple[str, ...]], list["_Holder"]]:
-    """The nodes to keep, the tables among them with what fills them, and the variables."""
+    """Return the nodes to keep, the tables among them with the nodes that fill them, and the holders of the variables."""
     kept = graph.reach(fetches, cuts)
     tables = _keep_tables(graph, kept, cuts)
     holders = [_Holder(graph, variable) for variable in graph.variables.values() if variable.op_name in kept]
@@ -121,7 +121,7 @@ def _consumed(graph: Graph, kept: set[str], cuts: tuple[str, ...]) -> tuple[str,
 
 
 def _keep_tables(graph: Graph, kept: set[str], cuts: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Adds to `kept` what fills its tables; tables → the ops that do it."""
+    """Add the nodes that fill the kept tables to `kept`, and return table → the ops that fill it."""
     found: dict[str, tuple[str, ...]] = {}
     while new := [name for name in graph.nodes if name in kept and name not in found and holds_table(graph, name)]:
         for table in new:
@@ -139,15 +139,15 @@ class _Holder:
 
     Attributes:
         variable: the variable.
-        lacks: why its initial value does not travel with the graph; empty where it does.
+        lacks: why its initial value is left out of the export; empty if it is kept.
     """
 
     def __init__(self, graph: Graph, variable: Variable):
         self.graph, self.variable, self.lacks = graph, variable, ""
         self.snapshot = variable.definition.snapshot_name if variable.definition else ""
-        self.snapshot = self.snapshot or self._found_snapshot() or ""
+        self.snapshot = self.snapshot or self._find_snapshot() or ""
 
-    def _found_snapshot(self) -> str | None:
+    def _find_snapshot(self) -> str | None:
         read, op = "ReadVariableOp" if self.variable.resource else "Identity", self.variable.op_name
         readers = [n for n in self.graph.consumers.get(op, ()) if self.graph.nodes[n].op == read and not _pinned(self.graph, n)]
         return f"{readers[0]}:0" if readers else None
@@ -156,7 +156,10 @@ class _Holder:
         return [self.snapshot] if self.snapshot else []
 
     def initializer_nodes(self, kept: set[str], cuts: Iterable[str]) -> set[str]:
-        """The nodes of the initialiser, where it needs nothing foreign; otherwise sets `lacks`."""
+        """Return the nodes of the initialiser to keep; set `lacks` if the initial value is left out.
+
+        It is left out if it needs an op that cannot be served or a variable that is not kept, or if it is a large constant.
+        """
         initializer = self.variable.initializer
         if initializer is None or initializer not in self.graph.nodes:
             self.lacks = "the graph has no op that initialises it"
@@ -167,21 +170,21 @@ class _Holder:
 
         reached = self.graph.walk([initializer], cuts, lambda node: node.name in kept or foreign(node))
         nodes = [self.graph.nodes[name] for name in reached if name not in kept]
-        self.lacks = _foreign(filter(foreign, nodes)) or _too_large(nodes)
+        self.lacks = _describe_foreign(filter(foreign, nodes)) or _describe_too_large(nodes)
         return {initializer} & set(self._assign()) if self.lacks else set(reached)
 
     def _assign(self) -> list[str]:
-        """The initialiser, where it is a plain assignment to the variable."""
+        """Return the initialiser's name if it is a plain assignment to the variable, else nothing."""
         node = self.graph.nodes.get(self.variable.initializer or "")
         plain = node is not None and node.op in ("Assign", "AssignVariableOp")
         return [node.name] if plain and split(node.input[0])[0] == self.variable.op_name else []
 
     def rewired(self) -> dict[str, str]:
-        """The plain assignment that is to assign the variable to itself → what it assigns."""
+        """Return the plain assignment that is changed to assign the variable to itself → the snapshot that it assigns."""
         return dict.fromkeys(self._assign(), self.snapshot) if self.lacks and self.snapshot else {}
 
     def added(self) -> Iterator[NodeDef]:
-        """The nodes that the graph does not have and a VariableDef must name."""
+        """Yield the nodes that a VariableDef must name and the graph does not have."""
         name, dtype, resource = self.variable.op_name, DTYPE_NAMES[self.variable.dtype], self.variable.resource
         if not self.snapshot:
             yield _node(f"{name}/exportkit_read", "ReadVariableOp" if resource else "Identity", [name], dtype)
@@ -192,7 +195,7 @@ class _Holder:
         return self.snapshot or f"{self.variable.op_name}/exportkit_read:0"
 
     def definition(self, kept: set[str]) -> variable_pb2.VariableDef:
-        """Its VariableDef: the graph's own, or a new one, that names kept nodes only."""
+        """Return its VariableDef, the graph's own or a new one, changed to name kept nodes only."""
         definition, name = variable_pb2.VariableDef(), self.variable.op_name
         if self.variable.definition:
             definition.CopyFrom(self.variable.definition)
@@ -208,16 +211,16 @@ class _Holder:
 
 
 def _pinned(graph: Graph, name: str) -> bool:
-    """Whether a node runs in a branch or a loop: it has a control edge."""
+    """Return whether a node has a control input, as reads in a branch or loop have."""
     return any(index < 0 for _, index in graph.inputs(name))
 
 
-def _foreign(nodes: Iterator[NodeDef]) -> str:
+def _describe_foreign(nodes: Iterator[NodeDef]) -> str:
     node = next(nodes, None)
     return "" if node is None else f"its initial value needs {node.name} ({node.op})"
 
 
-def _too_large(nodes: Iterable[NodeDef]) -> str:
+def _describe_too_large(nodes: Iterable[NodeDef]) -> str:
     tensors = (node.attr["value"].tensor for node in nodes if node.op == "Const")
     size = sum(t.ByteSize() for t in tensors if math.prod(dim.size for dim in t.tensor_shape.dim) > _LARGE >> 4)
     return f"its initial value is a constant of {size / 1e6:.0f} MB" if size > _LARGE else ""
@@ -302,5 +305,5 @@ def _write_collections(graph: Graph, holders: list[_Holder], tables: Mapping, as
 
 
 def _held_by(graph: Graph, collection: str) -> dict[str, None]:
-    """Ops of the variables in a collection, each once, in its order."""
+    """Return the op names of the variables in a collection, each once, in its order."""
     return dict.fromkeys(split(definition.variable_name)[0] for definition in graph.members(collection))

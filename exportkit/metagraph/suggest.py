@@ -13,7 +13,7 @@ from functools import cached_property
 from exportkit.metagraph.feeds import constants_suggested
 from exportkit.metagraph.forward import FAR, PASSES, Edge, Forward, is_source, like_labels
 from exportkit.metagraph.graph import Graph
-from exportkit.metagraph.kinds import RANDOM, kind
+from exportkit.metagraph.kinds import RANDOM, op_class
 from exportkit.metagraph.tensors import Shape, split
 from exportkit.metagraph.words import chosen, copy_of, like_answer, like_decoder, like_loss, like_metric, like_output, words
 
@@ -282,7 +282,7 @@ class _Outputs:
         weights = self.forward.variables
         share = sum(op in above for op in weights) / len(weights) if weights else 0
         edges = {edge for name in above | {best} for edge in self.graph.inputs(name) if is_source(self.graph, edge[0])}
-        points = 3 * share - 2 * like_labels(edges) - 3 * any(kind(self.graph.nodes[op].op) == "python" for op, _ in edges)
+        points = 3 * share - 2 * like_labels(edges) - 3 * any(op_class(self.graph.nodes[op].op) == "python" for op, _ in edges)
         return [replace(c, score=round(c.score + points, 3)) for c in views]
 
 

@@ -1,4 +1,4 @@
-"""Lookup tables of a graph, what fills them, and the files that they are filled from."""
+"""Lookup tables of a graph, the ops that fill them, and the files that they are filled from."""
 
 from collections.abc import Iterable
 
@@ -8,7 +8,7 @@ from exportkit.metagraph.tensors import shared_name, split
 
 
 def holds_table(graph: Graph, name: str) -> bool:
-    """Whether a node is a table, or calls a function that makes one and leaves it to others to fill it."""
+    """Return whether a node is a table, or calls a function that makes a table and does not fill it."""
     if graph.is_plain(name):
         return graph.nodes[name].op in TABLES
     ops = _ops_within(graph, name)
@@ -16,7 +16,10 @@ def holds_table(graph: Graph, name: str) -> bool:
 
 
 def table_initializers(graph: Graph, table: str) -> list[str]:
-    """The ops that fill a table: they take it, or one that shares its name; or they stand in table_initializer and reach it."""
+    """Return the ops that fill a table.
+
+    These consume it, or a table with the same shared name; otherwise, the ops in table_initializer that reach it.
+    """
     shared = shared_name(graph.nodes[table])
     same = (name for name, node in graph.nodes.items() if node.op in TABLES and shared_name(node) == shared)
     for handle in [table, *same]:
@@ -31,19 +34,19 @@ def _fills(op: str) -> bool:
 
 
 def _ops_within(graph: Graph, name: str) -> set[str]:
-    """The op of a node and those of the functions that it calls."""
+    """Return a node's op type and those in the functions that it calls."""
     node = graph.nodes[name]
     return {node.op}.union(*((inner.op for inner in graph.functions[f].node_def) for f in graph.called([node])))
 
 
 def blocker(graph: Graph, op: str, cuts: Iterable[str] = ()) -> str | None:
-    """The first node that `op` needs and a server cannot run: a queue, an iterator, a placeholder …"""
+    """Return the first node that `op` needs and a server cannot run (a queue, an iterator, a placeholder …), or None."""
     reached = graph.walk([op], cuts, lambda node: obstacle(graph, node) is not None)
     return next((name for name in reached if obstacle(graph, graph.nodes[name])), None)
 
 
 def asset_paths(graph: Graph, kept: set[str]) -> dict[str, str]:
-    """Kept Const with a file's path → the path, of those in asset_filepaths and those that tables are filled from."""
+    """Return kept Const op with a file's path → the path, for the files in asset_filepaths and those that fill tables."""
     fillers = (node for name, node in graph.nodes.items() if name in kept and node.op.startswith("InitializeTableFromText"))
     origins = [*assets(graph), *(path_constant(graph, node.input[1]) for node in fillers)]
     names = (node.name for node in origins if node is not None and node.name in kept)

@@ -1,4 +1,4 @@
-"""Names, dtypes and shapes of tensors, as nodes and their op definitions tell them."""
+"""Names, dtypes and shapes of tensors, from nodes and their op definitions."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ Shape = tuple[int | None, ...] | None
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a tensor; None for what is not."""
+    """The dtype and shape of a tensor; None for what is not known."""
 
     dtype: str | None = None
     shape: Shape = None
@@ -24,13 +24,13 @@ class Facts:
 
 
 def compatible(a: Iterable[int | None], b: Iterable[int | None]) -> bool:
-    """Whether two shapes can be those of one tensor."""
+    """Return whether two shapes can be those of one tensor: of the same rank, and equal where both are known."""
     a, b = list(a), list(b)
     return len(a) == len(b) and all(x is None or y is None or x == y for x, y in zip(a, b, strict=True))
 
 
 def split(name: str) -> tuple[str, int]:
-    """A node's input, or a tensor name, in two: ``op:2`` → (op, 2), ``op`` → (op, 0), the control edge ``^op`` → (op, -1)."""
+    """Split a tensor name or a node's input: ``op:2`` → (op, 2), ``op`` → (op, 0), the control edge ``^op`` → (op, -1)."""
     if ":" not in name:
         return (name[1:], -1) if name[:1] == "^" else (name, 0)
     if name[:1] == "^":
@@ -40,23 +40,23 @@ def split(name: str) -> tuple[str, int]:
 
 
 def canonical(name: str) -> str:
-    """The full name of a tensor: ``x`` → ``x:0``."""
+    """Return the full name of a tensor: ``x`` → ``x:0``."""
     return "{}:{}".format(*split(name))
 
 
 def dims(shape) -> Shape:
-    """A TensorShapeProto as a tuple; None for an unknown rank, and for an unknown dimension."""
+    """Return a TensorShapeProto as a tuple, with None for an unknown dimension; None for an unknown rank."""
     return None if shape.unknown_rank else tuple(dim.size if dim.size >= 0 else None for dim in shape.dim)
 
 
 def shared_name(node: NodeDef) -> str:
-    """The name under which a resource is shared in a session: its attribute, or the name of the op."""
+    """Return the name under which a session shares a resource: the attribute `shared_name`, else the op's name."""
     shared = node.attr.get("shared_name")
     return (shared.s.decode() if shared else "") or node.name
 
 
 def output_types(node: NodeDef, signature) -> Iterator[int]:
-    """The dtype enums that a node returns, by its OpDef (tensorflow/core/framework/op_def.proto, OpDef.ArgDef)."""
+    """Yield the dtype enums of a node's outputs, from its OpDef (tensorflow/core/framework/op_def.proto, OpDef.ArgDef)."""
     defaults = {a.name: a.default_value for a in signature.attr}
 
     def value(name: str):
@@ -71,7 +71,7 @@ def output_types(node: NodeDef, signature) -> Iterator[int]:
 
 
 def shapes(node: NodeDef, producer: int) -> list[Shape]:
-    """The static shapes of a node's outputs, as far as its attributes tell."""
+    """Return the static shapes of a node's outputs as far as its attributes give them; an empty list if they do not."""
     for name in ("_output_shapes", "output_shapes", "shapes"):
         if (value := node.attr.get(name)) and value.HasField("list"):
             return [dims(shape) for shape in value.list.shape]

@@ -1,4 +1,4 @@
-"""The variables of a graph, with the names that its checkpoints give them."""
+"""The variables of a graph, with their names in its checkpoints."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ class Variable:
     """A variable op of a graph.
 
     Attributes:
-        name: as the graph's own Saver calls it in a checkpoint; otherwise the name of its op. A slice of a partitioned
-            variable keeps its op's name: its key is `full_name`, at the place that `slice` tells.
-        op_name: its VariableV2, Variable, AutoReloadVariable or VarHandleOp.
-        dtype: ``float32`` …, without the mark of a reference.
+        name: its key in checkpoints of the graph's own Saver; otherwise the name of its op. A slice of a partitioned
+            variable keeps its op's name: its key is `full_name`, and `slice` gives its place there.
+        op_name: the name of its VariableV2, Variable, AutoReloadVariable or VarHandleOp.
+        dtype: ``float32`` …, without the suffix of a reference.
         shape: of this op (of this slice); None for an unknown rank.
         resource: whether it is a VarHandleOp.
         slice: SaveSliceInfoDef of a slice (full_name, full_shape, var_offset, var_shape), or None.
-        full_name: `name`, or that of the variable that this is a slice of.
-        full_shape: `shape`, or that of the variable that this is a slice of.
+        full_name: `name`, or the name of the variable that this is a slice of.
+        full_shape: `shape`, or the shape of the variable that this is a slice of.
         initializer: the op that assigns its initial value, or None.
-        trainable: its VariableDef says so, or it is in the collection trainable_variables.
-        collections: names of the variable collections that hold it, sorted.
-        definition: its VariableDef; None where it is in no collection.
+        trainable: whether its VariableDef says so or it is in the collection trainable_variables.
+        collections: the names of the variable collections that hold it, sorted.
+        definition: its VariableDef; None if it is in no collection.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Variable:
 
 
 def variables_of(graph: Graph) -> dict[str, Variable]:
-    """Every variable op of the graph by its `Variable.name`, in the graph's order."""
+    """Return all variable ops of the graph by `Variable.name`, in the graph's order."""
     definitions, keys = _definitions(graph), _keys(graph)
     nodes = (node for node in graph.nodes.values() if node.op in VARIABLE_OPS)
     found = (_variable(graph, node, definitions, keys) for node in nodes)
@@ -96,7 +96,7 @@ def _shape(node: NodeDef) -> Shape:
 
 
 def _definitions(graph: Graph) -> _Definitions:
-    """Variable op → its VariableDef and the collections that hold it."""
+    """Return variable op → its VariableDef and the collections that hold it."""
     found: _Definitions = {}
     for collection in VARIABLE_COLLECTIONS:
         for definition in graph.members(collection):
@@ -105,14 +105,14 @@ def _definitions(graph: Graph) -> _Definitions:
 
 
 def _assignment(graph: Graph, variable: str) -> str | None:
-    """The op that most likely initialises a variable without a VariableDef."""
+    """Return the op that most likely initialises a variable without a VariableDef, or None."""
     assigns = [name for name in graph.consumers.get(variable, ()) if _assigns(graph, graph.nodes[name], variable)]
     own = [name for name in assigns if name == f"{variable}/Assign"]
     return (own or assigns or [None])[0]
 
 
 def _assigns(graph: Graph, node: NodeDef, variable: str) -> bool:
-    """Whether a node gives a variable a value that is not read from a checkpoint."""
+    """Return whether a node assigns a variable a value that is not read from a checkpoint."""
     if node.op not in ("Assign", "AssignVariableOp") or split(node.input[0])[0] != variable:
         return False
     value = graph.origin(node.input[1])
@@ -120,9 +120,9 @@ def _assigns(graph: Graph, node: NodeDef, variable: str) -> bool:
 
 
 def _keys(graph: Graph) -> dict[str, str]:
-    """Variable op → the checkpoint key under which the graph's Saver writes it, where that is not the op's name.
+    """Return variable op → the checkpoint key under which the graph's Saver writes it, where that is not the op's name.
 
-    A key that is the name of another variable op is left alone: two variables would have the same name.
+    A key that is the name of another variable op is left out: two variables would have the same name.
     """
     saver = graph.meta.saver_def.save_tensor_name
     if split(saver)[0] not in graph.nodes:
@@ -134,6 +134,7 @@ def _keys(graph: Graph) -> dict[str, str]:
 
 
 def _saved(graph: Graph, save: NodeDef) -> Iterator[tuple[str, str]]:
+    """Yield variable op and checkpoint key for each variable that a save op writes as a whole."""
     first = _SAVE_OPS[save.op]
     keys = graph.strings(save.input[1])
     slices = graph.strings(save.input[2]) if first == 3 else [""] * len(keys)
@@ -146,11 +147,13 @@ def _saved(graph: Graph, save: NodeDef) -> Iterator[tuple[str, str]]:
 
 @dataclass(frozen=True)
 class SavedVariable:
-    """A variable as it is saved: the parts of a partitioned one together.
+    """A variable as it is saved: with all parts of a partitioned one.
 
     Attributes:
         name: its name in the export.
-        parts: the variable operations that it stands for.
+        dtype: ``float32`` …
+        shape: the full shape; None for an unknown rank.
+        parts: its variable ops, one unless it is partitioned.
     """
 
     name: str
@@ -164,7 +167,7 @@ class SavedVariable:
 
 
 def saved_variables(variables: Iterable[Variable]) -> dict[str, SavedVariable]:
-    """Variables by the names that they are saved under, the parts of partitioned ones together."""
+    """Group variables by the names that they are saved under: the parts of a partitioned variable become one."""
     groups: dict[str, list[Variable]] = {}
     for variable in variables:
         groups.setdefault(variable.full_name, []).append(variable)

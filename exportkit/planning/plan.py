@@ -1,7 +1,7 @@
 """From a config to an `ExportPlan`, or to ONE ConfigError that lists every problem. No TensorFlow is imported.
 
 A `.meta` is read and prepared here as far as protos go, so that a wrong name, an unfed placeholder or a variable without a
-checkpoint key is told before anything is built. Of code, what `ast` and the checkpoint's index tell.
+checkpoint key is reported before anything is built. Code is checked as far as `ast` and the checkpoint's index allow.
 """
 
 import copy
@@ -22,8 +22,10 @@ from exportkit.config.reader import UNSET, Reader, said
 from exportkit.contract import SIGNATURE_FILE, ModelSource, Phase, PostStep, signatures_of
 from exportkit.errors import ConfigError, ExportKitError, PluginError, Problem, brief, did_you_mean
 from exportkit.metagraph import Graph, many_objects
+from exportkit.metagraph.tensors import Facts
 from exportkit.operations.bindings import Bindings
-from exportkit.planning import serving_rules, weights
+from exportkit.planning import serving_rules, weights, wiring
+from exportkit.planning.checking import objections
 from exportkit.planning.prepare import Model, Prepared, prepare
 from exportkit.planning.resolving import Resolved, placed, resolve
 from exportkit.registry import Plugins, load_plugins
@@ -39,7 +41,7 @@ def plan(config: Mapping[str, Any] | DictConfig, plugins: Plugins | None = None)
         plugins: the plugins to choose from; default: the installed ones.
 
     Raises:
-        ConfigError: everything that is wrong and can be told without TensorFlow.
+        ConfigError: everything that is wrong, as far as it can be found without TensorFlow.
         PluginError: a plugin broke its contract.
     """
     plugins = plugins or load_plugins()
@@ -50,8 +52,7 @@ def plan(config: Mapping[str, Any] | DictConfig, plugins: Plugins | None = None)
     drafted.resolved = _resolved(drafted, reader, plugins)
     with many_objects():
         drafted.prepared = _check_models(drafted, reader)
-    if not reader.problems:
-        reader.problems += plugins.policy_problems(drafted, drafted.prepared)
+    reader.problems += objections(drafted, drafted.prepared, plugins, known=list(reader.problems))
     if reader.problems:
         raise ConfigError(*reader.problems)
     drafted.checks = list(_checks(drafted))
@@ -59,7 +60,7 @@ def plan(config: Mapping[str, Any] | DictConfig, plugins: Plugins | None = None)
 
 
 def _plain(config: Mapping[str, Any] | DictConfig) -> dict[str, Any]:
-    """The config as plain data, interpolations resolved.
+    """Return the config as plain data, interpolations resolved.
 
     Raises:
         ConfigError: an interpolation cannot be resolved, or there is a ``_target_``: configs do not import anything.
@@ -76,7 +77,7 @@ def _plain(config: Mapping[str, Any] | DictConfig) -> dict[str, Any]:
 
 
 def _unresolved(cause: OmegaConfBaseException) -> Problem:
-    """What is wrong with a value that has no plain form."""
+    """Return what is wrong with a value that has no plain form."""
     where, what = cause.full_key or "config", str(cause).splitlines()[0]
     if isinstance(cause, UnsupportedValueType):
         return Problem(where, what, "write plain values")
@@ -94,7 +95,7 @@ def _defaults() -> dict[str, Any]:
 
 
 def _without_secrets(config: Mapping[str, Any] | DictConfig, data: dict[str, Any]) -> dict[str, Any]:
-    """The config as it is written down: what came from the environment stays the words that asked for it."""
+    """Return the config as it is written down: a value from the environment stays the interpolation that reads it."""
     written = OmegaConf.to_container(config, resolve=False) if isinstance(config, DictConfig) else dict(config)
     secrets = {value: words for words, value in _paired(written, data) if "${oc.env:" in words and value}
 
@@ -111,7 +112,7 @@ def _without_secrets(config: Mapping[str, Any] | DictConfig, data: dict[str, Any
 
 
 def _paired(written: Any, resolved: Any) -> Iterator[tuple[str, str]]:
-    """The texts of a config before and after resolving, place by place."""
+    """Yield the texts of a config before and after resolving, place by place."""
     if isinstance(written, dict) and isinstance(resolved, dict):
         for key in written.keys() & resolved:
             yield from _paired(written[key], resolved[key])
@@ -135,7 +136,7 @@ def _targets(value: Any, where: str) -> Iterator[Problem]:
 
 
 def _draft(data: dict[str, Any], reader: Reader, plugins: Plugins) -> ExportPlan:
-    """Everything that can be read; what is broken is None and told in the reader's problems."""
+    """Read everything that can be read; what is broken is None and reported in the reader's problems."""
     known = {field.name for field in fields(Config)}
     for key in data:
         if key not in known:
@@ -194,7 +195,7 @@ def _source(value: Any, reader: Reader, plugins: Plugins, where: str) -> ModelSo
 
 
 def _made(cls: type, value: Any, reader: Reader, plugins: Plugins, where: str) -> Any:
-    """A source or step; what its own checks raise as a ConfigError are problems like all others."""
+    """Make a source or step; a ConfigError of its own checks counts as problems like all others."""
     try:
         return reader.read(cls, value, where)
     except ConfigError as error:
@@ -205,7 +206,7 @@ def _made(cls: type, value: Any, reader: Reader, plugins: Plugins, where: str) -
 
 
 def _kind(value: Any, reader: Reader, where: str, noun: str, known: Mapping[str, type]) -> str | None:
-    """The kind of a source or step, if there is such a one."""
+    """Return the kind of a source or step, if there is a plugin of that kind."""
     if not isinstance(value, Mapping):
         return reader.problem(where, f"is {said(value)}, not a mapping", "write {kind: …}")
     kind = value.get("kind", UNSET)
@@ -232,7 +233,7 @@ def _weights(value: Any, reader: Reader) -> Weights:
 
 
 def _steps(value: Any, reader: Reader, plugins: Plugins) -> dict[str, PostStep]:
-    """The chosen steps by phase, then by the config's order; a step that closes its phase comes last in it."""
+    """Return the chosen steps by phase, then in the config's order; a step that closes its phase comes last in it."""
     steps: dict[str, PostStep] = {}
     for name, step in _chosen(value, reader).items():
         if kind := _kind(step, reader, f"post.{name}", "step", plugins.steps):
@@ -243,7 +244,7 @@ def _steps(value: Any, reader: Reader, plugins: Plugins) -> dict[str, PostStep]:
 
 
 def _closing_twice(steps: Mapping[str, PostStep]) -> Iterator[Problem]:
-    """Steps that would both be the last of their phase."""
+    """Report steps that would both be the last of their phase."""
     last: dict[Phase, str] = {}
     for name, step in steps.items():
         if step.closes_phase and last.setdefault(step.phase, name) != name:
@@ -252,7 +253,7 @@ def _closing_twice(steps: Mapping[str, PostStep]) -> Iterator[Problem]:
 
 
 def _unfit_signatures(steps: Mapping[str, PostStep], plugins: Plugins) -> Iterator[Problem]:
-    """Files that a step may not call its signatures, as the manifest could not leave them out."""
+    """Report files that a step may not name as its signatures: the manifest could not leave them out."""
     for name, step in steps.items():
         for file in sorted(signatures_of(step)):
             if not SIGNATURE_FILE.fullmatch(file):
@@ -261,7 +262,7 @@ def _unfit_signatures(steps: Mapping[str, PostStep], plugins: Plugins) -> Iterat
 
 
 def _chosen(value: Any, reader: Reader | None = None) -> dict[str, Any]:
-    """The entries of post whose step was chosen: such an entry has a kind."""
+    """Return the entries of post whose step was chosen: such an entry has a kind."""
     entries = value if isinstance(value, Mapping) else {}
     if reader is not None and value is not None:
         reader.convert(dict[str, Any], value, "post")
@@ -280,7 +281,7 @@ def _export_dir(value: Any, name: Any, reader: Reader) -> Path:
 
 
 def _report(value: Any, reader: Reader) -> Path | None:
-    """Where the report goes; a place that cannot be written is a problem now, not after the export."""
+    """Return where the report goes; a place that cannot be written is a problem now, not after the export."""
     path = getattr(reader.read(ReportTo, {} if value is None else value, "report"), "path", None)
     if path is not None and path.is_dir():
         reader.problem("report.path", f"{path} is a directory", "name a file in it")
@@ -292,7 +293,7 @@ def _report(value: Any, reader: Reader) -> Path | None:
 
 
 def _check_writable(directory: Path, where: str, reader: Reader) -> None:
-    """Whether a directory can be written, or made."""
+    """Report a directory that can neither be written nor made."""
     above = next(p for p in [directory, *directory.parents] if os.path.lexists(p))
     if not above.is_dir():
         reader.problem(where, f"{above} is not a directory", "choose another one")
@@ -324,7 +325,7 @@ def _warnings(drafted: ExportPlan) -> Iterator[str]:
 
 
 def _resolved(drafted: ExportPlan, reader: Reader, plugins: Plugins) -> dict[str, Resolved]:
-    """Meta graph key → its source, resolved; one that several meta graphs share is resolved once."""
+    """Return meta graph key → its source, resolved; one that several meta graphs share is resolved once."""
     places = {key: f"meta_graphs.{key}.source" if key in drafted.sources else "source" for key in drafted.meta_graphs}
     found: dict[str, Resolved] = {}
     for key, where in places.items():
@@ -336,11 +337,12 @@ def _resolved(drafted: ExportPlan, reader: Reader, plugins: Plugins) -> dict[str
 
 
 def _check_models(drafted: ExportPlan, reader: Reader) -> Prepared:
-    """Prepare what can be prepared unbuilt, and note what is wrong with it."""
+    """Prepare what can be prepared unbuilt, and report what is wrong with it."""
     models: dict[str, Model] = {}
     for resolved in drafted.resolved_sources():
         if resolved.preview.meta_graph is not None:
-            models[resolved.where] = Model(Graph(resolved.preview.meta_graph), {}, resolved.bundle)
+            offered = resolved.preview.tensors or {}
+            models[resolved.where] = Model(Graph(resolved.preview.meta_graph), offered, resolved.bundle)
     known = {key: models[one.where] for key, one in drafted.resolved.items() if one.where in models}
     try:
         prepared, problems, lacking = prepare(drafted, known)
@@ -348,14 +350,27 @@ def _check_models(drafted: ExportPlan, reader: Reader) -> Prepared:
         reader.problems += error.problems
         return Prepared()
     drafted.warnings += prepared.warnings
-    reader.problems += samples.problems(drafted, [part.facts for part in prepared.parts.values()])
-    told = any(problem.where.startswith("weights") for problem in reader.problems)
-    reader.problems += [*problems, *([] if told else lacking)]
+    unbuilt = [facts for facts in _unbuilt_facts(drafted, reader) if facts]
+    reader.problems += samples.problems(drafted, [*(part.facts for part in prepared.parts.values()), *unbuilt])
+    reported = any(problem.where.startswith("weights") for problem in reader.problems)
+    reader.problems += [*problems, *([] if reported else lacking)]
     return prepared
 
 
+def _unbuilt_facts(drafted: ExportPlan, reader: Reader) -> Iterator[Mapping[str, Facts]]:
+    """Check the config against what sources say of graphs that are not built yet, and yield what is known of the bindings."""
+    for resolved in drafted.resolved_sources():
+        if resolved.preview.meta_graph is None and resolved.preview.tensors is not None:
+            facts, problems = wiring.unbuilt_facts(drafted.bindings, resolved.preview.tensors)
+            problems += serving_rules.computed({name: b for name, b in drafted.bindings.items() if b is not None}, facts)
+            for key, signature in drafted.signatures.items():
+                problems += () if signature is None else serving_rules.demands(f"signatures.{key}", signature, facts)
+            reader.problems += [problem for problem in problems if problem not in reader.problems]
+            yield facts
+
+
 def _checks(drafted: ExportPlan) -> Iterator[Check]:
-    """The plan's lines, in the order in which things will happen."""
+    """Yield the plan's lines, in the order in which things will happen."""
     first = next(iter(drafted.resolved.values())).preview
     static = first.meta_graph is not None
     for line in first.checked:
@@ -382,14 +397,14 @@ def _checks(drafted: ExportPlan) -> Iterator[Check]:
 
 
 def next_version(drafted: ExportPlan) -> str:
-    """The version that would be written now, in words."""
+    """Return the version that would be written now, as a text."""
     if drafted.version == "auto":
         return str(max(claim.numbers(drafted.export_dir), default=0) + 1)
     return "<timestamp>" if drafted.version == "timestamp" else str(drafted.version)
 
 
 def wanted(drafted: ExportPlan) -> list[str]:
-    """The tensors that bindings and train ops name, as written: what a source has to provide."""
+    """Return the tensors that bindings and train ops name, as written: what a source has to provide."""
     keys = ("tensor", "placeholder", "replaces")
     named = [getattr(b, key) for b in drafted.bindings.values() for key in keys if hasattr(b, key)]
     ops = [m.train_op for m in drafted.meta_graphs.values() if m.train_op]

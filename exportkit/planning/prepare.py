@@ -1,7 +1,6 @@
 """From a config and graphs to what will be written, on protos alone: wiring, pruned graphs, and where every value comes from.
 
-The plan prepares a `.meta` this way before anything is built, the pipeline every built model; what is wrong is told by the
-same code, in the same words.
+The plan prepares a `.meta` this way before anything is built, the pipeline every built model: both report the same problems.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,6 +8,7 @@ from dataclasses import dataclass, field
 
 from exportkit import metagraph
 from exportkit.checkpoint import Bundle
+from exportkit.contract import ReferenceAnswer
 from exportkit.errors import BindingError, Problem, WeightsError
 from exportkit.metagraph import Graph, Pruned
 from exportkit.metagraph.tensors import Facts, Shape
@@ -20,11 +20,12 @@ from exportkit.spec import Constant, ExportPlan, Signature
 
 @dataclass(frozen=True)
 class Model:
-    """A source's graph, the names that it offers, and its checkpoint (None while that is not known)."""
+    """A source's graph, the names that it offers, its checkpoint (None while that is not known), and the original's answers."""
 
     graph: Graph
     offered: Mapping[str, str] = field(default_factory=dict)
     bundle: Bundle | None = None
+    answers: Sequence[ReferenceAnswer] = ()
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def prepare(plan: ExportPlan, models: Mapping[str, Model]) -> tuple[Prepared, li
     """Prepare every meta graph of `plan`.
 
     Args:
-        plan: its bindings and signatures may hold None for what is broken and was told already.
+        plan: its bindings and signatures may hold None for what is broken and was reported already.
         models: meta graph key → model; the same object where meta graphs share a source.
 
     Returns:
@@ -113,7 +114,7 @@ def demand(plan: ExportPlan, models: Mapping[str, Model]) -> Prepared:
 
 
 def _sound(plan: ExportPlan, wiring: Wiring) -> Iterator[str]:
-    """Signatures all of whose tensors were found; the others have been told already."""
+    """Signatures all of whose tensors were found; the others were reported already."""
     for key in wiring.signatures:
         signature = plan.signatures[key]
         leaves = [*plan.bindings.fed(signature), *(plan.bindings.leaf(r) for r in signature.outputs.values())]

@@ -1,12 +1,15 @@
-"""A source, resolved once: what it found for the plan, which the build, the identity and the manifest speak of."""
+"""Sources, resolved once: what each found for the plan, which the build, the identity and the manifest use."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from exportkit.checkpoint import Bundle, held
 from exportkit.contract import ModelSource, Preview
-from exportkit.errors import ConfigError, ExportKitError, PluginError, Problem, WeightsError, brief, shortened
+from exportkit.errors import ConfigError, ExportKitError, PluginError, Problem, WeightsError, brief, shortened, type_of
+from exportkit.metagraph import Graph
+from exportkit.metagraph.tensors import Facts
 from exportkit.registry import Plugins, Provider
 from exportkit.spec import ExportPlan
 
@@ -21,9 +24,9 @@ class Resolved:
     Attributes:
         where: its place in the config: ``source`` or ``meta_graphs.KEY.source``.
         source: the source.
-        preview: what it told unbuilt.
+        preview: what is known of it unbuilt.
         digest: of the checkpoint that it named, `Bundle.digest`; None where it named none, or one that cannot be read.
-        bundle: that checkpoint, held open; None after a journey to another process.
+        bundle: that checkpoint, held open; None after it was pickled.
     """
 
     where: str
@@ -36,10 +39,10 @@ class Resolved:
         return {**vars(self), "bundle": None}
 
     def opened(self) -> "Resolved":
-        """Return this source with its checkpoint open, and sure to be the one that was planned.
+        """Return this source with its checkpoint open: the one that was planned.
 
         Raises:
-            WeightsError: it was overwritten since, or is gone and was not held.
+            WeightsError: it was overwritten since, or is gone and was not held open.
         """
         if self.digest is None:
             return self
@@ -63,7 +66,7 @@ class Resolved:
         return WeightsError(Problem(self.preview.checkpoint, f"{what} {when}", "export again, or name another checkpoint"))
 
     def check_untouched(self, when: str = "while it was exported") -> None:
-        """Look whether the files have the bytes that they had; only a writer that opens them again can change those.
+        """Check that nobody wrote to the checkpoint's files: held open, they change only if somebody writes to them in place.
 
         Raises:
             WeightsError: they were written to.
@@ -73,7 +76,7 @@ class Resolved:
 
 
 def resolve(source: ModelSource, where: str, plugins: Plugins) -> tuple[Resolved, list[Problem]]:
-    """Ask a source what it finds, and open the checkpoint that it names.
+    """Take a source's preview, and open the checkpoint that it names.
 
     Returns:
         The source, and what is wrong with it.
@@ -81,9 +84,9 @@ def resolve(source: ModelSource, where: str, plugins: Plugins) -> tuple[Resolved
     Raises:
         PluginError: its plugin broke the contract.
     """
-    preview, error = preview_source(source, plugins), None
+    preview, error = preview_source(source, where, plugins), None
     for _ in range(_ATTEMPTS):
-        problems = placed(preview.problems, where, plugins.providers[type(source)])
+        problems = placed([*preview.problems, *_missing_files(preview)], where, plugins.providers[type(source)])
         if not preview.checkpoint:
             return Resolved(where, source, preview), problems
         try:
@@ -92,44 +95,64 @@ def resolve(source: ModelSource, where: str, plugins: Plugins) -> tuple[Resolved
             error, failed = cause, preview.checkpoint
         else:
             return Resolved(where, source, preview, bundle.digest, bundle), problems
-        preview = preview_source(source, plugins)  # training may have saved another one and deleted this
+        preview = preview_source(source, where, plugins)  # training may have saved another one and deleted this
         if preview.checkpoint == failed:
             break
     return Resolved(where, source, preview), [*problems, *error.problems]
 
 
-def preview_source(source: ModelSource, plugins: Plugins) -> Preview:
-    """What `source` tells unbuilt; a ConfigError that it raises counts as the preview's problems.
+def preview_source(source: ModelSource, where: str, plugins: Plugins) -> Preview:
+    """Return the preview of the source at `where`; a ConfigError that it raises counts as the preview's problems.
 
     Raises:
-        PluginError: it raised anything else, or returned what is no preview.
+        PluginError: it raised anything else, or returned something that is not a preview.
     """
-    where = place_of(source, plugins)
+    named = f"{where} ({plugins.providers.get(type(source))})"
     try:
         preview = source.preview()
     except ConfigError as error:
         preview = Preview(problems=error.problems)
     except (Exception, SystemExit) as cause:
-        raise PluginError(Problem(where, f"preview raised {brief(cause)}")) from cause
-    if not isinstance(preview, Preview):
-        raise PluginError(Problem(where, f"preview returned a {type(preview).__name__}, not a Preview"))
-    if junk := [problem for problem in preview.problems if not isinstance(problem, Problem)]:
-        raise PluginError(Problem(where, f"preview returned {shortened(repr(junk[0]))} among its problems, not a Problem"))
+        raise PluginError(Problem(named, f"preview raised {brief(cause)}")) from cause
+    if what := next(_junk(preview), None):
+        raise PluginError(Problem(named, f"preview returned {what}"))
     return preview
 
 
+def _junk(preview: Any) -> Iterator[str]:
+    """Yield why `preview` is not what a source returns."""
+    if not isinstance(preview, Preview):
+        yield f"{type_of(preview)}, not a Preview"
+        return
+    for problem in preview.problems:
+        if not isinstance(problem, Problem):
+            yield f"{shortened(repr(problem))} among its problems, not a Problem"
+    if not isinstance(preview.tensors, Mapping | None):
+        yield f"tensors that are {type_of(preview.tensors)}, not a mapping of names to tensors"
+        return
+    graph = None if preview.meta_graph is None else Graph(preview.meta_graph)
+    for name, tensor in (preview.tensors or {}).items():
+        if graph is not None and not (isinstance(tensor, str) and isinstance(graph.find(tensor), str)):
+            yield f"tensors['{name}'] = {tensor!r:.80}, which is no tensor of its graph"
+        elif not isinstance(tensor, str | Facts):
+            yield f"tensors['{name}'] = {tensor!r:.80}, which is neither a tensor's name nor Facts"
+    if isinstance(preview.files, str) or not all(isinstance(file, str | Path) for file in preview.files or ()):
+        yield "files that are not a list of paths"
+
+
+def _missing_files(preview: Preview) -> Iterator[Problem]:
+    for file in preview.files or ():
+        if not Path(file).is_file():
+            yield Problem("", f"is made from {file}, and there is no such file", "write the path of a file")
+
+
 def placed(problems: Iterable[Problem], where: str, provider: Provider) -> list[Problem]:
-    """Return problems that a plugin has with its config, each below `where`; one that names no key names the plugin."""
+    """Return the problems that a plugin reports of its config, each below `where`; one without a place names the plugin."""
     return [problem.under(where) if problem.where else problem.located(f"{where} ({provider})") for problem in problems]
 
 
-def place_of(source: ModelSource, plugins: Plugins) -> str:
-    """Return what a problem with a source is reported under: the source and its plugin."""
-    return f"source ({plugins.providers.get(type(source))})"
-
-
 def opened(plan: ExportPlan) -> ExportPlan:
-    """Return the plan with the checkpoints of its sources open, as `Resolved.opened` says."""
+    """Return the plan with the checkpoints of its sources open. Raises what `Resolved.opened` raises."""
     found = {one.where: one.opened() for one in plan.resolved_sources()}
     if all(found[one.where] is one for one in plan.resolved.values()):
         return plan

@@ -10,6 +10,8 @@ from exportkit.metagraph.tensors import Facts, Shape, compatible
 from exportkit.operations.bindings import Bindings
 from exportkit.spec import Binding, Constant, Lookup, MetaGraph, ParseExample, Placeholder, Replacement, Signature, Tensor, TopK
 
+_NAMES_A_TENSOR = {Tensor: "tensor", Placeholder: "placeholder", Constant: "replaces"}
+
 
 @dataclass(kw_only=True)
 class Wiring:
@@ -70,7 +72,7 @@ def wire(
     own = signatures if meta_graph.signatures is None else meta_graph.signatures
     wiring = Wiring(signatures=[k for k in own if signatures.get(k) is not None])
     for name, binding in bindings.items():
-        named = {Tensor: "tensor", Placeholder: "placeholder", Constant: "replaces"}.get(type(binding))
+        named = _NAMES_A_TENSOR.get(type(binding))
         if named is None:
             continue
         tensor = find(getattr(binding, named), graph, offered, f"bindings.{name}.{named}", problems)
@@ -239,6 +241,31 @@ def facts_of(bindings: Bindings, wiring: Wiring, graph: Any) -> dict[str, Facts]
     for _ in bindings:
         _derive(bindings, known)
     return known
+
+
+def unbuilt_facts(bindings: Bindings, offered: Mapping[str, str | Facts]) -> tuple[dict[str, Facts], list[Problem]]:
+    """Return what is known of the names that a signature can refer to while the graph is not built, and what is wrong.
+
+    Args:
+        offered: all names that the source will offer → dtype and shape, or a tensor's name, which tells nothing yet.
+    """
+    known: dict[str, Facts] = {}
+    problems: list[Problem] = []
+    for name, binding in bindings.items():
+        key = _NAMES_A_TENSOR.get(type(binding))
+        tensor = getattr(binding, key) if key else ":"
+        if isinstance(binding, ParseExample):
+            known[name] = Facts("string", (None,))
+        elif ":" not in tensor and tensor not in offered:
+            listed = f"the source offers {some(sorted(offered), 8)}" if offered else "the source offers none"
+            near = did_you_mean(tensor, offered) if nearest(tensor, offered) else f"a tensor of its graph is written {tensor}:0"
+            problems.append(Problem(f"bindings.{name}.{key}", f"the source offers no '{tensor}'", f"{near} ({listed})"))
+        elif isinstance(own := offered.get(tensor), Facts) and not isinstance(binding, Constant):
+            problems += _assertions(f"bindings.{name}", binding, own)
+            known[name] = Facts(own.dtype or binding.dtype, _shape(binding, own.shape))
+    for _ in bindings:
+        _derive(bindings, known)
+    return known, problems
 
 
 def _shape(binding: Tensor | Placeholder, known: Shape) -> Shape:

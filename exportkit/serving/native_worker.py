@@ -1,7 +1,8 @@
-"""A SavedModel in TensorFlow's C++ core, through its C API: what a model server loads and runs, without TensorFlow's Python.
+"""Runs a SavedModel in TensorFlow's C++ core through its C API, as a model server does, without TensorFlow's Python.
 
-Run as a script it is the process that `native` starts: it loads once, answers every run and ends with its input. A
-request can kill it, for a failed CHECK of the C++ core aborts. It imports NumPy and nothing of exportkit, to be quick to start.
+As a script, this is the process that `native` starts: it loads a model once, answers all runs and ends with its input. A
+request can kill it, since a failed CHECK in the C++ core aborts the process. It imports NumPy and nothing of exportkit, so it
+starts fast.
 """
 
 import ctypes
@@ -38,7 +39,7 @@ ARRAYS = {
     8: np.complex64,
     9: np.int64,
     10: np.bool_,
-    11: np.int8,  # quantized types travel as the integers that they are stored in
+    11: np.int8,  # quantized types are fed and fetched as the integers that store them
     12: np.uint8,
     13: np.int32,
     14: ml_dtypes.bfloat16,
@@ -58,7 +59,7 @@ TSTRING_BYTES = 24
 
 
 class StatusError(Exception):
-    """A status of the C API that is not OK: its code's name and TensorFlow's own text."""
+    """A status of the C API that is not OK: the name of its code, and TensorFlow's own text."""
 
     def __init__(self, code: str, message: str):
         super().__init__(code, message)
@@ -106,7 +107,7 @@ _PROTOTYPES = {
 
 @cache
 def _tf() -> ctypes.CDLL:
-    """The C API of the installed wheel."""
+    """Return the C API of the installed TensorFlow wheel."""
     folder, *_ = importlib.util.find_spec("tensorflow").submodule_search_locations
     library = ctypes.CDLL(str(Path(folder, "libtensorflow_cc.so.2")))
     for name, (result, *arguments) in _PROTOTYPES.items():
@@ -116,7 +117,7 @@ def _tf() -> ctypes.CDLL:
 
 
 def _checked(name: str, *arguments):
-    """Call a function whose last argument is a status; raise what it says."""
+    """Call a function whose last argument is a status; raise StatusError if that is not OK."""
     status = _tf().TF_NewStatus()
     try:
         result = getattr(_tf(), name)(*arguments, status)
@@ -136,7 +137,7 @@ class Session:
         config: a serialized ConfigProto.
 
     Raises:
-        StatusError: it does not load.
+        StatusError: the SavedModel cannot be loaded.
     """
 
     def __init__(self, directory: str, tags: Sequence[str], config: bytes = b""):
@@ -172,7 +173,7 @@ class Session:
             The fetched values; strings as object arrays of bytes.
 
         Raises:
-            StatusError: TensorFlow refuses, a name is not in the graph, or a value is of no dtype that it knows.
+            StatusError: TensorFlow reports an error, a name is not in the graph, or a value has a wrong or unknown dtype.
         """
         inputs, outputs = self._outputs(feeds), self._outputs(fetches)
         fed, fetched = (c_void_p * len(feeds))(), (c_void_p * len(fetches))()
@@ -199,7 +200,7 @@ class Session:
 
 
 def _tensor(name: str, array: np.ndarray, place: Output) -> int:
-    """The value as a tensor of the dtype that its place in the graph has."""
+    """Return the value as a TF_Tensor of the dtype of its place in the graph."""
     number = _tf().TF_OperationOutputType(place) % REF
     known = "string" if number == STRING else _dtype(name, number).name
     fed = "string" if array.dtype.kind in "OSUT" else array.dtype.name
@@ -222,7 +223,10 @@ def _numeric_tensor(array: np.ndarray, number: int) -> int:
 
 
 def _string_tensor(array: np.ndarray) -> int:
-    """A tensor of strings. What they hold is left to the process's end: a variable of the graph may still share it."""
+    """Return a TF_Tensor of strings.
+
+    Their memory is not freed before the process ends: a variable of the graph may still share it.
+    """
     tensor = _allocated(STRING, array.shape, array.size * TSTRING_BYTES)
     start = _tf().TF_TensorData(tensor)
     for i, text in enumerate(array.flat):
@@ -263,12 +267,14 @@ def _string_array(data: int, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def main() -> None:
-    """Read what to load from stdin, then runs to its end; write ``(value, seconds, error)`` for the load and for each run.
+    """Load the SavedModel that stdin names, and answer runs until stdin ends.
 
-    Both ends are of one program and the files between them have no name, so they speak pickle.
+    It writes ``(value, seconds, error)`` to stdout for the load and for each run.
+
+    The messages are pickled: both ends are the same program, and the files between them have no name.
     """
     replies = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # the graph's own printing
+    os.dup2(2, 1)  # what the graph prints goes to stderr
     directory, tags, config = pickle.load(sys.stdin.buffer)
     _tf()
     session, *loaded = _timed(Session, directory, tags, config)
@@ -276,17 +282,18 @@ def main() -> None:
     with session or nullcontext():
         for feeds, fetches in _runs(sys.stdin.buffer) if session else ():
             _reply(replies, *_timed(session.run, feeds, fetches))
-    os._exit(0)  # all is said; the library's own end would take 60 ms
+    os._exit(0)  # the library's own shutdown would take 60 ms
 
 
 def _runs(file: IO[bytes]) -> Iterator[tuple[Mapping[str, np.ndarray], Sequence[str]]]:
+    """Yield the feeds and fetches of each run until the file ends."""
     with suppress(EOFError):
         while True:
             yield pickle.load(file)
 
 
 def _timed(call: Callable, *arguments: Any) -> tuple[Any, float, tuple[str, str] | None]:
-    """The call's value, its seconds, and the status that it failed with."""
+    """Return the call's value, its duration in seconds, and the code and message of the status that it failed with."""
     started = perf_counter()
     try:
         return call(*arguments), perf_counter() - started, None

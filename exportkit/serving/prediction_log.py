@@ -1,7 +1,7 @@
-"""Requests as TensorFlow Serving logs and replays them: PredictionLog, without the package tensorflow-serving-api.
+"""PredictionLog, the format in which TensorFlow Serving logs and replays requests, without the package tensorflow-serving-api.
 
-The descriptor holds what requests need, by the numbers of ``tensorflow_serving/apis/*.proto``. TensorProtos and Examples
-stand in it as bytes, which look the same on the wire.
+The descriptor holds only the fields that requests need, numbered as in ``tensorflow_serving/apis/*.proto``. TensorProtos and
+Examples are declared as bytes, which have the same wire format.
 """
 
 from collections.abc import Iterator, Mapping
@@ -39,18 +39,18 @@ _MESSAGES = {
 }
 
 
-def _described() -> descriptor_pb2.FileDescriptorProto:
-    described = descriptor_pb2.FileDescriptorProto(name="exportkit/prediction_log.proto", package="exportkit", syntax="proto3")
+def _file_descriptor() -> descriptor_pb2.FileDescriptorProto:
+    file = descriptor_pb2.FileDescriptorProto(name="exportkit/prediction_log.proto", package="exportkit", syntax="proto3")
     for name, fields in _MESSAGES.items():
-        message = described.message_type.add(name=name)
-        for field, (number, kind) in fields.items():
-            _describe(message.field.add(name=field, number=number, json_name=field), kind)
-    return described
+        message = file.message_type.add(name=name)
+        for field, (number, type_name) in fields.items():
+            _set_type(message.field.add(name=field, number=number, json_name=field), type_name)
+    return file
 
 
-def _describe(field: descriptor_pb2.FieldDescriptorProto, kind: str) -> None:
-    base = kind.removesuffix("*")
-    field.label = field.LABEL_REPEATED if kind.endswith("*") else field.LABEL_OPTIONAL
+def _set_type(field: descriptor_pb2.FieldDescriptorProto, type_name: str) -> None:
+    base = type_name.removesuffix("*")
+    field.label = field.LABEL_REPEATED if type_name.endswith("*") else field.LABEL_OPTIONAL
     field.type = {"string": field.TYPE_STRING, "bytes": field.TYPE_BYTES}.get(base, field.TYPE_MESSAGE)
     if base in _MESSAGES:
         field.type_name = f".exportkit.{base}"
@@ -61,18 +61,18 @@ def _message(name: str) -> Any:
 
 
 _POOL = descriptor_pool.DescriptorPool()
-_POOL.Add(_described())
+_POOL.Add(_file_descriptor())
 PredictionLog = _message("PredictionLog")
 
 
 @dataclass(frozen=True)
 class Logged:
-    """One request of a log.
+    """A request in a log.
 
     Attributes:
-        method: ``predict``, ``classify`` or ``regress``: the call by which a client makes it.
+        method: the API method of the request: ``predict``, ``classify`` or ``regress``.
         signature: the key of its signature.
-        inputs: alias → value; of classify and regress the serialized tf.Examples under ``inputs``.
+        inputs: alias → value; for classify and regress ``inputs`` → serialized tf.Examples.
     """
 
     method: str
@@ -81,7 +81,7 @@ class Logged:
 
 
 def encode(model: str, logged: Logged) -> bytes:
-    """A PredictionLog of one request to `model`, whichever version serves it; the same request is always the same bytes."""
+    """Serialize a PredictionLog of one request to any version of `model`; equal requests give equal bytes."""
     log = PredictionLog()
     request = getattr(log, f"{logged.method}_log").request
     request.model_spec.name, request.model_spec.signature_name = model, logged.signature
@@ -94,20 +94,20 @@ def encode(model: str, logged: Logged) -> bytes:
 
 
 def decode(data: bytes) -> list[Logged]:
-    """The requests of a PredictionLog: one, or those that a multi-inference stands for.
+    """Return the requests in a serialized PredictionLog: one, or each task of a multi-inference request.
 
     Raises:
-        ValueError: it is none, or of a kind that a server does not warm up with.
+        ValueError: `data` is not a PredictionLog, or not of a type that a server accepts for warmup.
     """
     try:
         log = PredictionLog.FromString(data)
     except DecodeError:
         raise ValueError("is no PredictionLog") from None
-    kinds = [field.name for field, _ in log.ListFields()]
-    if len(kinds) != 1:
+    logs = [field.name for field, _ in log.ListFields()]
+    if len(logs) != 1:
         raise ValueError("is no predict, classify, regress or multi-inference log")
-    request = getattr(log, kinds[0]).request
-    return list(_READERS[kinds[0]](request))
+    request = getattr(log, logs[0]).request
+    return list(_READERS[logs[0]](request))
 
 
 def _predict(request: Any) -> Iterator[Logged]:
@@ -130,14 +130,17 @@ def _examples(request: Any, method: str) -> Iterator[Logged]:
     yield Logged(method, _signature(request.model_spec), {"inputs": _serialized(request.input)})
 
 
-def _several(request: Any) -> Iterator[Logged]:
+def _multi_inference(request: Any) -> Iterator[Logged]:
     for task in request.tasks:
         method = task.method_name.removeprefix("tensorflow/serving/")
         yield Logged(method, _signature(task.model_spec), {"inputs": _serialized(request.input)})
 
 
 def _serialized(given: Any) -> np.ndarray:
-    """The examples of an Input. A context is merged into each, which is to concatenate the bytes: fields of the latter win."""
+    """Return the serialized examples of an Input, each merged with the context.
+
+    Protobuf messages are merged by concatenating their bytes; fields of the second one win.
+    """
     if given.example_list_with_context.examples:
         context = given.example_list_with_context.context
         examples = [context + example for example in given.example_list_with_context.examples]
@@ -150,5 +153,5 @@ _READERS = {
     "predict_log": _predict,
     "classify_log": lambda request: _examples(request, "classify"),
     "regress_log": lambda request: _examples(request, "regress"),
-    "multi_inference_log": _several,
+    "multi_inference_log": _multi_inference,
 }

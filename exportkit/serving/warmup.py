@@ -1,6 +1,6 @@
 """The warmup file of a version: requests that TensorFlow Serving sends to a model before it becomes available.
 
-One request that fails, or one too many, fails the load of the model: every one is checked and replayed here first.
+A request that fails, or one too many, makes the load of the model fail; so all are checked and replayed here first.
 """
 
 import os
@@ -23,14 +23,16 @@ FILE = Path("assets.extra", "tf_serving_warmup_requests")
 MOST = 1000  # kMaxNumRecords in TensorFlow Serving's util.h
 TIMEOUT = 600.0
 
-Numbered = tuple[int, Logged]
+Numbered = tuple[int, Logged]  # the number of a record, and a request in it
 
 
 def write_warmup(directory: Path, model: str, requests: Iterable[Logged], repeat: int = 1) -> int:
-    """Write the requests into the version `directory`, each once and the whole `repeat` times; returns the number of records.
+    """Write the warmup file of the version `directory`, and return its number of records.
+
+    Equal requests are written once; the whole list is repeated `repeat` times.
 
     Raises:
-        StepFailed: they are more than a server takes.
+        StepFailed: there are more than a server accepts (`MOST`).
     """
     records = list(dict.fromkeys(encode(model, logged) for logged in requests)) * repeat
     if len(records) > MOST:
@@ -41,7 +43,7 @@ def write_warmup(directory: Path, model: str, requests: Iterable[Logged], repeat
 
 
 def _framed(record: bytes) -> bytes:
-    """A record of a TFRecord file: its length, the checksum of that, its bytes and their checksum."""
+    """Return a record of a TFRecord file: its length, the checksum of that, its bytes and their checksum."""
     length = struct.pack("<Q", len(record))
     return length + _checksum(length) + record + _checksum(record)
 
@@ -51,16 +53,16 @@ def _checksum(data: bytes) -> bytes:
 
 
 def too_many(where: str, number: int) -> Problem:
-    """The refusal of more records than a server takes."""
+    """Return the problem of more records than a server accepts."""
     what = f"{number} warmup records, and a server refuses to load a model with more than {MOST}"
     return Problem(where, what, "take fewer batch_sizes, or repeat them less often")
 
 
 def read_warmup(path: str | os.PathLike[str]) -> list[Numbered]:
-    """The requests of a warmup file, whoever wrote it, with the numbers of their records (from 0).
+    """Return the requests in any warmup file, with the numbers of their records (from 0).
 
     Raises:
-        StepFailed: a server would not read it.
+        StepFailed: a server could not read the file, or would refuse its number of records.
     """
     where = os.fspath(path)
     try:
@@ -81,10 +83,10 @@ def read_warmup(path: str | os.PathLike[str]) -> list[Numbered]:
 def replay(
     directory: str | os.PathLike[str], tags: Sequence[str], requests: Sequence[Numbered], config: Any = None
 ) -> list[float]:
-    """Send the requests to the version, as a server that loads it would; returns the seconds that each took.
+    """Run the requests on the version, as a server does when it loads it, and return the seconds that each took.
 
     Raises:
-        StepFailed: names each record that would fail the load, with the server's own message.
+        StepFailed: names each record that would make the load fail, with TensorFlow's own message.
     """
     signatures = native.meta_graph(directory, tags).signature_def
     if problems := list(_misaddressed(os.fspath(directory), signatures, requests)):
@@ -95,7 +97,7 @@ def replay(
 
 
 def _misaddressed(where: str, signatures: Any, requests: Iterable[Numbered]) -> Iterator[Problem]:
-    """Requests to signatures that are not there, or that are to be called in another way (predict takes them all)."""
+    """Yield a problem for each request to a missing signature or by a wrong method (predict accepts every signature)."""
     for number, logged in requests:
         if logged.signature not in signatures:
             what = f"record {number}: there is no signature '{logged.signature}'"

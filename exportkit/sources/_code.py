@@ -1,4 +1,4 @@
-"""What the sources that run the user's code have in common: previews, calls with clear errors, values from either side."""
+"""What the sources that run the user's code have in common: previews, calls with clear errors, values of variables."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 def preview(checkpoint: Path | None, problems: Sequence[Problem], checked: Sequence[str]) -> Preview:
-    """The preview of a source that builds its graph: its code and its checkpoint, as far as they can be told unbuilt."""
+    """Return the preview of a source that builds its graph: what is known of its code and its checkpoint."""
     found, wrong = prefix(checkpoint) if checkpoint else (None, [])
     when_built = ["the graph's tensors and variables"]
     return Preview(checkpoint=found, problems=[*problems, *wrong], checked=checked, when_built=when_built)
 
 
 def prefix(checkpoint: Path) -> tuple[str | None, list[Problem]]:
-    """The prefix of a checkpoint that can be read, or what is wrong with it."""
+    """Return the prefix of a checkpoint that can be read, or what is wrong with it."""
     try:
         return open_checkpoint(checkpoint).prefix, []
     except ExportKitError as error:
@@ -33,7 +33,7 @@ def prefix(checkpoint: Path) -> tuple[str | None, list[Problem]]:
 
 
 def call(function: Callable, where: str, *args: Any, **kwargs: Any) -> Any:
-    """Call the user's function.
+    """Call the user's function, which the field `where` of the source names.
 
     Raises:
         ConfigError: it cannot be called, or raises.
@@ -71,14 +71,24 @@ def model(
     wanted: Sequence[str],
     tensors: Mapping[str, str],
     where: str,
+    function: str,
 ) -> SourceModel:
-    """The built graph with its values: from what `restore_fn` leaves in a session, or else from the checkpoint (a prefix)."""
+    """Return the built graph with its values: those that `restore_fn` leaves in a session, or else those of the checkpoint.
+
+    Args:
+        checkpoint: the checkpoint's prefix.
+        where: the field of the source that names the function which built the graph.
+        function: how messages call that function.
+
+    Raises:
+        ConfigError: the graph is empty, there are no values, or `restore_fn` raised.
+    """
     if not graph.get_operations():
         do = "build in the graph that is the default when it is called, not in a tf.Graph of its own"
-        raise ConfigError(Problem(f"source ({where})", "left an empty graph", do))
+        raise ConfigError(Problem(where, "left an empty graph", do))
     if restore_fn is None:
         if checkpoint is None:
-            raise ConfigError(Problem("source.checkpoint", f"is not set, and {where} returned no restore function", "set it"))
+            raise ConfigError(Problem("checkpoint", f"is not set, and {function} returned no restore function", "set it"))
         return SourceModel(export_meta_graph(graph), checkpoint, tensors)
     captured = _captured(graph, restore_fn, scratch, wanted, tensors, where)
     if checkpoint is None:
@@ -95,7 +105,7 @@ def _captured(
     with quiet():
         session = tf.compat.v1.Session(graph=graph, config=config)
     with session:
-        call(restore_fn, f"{where}: restore function", session)
+        call(restore_fn, f"{where} (restore function)", session)
         return capture(graph, session, scratch, tensors=tensors, wanted=wanted)
 
 

@@ -79,21 +79,21 @@ class EncoderSource(ModelSource):
     def build(self, preview: Preview, scratch: Path, wanted: Sequence[str]) -> SourceModel:
         import tensorflow as tf
 
-        cls = references.resolve(self.encoder, "source.encoder")
+        cls = references.resolve(self.encoder, "encoder")
         graph = tf.Graph()
         with graph.as_default(), _code.tensor_shapes(self.v2_tensorshape):
-            encoder = _code.call(cls, "source.encoder", **self.args)
+            encoder = _code.call(cls, "encoder", **self.args)
             method = self._method(encoder)
-            restore_fn = _code.call(method, f"source.method ({self.method})", *self._arguments(method, preview.checkpoint))
+            restore_fn = _code.call(method, f"method ({self.method})", *self._arguments(method, preview.checkpoint))
             if restore_fn is not None and not callable(restore_fn):
                 what = f"{self.encoder}.{self.method} returned {type_of(restore_fn)}"
-                raise ConfigError(Problem("source.method", what, "return a function of a session, or None"))
-            return _code.model(graph, restore_fn, preview.checkpoint, scratch, wanted, {}, self.method)
+                raise ConfigError(Problem("method", what, "return a function of a session, or None"))
+            return _code.model(graph, restore_fn, preview.checkpoint, scratch, wanted, {}, "method", self.method)
 
     def _method(self, encoder: Any) -> Callable:
         if not hasattr(encoder, self.method):
             near = did_you_mean(self.method, [n for n in dir(encoder) if not n.startswith("_")])
-            raise ConfigError(Problem("source.method", f"{self.encoder} has no method '{self.method}'", near))
+            raise ConfigError(Problem("method", f"{self.encoder} has no method '{self.method}'", near))
         return getattr(encoder, self.method)
 
     def _arguments(self, method: Callable, checkpoint: str | None) -> list[Any]:
@@ -114,7 +114,7 @@ class EncoderSource(ModelSource):
             return checkpoint
         if default is not inspect.Parameter.empty:
             return default
-        raise ConfigError(Problem("source.checkpoint", f"is not set, and {self.method} needs it", "set it"))
+        raise ConfigError(Problem("checkpoint", f"is not set, and {self.method} needs it", "set it"))
 
 
 @hookimpl

@@ -43,24 +43,24 @@ class GraphBuilder(ModelSource):
     def build(self, preview: Preview, scratch: Path, wanted: Sequence[str]) -> SourceModel:
         import tensorflow as tf
 
-        builder = resolve(self.builder, "source.builder")
+        builder = resolve(self.builder, "builder")
         graph = tf.Graph()
         with graph.as_default(), _code.tensor_shapes(self.v2_tensorshape):
-            returned = _code.call(builder, "source.builder", **self.params)
+            returned = _code.call(builder, "builder", **self.params)
             tensors, restore_fn = _parts(returned, self.builder)
-            names = _code.tensor_names(tensors, graph, self.builder, "source.builder")
-            return _code.model(graph, restore_fn, preview.checkpoint, scratch, wanted, names, "the builder")
+            names = _code.tensor_names(tensors, graph, self.builder, "builder")
+            return _code.model(graph, restore_fn, preview.checkpoint, scratch, wanted, names, "builder", "the builder")
 
 
 def _parts(returned: Any, function: str) -> tuple[Mapping[str, Any] | None, Callable | None]:
-    """What the builder `function` returned: tensors by name, a restore function, or both."""
+    """Return what the builder `function` returned, as tensors by name and a restore function; either may be None."""
     pair = returned if isinstance(returned, tuple) and len(returned) == 2 else (returned, None)
     if pair[1] is None and callable(pair[0]):
         pair = (None, pair[0])
     if isinstance(pair[0], Mapping | None) and (pair[1] is None or callable(pair[1])):
         return pair
     do = "return a mapping of names to tensors, a restore function, both as a pair, or nothing"
-    raise ConfigError(Problem("source.builder", f"{function} returned {type_of(returned)}", do))
+    raise ConfigError(Problem("builder", f"{function} returned {type_of(returned)}", do))
 
 
 @hookimpl

@@ -55,7 +55,7 @@ class MetaGraphSource(ModelSource):
 
 
 def _without_graph(prefix: str) -> tuple[str, str]:
-    """Why a checkpoint has no .meta beside it, and where its graph may come from."""
+    """Return why a checkpoint has no .meta beside it, and where its graph may come from."""
     code = "build the graph from code (source=graph_builder)"
     directory = Path(prefix).parent.parent
     if formats.is_saved_model(directory):

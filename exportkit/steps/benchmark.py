@@ -9,7 +9,7 @@ import numpy as np
 from annotated_types import Ge, Le, MinLen
 
 from exportkit.errors import EnvironmentFailed, Problem
-from exportkit.plugin import Export, Phase, PostStep, hookimpl
+from exportkit.plugin import Export, Phase, PostStep, Prepared, hookimpl
 from exportkit.serving import native
 from exportkit.serving.native import Request
 from exportkit.serving.tried_samples import tried
@@ -38,6 +38,10 @@ class Benchmark(PostStep):
 
     plot: Path | None = None
     """Where a picture goes, as PNG and as SVG (latency.png makes latency.svg too); outside of the version."""
+
+    def check(self, plan: ExportPlan, prepared: Prepared) -> Iterator[Problem]:
+        if self.plot is not None and self.plot.is_relative_to(plan.export_dir):
+            yield Problem("plot", f"lies below {plan.export_dir}", "versions hold models only: choose another place")
 
     def run(self, export: Export) -> Mapping[str, Any]:
         rows = list(self._rows(export))
@@ -98,9 +102,7 @@ def draw(path: Path, title: str, details: Mapping[str, Any]) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise EnvironmentFailed(
-            Problem("post.benchmark.plot", "matplotlib is not installed", "pip install exportkit[plot]")
-        ) from None
+        raise EnvironmentFailed(Problem("plot", "matplotlib is not installed", "pip install exportkit[plot]")) from None
     rows = details["rows"][::-1]
     figure = Figure(figsize=(8, 1.7 + 0.4 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
@@ -135,12 +137,3 @@ def _draw_rows(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
 @hookimpl
 def exportkit_post_steps():
     return [Benchmark]
-
-
-@hookimpl
-def exportkit_check_plan(plan: ExportPlan):
-    for name, step in plan.post.items():
-        if isinstance(step, Benchmark) and step.plot is not None and step.plot.is_relative_to(plan.export_dir):
-            yield Problem(
-                f"post.{name}.plot", f"lies below {plan.export_dir}", "versions hold models only: choose another place"
-            )

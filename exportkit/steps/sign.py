@@ -1,13 +1,13 @@
 """The step `sign`: a signature over every file of a version, the manifest too, with a local key."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from exportkit.errors import Problem, StepFailed
-from exportkit.plugin import Export, Phase, PostStep, hookimpl, signatures_of
+from exportkit.plugin import Export, Phase, PostStep, Prepared, hookimpl, signatures_of
 from exportkit.spec import ExportPlan
 from exportkit.version import signing
 from exportkit.version.manifest import SIGNATURE, read_manifest
@@ -30,6 +30,10 @@ class Sign(PostStep):
     password_env: str | None = None
     """The environment variable that holds the key's password, where it has one."""
 
+    def check(self, plan: ExportPlan, prepared: Prepared) -> Iterator[Problem]:
+        if not self.key.is_file():
+            yield Problem("key", f"there is no file {self.key}", "give a PEM file of an EC P-256 private key")
+
     def run(self, export: Export) -> Mapping[str, Any]:
         (export.directory / SIGNATURE).parent.mkdir(exist_ok=True)
         others = signatures_of(*export.plan.post.values())
@@ -43,17 +47,10 @@ class Sign(PostStep):
         if self.password_env is None:
             return None
         if self.password_env not in os.environ:
-            raise StepFailed(Problem("post.sign.password_env", f"there is no variable {self.password_env}", "set it"))
+            raise StepFailed(Problem("password_env", f"there is no variable {self.password_env}", "set it"))
         return os.environ[self.password_env]
 
 
 @hookimpl
 def exportkit_post_steps():
     return [Sign]
-
-
-@hookimpl
-def exportkit_check_plan(plan: ExportPlan):
-    for name, step in plan.post.items():
-        if isinstance(step, Sign) and not step.key.is_file():
-            yield Problem(f"post.{name}.key", f"there is no file {step.key}", "give a PEM file of an EC P-256 private key")

@@ -19,7 +19,8 @@ class Verify(PostStep):
 
     The training graph runs with the checkpoint's values in a process of its own. The export runs in the C++ core of a model
     server, from a copy out of reach of what it was made from. Both run as the graphs are written, so that equal means equal
-    bits; then the export runs as a server optimises it, which may change the last ones.
+    bits; then the export runs as a server optimises it, which may change the last ones. Where the source gives answers of the
+    original model, the export has to give them too.
     """
 
     kind: str = "verify"
@@ -52,7 +53,7 @@ class Verify(PostStep):
             raise StepFailed(*dict.fromkeys(problems))
         if not any(found.get("signatures") for found in details.values()):
             what = "nothing was compared: no meta graph has a signature that can be run here"
-            raise StepFailed(Problem("", what, "leave the step out where that shall be so: ~post.verify"))
+            raise StepFailed(Problem("", what, "leave the step out if that is as it should be: ~post.verify"))
         export.report.warnings += dict.fromkeys(warning for proof in proofs.values() for warning in proof.warnings)
         found = {"summary": _summary(details), "atol": self.atol, "rtol": self.rtol, "meta_graphs": details}
         if unverified := list(dict.fromkeys(name for proof in proofs.values() for name in proof.unverified)):
@@ -68,11 +69,19 @@ def _summary(details: Mapping[str, Any]) -> str:
     signatures = [signature for signature in signatures if signature["outputs"]]
     worst, wrong = max(o["max_abs_diff"] for o in outputs), sum(o["mismatches"] for o in outputs)
     found = f"max abs diff {worst:g}, mismatches {wrong}; signatures {len(signatures)}, outputs {len(outputs)}"
-    return f"{found}{_drawn(details)}"
+    return f"{found}{_originals(details)}{_drawn(details)}"
+
+
+def _originals(details: Mapping[str, Any]) -> str:
+    """``; original model: answers 2, max abs diff 0``, where its answers were compared."""
+    compared = [found["original model"] for found in details.values() if "original model" in found]
+    worst = [output["max_abs_diff"] for found in compared for output in found["outputs"].values()]
+    number = sum(found["answers"] for found in compared)
+    return f"; original model: answers {number}, max abs diff {max(worst):g}" if worst else ""
 
 
 def _drawn(details: Mapping[str, Any]) -> str:
-    """The signatures that were tried on random values, for samples gives none."""
+    """Return which signatures were tried on random values, as samples gives none for them."""
     signatures = {key: s for found in details.values() for key, s in found.get("signatures", {}).items()}
     drawn = [key for key, signature in signatures.items() if signature["samples"] != "as given"]
     return f"; on random values: {some(drawn, 3)}" if drawn else ""

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from annotated_types import Ge, MinLen
 
 from exportkit.errors import Problem, did_you_mean
-from exportkit.plugin import Export, Phase, PostStep, hookimpl
+from exportkit.plugin import Export, Phase, PostStep, Prepared, hookimpl
 from exportkit.samples import Batch
 from exportkit.serving.prediction_log import Logged
 from exportkit.serving.tried_samples import tried
@@ -34,6 +34,12 @@ class Warmup(PostStep):
     batching: str = "maybe"
     """Whether servers batch: maybe, where some may run with --enable_batching, so that signatures that cannot be batched get
     no records (one such record and that server does not start), or never, and every signature gets them."""
+
+    def check(self, plan: ExportPlan, prepared: Prepared) -> Iterator[Problem]:
+        if self.batching not in BATCHING:
+            yield Problem("batching", f"is '{self.batching}'", did_you_mean(self.batching, BATCHING))
+        if (number := len(plan.signatures) * len(set(self.batch_sizes)) * self.repeat) > MOST:
+            yield too_many("batch_sizes", number)
 
     def run(self, export: Export) -> Mapping[str, Any]:
         meta, batches = tried(export)
@@ -67,21 +73,7 @@ class Warmup(PostStep):
                 inputs = dict(batch.values) if size is None else batch.resized(size)
                 yield Logged(export.signatures[key].method, key, inputs)
 
-    def problems(self, where: str, signatures: int) -> Iterator[Problem]:
-        """What is wrong with the fields, for an export of so many signatures."""
-        if self.batching not in BATCHING:
-            yield Problem(f"{where}.batching", f"is '{self.batching}'", did_you_mean(self.batching, BATCHING))
-        if (number := signatures * len(set(self.batch_sizes)) * self.repeat) > MOST:
-            yield too_many(where, number)
-
 
 @hookimpl
 def exportkit_post_steps():
     return [Warmup]
-
-
-@hookimpl
-def exportkit_check_plan(plan: ExportPlan):
-    for name, step in plan.post.items():
-        if isinstance(step, Warmup):
-            yield from step.problems(f"post.{name}", len(plan.signatures))

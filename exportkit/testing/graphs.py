@@ -1,7 +1,7 @@
 """Small graphs with the traits of real training graphs: slots, queues, tables, partitions, moving averages.
 
-Every variable has a value of its own that a test can name, except in `softmax`, where they are drawn. This room imports
-TensorFlow; `exportkit.testing.toys` imports it where a checkpoint is made. A config can name a graph as
+Every variable has a known value, different from the others, for tests to compare with; only those of `softmax` are random. This
+module imports TensorFlow; `exportkit.testing.toys` imports this module when it makes a checkpoint. A config can name a graph as
 ``exportkit.testing.graphs:softmax``.
 """
 
@@ -12,16 +12,17 @@ v1 = tf.compat.v1
 
 
 def ramp(*shape, start=0.0, step=0.125):
-    """Values that differ from each other and are exact in float32."""
+    """Return a float32 array of equidistant values, which are exact in float32."""
     return (start + step * np.arange(int(np.prod(shape)))).reshape(shape).astype(np.float32)
 
 
 def variable(name, value, **options):
+    """Make a variable with the constant initial value `value`."""
     return v1.get_variable(name, initializer=tf.constant(value), **options)
 
 
 def softmax(inputs=4, outputs=3):
-    """A dense softmax layer with an Adam optimizer: x → probs, and placeholders that only training feeds."""
+    """Build a dense softmax layer with an Adam optimizer: x → probs, and a placeholder that only training feeds."""
     x = v1.placeholder(tf.float32, [None, inputs], "x")
     labels = v1.placeholder(tf.int64, [None], "labels")
     kernel = v1.get_variable("dense/kernel", [inputs, outputs], initializer=v1.random_normal_initializer())
@@ -34,7 +35,7 @@ def softmax(inputs=4, outputs=3):
 
 
 def dense(resource=False):
-    """A classifier with a dropout switch, trained with Adam: it has slots, labels and a loss that serving does not need."""
+    """Build a classifier with a dropout switch, trained with Adam: serving does not need its slots, labels and loss."""
     x = v1.placeholder(tf.float32, [None, 4], "x")
     is_training = v1.placeholder(tf.bool, [], "is_training")
     with v1.variable_scope("dense", use_resource=resource):
@@ -50,12 +51,12 @@ def dense(resource=False):
 
 
 def resources():
-    """The same with resource variables."""
+    """Build the graph of `dense` with resource variables."""
     return dense(resource=True)
 
 
 def partitioned():
-    """An embedding of 7 rows in three parts, as a parameter server keeps it."""
+    """Build an embedding with 7 rows in three partitions, as a parameter server keeps it."""
 
     def part(shape, dtype, partition_info):
         start = partition_info.var_offset[0]
@@ -68,7 +69,7 @@ def partitioned():
 
 
 def queued():
-    """Input from a shuffling queue that yields 8 examples at a time."""
+    """Build a graph with input from a shuffling queue that yields 8 examples at a time."""
     queue = v1.RandomShuffleQueue(64, 0, [tf.int64, tf.float32], [[], [4]], name="queue", seed=1)
     queue.enqueue([tf.constant(1, tf.int64), tf.ones([4])], name="enqueue")
     _, features = queue.dequeue_many(8, name="batch")
@@ -76,7 +77,7 @@ def queued():
 
 
 def table(vocabulary):
-    """Words to ids by a vocabulary file, ids to vectors."""
+    """Build a graph that maps words to ids by a vocabulary file, and ids to vectors."""
     words = v1.placeholder(tf.string, [None], "words")
     lines = tf.lookup.TextFileInitializer(
         vocabulary, tf.string, tf.lookup.TextFileIndex.WHOLE_LINE, tf.int64, tf.lookup.TextFileIndex.LINE_NUMBER
@@ -86,7 +87,7 @@ def table(vocabulary):
 
 
 def averaged():
-    """A line whose slope and offset have moving averages, which serving prefers."""
+    """Build a line whose slope and offset have moving averages, which serving should use."""
     x = v1.placeholder(tf.float32, [None], "x")
     slope, offset = variable("slope", np.float32(2)), variable("offset", np.float32(1))
     tf.add(x * slope, offset, name="y")
@@ -95,6 +96,6 @@ def averaged():
 
 
 def integers():
-    """A counter as output, one as input, and a variable that is not a float."""
+    """Build a graph with an integer input, output and variable."""
     x = v1.placeholder(tf.int64, [None], "x")
     tf.add(x, variable("step", np.int64(7)), name="counted")

@@ -61,6 +61,12 @@ class SourceSuite(PluginSuite):
         assert isinstance(preview, Preview)
         assert all(isinstance(line, str) for line in [*preview.checked, *preview.when_built])
 
+    def test_its_check_finds_nothing_wrong(self, plan):
+        assert list(plan.source.check(plan, plan.prepared)) == []
+
+    def test_it_offers_what_its_preview_said(self, plan, model):
+        assert sorted((previewed(plan).tensors or {}).keys() - model.tensors.keys()) == []
+
     def test_it_builds_a_source_model(self, model):
         assert isinstance(model, SourceModel)
         assert len(model.meta_graph.graph_def.node) > 0
@@ -127,12 +133,12 @@ class SourceSuite(PluginSuite):
 
 
 def previewed(plan: exportkit.ExportPlan) -> Preview:
-    """What the source told for a plan."""
+    """Return the source's preview in a plan."""
     return next(iter(plan.resolved.values())).preview
 
 
 def built(plan: exportkit.ExportPlan, scratch: Path, wanted: Sequence[str]) -> SourceModel:
-    """What the source yields for a plan."""
+    """Return what the source yields for a plan."""
     return plan.source.build(previewed(plan), scratch, wanted)
 
 

@@ -47,6 +47,10 @@ class StepSuite(PluginSuite):
     def test_its_phase_is_declared(self):
         assert isinstance(self.step.phase, Phase)
 
+    def test_its_check_finds_nothing_wrong(self, data, plugins):
+        plan = exportkit.plan(data, plugins)
+        assert list(self.read(plan).check(plan, plan.prepared)) == []
+
     def test_it_passes(self, exported):
         assert [(line.kind, line.phase, line.status) for line in exported.steps] == [
             (self.step.kind, self.step.phase.name, "passed")

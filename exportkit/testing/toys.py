@@ -1,4 +1,4 @@
-"""Toy checkpoints, configs that export them, and what a version answers. TensorFlow is imported where it is used."""
+"""Toy checkpoints, configs that export them, and ways to run a version. Functions import TensorFlow when they need it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from exportkit.registry import load_plugins
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint on disk: its prefix, and the values of its variables by name, whole where they are partitioned."""
+    """A checkpoint on disk: its prefix, and the values of its variables by name; partitioned ones as a whole."""
 
     prefix: str
     values: dict[str, np.ndarray]
@@ -24,7 +24,7 @@ class Checkpoint:
 
 
 def checkpoint(name: str, directory: Path) -> Checkpoint:
-    """The graph `name` of `exportkit.testing.graphs`, saved in `directory`; ``table`` has its vocabulary there too."""
+    """Save the graph `name` of `exportkit.testing.graphs` in `directory`; the vocabulary of ``table`` is written there too."""
     from exportkit.testing import graphs
 
     arguments = []
@@ -35,7 +35,7 @@ def checkpoint(name: str, directory: Path) -> Checkpoint:
 
 
 def save(build: Callable[[], Any], directory: Path, seed: int = 7, step: int = 3) -> Checkpoint:
-    """Build a graph, initialise it, and save it in `directory` with its .meta, as its training would."""
+    """Build a graph, initialise it, and save it in `directory` with its .meta, as a training run does."""
     import tensorflow as tf
 
     v1 = tf.compat.v1
@@ -49,7 +49,7 @@ def save(build: Callable[[], Any], directory: Path, seed: int = 7, step: int = 3
 
 
 def config(prefix: str, base: Path, **changes: Any) -> dict[str, Any]:
-    """A config that exports the graph `softmax` through its .meta; `changes` replace top-level keys."""
+    """Return a config that exports the graph `softmax` through its .meta; `changes` replace top-level keys."""
     return {
         "name": "toy",
         "source": {"kind": "meta_graph", "checkpoint": prefix},
@@ -61,13 +61,13 @@ def config(prefix: str, base: Path, **changes: Any) -> dict[str, Any]:
 
 
 def export(data: Mapping[str, Any]) -> exportkit.ExportReport:
-    """Plan and run with the installed plugins."""
+    """Plan and run an export with the installed plugins."""
     plugins = load_plugins()
     return exportkit.run(exportkit.plan(data, plugins), plugins)
 
 
 def restored(prefix: str, fetches: Any, feeds: Mapping[str, Any]) -> Any:
-    """What the whole training graph answers with the checkpoint's values: the reference."""
+    """Run the whole training graph with the checkpoint's values, as a reference, and return the fetched values."""
     import tensorflow as tf
 
     v1 = tf.compat.v1
@@ -77,7 +77,7 @@ def restored(prefix: str, fetches: Any, feeds: Mapping[str, Any]) -> Any:
 
 
 def served(directory: str, signature: str, inputs: Mapping[str, Any], tags: tuple[str, ...] = ("serve",)) -> dict[str, Any]:
-    """What the compat.v1 loader answers to a signature."""
+    """Run a signature of a version loaded with tf.compat.v1.saved_model.load, and return alias → value."""
     import tensorflow as tf
 
     v1 = tf.compat.v1
@@ -90,7 +90,7 @@ def served(directory: str, signature: str, inputs: Mapping[str, Any], tags: tupl
 def served_eagerly(
     directory: str, signature: str, inputs: Mapping[str, Any], tags: tuple[str, ...] = ("serve",)
 ) -> dict[str, Any]:
-    """What tf.saved_model.load answers to a signature."""
+    """Run a signature of a version loaded with tf.saved_model.load, and return alias → value."""
     import tensorflow as tf
 
     function = tf.saved_model.load(directory, tags=list(tags)).signatures[signature]
@@ -99,7 +99,7 @@ def served_eagerly(
 
 
 def example(**features: Any) -> bytes:
-    """A serialized tf.Example."""
+    """Return a serialized tf.Example; lists, arrays and single values of strings, floats and integers are features."""
     import tensorflow as tf
 
     feature = {name: _feature(tf.train, values) for name, values in features.items()}

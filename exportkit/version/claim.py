@@ -45,7 +45,7 @@ class Claim:
         self._held: list[int] = []  # open descriptors: the lock's and the directory's
         try:
             _make(base)
-            sweep(base)
+            remove_stale(base)
             self.number = self._take(version)
             self._staging = staging(base, self.number)
             self.directory = self._staging / f"version-{secrets.token_hex(4)}"
@@ -201,7 +201,7 @@ def is_private(directory: Path) -> bool:
     return not directory.stat().st_mode & (stat.S_IXGRP | stat.S_IXOTH)
 
 
-def sweep(base: Path) -> list[Path]:
+def remove_stale(base: Path) -> list[Path]:
     """Remove what runs that died left below `base`, as far as it can be; the lock of a live one keeps its own."""
     removed = []
     for path in sorted(base.glob(".*.staging")):

@@ -1,4 +1,4 @@
-"""What an export is made from, as digests: the same input gives the same identity, and nothing has to be built to tell it."""
+"""The identity of an export: digests of everything that it is made from. Equal inputs give equal ones; nothing is built."""
 
 import ast
 import hashlib
@@ -18,31 +18,35 @@ from exportkit.contract import ModelSource
 from exportkit.errors import Problem
 from exportkit.spec import ExportPlan, File, Lookup
 
-ELSEWHERE = ("export_dir", "version", "report")  # where an export goes changes nothing in it
+_DESTINATION = ("export_dir", "version", "report")  # config keys that do not change an export's content
 _PACKAGES = ("exportkit", "tensorflow", "tensorflow-cpu", "hydra-core", "omegaconf", "numpy", "protobuf")
 
 
 def identity(plan: ExportPlan) -> dict[str, Any]:
-    """The parts that decide what an export contains, and one digest over them all.
+    """Return the digests of the parts that decide what an export contains, and one digest over them all.
 
     Returns:
-        ``sha256``, and what it is taken of: the resolved config without where the export goes; the indexes of the checkpoints;
-        the graphs, or the Python files that build them; the files that the config names; the packages.
+        ``sha256`` over the other keys: ``config``, the resolved config without the destination of the export;
+        ``checkpoints``, their indexes; ``graphs``; ``code``, the Python files that build them; ``files`` that the config names;
+        ``packages`` with their versions.
     """
     sources = plan.resolved_sources()
     parts = {
-        "config": digest({key: value for key, value in plan.config.items() if key not in ELSEWHERE}),
+        "config": digest({key: value for key, value in plan.config.items() if key not in _DESTINATION}),
         "checkpoints": [resolved.digest for resolved in sources],
         "graphs": [graph_digest(graph) if (graph := resolved.preview.meta_graph) else None for resolved in sources],
-        **_read(plan),
+        **_read_digests(plan),
         "packages": packages(),
     }
     return {"sha256": digest(parts), **parts}
 
 
 def changed(before: Mapping[str, Any], plan: ExportPlan) -> list[Problem]:
-    """What is not any more as it was when the identity of `plan` was `before`: files and code that were read in between."""
-    now, do = _read(plan), "export again"
+    """Return a problem for each file, and one for the code, that changed since the identity of `plan` was `before`.
+
+    The build reads them again, so the export may not be what `before` identifies.
+    """
+    now, do = _read_digests(plan), "export again"
     files = before["files"].keys() | now["files"].keys()
     wheres = [where for where in sorted(files) if before["files"].get(where) != now["files"].get(where)]
     if before["code"] != now["code"]:
@@ -50,38 +54,43 @@ def changed(before: Mapping[str, Any], plan: ExportPlan) -> list[Problem]:
     return [Problem(where, "was changed while it was exported", do) for where in wheres]
 
 
-def _read(plan: ExportPlan) -> dict[str, dict[str, str]]:
-    """The digests of what is read again when it is built."""
+def _read_digests(plan: ExportPlan) -> dict[str, dict[str, str]]:
+    """Return the digests of the code and the files that the build reads again."""
     return {
         "code": {str(number): digest(_code(resolved.source)) for number, resolved in enumerate(plan.resolved_sources())},
-        "files": {where: file_digest(path) for where, path in _named(plan)},
+        "files": {where: file_digest(path) for where, path in _content_files(plan)},
     }
 
 
+def is_complete(plan: ExportPlan) -> bool:
+    """Return whether the identity of `plan` covers all that decides its export: each source names its checkpoint or files."""
+    return all(one.digest is not None or one.preview.files is not None for one in plan.resolved_sources())
+
+
 def digest(data: Any) -> str:
-    """SHA-256 of plain data, whatever the order of its keys."""
+    """Return the SHA-256 of plain data, independent of the order of its keys."""
     return hashlib.sha256(json.dumps(data, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def graph_digest(meta_graph: Any) -> str:
-    """SHA-256 of a MetaGraphDef."""
+    """Return the SHA-256 of a MetaGraphDef."""
     return hashlib.sha256(meta_graph.SerializeToString(deterministic=True)).hexdigest()
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file."""
+    """Return the SHA-256 of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def packages() -> dict[str, str]:
-    """Distribution → version: of Python, of what reads configs and runs graphs, and of every plugin."""
+    """Return distribution → version: of Python, of the packages that read configs and run graphs, and of every plugin."""
     return {"python": platform.python_version(), **dict(_installed())}
 
 
 @cache
 def _installed() -> tuple[tuple[str, str], ...]:
-    """Read once: what a process has imported does not change with what is installed later."""
+    """Return the installed versions; cached, since a later installation does not change what this process has imported."""
     plugins = {entry.dist.name for entry in importlib.metadata.entry_points(group="exportkit")}
     found = {name: _version(name) for name in sorted({*_PACKAGES, *plugins})}
     return tuple((name, version) for name, version in found.items() if version)
@@ -94,14 +103,16 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _named(plan: ExportPlan) -> Iterator[tuple[str, Path]]:
-    """The files whose content goes into the export, by their places in the config; of a source all that it names.
+def _content_files(plan: ExportPlan) -> Iterator[tuple[str, Path]]:
+    """Yield the files whose content goes into the export, with their places in the config; for a source all that it names.
 
-    The checkpoint's own are known by its digest, and may be gone by now.
+    The files of the checkpoint are left out: its digest identifies it, and they may have been deleted meanwhile.
     """
     for resolved in plan.resolved_sources():
         leaves = [(where, leaf) for where, leaf in _leaves(resolved.source, resolved.where) if _is_file(leaf)]
         yield from ((where, Path(leaf)) for where, leaf in leaves if resolve(leaf) != resolved.preview.checkpoint)
+        for number, file in enumerate(map(Path, resolved.preview.files or ())):
+            yield f"{resolved.where}, file {number} ({file.name})", file
     for name, binding in plan.bindings.items():
         if isinstance(binding, Lookup):
             yield f"bindings.{name}.vocabulary", binding.vocabulary
@@ -114,7 +125,7 @@ def _named(plan: ExportPlan) -> Iterator[tuple[str, Path]]:
 
 
 def _leaves(value: Any, where: str) -> Iterator[tuple[str, Any]]:
-    """What a source was configured with, at any depth, by its place in the config."""
+    """Yield the values that a source was configured with, at any depth, with their places in the config."""
     if is_dataclass(value):
         value = {field.name: getattr(value, field.name) for field in fields(value)}
     if isinstance(value, Mapping | list | tuple):
@@ -129,9 +140,9 @@ def _is_file(value: Any) -> bool:
 
 
 def _code(source: ModelSource) -> Mapping[str, str]:
-    """The user's modules that a source's references reach by import statements, as module → digest of its file.
+    """Return module → digest of its file, for the user's modules that a source's references reach by import statements.
 
-    What is installed, and exportkit itself, are known by their versions.
+    Installed packages and exportkit itself are identified by their versions.
     """
     found: dict[str, str] = {}
     todo = [value.split(":")[0] for _, value in _leaves(source, "source") if _is_reference(value)]
@@ -151,13 +162,13 @@ def _is_reference(value: Any) -> bool:
 
 
 def _file(module: str) -> Path | None:
-    """The file of a module of the user's; None for any other, and where it is not Python."""
+    """Return the file of a user's module; None for any other module, and for one that is not a Python file."""
     path = Path(references.users_file(module) or "")
     return path if path.suffix == ".py" else None
 
 
 def _imported(tree: ast.Module, package: str) -> Iterable[str]:
-    """The names of the modules that a module may import: of ``from a import b`` both ``a`` and ``a.b``."""
+    """Yield the names of the modules that a module may import: for ``from a import b`` both ``a`` and ``a.b``."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

@@ -1,7 +1,7 @@
-"""What the versions below a base path were made from, and so whether an export would only make one of them again.
+"""The identities of published versions, which show whether an export would only make one of them again.
 
-A version's manifest states its identity. Steps of PUBLISH run after the version is visible, where nothing may be written any
-more; that they all ended well is therefore remembered beside the versions, in a directory that TensorFlow Serving ignores.
+A version's manifest holds its identity. Steps of phase PUBLISH run after the version is visible, when nothing may be written
+into it any more; so their success is recorded beside the versions, in a directory that TensorFlow Serving ignores.
 """
 
 from collections.abc import Collection, Iterator
@@ -15,7 +15,7 @@ _PUBLISHED = ".published"
 
 
 def identity_of(version: Path) -> str | None:
-    """The identity that a version states; None where it states none, or is not as it was any more."""
+    """Return the identity in a version's manifest; None without a readable manifest, or if one of its files is missing."""
     try:
         content = read_manifest(version)
     except (StepFailed, OSError):
@@ -26,9 +26,9 @@ def identity_of(version: Path) -> str | None:
 
 
 def newest(base: Path, wanted: Collection[str]) -> Iterator[tuple[str, int]]:
-    """Identity and number of the newest versions, the newest first, as far back as all are `wanted`.
+    """Yield identity and number of the newest versions, the newest first, up to the first that is not `wanted`.
 
-    Where a newer version is not, whoever made it wanted another model to be served, and what is older is not in force.
+    A newer version with another identity means that another model shall be served, so older versions do not count.
     """
     for number in sorted(numbers(base), reverse=True):
         identity = identity_of(base / str(number))
@@ -38,12 +38,12 @@ def newest(base: Path, wanted: Collection[str]) -> Iterator[tuple[str, int]]:
 
 
 def mark_published(base: Path, number: int) -> None:
-    """Remember that all steps of PUBLISH passed for a version."""
+    """Record that all steps of phase PUBLISH passed for a version."""
     directory = base / _PUBLISHED
     directory.mkdir(exist_ok=True)
     (directory / str(number)).touch()
 
 
 def is_published(base: Path, number: int) -> bool:
-    """Whether all steps of PUBLISH passed for a version."""
+    """Return whether all steps of phase PUBLISH passed for a version."""
     return (base / _PUBLISHED / str(number)).is_file()

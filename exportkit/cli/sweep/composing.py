@@ -1,4 +1,4 @@
-"""All jobs of a sweep, composed and looked at before the first starts: each once, in parallel, and told as Hydra would.
+"""All jobs of a sweep, composed and inspected before the first starts: each once, in parallel, with the same result as Hydra.
 
 The work is spread over forked processes (`exportkit.processes.pool`), which inherit Hydra's registries and search path. Threads
 that the parent has by then (a live view, NumPy's) are harmless: a child composes, reads files and answers through its pipe, and
@@ -25,39 +25,39 @@ from exportkit.processes import pool
 from exportkit.processes.death import Death
 
 T = TypeVar("T")
-ENOUGH = 4  # jobs that are worth a process: fewer are composed before it would have started
-BATCH = 4  # jobs handed to a process at once: large enough for a cheap pipe, small enough that all end together
+ENOUGH = 4  # jobs that justify a process: fewer are composed before it would have started
+BATCH = 4  # jobs sent to a process at once: enough to keep the pipe cheap, few enough that all processes end together
 
 
 @dataclass(frozen=True)
 class Composed(Generic[T]):
-    """One job.
+    """A composed job.
 
     Attributes:
         number: from 0, Hydra's ``hydra.job.num``.
-        overrides: what makes this job differ from the others.
+        overrides: the job's overrides.
         config: the pickled DictConfig, with its ``hydra`` node; empty where it could not be composed.
-        seen: what a look at the config found out.
-        error: why there is no config, or why the look failed.
+        result: what the inspection of the config returned.
+        error: why the config could not be composed, or why its inspection failed.
     """
 
     number: int
     overrides: Sequence[str]
     config: bytes = b""
-    seen: T | None = None
+    result: T | None = None
     error: ExportKitError | None = None
 
 
 def expand(overrides: Sequence[str], loader: ConfigLoader, params: Mapping[str, str] | None = None) -> list[list[str]]:
-    """The jobs of a sweep, as Hydra's own sweeper makes them: every combination, the last override moving fastest.
+    """Return the overrides of each job of a sweep, as Hydra's own sweeper does: all combinations, the last override fastest.
 
     Args:
-        overrides: of the command line.
-        loader: knows the groups that ``glob(*)`` stands for.
-        params: ``hydra.sweeper.params``, which overrides replace.
+        overrides: the overrides of the command line.
+        loader: resolves the groups that ``glob(*)`` stands for.
+        params: ``hydra.sweeper.params``; overrides replace them.
 
     Raises:
-        HydraException: an override cannot be read, or is a sweep that has no end.
+        HydraException: an override cannot be parsed, or is a sweep without an end.
     """
     parsed = OverridesParser.create(loader).parse_overrides(
         [*(f"{key}={value}" for key, value in (params or {}).items()), *overrides]
@@ -70,27 +70,27 @@ def compose_all(
     loader: ConfigLoader,
     master: DictConfig,
     jobs: Sequence[Sequence[str]],
-    look: Callable[[int, DictConfig], T],
-    tell: Callable[[Exception], ExportKitError],
+    inspect: Callable[[int, DictConfig], T],
+    convert_error: Callable[[Exception], ExportKitError],
     n_jobs: int | None = None,
 ) -> Iterator[Composed[T]]:
-    """Compose every job and look at its config, where the job will get the same one.
+    """Compose every job and inspect its config, the same one that the job will get.
 
     Args:
-        loader: the one that composed `master`.
+        loader: the loader that composed `master`.
         master: the config of the sweep itself.
-        jobs: each one's overrides.
-        look: is called with a job's number and config, in any process, under that job's HydraConfig; returns plain data.
-        tell: says in exportkit's words what Hydra or `look` raised.
-        n_jobs: so many processes at most; default: one for each CPU.
+        jobs: the overrides of each job.
+        inspect: called with a job's number and config, in any process, under that job's HydraConfig; returns plain data.
+        convert_error: turns an exception of Hydra or `inspect` into one of exportkit.
+        n_jobs: the maximal number of processes; default: one for each CPU.
 
     Yields:
-        the jobs in their order, as soon as they are known.
+        The jobs in their order, each as soon as it and all before it are done.
 
     Raises:
         EnvironmentFailed: a process died.
     """
-    composer = _Composer(composition(loader, master, jobs), jobs, look, tell)
+    composer = _Composer(composition(loader, master, jobs), jobs, inspect, convert_error)
     processes = min(n_jobs or len(os.sched_getaffinity(0)), len(jobs) // ENOUGH)
     if processes < 2:
         yield from map(composer.compose, range(len(jobs)))
@@ -102,8 +102,8 @@ def compose_all(
 class _Composer(Generic[T]):
     composition: Composition
     jobs: Sequence[Sequence[str]]
-    look: Callable[[int, DictConfig], T]
-    tell: Callable[[Exception], ExportKitError]
+    inspect: Callable[[int, DictConfig], T]
+    convert_error: Callable[[Exception], ExportKitError]
 
     def compose(self, number: int) -> Composed[T]:
         overrides, config = self.jobs[number], b""
@@ -113,15 +113,18 @@ class _Composer(Generic[T]):
                 composed.hydra.job.id = composed.hydra.job.num = number
             config = pickle.dumps(composed, pickle.HIGHEST_PROTOCOL)
             with _job(composed) as task:
-                return Composed(number, overrides, config, self.look(number, task))
+                return Composed(number, overrides, config, self.inspect(number, task))
         except Exception as error:
-            return Composed(number, overrides, config, error=self.tell(error))
+            return Composed(number, overrides, config, error=self.convert_error(error))
 
     def compose_batch(self, numbers: Sequence[int]) -> list[Composed[T]]:
         return [self.compose(number) for number in numbers]
 
     def shares(self, count: int) -> list[deque[int]]:
-        """The numbers for each of so many processes: jobs that share the most go to the same, unless that were too many."""
+        """Divide the job numbers among `count` processes.
+
+        Jobs with the same choices of config groups go to one process, but no more than an even share of all jobs.
+        """
         groups: dict[object, list[int]] = {}
         most = -(-len(self.jobs) // count)
         for number, overrides in enumerate(self.jobs):
@@ -138,7 +141,7 @@ class _Composer(Generic[T]):
 
 @contextmanager
 def _job(config: DictConfig) -> Iterator[DictConfig]:
-    """What a job is called with, and HydraConfig as it will be then; `config` is used up."""
+    """Yield the config that a job is called with, under the HydraConfig that it will have; modifies `config`."""
     current = HydraConfig.instance()
     before, current.cfg = current.cfg, config
     try:
@@ -155,6 +158,7 @@ def _job(config: DictConfig) -> Iterator[DictConfig]:
 
 
 def _in_order(jobs: Iterable[Composed[T]]) -> Iterator[Composed[T]]:
+    """Yield the jobs by their numbers, each as soon as all before it have come."""
     early: dict[int, Composed[T]] = {}
     following = 0
     for job in jobs:

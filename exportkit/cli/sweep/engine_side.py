@@ -1,4 +1,4 @@
-"""Launchers of other engines, driven from where the sweep was started: all that is known of them is Hydra's interface."""
+"""Launchers of other engines, run by the process that started the sweep, through Hydra's launcher interface only."""
 
 import re
 import sys
@@ -16,8 +16,8 @@ from exportkit.cli.sweep import job_record, sweep_record
 from exportkit.cli.sweep.job_record import Job
 from exportkit.errors import EnvironmentFailed, ExportKitError, Problem, brief
 
-PERIOD = 0.5  # seconds between two looks for records
-QUIET = {"SUBMITIT_LOG_LEVEL": "ERROR"}  # or it says at each look that Slurm keeps no accounts
+PERIOD = 0.5  # seconds between two searches for new records
+QUIET = {"SUBMITIT_LOG_LEVEL": "ERROR"}  # or Submitit warns at each poll that Slurm keeps no accounts
 COLOR = re.compile(r"\x1b\[[0-9;]*m")
 AGAIN = "end what still runs there, and start the same command again: what is done is not done twice"
 
@@ -26,15 +26,15 @@ def launch(launcher: Launcher, jobs: Sequence[Job], on_end: Callable[[Job], None
     """Run jobs, each with its record in its own directory.
 
     Args:
-        jobs: those that have to run. A launcher numbers them from 0, so each brings its directory.
-        on_end: called, by another thread, with the record of each job that ended.
+        jobs: the jobs to run. A launcher numbers them from 0, so each gets its directory by override.
+        on_end: called, in another thread, with the record of each job that ended.
 
     Raises:
-        EnvironmentFailed: the engine gave up; how far it came is in the records.
+        EnvironmentFailed: the engine failed; the records show which jobs have ended.
     """
     directory = Path(str(launcher.config.hydra.sweep.dir)).absolute()
-    overrides = [[*job.overrides, *_places(directory, job.number)] for job in jobs]
-    with _watched(directory, [job.number for job in jobs], on_end), process.environment(QUIET):
+    overrides = [[*job.overrides, *_directory_overrides(directory, job.number)] for job in jobs]
+    with _watching_records(directory, [job.number for job in jobs], on_end), process.environment(QUIET):
         try:
             returns = launcher.launch(overrides, initial_job_idx=0)
         except ExportKitError:
@@ -43,24 +43,24 @@ def launch(launcher: Launcher, jobs: Sequence[Job], on_end: Callable[[Job], None
             what = f"{launcher.config.hydra.runtime.choices['hydra/launcher']} gave up: {COLOR.sub('', brief(error))}"
             raise EnvironmentFailed(Problem("hydra/launcher", what, AGAIN)) from error
         finally:
-            _part()
-        _record_untold(directory, jobs, returns)
+            _leave_ray()
+        _record_missing(directory, jobs, returns)
 
 
-def _places(directory: Path, number: int) -> list[str]:
-    """Where a job keeps its record; relative, it would be another place in a worker's directory."""
+def _directory_overrides(directory: Path, number: int) -> list[str]:
+    """Return the overrides that set a job's directory: absolute, since a worker may have another working directory."""
     quoted = str(directory).replace("'", "\\'")
     return [f"hydra.sweep.dir='{quoted}'", f"hydra.sweep.subdir={number}"]
 
 
-def _part() -> None:
-    """Leave a Ray cluster, which ends what is still running for us there; the others end by themselves, or go on."""
+def _leave_ray() -> None:
+    """Disconnect from a Ray cluster, which ends our jobs there; jobs of other engines end by themselves, or go on."""
     if ray := sys.modules.get("ray"):
         ray.shutdown()
 
 
-def _record_untold(directory: Path, jobs: Sequence[Job], returns: Sequence[JobReturn]) -> None:
-    """Write the record of each job that failed where its directory is not to be seen."""
+def _record_missing(directory: Path, jobs: Sequence[Job], returns: Sequence[JobReturn]) -> None:
+    """Write the record of each failed job that has none, for example because its machine does not see the directory."""
     for job, returned in zip(jobs, returns, strict=True):
         place = directory / str(job.number)
         if returned.status is JobStatus.FAILED and not (place / job_record.RECORD).is_file():
@@ -68,8 +68,8 @@ def _record_untold(directory: Path, jobs: Sequence[Job], returns: Sequence[JobRe
 
 
 @contextmanager
-def _watched(directory: Path, numbers: Sequence[int], on_end: Callable[[Job], None]) -> Iterator[None]:
-    """Tell of each record as it appears, and of the last ones at the end."""
+def _watching_records(directory: Path, numbers: Sequence[int], on_end: Callable[[Job], None]) -> Iterator[None]:
+    """Call `on_end` with each record as it appears, and with the last ones at the end."""
     left, over = set(numbers), threading.Event()
 
     def watch() -> None:

@@ -1,6 +1,6 @@
-"""The record of a sweep's job, in its directory, written where it runs.
+"""The record of a sweep's job: a file in the job's directory, written where the job runs.
 
-Jobs may run in other processes and on other machines, and may die; so what became of them is read from their records.
+Jobs may run in other processes and on other machines, and may die; so their results are read from their records.
 """
 
 import fcntl
@@ -31,13 +31,13 @@ class Job:
     """One job of a sweep.
 
     Attributes:
-        status: ``exported``, ``unchanged`` (its version was there), ``failed``, ``died``,
-            ``interrupted``, ``running``, ``not run``; by plan ``planned`` and ``built``.
-        version: its number; of a planned one also how it will be chosen.
-        reason: why, where it is not ``exported``.
-        seconds: from its start to its end.
-        bytes: of all files of the version.
-        proof: what was proved of its weights.
+        status: ``exported``, ``unchanged`` (its version exists), ``failed``, ``died``, ``interrupted``, ``running`` or
+            ``not run``; from the command plan ``planned`` or ``built``.
+        version: the version's number; of a planned job also the rule that will choose it.
+        seconds: from start to end.
+        bytes: the size of all files of the version.
+        proof: the result of comparing its weights with the checkpoint.
+        reason: why the status is not ``exported``.
     """
 
     number: int
@@ -59,7 +59,7 @@ class Job:
 
 
 class RememberDirectory(Callback):
-    """A Hydra callback that learns where the sweep's record is, and records the jobs that could not do so themselves."""
+    """A Hydra callback that remembers the sweep's directory, and writes the records of jobs that failed without one."""
 
     directory: Path | None = None
 
@@ -69,10 +69,10 @@ class RememberDirectory(Callback):
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: object) -> None:
         where = Path(config.hydra.runtime.output_dir)
         if config.hydra.mode == RunMode.MULTIRUN and job_return.status == JobStatus.FAILED and not (where / RECORD).exists():
-            write_job(_dead(job_return.cfg, config.hydra, str(job_return._return_value)), where)
+            write_job(_dead_job(job_return.cfg, config.hydra, str(job_return._return_value)), where)
 
 
-def _dead(task: DictConfig, hydra: DictConfig, reason: str, seconds: float = 0.0) -> Job:
+def _dead_job(task: DictConfig, hydra: DictConfig, reason: str, seconds: float = 0.0) -> Job:
     return Job(
         number=_number(Path(hydra.runtime.output_dir), hydra.job.num),
         name=str(OmegaConf.select(task, "name", throw_on_resolution_failure=False)),
@@ -85,12 +85,12 @@ def _dead(task: DictConfig, hydra: DictConfig, reason: str, seconds: float = 0.0
 
 
 def record_death(task: DictConfig, reason: str, seconds: float) -> None:
-    """Write that the running job died, in its stead."""
-    write_job(_dead(task, HydraConfig.get(), reason, seconds), place())
+    """Write the record of the running job after its process died."""
+    write_job(_dead_job(task, HydraConfig.get(), reason, seconds), job_directory())
 
 
 def _number(where: Path, number: int) -> int:
-    """A job's number is that of its directory: a launcher may have been given only some of a sweep's jobs."""
+    """Return the number in the job's directory name: Hydra's counts only the jobs that the launcher was given."""
     return int(where.name) if where.name.isdecimal() else int(number)
 
 
@@ -100,25 +100,25 @@ def _base(task: DictConfig) -> str | None:
 
 
 def is_sweep() -> bool:
-    """Whether the running job is one of a sweep."""
+    """Return whether the running job is part of a sweep."""
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
 def is_planned(hydra: DictConfig) -> bool:
-    """Whether the sweep was written down (`write_sweep`) before its first job started."""
+    """Return whether the sweep wrote ``sweep.json`` (`write_sweep`) before its first job started."""
     return str(hydra.sweeper._target_).endswith(".FleetSweeper")
 
 
-def place() -> Path:
-    """The directory of the running job."""
+def job_directory() -> Path:
+    """Return the directory of the running job."""
     return Path(HydraConfig.get().runtime.output_dir)
 
 
 def record(report: ExportReport, seconds: float) -> Job:
-    """Write what became of the running job into its directory."""
+    """Write the record of the running job into its directory, and return it."""
     hydra = HydraConfig.get()
     job = Job(
-        number=_number(place(), hydra.job.num),
+        number=_number(job_directory(), hydra.job.num),
         name=report.name,
         status=report.status,
         version=report.version,
@@ -131,41 +131,44 @@ def record(report: ExportReport, seconds: float) -> Job:
         overrides=OmegaConf.to_container(hydra.overrides.task),
         report=plain(asdict(report)),
     )
-    write_job(job, place())
+    write_job(job, job_directory())
     return job
 
 
 def write_job(job: Job, directory: Path) -> None:
-    """Write the record of a job, of one that could not do it itself too."""
+    """Write the record of any job into its directory, which is made if needed."""
     directory.mkdir(parents=True, exist_ok=True)
     write_whole(directory / RECORD, json.dumps(asdict(job), indent=2) + "\n")
 
 
 def begin_attempt(base: Path) -> None:
-    """Remember which versions there are before the running job makes its own."""
-    write_whole(place() / ATTEMPT, json.dumps({"versions": sorted(numbers(base))}) + "\n")
+    """Record which versions exist before the running job makes its own."""
+    write_whole(job_directory() / ATTEMPT, json.dumps({"versions": sorted(numbers(base))}) + "\n")
 
 
 @contextmanager
 def only_attempt() -> Iterator[None]:
-    """Be the one process that makes the running job; wait for an earlier one that its engine believes to be lost already."""
-    with (place() / LOCK).open("w") as file:
-        with suppress(OSError):  # a file system that knows no locks
+    """Hold the running job's lock, so that only one process works on it.
+
+    Waits for an earlier process of the job, which its engine may wrongly believe to be dead.
+    """
+    with (job_directory() / LOCK).open("w") as file:
+        with suppress(OSError):  # a file system without locks
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def lost_attempt() -> set[int] | None:
-    """The versions that there were before an attempt of the running job that was lost; None where this one is the first.
+    """Return the versions that existed before a lost attempt of the running job; None if this is its first attempt.
 
-    A cluster runs a job again whose machine was lost, and that may have made its version just before.
+    A cluster runs a job again when its machine was lost, and the job may have made its version just before.
     """
-    file = place() / ATTEMPT
+    file = job_directory() / ATTEMPT
     return set(json.loads(file.read_text())["versions"]) if file.is_file() else None
 
 
 def is_held(path: Path) -> bool:
-    """Whether a process is at the job whose directory this is (`only_attempt`)."""
+    """Return whether a process holds the lock of the job in the directory `path` (`only_attempt`)."""
     with suppress(FileNotFoundError), (path / LOCK).open() as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -177,7 +180,7 @@ def is_held(path: Path) -> bool:
 
 
 def write_whole(file: Path, text: str) -> None:
-    """Write a file as a whole: a reader, or a run that is killed, never sees a part of it."""
+    """Write a file atomically: readers never see a part of it, even if this process is killed."""
     partial = file.with_name(f".{file.name}.{os.getpid()}")
     partial.write_text(text, encoding="utf-8")
     partial.replace(file)

@@ -1,4 +1,4 @@
-"""A job of a sweep, where it runs: its record is written whatever comes of it, and nothing is exported a second time."""
+"""A job of a sweep, where it runs: it always writes its record, and never exports a second time."""
 
 import time
 from collections.abc import Callable
@@ -17,14 +17,14 @@ LOST = "made by an earlier attempt of this job, which was lost before it could s
 
 
 def run(config: DictConfig, work: Callable[[DictConfig], ExportReport]) -> str:
-    """Do the work of a job and return its status; the record is there before anything is raised."""
-    if worker_side.is_elsewhere():
+    """Do the work of a job and return its status; the record is written before an exception leaves."""
+    if worker_side.is_external_worker():
         return worker_side.run(config, partial(run, work=work))
     started = time.perf_counter()
     try:
         report = work(config)
     except Exception as error:
-        _record(failed(error, named(config)), started)
+        _record(failed_report(error, unplanned_report(config)), started)
         raise
     return _record(report, started)
 
@@ -36,20 +36,20 @@ def _record(report: ExportReport, started: float) -> str:
     return report.status
 
 
-def named(config: DictConfig) -> ExportReport:
-    """The report of an export that was not even planned."""
+def unplanned_report(config: DictConfig) -> ExportReport:
+    """Return the report of an export that could not be planned: only its name is known."""
     return ExportReport(name=str(OmegaConf.select(config, "name", throw_on_resolution_failure=False)))
 
 
-def failed(error: Exception, report: ExportReport) -> ExportReport:
-    """The report that the pipeline had come to, or the bare one, with `error`."""
+def failed_report(error: Exception, report: ExportReport) -> ExportReport:
+    """Return the report that the pipeline attached to `error`, else `report`, with the error's text in it."""
     report = getattr(error, "report", None) or report
     report.error = str(error if isinstance(error, ExportKitError) else hydra_app.unexpected(error))
     return report
 
 
-def earlier(config: DictConfig) -> ExportReport | None:
-    """What an attempt of this job that was lost had made, as the report of this one; None where there is nothing."""
+def find_earlier(config: DictConfig) -> ExportReport | None:
+    """Return the report of a version that a lost attempt of this job has made; None if there is no such version."""
     before = job_record.lost_attempt()
     made = None if before is None else preflight.made_since(config, before)
     if made is None:

@@ -13,7 +13,7 @@ from exportkit.errors import ConfigError, ExportKitError, Problem
 from exportkit.exporting.pipeline import publishes
 from exportkit.planning.plan import plan
 from exportkit.version.claim import exists, numbers
-from exportkit.version.identity import identity
+from exportkit.version.identity import identity, is_complete
 from exportkit.version.published import identity_of, is_published, newest
 
 
@@ -22,7 +22,8 @@ class Outlook:
     """What a job would make.
 
     Attributes:
-        identity: of what it would make; None where that cannot be known, as of weights that no checkpoint names.
+        identity: of what it would make; None where that is not known, as where a source does not say which files its weights
+            come from.
         made: the version of just this number and content that is there already.
         publishes: whether it has steps that run on the visible version.
     """
@@ -45,12 +46,11 @@ def look(number: int, task: DictConfig) -> Outlook:
         planned = plan(task, hydra_app.plugins())
     except ConfigError as error:
         return _made(task, error)
-    known = identity(planned)
     return Outlook(
         name=planned.name,
         base=str(planned.export_dir),
         version=planned.version,
-        identity=known["sha256"] if all(known["checkpoints"]) else None,
+        identity=identity(planned)["sha256"] if is_complete(planned) else None,
         publishes=publishes(planned),
     )
 

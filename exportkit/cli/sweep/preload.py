@@ -1,6 +1,7 @@
-"""What the server imports from which a sweep's jobs are forked, so that no job has to: all that is exportkit's, no user's code.
+"""The imports of the server process from which a sweep's jobs are forked: all of exportkit's modules, no user's code.
 
-Nothing may run here: no operation, no session, no list of devices (`preload_tensorflow` says why).
+So no job has to import them again. Nothing may run here: no operation, no session, no list of devices (`preload_tensorflow`
+explains why).
 """
 
 import gc
@@ -20,7 +21,7 @@ OURS = (
 )
 HYDRAS = ("hydra.experimental.callback", "hydra._internal.core_plugins.basic_launcher", "hydra._internal.logging_config")
 
-with suppress(EnvironmentFailed):  # each job tries again, and says so
+with suppress(EnvironmentFailed):  # each job tries again, and reports it
     preload_tensorflow()
     import_module("exportkit.exporting.savedmodel")
 for name in (*OURS, *HYDRAS):
@@ -28,4 +29,4 @@ for name in (*OURS, *HYDRAS):
 for entry in entry_points(group=GROUP):
     if entry.dist.name == "exportkit":
         entry.load()
-gc.freeze()  # what is here stays: no job looks through it for garbage, which would copy it
+gc.freeze()  # a job's garbage collector must not touch these objects: that would copy their memory pages

@@ -1,4 +1,4 @@
-"""Hydra's jobs in processes of their own: what the launcher ``exportkit`` does, on both sides."""
+"""Hydra's jobs, each in its own process: the launcher ``exportkit``, in the parent and in the job's process."""
 
 import logging
 import pickle
@@ -35,7 +35,7 @@ OnEvent = Callable[[Event], None]
 
 
 def launch(launcher: "ProcessLauncher", job_overrides: Sequence[Sequence[str]], first: int) -> list[JobReturn]:
-    """Compose jobs one by one, each when its turn comes, and run them."""
+    """Compose jobs, each just before its process starts, run them, and return their results in the order of the jobs."""
     setup_globals()
     _configure_log(launcher)
     log.info("Launching %d jobs", len(job_overrides))
@@ -53,7 +53,7 @@ def launch(launcher: "ProcessLauncher", job_overrides: Sequence[Sequence[str]], 
 
 
 def launch_composed(launcher: "ProcessLauncher", composed: Iterable[tuple[int, DictConfig]], on_event: OnEvent) -> None:
-    """Run composed jobs. What came of them is in their records and events; of thousands nothing more is kept."""
+    """Run composed jobs. Their results are in their records and events; nothing else is kept, as there may be thousands."""
     for _ in _returned(launcher, composed, on_event):
         pass
 
@@ -61,8 +61,8 @@ def launch_composed(launcher: "ProcessLauncher", composed: Iterable[tuple[int, D
 def _returned(
     launcher: "ProcessLauncher", composed: Iterable[tuple[int, DictConfig]], on_event: OnEvent
 ) -> Iterator[tuple[int, JobReturn]]:
-    """Run jobs; the number of each as it ends, and what came of it."""
-    check(launcher)
+    """Run jobs, and yield the number and the result of each when it ends."""
+    check_options(launcher)
     Path(str(launcher.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
     running: dict[int, DictConfig] = {}
     tasks = _tasks(_shared(launcher), composed, running)
@@ -71,26 +71,26 @@ def _returned(
             if isinstance(event, Ended | Died):
                 config = running.pop(event.number)
                 died = isinstance(event, Died)
-                yield event.number, _died(launcher.hydra_context, config, event) if died else event.value
+                yield event.number, _failed_return(launcher.hydra_context, config, event) if died else event.value
             on_event(event)
     _configure_log(launcher)
 
 
 def _tasks(shared: bytes, composed: Iterable[tuple[int, DictConfig]], running: dict[int, DictConfig]) -> Iterator[Task]:
-    """The jobs as tasks; while one runs its config is in `running`."""
+    """Yield the jobs as tasks; `running` holds the config of each until it ends."""
     for number, config in composed:
         running[number] = config
         yield Task(number, _run, (shared, config), _output_directory(config) / LOG)
 
 
 def _output_directory(config: DictConfig) -> Path:
-    """Where `run_job` will have a job put what it leaves."""
+    """Return the directory that `run_job` will set as the job's output directory."""
     HydraConfig.instance().set_config(config)
     return Path(*(str(OmegaConf.select(config, key)) for key in DIRECTORY.values())).absolute()
 
 
-def _died(context: HydraContext, config: DictConfig, died: Died) -> JobReturn:
-    """What Hydra is to know of a job whose process died; callbacks hear of its end here, for the job could not tell them."""
+def _failed_return(context: HydraContext, config: DictConfig, died: Died) -> JobReturn:
+    """Return Hydra's result of a job whose process died, and call the callbacks for its end, which the job could not do."""
     task = task_config(config)
     with read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
         config.hydra.runtime.output_dir = str(_output_directory(config))
@@ -106,8 +106,12 @@ def _died(context: HydraContext, config: DictConfig, died: Died) -> JobReturn:
     return failed
 
 
-def check(launcher: "ProcessLauncher | DictConfig") -> None:
-    """Raise ConfigError where the launcher's numbers make no sense."""
+def check_options(launcher: "ProcessLauncher | DictConfig") -> None:
+    """Check the launcher's numbers.
+
+    Raises:
+        ConfigError: one is not positive.
+    """
     for key, value in (("n_jobs", launcher.n_jobs), ("timeout", launcher.timeout)):
         if value is not None and value <= 0:
             raise ConfigError(Problem(f"hydra.launcher.{key}", f"is {value}", "write a positive number, or null"))
@@ -118,7 +122,7 @@ def _configure_log(launcher: "ProcessLauncher") -> None:
 
 
 class _Lines:
-    """A line per job that has ended."""
+    """Logs a line for each job that has ended."""
 
     def __init__(self, job_overrides: Sequence[Sequence[str]], first: int):
         self._overrides, self._first, self._done = job_overrides, first, 0
@@ -132,12 +136,12 @@ class _Lines:
         log.info("[%d/%d] %s: %s in %.1f s", self._done, len(self._overrides), overrides, what, event.seconds)
 
 
-# What both sides know of
+# What is sent to the jobs' processes, and their side
 
 
 @dataclass(frozen=True)
 class _Shared:
-    """What all jobs of a sweep need beside their configs: what Hydra's other launchers hand over as well."""
+    """State that all jobs of a sweep need beside their configs; Hydra's other launchers send the same."""
 
     context: HydraContext
     function: Callable[[DictConfig], Any]
@@ -146,22 +150,23 @@ class _Shared:
 
 
 def _shared(launcher: "ProcessLauncher") -> bytes:
-    plugins = "Plugins"  # found anew where a job asks for them, for that takes its time
+    """Return the pickled state of this process that jobs need."""
+    plugins = "Plugins"  # left out: loading them is slow, so only a job that asks for plugins does it
     singletons = {cls: instance for cls, instance in Singleton._instances.items() if cls.__name__ != plugins}
     resolvers = {name: function for name, function in BaseContainer._resolvers.items() if name not in _known_resolvers()}
-    return _dumped(_Shared(launcher.hydra_context, launcher.task_function, singletons, resolvers))
+    return _pickle(_Shared(launcher.hydra_context, launcher.task_function, singletons, resolvers))
 
 
 def _known_resolvers() -> set[str]:
-    """OmegaConf's own and those of `setup_globals`: a new process has them."""
+    """Return the names of OmegaConf's own resolvers and those of `setup_globals`: a new process has them."""
     return {name for name in BaseContainer._resolvers if name.startswith("oc.")} | {"hydra", "now", "python_version"}
 
 
-def _dumped(shared: _Shared) -> bytes:
-    """`shared`, pickled; with cloudpickle where something has no name to import it by: a closure, a resolver, the main script.
+def _pickle(shared: _Shared) -> bytes:
+    """Pickle `shared`; with cloudpickle if it holds what cannot be imported by name: a closure, a resolver, the main script.
 
     Raises:
-        EnvironmentFailed: it takes cloudpickle, which is not installed.
+        EnvironmentFailed: cloudpickle is needed and not installed.
     """
     try:
         content = pickle.dumps(shared)
@@ -179,7 +184,7 @@ def _dumped(shared: _Shared) -> bytes:
 
 
 def _run(shared: bytes, config: DictConfig) -> JobReturn:
-    """A job, in its own process."""
+    """Run a job; called in its own process."""
     setup_globals()
     handover.refuse_breakpoints()
     known: _Shared = pickle.loads(shared)
@@ -187,12 +192,12 @@ def _run(shared: bytes, config: DictConfig) -> JobReturn:
     BaseContainer._resolvers.update(known.resolvers)
     done = run_job(task_function=known.function, config=config, hydra_context=known.context, **DIRECTORY)
     if done.status == JobStatus.FAILED:
-        done.return_value = _shown(done._return_value)
+        done.return_value = _printed_error(done._return_value)
     return done
 
 
-def _shown(error: Exception) -> Exception:
-    """`error`, shown in the job's log with its traceback, and such that the parent can read it."""
+def _printed_error(error: Exception) -> Exception:
+    """Print the traceback of `error` to the job's log, and return an error that the parent can unpickle."""
     traceback.print_exception(error)
     try:
         return pickle.loads(pickle.dumps(error))

@@ -56,9 +56,9 @@ def _close(swept: Swept, seconds: float, keeps: bool, interrupted: bool = False)
     if directory is None or not jobs:
         return
     for base in {job.base for job in jobs if job.base and job.status in ("died", "interrupted")}:
-        claim.sweep(Path(base))
+        claim.remove_stale(Path(base))
     if not is_quiet():
-        tables.show_jobs(jobs, sweep_record.apart([job.overrides for job in jobs]))
+        tables.show_jobs(jobs, sweep_record.distinct_overrides([job.overrides for job in jobs]))
         tables.line(sweep_record.summary(jobs, seconds))
     if keeps:
         _keep(directory, jobs, seconds)

@@ -1,4 +1,4 @@
-"""All jobs of a sweep together: ``sweep.json``, and what is said at the end."""
+"""The record of a whole sweep: ``sweep.json``, and the summary at the end."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +13,7 @@ RUNS = "still runs where its engine has put it"
 
 
 def write_sweep(directory: Path, jobs: Iterable[Job], seconds: float | None = None) -> Path:
-    """Write ``sweep.json``: once with what is to be done, and at the end with what was."""
+    """Write ``sweep.json``, once with the planned jobs and at the end with the results, and return its path."""
     listed = sorted(jobs, key=lambda job: job.number)
     content = {
         "directory": str(directory),
@@ -29,7 +29,7 @@ def write_sweep(directory: Path, jobs: Iterable[Job], seconds: float | None = No
 
 
 def counts(jobs: Iterable[Job]) -> dict[str, int]:
-    """Status → number of jobs."""
+    """Return status → number of jobs."""
     found: dict[str, int] = {}
     for job in jobs:
         found[job.status] = found.get(job.status, 0) + 1
@@ -37,9 +37,10 @@ def counts(jobs: Iterable[Job]) -> dict[str, int]:
 
 
 def read_sweep(directory: Path, interrupted: bool = False) -> list[Job]:
-    """All jobs of the sweep in `directory`, by number: as planned, and each with what its own record says.
+    """Return all jobs of the sweep in `directory`, by number: as planned, or as its own record says where there is one.
 
-    A job that left a directory and no record died before it could write one, or was killed as the sweep was interrupted.
+    A job with a directory but without a record died before it could write one, was killed when the sweep was `interrupted`, or
+    still runs (`is_held`).
     """
     planned = _planned(directory)
     known = {job.number: job for job in planned}
@@ -51,7 +52,7 @@ def read_sweep(directory: Path, interrupted: bool = False) -> list[Job]:
 
 
 def read_jobs(directory: Path, numbers: Iterable[int]) -> list[Job]:
-    """Those of the jobs that have ended and said so."""
+    """Return the records of those of the jobs that have one, and so have ended."""
     return [_job(path, {}, False) for number in numbers if ((path := directory / str(number)) / RECORD).is_file()]
 
 
@@ -81,7 +82,7 @@ def _jobs(number: int) -> str:
 
 
 def problems(jobs: Sequence[Job]) -> list[str]:
-    """The lines that say why jobs failed; those that were not run are counted."""
+    """Return lines with the reasons why jobs failed, and one with the number of jobs that were not run."""
     waiting = [job.number for job in jobs if job.status in ("interrupted", "not run")]
     lines = [f"job {job.number}: {line}" for job in jobs if not job.good for line in job.reason.splitlines()]
     if waiting:
@@ -89,7 +90,7 @@ def problems(jobs: Sequence[Job]) -> list[str]:
     return lines
 
 
-def apart(jobs: Sequence[Sequence[str]]) -> list[list[str]]:
-    """Of each job the overrides that not all jobs have."""
+def distinct_overrides(jobs: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Return for each job the overrides that not all jobs have."""
     shared: set[str] = set.intersection(*map(set, jobs)) if len(jobs) > 1 else set()
     return [[word for word in job if word not in shared] for job in jobs]

@@ -1,6 +1,6 @@
-"""The way of a sweep: expand, compose and check every job, leave out what is there already, launch the rest.
+"""The steps of a sweep: expand, compose and check every job, leave out those whose version exists, launch the rest.
 
-It knows no launcher but by Hydra's interface; exportkit's own takes configs as they were composed here.
+Launchers are used through Hydra's interface only; exportkit's own also takes the configs as they were composed here.
 """
 
 import pickle
@@ -20,16 +20,16 @@ from exportkit.cli.sweep.view import View
 from exportkit.errors import ConfigError, Problem
 from exportkit.version import claim
 
-NUMBERED = b"hydra:job."  # in a pickled config: it asks for its job's number
+NUMBERED = b"hydra:job."  # in a pickled config: an interpolation of the job's number
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How a sweep goes.
+    """Options of a sweep.
 
     Attributes:
-        force: export what is unchanged too.
-        keep_going: export the good jobs where others cannot be.
+        force: export jobs whose version exists too.
+        keep_going: export the good jobs even if others have problems.
         dry_run: stop before the first job.
     """
 
@@ -40,7 +40,16 @@ class Options:
 
 @dataclass(kw_only=True)
 class Fleet:
-    """All jobs of a sweep, as they are known before the first one starts."""
+    """All jobs of a sweep, as they are known before the first one starts; each by its number, from 0.
+
+    Attributes:
+        overrides: the overrides of each job.
+        configs: the pickled configs.
+        outlooks: what the jobs would make.
+        problems: why jobs cannot be exported.
+        unchanged: the versions that exist and equal what the job would make.
+        assigned: the version numbers of jobs with ``version=auto`` that share a base path, in the order of the jobs.
+    """
 
     overrides: list[list[str]]
     configs: dict[int, bytes] = field(default_factory=dict)
@@ -55,24 +64,24 @@ class Fleet:
         return [n for n in range(len(self.overrides)) if n not in self.problems and n not in self.unchanged]
 
     def config(self, number: int) -> DictConfig:
-        """A job's config; they are kept pickled, which takes a tenth of the memory."""
+        """Return a job's config; the fleet keeps configs pickled, which takes a tenth of the memory."""
         config = pickle.loads(self.configs[number])
         if number in self.assigned:
             with read_write(config):
                 config.version = self.assigned[number]
         return config
 
-    def told(self) -> list[Problem]:
-        """Every problem under its job and what sets that apart from the others."""
-        return preflight.told(self.problems, dict(enumerate(sweep_record.apart(self.overrides))))
+    def describe_problems(self) -> list[Problem]:
+        """Return every problem, placed under its job and the overrides that distinguish the job from the others."""
+        return preflight.told(self.problems, dict(enumerate(sweep_record.distinct_overrides(self.overrides))))
 
     def jobs(self, due: str) -> list[job_record.Job]:
-        """The record of each job before it starts; of those that have to run the status is `due`."""
-        return [self._job(number, words, due) for number, words in enumerate(self.overrides)]
+        """Return the record of each job before it starts; those that have to run get the status `due`."""
+        return [self._job(number, overrides, due) for number, overrides in enumerate(self.overrides)]
 
-    def _job(self, number: int, words: Sequence[str], due: str) -> job_record.Job:
+    def _job(self, number: int, overrides: Sequence[str], due: str) -> job_record.Job:
         outlook = self.outlooks.get(number)
-        job = job_record.Job(number=number, overrides=words, status=due)
+        job = job_record.Job(number=number, overrides=overrides, status=due)
         if outlook is not None:
             job.name, job.base = outlook.name, outlook.base
             job.version = self.assigned.get(number, outlook.version) if due == "planned" else None
@@ -87,21 +96,21 @@ class Fleet:
 
 
 def sweep(arguments: Sequence[str], params: Mapping[str, str], launcher: Launcher, options: Options) -> None:
-    """Run the jobs that `arguments` and `params` span.
+    """Run the jobs that `arguments` and `params` expand to.
 
     Raises:
-        ConfigError: a job cannot be composed or planned, or gets into another's way. Nothing was started.
+        ConfigError: a job cannot be composed or planned, or conflicts with another. Nothing was started.
     """
     directory = Path(str(launcher.config.hydra.sweep.dir)).absolute()
     view = View()
     fleet = prepare(expand(arguments, launcher.hydra_context.config_loader, params), launcher, view, options.force)
     if fleet.problems and not options.keep_going:
-        raise ConfigError(*fleet.told())
+        raise ConfigError(*fleet.describe_problems())
     sweep_record.write_sweep(directory, fleet.jobs("planned" if options.dry_run else "not run"))
     if options.dry_run:
         return
     for base in {outlook.base for outlook in fleet.outlooks.values()}:
-        claim.sweep(Path(base))  # what a sweep that was killed has left
+        claim.remove_stale(Path(base))  # left by a killed sweep
     if not fleet.due:
         return
     OmegaConf.save(launcher.config, directory / "multirun.yaml")
@@ -110,21 +119,25 @@ def sweep(arguments: Sequence[str], params: Mapping[str, str], launcher: Launche
 
 
 def prepare(jobs: list[list[str]], launcher: Launcher, view: View, force: bool) -> Fleet:
-    """Compose and plan all jobs, and see which are there already."""
+    """Compose and plan all jobs, and find those whose version exists.
+
+    Raises:
+        ConfigError: there are no jobs.
+    """
     if not jobs:
         raise ConfigError(Problem("sweep", "there are no jobs", "a glob(…) that matches nothing makes none"))
     fleet = Fleet(overrides=jobs)
     started = time.perf_counter()
     loader = launcher.hydra_context.config_loader
-    with view.preparing(len(jobs)) as tell:
+    with view.preparing(len(jobs)) as advance:
         for job in compose_all(loader, launcher.config, jobs, preflight.look, hydra_app.refusal):
             if job.config:
                 fleet.configs[job.number] = job.config
             if job.error is None:
-                fleet.outlooks[job.number] = job.seen
+                fleet.outlooks[job.number] = job.result
             else:
                 fleet.problems[job.number] = list(job.error.problems)
-            tell()
+            advance()
     if not force:
         fleet.unchanged = preflight.unchanged(fleet.outlooks)
     fleet.assigned = preflight.assigned(fleet.outlooks, fleet.due)
@@ -140,7 +153,7 @@ def _launch(launcher: Launcher, fleet: Fleet, view: View) -> None:
         own(((number, fleet.config(number)) for number in fleet.due), view.event)
         return
     if any(NUMBERED in config for config in fleet.configs.values()):
-        fleet.unchanged = {}  # others number what they are given from 0: so that numbers are right, they are given all
+        fleet.unchanged = {}  # other launchers number their jobs from 0: the numbers are right only if they get all jobs
     jobs = fleet.jobs("not run")
     for number, version in fleet.assigned.items():
         jobs[number].overrides = [*jobs[number].overrides, f"version={version}"]

@@ -1,4 +1,4 @@
-"""What a person sees while a sweep runs: a live view on a terminal, a line for each job that ended elsewhere. Always stderr."""
+"""The progress of a sweep on stderr: a live view on a terminal, otherwise a line for each job that has ended."""
 
 import os
 import sys
@@ -17,7 +17,7 @@ from exportkit.processes import Died, Ended, Event, Reported, Started
 
 @dataclass
 class Running:
-    """A job that runs: its stage, and since when."""
+    """A running job: its stage, and the time of its start (`time.monotonic`)."""
 
     stage: str = "start"
     since: float = field(default_factory=time.monotonic)
@@ -36,7 +36,7 @@ class View:
 
     @contextmanager
     def preparing(self, total: int) -> Iterator[Callable[[], None]]:
-        """Yield what is to be called after each job that was composed and checked."""
+        """Show the progress of composing; yield a function to call after each job that was composed and checked."""
         if not self.live:
             yield lambda: None
             return
@@ -49,14 +49,14 @@ class View:
             yield lambda: progress.advance(bar)
 
     def prepared(self, total: int, unchanged: int, wrong: int, seconds: float) -> None:
-        """Say what is known before the first job starts."""
+        """Print the number of jobs, and how many are unchanged or have problems, before the first job starts."""
         found = {"unchanged": unchanged, "cannot be exported": wrong}
         known = "".join(f", {number} {what}" for what, number in found.items() if number)
-        self._line(f"{total} {'job' if total == 1 else 'jobs'} composed and checked in {seconds:.1f} s{known}")
+        self._print(f"{total} {'job' if total == 1 else 'jobs'} composed and checked in {seconds:.1f} s{known}")
 
     @contextmanager
     def launched(self, jobs: Sequence[Job]) -> Iterator[None]:
-        """Show the jobs that run inside; `event` tells of them."""
+        """Show the jobs that run inside of this context; `event` and `recorded` report their progress."""
         self.jobs = {job.number: job for job in jobs}
         self.total = sum(job.status == "not run" for job in jobs)
         self.started = time.monotonic()
@@ -66,11 +66,11 @@ class View:
         from rich.console import Console
         from rich.live import Live
 
-        with Live(get_renderable=self._shown, console=Console(file=sys.stderr), refresh_per_second=5, transient=True):
+        with Live(get_renderable=self._render, console=Console(file=sys.stderr), refresh_per_second=5, transient=True):
             yield
 
     def event(self, event: Event) -> None:
-        """Take note of what a job did."""
+        """Update the view with an event of a job."""
         match event:
             case Started(number):
                 self.running[number] = Running()
@@ -78,20 +78,20 @@ class View:
                 self.running[number].stage = text
             case Ended(number, _, seconds) | Died(number, _, seconds):
                 self.running.pop(number, None)
-                self._end(number, seconds, "died" if isinstance(event, Died) else _status(event.value))
+                self._count_end(number, seconds, "died" if isinstance(event, Died) else _status(event.value))
 
     def recorded(self, job: Job) -> None:
-        """Take note of the record of a job that ended elsewhere."""
-        self._end(job.number, job.seconds, job.status)
+        """Update the view with the record of a job that another engine ran."""
+        self._count_end(job.number, job.seconds, job.status)
 
-    def _end(self, number: int, seconds: float, status: str) -> None:
+    def _count_end(self, number: int, seconds: float, status: str) -> None:
         self.ended[status] = self.ended.get(status, 0) + 1
         done = sum(self.ended.values())
         if not self.live:
-            self._line(f"[{done}/{self.total}] job {number} {self.jobs[number].name}: {status} in {seconds:.1f} s")
+            self._print(f"[{done}/{self.total}] job {number} {self.jobs[number].name}: {status} in {seconds:.1f} s")
 
-    def _shown(self) -> Any:
-        """The live view: a line for the sweep, and one for each job that runs."""
+    def _render(self) -> Any:
+        """Return the live view, a rich table: a line for each running job, and one for the sweep."""
         from rich.table import Table
 
         done = sum(self.ended.values())
@@ -99,22 +99,22 @@ class View:
         for number, running in sorted(self.running.items()):
             age = time.monotonic() - running.since
             grid.add_row(f"job {number}", self.jobs[number].name, running.stage, f"{age:.1f} s")
-        grid.add_row("sweep", f"{done} of {self.total}", self._counted(), self._left(done))
+        grid.add_row("sweep", f"{done} of {self.total}", self._format_counts(), self._format_time(done))
         return grid
 
-    def _counted(self) -> str:
+    def _format_counts(self) -> str:
         if not (self.ended or self.running):
             return "importing TensorFlow"
         return ", ".join(f"{number} {status}" for status, number in self.ended.items())
 
-    def _left(self, done: int) -> str:
-        """The time left, as the jobs that ended make it likely."""
+    def _format_time(self, done: int) -> str:
+        """Return the elapsed time and, after two jobs, an estimate of the time left from the jobs that have ended."""
         age = time.monotonic() - self.started
         if done < 2:
             return f"{age:.0f} s"
         return f"{age:.0f} s, about {age / done * (self.total - done):.0f} s left"
 
-    def _line(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         if not is_quiet():
             print(f"sweep: {text}", file=sys.stderr, flush=True)
 

@@ -1,8 +1,8 @@
 """A job in a worker of another engine (joblib, Ray, Submitit), run as exportkit's own launcher would run it.
 
-Such a worker may stand in another directory, on another machine. It serves one job after the other, and the sweep may end with
-it. So a job goes to where the sweep was started, and from there into a process of its own: one that crashes, or leaves
-TensorFlow changed, does that to nobody else, and the engine hears of a failure that it can carry home.
+Such a worker may have another working directory, on another machine. It runs one job after the other, and if it dies the sweep
+may fail. So a job changes to the directory where the sweep was started and runs there in a process of its own: if it crashes or
+changes TensorFlow's state, no other job is affected, and the engine gets an exception that it can pickle.
 """
 
 import contextlib
@@ -24,33 +24,35 @@ from exportkit.cli.sweep import job_record, process_launcher, sweep_record
 from exportkit.errors import EnvironmentFailed, Problem, brief
 from exportkit.processes import Cause, Death, Died, Ended, Task
 
-HERE = ".BasicLauncher"  # Hydra's own, which is chosen to have all in one process
+HERE = ".BasicLauncher"  # Hydra's own; whoever chooses it wants everything in one process
 SHARED = "start the sweep in a directory that all machines share under the same path"
 
 Run = Callable[[DictConfig], str]
 
 
-def is_elsewhere() -> bool:
-    """Whether the running job of a sweep is in a worker that is not its own."""
-    return not processes.inside() and not is_here()
+def is_external_worker() -> bool:
+    """Return whether the running job of a sweep is in a worker of another engine, not in a process of its own."""
+    return not processes.inside() and not is_basic_launcher()
 
 
-def is_here() -> bool:
-    """Whether the launcher is chosen that keeps all in the process that was started."""
+def is_basic_launcher() -> bool:
+    """Return whether the launcher is Hydra's own, which runs every job in the process that the user started."""
     return str(HydraConfig.get().launcher._target_).endswith(HERE)
 
 
 def run(config: DictConfig, job: Run) -> str:
-    """Call `job` with `config` at home, in a process of its own, as the only attempt at this job, and return its status.
+    """Call `job` with `config` in the directory of the sweep's start, in a process of its own, and return its status.
+
+    A lock keeps other attempts at the same job waiting.
 
     Raises:
         JobFailed: `job` raised, or its process died.
-        EnvironmentFailed: the sweep's directories are not to be seen from here.
+        EnvironmentFailed: this machine does not see the sweep's directories.
     """
-    with _at_home():
+    with _in_launch_directory():
         content = pickle.dumps((job, config, handover.pack()))
-        task = Task(0, _run, (content,), job_record.place() / process_launcher.LOG)
-        end = _end(task)
+        task = Task(0, _run, (content,), job_record.job_directory() / process_launcher.LOG)
+        end = _run_task(task)
         if isinstance(end, Died):
             job_record.record_death(config, str(end), end.seconds)
             raise JobFailed(str(end))
@@ -59,20 +61,20 @@ def run(config: DictConfig, job: Run) -> str:
     return end.value
 
 
-def _end(task: Task) -> Ended | Died:
-    """What becomes of a task."""
+def _run_task(task: Task) -> Ended | Died:
+    """Run a task, and return its last event."""
     started = time.monotonic()
     try:
         with contextlib.closing(processes.run([task], 1, preload=process_launcher.PRELOAD)) as events:
             *_, end = events
             return end
-    except Exception as error:  # out of a signal's handler, as Submitit's, when a job's time is over
+    except Exception as error:  # raised by a signal handler, as Submitit's when a job's time is over
         death = Death(Cause.KILLED, f"was ended by its engine: {brief(error)}")
         return Died(task.number, death, time.monotonic() - started)
 
 
 def _run(content: bytes) -> str | JobFailed:
-    """The job, in its own process."""
+    """Run the job; called in its own process."""
     job, config, hydra = pickle.loads(content)
     handover.unpack(hydra)
     try:
@@ -83,8 +85,12 @@ def _run(content: bytes) -> str | JobFailed:
 
 
 @contextlib.contextmanager
-def _at_home() -> Iterator[None]:
-    """Be where the sweep was started: its relative paths, its modules."""
+def _in_launch_directory() -> Iterator[None]:
+    """Change to the directory where the sweep was started, for its relative paths and its modules.
+
+    Raises:
+        EnvironmentFailed: this machine does not see that directory.
+    """
     hydra = HydraConfig.get()
     home = str(hydra.runtime.cwd)
     seen = Path(str(hydra.sweep.dir), sweep_record.SWEEP) if job_record.is_planned(hydra) else Path(home)

@@ -1,4 +1,4 @@
-"""The room that lives inside TensorFlow: binds tensors in fresh graphs, signs, and writes the SavedModel."""
+"""The part that uses TensorFlow: binds tensors in new graphs, adds signatures, and writes the SavedModel."""
 
 from exportkit.exporting.savedmodel.graphs import BoundGraph, bind, bound_tensors
 from exportkit.exporting.savedmodel.writing import write

@@ -1,4 +1,4 @@
-"""What a server could not run: ops without a kernel, assets that are not there; and which ops a device can be asked to run."""
+"""Checks that a server can run a graph: its ops have kernels, its assets exist; and which ops can be pinned to a device."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -15,7 +15,7 @@ _NO_KERNEL_NEEDED = {"Placeholder", "PlaceholderWithDefault", "NoOp", "_Arg", "_
 
 
 def unserved_ops(part: Part) -> Iterator[Problem]:
-    """Ops that this TensorFlow does not know, or has no CPU kernel for (registered is not enough)."""
+    """Yield a problem for each op that this TensorFlow does not know or has no CPU kernel for (registered is not enough)."""
     from tensorflow.python.framework import op_def_registry
 
     seen: dict[str, str] = {}
@@ -42,7 +42,10 @@ def _kernel_devices(op: str) -> set[str]:
 
 
 def pinning(device: str) -> Callable[[Any], str]:
-    """Pin the ops that have a kernel for the device; a server without soft placement would refuse the others there."""
+    """Return a device function for `tf.compat.v1.device` that pins only ops with a kernel for the device.
+
+    A server without soft placement would refuse the others there.
+    """
     kind = v1.DeviceSpec.from_string(device).device_type
 
     def pin(node: Any) -> str:
@@ -52,7 +55,10 @@ def pinning(device: str) -> Callable[[Any], str]:
 
 
 def asset_clashes(graphs: Iterable[tf.Graph]) -> Iterator[Problem]:
-    """Assets that are not there (SavedModelBuilder skips them silently), and two of one name (it would keep the last)."""
+    """Yield a problem for each missing asset and for different assets with the same file name.
+
+    SavedModelBuilder silently skips a missing asset, and keeps only the last of two with one name.
+    """
     paths: dict[str, str] = {}
     for graph in graphs:
         for path in asset_paths(graph):
@@ -66,7 +72,7 @@ def asset_clashes(graphs: Iterable[tf.Graph]) -> Iterator[Problem]:
 
 
 def asset_paths(graph: tf.Graph) -> list[str]:
-    """The files that a graph reads as assets."""
+    """Return the paths of the files that a graph reads as assets, sorted."""
     tensors = graph.get_collection(v1.GraphKeys.ASSET_FILEPATHS)
     return sorted({tf.get_static_value(tensor).item().decode() for tensor in map(_as_tensor, tensors)})
 

@@ -1,4 +1,4 @@
-"""The exported graphs: each pruned meta graph imported behind fresh placeholders, with what computes inputs and outputs."""
+"""The exported graphs: pruned meta graphs imported behind new placeholders, with ops that compute inputs and outputs."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -29,10 +29,10 @@ class BoundGraph:
 
     Attributes:
         graph: the graph that is exported.
-        fed: fed binding → what a signature names: the tensor before `ensure_shape`.
-        checked: fed binding → the same behind `ensure_shape`, which the model reads.
+        fed: fed binding → the tensor before `ensure_shape`, which signatures name.
+        checked: fed binding → the tensor behind `ensure_shape`, which the model reads.
         values: binding reference → output tensor.
-        init_op: initialises the tables and nothing else; None where there are none.
+        init_op: initialises the tables and nothing else; None where there are no tables.
     """
 
     part: Part
@@ -44,14 +44,14 @@ class BoundGraph:
 
 
 def bind(plan: ExportPlan, prepared: Prepared) -> dict[str, BoundGraph]:
-    """Build the exported graphs: one for each distinct pruned graph.
+    """Build the exported graphs, one for each distinct pair of pruned graph and device.
 
     Returns:
-        Meta graph key → bound graph; meta graphs that share a pruned graph and a device share it.
+        Meta graph key → bound graph; meta graphs with the same pruned graph and device share one.
 
     Raises:
-        BindingError: an op is unknown to this TensorFlow or has no CPU kernel, a shape or dtype does not fit once it is known
-            exactly, an asset or a vocabulary is missing.
+        BindingError: an op is unknown to this TensorFlow or has no CPU kernel, a shape or dtype does not fit now that it is
+            known exactly, or an asset or a vocabulary is missing.
     """
     problems = [p for part in prepared.parts.values() for p in unserved_ops(part)]
     if problems:
@@ -89,7 +89,7 @@ def _bind_one(plan: ExportPlan, part: Part, device: str | None) -> BoundGraph:
 
 
 def _free_scope(part: Part, name: str) -> str:
-    """A scope that no node of the imported graph is in."""
+    """Return a name scope that no node of the imported graph is in."""
     taken = {node.name.split("/", 1)[0] for node in part.pruned.meta.graph_def.node}
     while name in taken:
         name = f"serving_{name}"
@@ -97,7 +97,7 @@ def _free_scope(part: Part, name: str) -> str:
 
 
 def _feed(plan: ExportPlan, bound: BoundGraph) -> None:
-    """Make the placeholders: serialized examples first, then what they, or a request, feed."""
+    """Make the placeholders: first of serialized examples, then of the inputs, which these or a request feed."""
     parsed: dict[str, tf.Tensor] = {}
     signatures = [plan.signatures[key] for key in bound.part.wiring.signatures]
     for name in sorted({ref for signature in signatures for ref in signature.inputs.values()}):
@@ -139,7 +139,7 @@ def _import(part: Part, replaced: Mapping[str, tf.Tensor], device: str | None) -
 
 
 def _compute(plan: ExportPlan, bound: BoundGraph, replaced: Mapping[str, tf.Tensor]) -> None:
-    """The outputs that signatures name, and what they are computed from; each once."""
+    """Add the outputs that signatures name and the values that they are computed from, each once."""
     for key in bound.part.wiring.signatures:
         for ref in plan.signatures[key].outputs.values():
             if not isinstance(plan.bindings.get(ref), ParseExample):
@@ -147,6 +147,7 @@ def _compute(plan: ExportPlan, bound: BoundGraph, replaced: Mapping[str, tf.Tens
 
 
 def _value(ref: str, plan: ExportPlan, bound: BoundGraph, replaced: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    """Return the tensor of a binding reference, adding its ops to the graph on first use."""
     if ref in bound.values:
         return bound.values[ref]
     name = plan.bindings.offers()[ref]
@@ -163,7 +164,7 @@ def _value(ref: str, plan: ExportPlan, bound: BoundGraph, replaced: Mapping[str,
 
 
 def _init_op(graph: tf.Graph, part: Part) -> tf.Operation | None:
-    """The tables' initialisers and nothing else: anything that assigns a variable here would serve random weights."""
+    """Group the tables' initialisers and nothing else: an op that assigns a variable here would make the weights random."""
     initializers = graph.get_collection(v1.GraphKeys.TABLE_INITIALIZERS)
     assigning = [op.name for op in _ancestors(initializers) if op.type.startswith("Assign")]
     if assigning:
@@ -175,7 +176,7 @@ def _init_op(graph: tf.Graph, part: Part) -> tf.Operation | None:
 
 
 def _ancestors(ops: Iterable[tf.Operation]) -> set[tf.Operation]:
-    """The ops, and all that they need to have run."""
+    """Return `ops` and all ops that have to run before them."""
     todo, found = list(ops), set()
     while todo:
         op = todo.pop()
@@ -186,7 +187,7 @@ def _ancestors(ops: Iterable[tf.Operation]) -> set[tf.Operation]:
 
 
 def bound_tensors(bound: Mapping[str, BoundGraph]) -> dict[str, dict[str, BoundTensor]]:
-    """What post steps are handed: meta graph key → binding reference → tensor."""
+    """Return the tensors as post steps get them: meta graph key → binding reference → tensor."""
     return {key: {ref: _bound_tensor(ref, graph) for ref in graph.values} for key, graph in bound.items()}
 
 

@@ -1,4 +1,4 @@
-"""Signed and written: SavedModelBuilder with a saver that copies the variables' bytes instead of asking a session."""
+"""The SavedModel writer: SavedModelBuilder with a saver that copies the variables' bytes instead of running a session."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ def write(directory: Path, plan: ExportPlan, prepared: Prepared, bound: Mapping[
         Meta graph key → the MetaGraphDef as written.
 
     Raises:
-        OSError: the disk refused.
+        OSError: a file cannot be written.
     """
     builder = v1.saved_model.Builder(os.fspath(directory))
     first = next(iter(bound))
@@ -64,7 +64,7 @@ def _signature_def(plan: ExportPlan, bound: BoundGraph, key: str) -> Any:
     for alias, ref in signature.inputs.items():
         definition.inputs[alias].CopyFrom(_tensor_info(bound.fed[ref]))
     for alias, ref in signature.outputs.items():
-        definition.outputs[alias].CopyFrom(_tensor_info(_output(ref, bound)))
+        definition.outputs[alias].CopyFrom(_tensor_info(_output_tensor(ref, bound)))
     return definition
 
 
@@ -73,15 +73,16 @@ def _tensor_info(tensor: tf.Tensor) -> Any:
     return meta_graph_pb2.TensorInfo(name=tensor.name, dtype=dtype, tensor_shape=shape)
 
 
-def _output(ref: str, bound: BoundGraph) -> tf.Tensor:
-    """An output's tensor; an input that is handed through comes from behind its shape check."""
+def _output_tensor(ref: str, bound: BoundGraph) -> tf.Tensor:
+    """Return an output's tensor; an input that is also an output is taken behind its shape check."""
     return bound.checked.get(ref, bound.values[ref])
 
 
 class _CopyingSaver(v1.train.Saver):
-    """A Saver whose checkpoint is copied, byte for byte, from the one that the values come from.
+    """A Saver that writes its checkpoint by copying bytes from the source checkpoints.
 
-    Its restore ops are TensorFlow's own; only `save` is different: it writes the union of all meta graphs' variables.
+    Its restore ops are TensorFlow's own. Only `save` is different: it writes the union of all meta graphs' variables, copied,
+    or with their initial values where the config says so.
     """
 
     def __init__(self, bound: BoundGraph, prepared: Prepared, graphs: Sequence[BoundGraph]):
@@ -101,7 +102,7 @@ class _CopyingSaver(v1.train.Saver):
 
 
 def variables_by_name(bound: BoundGraph) -> dict[str, tf.Variable | list[tf.Variable]]:
-    """The graph's variables by the names that they are saved under; the parts of a partitioned one as a list."""
+    """Return the graph's variables by their names in the checkpoint; those of a partitioned variable as a list."""
     by_op = {variable.op.name: variable for variable in bound.graph.get_collection(v1.GraphKeys.GLOBAL_VARIABLES)}
     named = saved_variables(bound.part.pruned.variables.values())
     return {name: _one_or_parts([by_op[p.op_name] for p in v.parts], v.parts[0].slice) for name, v in sorted(named.items())}
@@ -112,7 +113,7 @@ def _one_or_parts(variables: list[tf.Variable], part: Any) -> tf.Variable | list
 
 
 def _initial_values(graphs: Sequence[BoundGraph], names: Sequence[str]) -> dict[str, np.ndarray]:
-    """What the initialisers of the named variables give, each in the first graph that has it."""
+    """Run the initialisers of the named variables, each in the first graph that has it, and return the values."""
     values: dict[str, np.ndarray] = {}
     for bound in graphs if names else ():
         variables = variables_by_name(bound)
@@ -127,7 +128,7 @@ def _initial_value(session: tf.compat.v1.Session, variable: tf.Variable | list[t
     if not isinstance(variable, list):
         session.run(variable.initializer)
         return session.run(variable)
-    places = [part._save_slice_info for part in variable]  # the only way to a part's place in its variable
+    places = [part._save_slice_info for part in variable]  # TensorFlow has no public access to it
     whole = np.zeros(places[0].full_shape, variable[0].dtype.base_dtype.as_numpy_dtype)
     for part, place in zip(variable, places, strict=True):
         box = tuple(slice(o, o + n) for o, n in zip(place.var_offset, place.var_shape, strict=True))

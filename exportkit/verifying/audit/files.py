@@ -1,4 +1,4 @@
-"""The files of a version: whether they are those that were published."""
+"""Checks of a version's files: are they the files that were published?"""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,12 +10,12 @@ from exportkit.version.manifest import SIGNATURE, differences
 
 
 def check(directory: Path, manifest: Mapping[str, Any] | None, damaged: bool) -> Iterator[Finding]:
-    """Every file against its digest.
+    """Compare every file with its digest in the manifest.
 
     Args:
         directory: the version.
         manifest: its manifest, or None.
-        damaged: there is a manifest, but nothing can be told by it.
+        damaged: whether there is a manifest that cannot be read.
     """
     if not directory.resolve().name.isdecimal():
         why = f"a server takes no notice of {directory.resolve().name}, which is no integer"
@@ -33,7 +33,12 @@ def check(directory: Path, manifest: Mapping[str, Any] | None, damaged: bool) ->
 
 
 def check_signature(directory: Path, manifest: Mapping[str, Any] | None, public_key: Path | None) -> Iterator[Finding]:
-    """The signature over the version, where there is one or should be."""
+    """Check the signature over the version; without a key, only report that it was not checked.
+
+    Raises:
+        StepFailed: the signature is not of that key, or a file is not what was signed.
+        EnvironmentFailed: model-signing is not installed.
+    """
     signed = (directory / SIGNATURE).exists()
     if public_key is None:
         if signed:

@@ -1,4 +1,4 @@
-"""What a check says."""
+"""Findings: the result lines of a verification."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ class Finding:
     """One line of a verification.
 
     Attributes:
-        passed: True and False; None for what cannot be told here, or is allowed and worth knowing.
-        what: what was looked at.
-        why: what was found there.
+        passed: whether the check passed; None for a note: it could not be checked, or is allowed and worth knowing.
+        what: what was checked.
+        why: what was found.
         do: what the user can do; may be empty.
     """
 
@@ -28,6 +28,6 @@ class Finding:
 
 
 def failures(what: str, problems: Iterable[Problem]) -> Iterator[Finding]:
-    """Problems as findings; a problem's place is said where it is not `what` itself."""
+    """Yield problems as failed findings of `what`; the text names a problem's place if that is not `what` itself."""
     for problem in problems:
         yield Finding(False, what, problem.what if problem.where == what else f"{problem.where}: {problem.what}", problem.do)

@@ -1,4 +1,4 @@
-"""What the graph of a version tells before it is run: whether a server can load it and answer its signatures."""
+"""Checks of a version's graph without running it: can a server load it and answer its signatures?"""
 
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 from exportkit.errors import Problem
 from exportkit.metagraph import Graph
-from exportkit.metagraph.kinds import kind, node_list, obstacle, path_constant
+from exportkit.metagraph.kinds import node_list, obstacle, op_class, path_constant
 from exportkit.metagraph.tensors import Facts, Shape, dims, split
 from exportkit.planning import serving_rules
 from exportkit.protos import dtype_name, meta_graph_pb2
@@ -31,7 +31,7 @@ _BY_NAME = {name: method for method, name in METHODS.items()}
 
 
 def check(directory: Path, graph: Graph, saved: Collection[str]) -> Iterator[Finding]:
-    """Everything that is told by one meta graph; `saved` are the variables that the files have values for."""
+    """Check one meta graph; `saved` are the names of the variables that the files have values for."""
     info = graph.meta.meta_info_def
     tags, keys = ", ".join(info.tags), list(signatures(graph))
     why = f"tagged [{tags}]: {len(graph.nodes)} nodes, written by TensorFlow {info.tensorflow_version or '?'}"
@@ -46,13 +46,13 @@ def check(directory: Path, graph: Graph, saved: Collection[str]) -> Iterator[Fin
 
 
 def signatures(graph: Graph) -> dict[str, Any]:
-    """The signatures that clients can ask, sorted."""
+    """Return the signatures that clients can call, sorted by key."""
     return {key: definition for key, definition in sorted(graph.meta.signature_def.items()) if key not in INTERNAL}
 
 
 def _check_signature(key: str, graph: Graph) -> Iterator[Finding]:
     definition, what = graph.meta.signature_def[key], f"signature {key}"
-    problems = [*_named_wrong(definition, graph), *_rules(definition, graph), *_obstacles(definition, graph)]
+    problems = [*_wrong_tensors(definition, graph), *_rules(definition, graph), *_obstacles(definition, graph)]
     yield from failures(what, problems)
     if not problems:
         yield Finding(True, what, f"a server can answer it ({_method(definition)})")
@@ -64,7 +64,7 @@ def _check_signature(key: str, graph: Graph) -> Iterator[Finding]:
 
 
 def shape_of(info: Any) -> Shape:
-    """The shape in a TensorInfo; None for an unknown rank, which old writers say by leaving it out."""
+    """Return the shape in a TensorInfo; None for an unknown rank, for which old writers leave the shape out."""
     return dims(info.tensor_shape) if info.HasField("tensor_shape") else None
 
 
@@ -72,22 +72,22 @@ def _method(definition: Any) -> str:
     return _BY_NAME.get(definition.method_name, definition.method_name or "no method")
 
 
-def _named_wrong(definition: Any, graph: Graph) -> Iterator[Problem]:
-    """Tensors that are not in the graph, or are of another dtype than the signature says."""
+def _wrong_tensors(definition: Any, graph: Graph) -> Iterator[Problem]:
+    """Yield a problem for each tensor that is not in the graph or has another dtype than in the signature."""
     for side in ("inputs", "outputs"):
         for alias, info in sorted(getattr(definition, side).items()):
             if not info.name:
                 yield Problem(f"{side}.{alias}", "is not a dense tensor, and cannot be sent to a server", "export its parts")
                 continue
-            known, said = graph.dtype(info.name), dtype_name(info.dtype)
+            known, declared = graph.dtype(info.name), dtype_name(info.dtype)
             if isinstance(problem := graph.find(info.name), Problem):
                 yield problem.under(f"{side}.{alias}")
-            elif known not in (None, said):
-                yield Problem(f"{side}.{alias}", f"{info.name} is {known}, and the signature says {said}", _AGAIN)
+            elif known not in (None, declared):
+                yield Problem(f"{side}.{alias}", f"{info.name} is {known}, and the signature says {declared}", _AGAIN)
 
 
 def _rules(definition: Any, graph: Graph) -> Iterator[Problem]:
-    """The rules of TensorFlow Serving, as the plan checks them."""
+    """Yield violations of TensorFlow Serving's rules, the same that a plan is checked for."""
     if definition.method_name not in _BY_NAME:
         yield Problem("method", f"no server knows '{definition.method_name}'", f"write one of {', '.join(METHODS)}")
         return
@@ -104,14 +104,14 @@ def _rules(definition: Any, graph: Graph) -> Iterator[Problem]:
 
 
 def _obstacles(definition: Any, graph: Graph) -> Iterator[Problem]:
-    """Reached nodes that no server can run, in the graph and in the functions that it calls."""
+    """Yield the nodes that the outputs need and no server can run, in the graph and in the functions that it calls."""
     fetches = [info.name for info in definition.outputs.values() if split(info.name)[0] in graph.nodes]
     fed = [info.name for info in definition.inputs.values() if info.name]
     reached = graph.walk(fetches, fed, lambda node: obstacle(graph, node) is not None)
     nodes = [graph.nodes[name] for name in reached]
-    kinds = [(node, obstacle(graph, node)) for node in nodes]
-    kinds += [(node, kind(node.op)) for name in graph.called(nodes) for node in graph.functions[name].node_def]
-    for node, found in kinds:
+    classes = [(node, obstacle(graph, node)) for node in nodes]
+    classes += [(node, op_class(node.op)) for name in graph.called(nodes) for node in graph.functions[name].node_def]
+    for node, found in classes:
         if found in _WHY and not (found == "mutable table" and graph.meta.object_graph_def.nodes):
             yield Problem("graph", f"{node.name} ({node.op}) {_WHY[found]}", _AGAIN)
 
@@ -130,7 +130,10 @@ def _check_assets(directory: Path, graph: Graph) -> Iterator[Finding]:
 
 
 def _assets(meta: Any) -> dict[str, str]:
-    """The operation that holds an asset's path → the asset's file name; older versions keep them in a collection."""
+    """Return the name of each op that holds an asset's path → the asset's file name.
+
+    Older versions keep the assets in the collection ``saved_model_assets``.
+    """
     definitions = list(meta.asset_file_def)
     if "saved_model_assets" in meta.collection_def:
         packed = meta.collection_def["saved_model_assets"].any_list.value
@@ -139,7 +142,7 @@ def _assets(meta: Any) -> dict[str, str]:
 
 
 def _foreign(graph: Graph, named: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Nodes that read a file which is no asset, and its path."""
+    """Yield the name of each node that reads a file which is not an asset, and the file's path."""
     for name, node in graph.nodes.items():
         index = {"InitializeTableFromTextFile": 1, "InitializeTableFromTextFileV2": 1, "ReadFile": 0}.get(node.op)
         constant = None if index is None else path_constant(graph, node.input[index])
@@ -148,7 +151,7 @@ def _foreign(graph: Graph, named: Iterable[str]) -> Iterator[tuple[str, str]]:
 
 
 def _check_init_op(graph: Graph, saved: Collection[str]) -> Iterator[Finding]:
-    """What runs after the weights were restored: if it assigns one of them, a server answers with other values."""
+    """Check the op that runs after the restore: if it assigns a weight, a server answers with another value."""
     op = init_op(graph)
     if op is None or op not in graph.nodes:
         return
@@ -161,7 +164,7 @@ def _check_init_op(graph: Graph, saved: Collection[str]) -> Iterator[Finding]:
 
 
 def init_op(graph: Graph) -> str | None:
-    """The operation that a server runs after the restore: of the signature, or of the collections that came before it."""
+    """Return the name of the op that a server runs after the restore: from its signature, or from the older collections."""
     if INIT_OP in graph.meta.signature_def:
         return split(graph.meta.signature_def[INIT_OP].outputs[INIT_OP].name)[0]
     listed = [*node_list(graph, "saved_model_main_op"), *node_list(graph, "legacy_init_op")]
@@ -169,6 +172,7 @@ def init_op(graph: Graph) -> str | None:
 
 
 def _assigned(graph: Graph, op: str) -> Iterator[str]:
+    """Yield the names of the variables that `op` assigns, itself or through an op that it needs."""
     names = {variable.op_name: variable.full_name for variable in graph.variables.values()}
     for name in graph.reach([op]):
         node = graph.nodes[name]
@@ -185,10 +189,10 @@ def _check_devices(graph: Graph) -> Iterator[Finding]:
 
 
 def pinned(graph: Graph) -> dict[str, int]:
-    """Accelerator → how many nodes are pinned to it."""
+    """Return device → the number of nodes pinned to it, for GPUs and TPUs."""
     found: dict[str, int] = {}
     bodies = (node for function in graph.functions.values() for node in function.node_def)
     for node in (*graph.nodes.values(), *bodies):
-        if any(kind in node.device.upper() for kind in ("GPU", "TPU")):
+        if any(device in node.device.upper() for device in ("GPU", "TPU")):
             found[node.device] = found.get(node.device, 0) + 1
     return found

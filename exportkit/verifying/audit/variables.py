@@ -1,10 +1,10 @@
-"""The weights of a version: whether their bytes are sound, and whether they are a checkpoint's."""
+"""Checks of a version's weights: do their bytes have their checksums, and are they those of a checkpoint?"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from exportkit.checkpoint import Bundle, open_checkpoint, prove
+from exportkit.checkpoint import Bundle, check_copied, open_checkpoint
 from exportkit.config.reader import Reader
 from exportkit.errors import Problem, WeightsError, some
 from exportkit.metagraph import Graph
@@ -16,12 +16,16 @@ BOOKKEEPING = ("_CHECKPOINTABLE_OBJECT_GRAPH", "save_counter")
 
 
 def check(directory: Path, saved_model: Any | None) -> Iterator[Finding]:
-    """Every tensor's bytes against their checksum."""
+    """Check every tensor's bytes against their checksum.
+
+    Raises:
+        WeightsError: the index cannot be read, or tensors do not have their checksum.
+    """
     if not (directory / "variables" / "variables.index").exists():
         yield _without_index(saved_model)
         return
     bundle = _opened(directory)
-    prove(bundle, {})
+    check_copied(bundle, {})  # reads every tensor
     size = sum(entry.size for entry in bundle.entries.values())
     yield Finding(True, "variables", f"{len(bundle.entries)} tensors, {size:,} bytes: every checksum holds")
 
@@ -37,7 +41,7 @@ def _without_index(saved_model: Any | None) -> Finding:
 
 
 def names(directory: Path) -> set[str]:
-    """The names of the variables that the files have values for."""
+    """Return the names of the variables that the files have values for."""
     if not (directory / "variables" / "variables.index").exists():
         return set()
     bundle = _opened(directory)
@@ -49,7 +53,14 @@ def _opened(directory: Path) -> Bundle:
 
 
 def compare(directory: Path, saved_model: Any, against: str, manifest: Mapping[str, Any] | None) -> Iterator[Finding]:
-    """The version's tensors against those of a checkpoint, by their checksums, under the rules for names of its config."""
+    """Compare the checksums of the version's tensors with those of a checkpoint.
+
+    Args:
+        directory: the version.
+        saved_model: its SavedModel proto.
+        against: the checkpoint, as a prefix, one of its files or a directory.
+        manifest: its manifest, whose config has the rules that map names; or None.
+    """
     written, checkpoint = _opened(directory), open_checkpoint(against)
     find = _by_object if written.aliases else _by_name
     keys, problems = find(written, checkpoint, saved_model, manifest)
@@ -67,7 +78,7 @@ def compare(directory: Path, saved_model: Any, against: str, manifest: Mapping[s
 
 
 def _alike(written: Bundle, checkpoint: Bundle, keys: Mapping[str, str]) -> bool:
-    """Whether any tensor of the version has its name, dtype and shape in the checkpoint too."""
+    """Return whether any tensor of the version is in the checkpoint with the same dtype and shape; `keys`: name → key there."""
     pairs = ((written.entries[name], checkpoint.entries[key]) for name, key in keys.items())
     return any((one.dtype, one.shape) == (other.dtype, other.shape) for one, other in pairs)
 
@@ -82,7 +93,7 @@ Found = tuple[dict[str, str], list[Problem]]
 
 
 def _by_name(written: Bundle, checkpoint: Bundle, saved_model: Any, manifest: Mapping[str, Any] | None) -> Found:
-    """Tensor → key of the checkpoint, as the export found them; and what has none, or is of another shape there."""
+    """Return tensor → key of the checkpoint, by the export's rules, and a problem for each without a key or of other shape."""
     config = (manifest or {}).get("config", {})
     rules = Reader(Path()).read(Weights, config.get("weights") or {}, "weights") or Weights()
     variables = weights.by_name([Graph(meta).variables for meta in saved_model.meta_graphs])
@@ -91,7 +102,10 @@ def _by_name(written: Bundle, checkpoint: Bundle, saved_model: Any, manifest: Ma
 
 
 def _by_object(written: Bundle, checkpoint: Bundle, *_: Any) -> Found:
-    """The same of a version that TensorFlow 2 wrote, whose tensors are known by objects: their variables' names count."""
+    """Return tensor → key for a version that TensorFlow 2 wrote.
+
+    Its tensors have the names of objects; they are also looked up by the names of their variables.
+    """
     names = {key: name for name, key in written.aliases.items()}
     wanted = {key: (key, names.get(key), checkpoint.aliases.get(names.get(key, ""))) for key in written.entries}
     found = {key: [name for name in some if name in checkpoint.entries] for key, some in wanted.items()}
@@ -100,7 +114,7 @@ def _by_object(written: Bundle, checkpoint: Bundle, *_: Any) -> Found:
 
 def _differences(written: Bundle, sources: Mapping[str, tuple[Bundle, str]]) -> tuple[Problem, ...]:
     try:
-        prove(written, sources)
+        check_copied(written, sources)
     except WeightsError as error:
         return error.problems
     return ()

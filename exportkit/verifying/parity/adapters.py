@@ -1,5 +1,5 @@
-"""What an export computes around the training graph, computed once more without TensorFlow: tf.Examples parsed by protobuf and
-NumPy, top_k by sorting, labels by reading the vocabulary.
+"""Reference for the ops that an export adds to the training graph, without TensorFlow: tf.Examples are parsed with protobuf and
+NumPy, top_k is computed by sorting, labels are read from the vocabulary.
 """
 
 from collections.abc import Mapping
@@ -18,10 +18,10 @@ from exportkit.spec import Lookup, ParseExample, Signature, TopK
 def fed(
     signature: Signature, bindings: Bindings, dtypes: Mapping[str, str], inputs: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
-    """What the inputs of a signature come to: binding of a tensor → its value.
+    """Return the values that the inputs of a signature feed, by binding; tf.Examples are parsed.
 
     Args:
-        dtypes: dtype by binding, to which a parsed feature is cast.
+        dtypes: binding → dtype, to which a parsed feature is cast.
         inputs: alias → value.
 
     Raises:
@@ -44,7 +44,7 @@ def _cast(column: np.ndarray, dtype: str) -> np.ndarray:
 
 
 def computed(ref: str, bindings: Bindings, tensors: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The value of `ref`, from the values of the tensor bindings that it is computed from."""
+    """Return the value of the binding reference `ref`, computed from the values of tensor bindings."""
     name = bindings.offers()[ref]
     spec = bindings[name]
     if isinstance(spec, TopK):
@@ -55,7 +55,7 @@ def computed(ref: str, bindings: Bindings, tensors: Mapping[str, np.ndarray]) ->
 
 
 def _top_k(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The `k` largest along the last axis, and where they stand; of equal ones the lower index first (tf.math.top_k)."""
+    """Return the `k` largest values of the last axis and their indices; of equal ones the lower index first (tf.math.top_k)."""
     ascending = np.argsort(scores[..., ::-1], axis=-1, kind="stable")
     indices = scores.shape[-1] - 1 - ascending[..., ::-1][..., :k]
     return np.take_along_axis(scores, indices, axis=-1), indices.astype(np.int32)
@@ -69,6 +69,6 @@ def _labels(indices: np.ndarray, spec: Lookup) -> np.ndarray:
 
 @cache
 def _lines(vocabulary: Path) -> list[bytes]:
-    """The lines of a file as TensorFlow reads them: it takes every carriage return out (io::InputBuffer::ReadLine)."""
+    """Return the lines of a file as TensorFlow reads them: without any carriage return (io::InputBuffer::ReadLine)."""
     lines = vocabulary.read_bytes().replace(b"\r", b"").split(b"\n")
     return lines[:-1] if not lines[-1] else lines

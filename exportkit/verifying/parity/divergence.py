@@ -1,4 +1,4 @@
-"""Where two graphs of one origin begin to differ: values compared, and the first node that has another one."""
+"""The first tensor at which two graphs of one origin differ, and the comparison of values."""
 
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -10,15 +10,15 @@ from exportkit.metagraph.kinds import RANDOM
 from exportkit.protos import NodeDef
 
 Values = Mapping[str, np.ndarray]
-Fetch = Callable[[Sequence[str]], Values | None]  # tensors → their values; None where TensorFlow refuses
-CHUNK = 128  # tensors fetched at once: what they hold is held in memory
+Fetch = Callable[[Sequence[str]], Values | None]  # tensors → their values; None if TensorFlow raises an error
+CHUNK = 128  # tensors fetched at once: all their values are in memory
 
 _HANDLES = frozenset({"resource", "variant"})
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """Numbers may differ by ``atol + rtol * |there|``."""
+    """The allowed difference of numbers: ``atol + rtol * |there|``, where `there` is the reference."""
 
     atol: float = 0.0
     rtol: float = 0.0
@@ -36,10 +36,10 @@ class Difference:
 
     Attributes:
         largest: the largest absolute difference of finite numbers; 0 for integers and strings that are equal.
-        mismatches: how many elements differ by more than is allowed.
-        there: the reference's element where they differ most.
-        here: the other's.
-        misfit: what is wrong with dtype or shape; the elements are not compared then.
+        mismatches: the number of elements that differ by more than the tolerance.
+        there: the reference's element where the two differ most, as text.
+        here: the other value's element at that place.
+        misfit: dtypes and shapes if these differ; the elements are not compared then.
     """
 
     largest: float = 0.0
@@ -56,9 +56,12 @@ class Difference:
 
 
 def compare(there: np.ndarray, here: np.ndarray, tolerance: Tolerance = EXACT) -> Difference:
-    """Compare a value with the reference's. A NaN equals a NaN; integers, booleans and strings are equal or not."""
+    """Compare the value `here` with the reference `there`.
+
+    A NaN equals a NaN. Integers, booleans and strings must be equal: the tolerance is for floating-point and complex numbers.
+    """
     if (there.dtype, there.shape) != (here.dtype, here.shape):
-        return Difference(misfit=f"{_kind(there)} there, {_kind(here)} here")
+        return Difference(misfit=f"{_describe_type(there)} there, {_describe_type(here)} here")
     if not _is_inexact(there):
         wrong = np.asarray(there != here)
         gap = wrong.astype(np.float64)
@@ -77,7 +80,7 @@ def _difference(there: np.ndarray, here: np.ndarray, wrong: np.ndarray, gap: np.
     if not wrong.any():
         return Difference(largest)
     place = np.unravel_index(np.argmax(np.where(wrong, np.nan_to_num(gap, nan=np.inf, posinf=np.inf), -1)), gap.shape)
-    return Difference(largest, int(wrong.sum()), _said(there[place]), _said(here[place]))
+    return Difference(largest, int(wrong.sum()), _format_element(there[place]), _format_element(here[place]))
 
 
 def _is_inexact(value: np.ndarray) -> bool:
@@ -88,18 +91,18 @@ def _is_number(value: np.ndarray) -> bool:
     return value.dtype.kind in "iu"
 
 
-def _kind(value: np.ndarray) -> str:
+def _describe_type(value: np.ndarray) -> str:
     return f"{'string' if value.dtype.kind == 'O' else value.dtype.name} {list(value.shape)}"
 
 
-def _said(element: np.generic | bytes) -> str:
+def _format_element(element: np.generic | bytes) -> str:
     if isinstance(element, bytes):
         return repr(element.decode(errors="replace"))
     return str(element) if isinstance(element, str) else f"{np.asarray(element).item()!r}"
 
 
 def unequal(there: np.ndarray, here: np.ndarray) -> bool:
-    """Whether two answers to one request are not bit for bit the same."""
+    """Return whether two answers to one request differ in a bit."""
     if (there.dtype, there.shape) != (here.dtype, here.shape):
         return True
     return bool((there != here).any()) if there.dtype.kind == "O" else there.tobytes() != here.tobytes()
@@ -107,16 +110,16 @@ def unequal(there: np.ndarray, here: np.ndarray) -> bool:
 
 @dataclass(frozen=True)
 class First:
-    """The first tensor that differs."""
+    """The first tensor that differs, and how."""
 
     tensor: str
     difference: Difference
 
 
 def first(tensors: Sequence[str], there: Fetch, here: Fetch, tolerance: Tolerance = EXACT) -> First | None:
-    """The first of `tensors` whose value differs between two graphs.
+    """Return the first of `tensors` whose value differs between two graphs; None if there is no such tensor.
 
-    Passed over is what the first graph does not give twice the same, and what one of them cannot give.
+    Tensors are skipped if two runs of the first graph give different values, or if one of the graphs cannot compute them.
     """
     for start in range(0, len(tensors), CHUNK):
         steady = _steady(list(tensors[start : start + CHUNK]), there)
@@ -127,13 +130,14 @@ def first(tensors: Sequence[str], there: Fetch, here: Fetch, tolerance: Toleranc
 
 
 def _steady(tensors: list[str], fetch: Fetch) -> Values:
+    """Return the values of those tensors that are the same in two runs."""
     once = _fetched(tensors, fetch)
     again = _fetched(list(once), fetch)
     return {tensor: value for tensor, value in again.items() if not unequal(once[tensor], value)}
 
 
 def _fetched(tensors: list[str], fetch: Fetch) -> dict[str, np.ndarray]:
-    """What can be fetched; where something cannot, the halves are tried."""
+    """Return the values of those tensors that can be fetched; if a fetch fails, its halves are tried."""
     values = fetch(tensors) if tensors else {}
     if values is not None:
         return dict(values)
@@ -144,9 +148,10 @@ def _fetched(tensors: list[str], fetch: Fetch) -> dict[str, np.ndarray]:
 
 
 def comparable(there: Graph, here: Graph, fetches: Sequence[str]) -> list[str]:
-    """The tensors that `fetches` need in graph `here` and that both graphs have by one name, in topological order.
+    """Return the tensors that `fetches` need in graph `here` and that both graphs have under one name, in topological order.
 
-    Left out: what is `enclosed`; what no node reads; handles. A variable is looked at even if only a loop or function reads it.
+    Left out are tensors inside of loops and branches, tensors that no node reads, and handles. A variable is included even if
+    only a loop or function reads it.
     """
     ordered = _ordered(here, fetches)
     inside = _inside(here, ordered)
@@ -156,7 +161,7 @@ def comparable(there: Graph, here: Graph, fetches: Sequence[str]) -> list[str]:
 
 
 def _tensors(graph: Graph, name: str, read: Set[tuple[str, int]]) -> list[str]:
-    """What a node gives: those of its tensors that are read; of a resource variable a read, whether or not it is needed."""
+    """Return those of a node's tensors that are read; for a resource variable one of its reads, whether needed or not."""
     if graph.nodes[name].op == "VarHandleOp":
         reads = (user for user in graph.consumers.get(name, ()) if graph.nodes[user].op == "ReadVariableOp")
         return [f"{user}:0" for user in reads][:1]
@@ -169,27 +174,30 @@ def _same_op(there: Graph, here: Graph, tensor: str) -> bool:
 
 
 def enclosed(graph: Graph, fetches: Sequence[str]) -> bool:
-    """Whether `fetches` need what has many values or none, or a name that is not the graph's: in a loop, branch or function."""
+    """Return whether `fetches` need nodes in a loop, branch or function, which `comparable` leaves out.
+
+    In a loop or branch a tensor has many values or none; in a function its name is not one of the graph.
+    """
     ordered = _ordered(graph, fetches)
     return bool(_inside(graph, ordered) or graph.called(graph.nodes[name] for name in ordered))
 
 
 def random_nodes(graph: Graph, fetches: Sequence[str]) -> list[str]:
-    """The nodes that `fetches` need and that draw numbers, also in functions: ``dropout/random_uniform (RandomUniform)``."""
+    """Return the random ops that `fetches` need, also in functions, as ``dropout/random_uniform (RandomUniform)``."""
     reached = [graph.nodes[name] for name in sorted(graph.reach(fetches))]
     bodies = ((caller, node) for name, caller in graph.called(reached).items() for node in graph.functions[name].node_def)
-    within = [f"{_kind_of(node)} in {caller}" for caller, node in bodies if RANDOM.fullmatch(node.op)]
-    return [_kind_of(node) for node in reached if RANDOM.fullmatch(node.op)] + within
+    within = [f"{_describe_node(node)} in {caller}" for caller, node in bodies if RANDOM.fullmatch(node.op)]
+    return [_describe_node(node) for node in reached if RANDOM.fullmatch(node.op)] + within
 
 
-def _kind_of(node: NodeDef) -> str:
+def _describe_node(node: NodeDef) -> str:
     return f"{node.name} ({node.op})"
 
 
 def _ordered(graph: Graph, fetches: Sequence[str], loops: bool = True) -> list[str]:
-    """What the fetches need, inputs before their users; `loops`: also along the edges that close a loop.
+    """Return the nodes that `fetches` need, inputs before their users.
 
-    Then, too, a node outside of loops comes before all that need it.
+    With `loops`, also along the edges that close a loop; then the order holds for nodes outside of loops.
     """
     order: list[str] = []
     seen: set[str] = set()
@@ -213,12 +221,12 @@ def _closes_loop(graph: Graph, name: str) -> bool:
     return graph.nodes[name].op in ("NextIteration", "RefNextIteration")
 
 
-# A loop is Enter, Merge (that a NextIteration comes back to), Switch, Exit; a branch is Switch, Merge
+# How an op changes the depth. A loop is Enter, Merge (to which NextIteration returns), Switch, Exit; a branch is Switch, Merge
 _DEEPER = {"Enter": 1, "Switch": 1, "Merge": -1, "Exit": -2}
 
 
 def _inside(graph: Graph, ordered: Sequence[str]) -> set[str]:
-    """The nodes in a frame or branch of v1 control flow: behind an Enter or Switch, before the Exit or Merge that ends it."""
+    """Return the nodes in frames and branches of v1 control flow: from an Enter or Switch to its Exit or Merge."""
     depth: dict[str, int] = {}
     for name in _ordered(graph, ordered, loops=False):
         outer = max((depth[op] for op in _inputs(graph, name, loops=False)), default=0)

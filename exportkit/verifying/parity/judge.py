@@ -19,6 +19,7 @@ from exportkit.serving.native import ConfigProto, Refusal, unoptimized
 from exportkit.verifying.parity import divergence
 from exportkit.verifying.parity.divergence import Difference, Tolerance, compare, unequal
 from exportkit.verifying.parity.origin import origins
+from exportkit.verifying.parity.originals import originals
 from exportkit.verifying.parity.trials import Answer, Answers, MovedExport, TrainingGraph, Trial, trials
 
 Output = tuple[str, str]  # signature, alias
@@ -61,6 +62,7 @@ class Proof:
         self._outcomes: dict[Output, Outcome] = {}
         self._out_of_step: list[Output] = []
         self._seconds: dict[str, float] = {}
+        self._original: dict[str, Any] = {}
         self.problems: list[Problem] = []
         self.warnings: list[str] = []
         self.unverified: list[str] = []
@@ -109,6 +111,8 @@ class Proof:
         self.problems += [] if self.problems or failed else self._uncompared(asked)
         self.problems += origins(failed, self._export, self._key, self._there, self._here, self._tolerance)
         if not self.problems:
+            self._judge_originals()
+        if not self.problems:
             self._judge_optimized(asked, here.result(), optimized.result())
 
     def _timed(self, name: str, ask: Callable[[], list[Answers]]) -> list[Answers]:
@@ -129,7 +133,8 @@ class Proof:
             return {"samples": ", ".join(batch.notes) or "as given", "rows": rows, **known, "outputs": outputs}
 
         described = {name: signature(name) for name in batches}
-        return {"training graph": self._there.note, "seconds": self._seconds, "signatures": described}
+        original = {"original model": self._original} if self._original else {}
+        return {"training graph": self._there.note, "seconds": self._seconds, "signatures": described, **original}
 
     # As the graph is written
 
@@ -279,6 +284,15 @@ class Proof:
         if drawn:
             return f"{_place(*output)}: {drawn}with fixed seeds it equals the training graph's"
         return f"{_place(*output)}: changes from run to run, as in the training graph, which it equals"
+
+    # Beside the original model
+
+    def _judge_originals(self) -> None:
+        random = {output for output, outcome in self._outcomes.items() if outcome.random}
+        found = originals(self._export, self._key, self._here, self._tolerance, random)
+        self._original = found.details
+        self.problems += found.problems
+        self.warnings += found.warnings
 
     # As a server optimises it
 

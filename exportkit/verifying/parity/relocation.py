@@ -1,8 +1,8 @@
-"""A SavedModel at another place, from which nothing else of this machine can be read.
+"""A copy of a SavedModel at another place, which cannot read any other file of this machine.
 
-What makes an export work only where it was made is a path in its graph: of a vocabulary that was not collected as an asset, or
-of a checkpoint. In the copy, each text in a constant that is the path of a file here is another one, where there is no
-file. A loader feeds the paths of assets, so that an export that is whole does not notice.
+An export that works only where it was made has a path in its graph: of a vocabulary that was not collected as an asset, or of a
+checkpoint. In the copy, each string in a constant that is the path of a file on this machine is replaced by a path where there
+is no file. A loader feeds the paths of assets, so a complete export is not affected.
 """
 
 import os
@@ -15,27 +15,29 @@ from exportkit.protos import SavedModel, types_pb2
 from exportkit.verifying.parity import seeding
 
 ELSEWHERE = "/nowhere"
-_MOST = 64  # strings in one constant; more are a vocabulary, not paths
+_MOST = 64  # strings in one constant; a larger one is a vocabulary, not paths
 
 
 def relocate(directory: Path, target: Path, *, seeded: bool = False) -> list[str]:
-    """Make a copy of the SavedModel `directory` as `target`: symbolic links, and a graph without paths of this machine.
+    """Copy the SavedModel `directory` to `target`: as symbolic links, with a graph without paths of this machine.
 
     Args:
-        seeded: whether its random ops shall draw the same numbers in every process.
+        directory: the SavedModel.
+        target: the directory of the copy.
+        seeded: whether the copy's random ops draw the same numbers in every process.
 
     Returns:
-        The paths that were taken out.
+        The paths that were replaced.
 
     Raises:
-        BindingError: there is no saved_model.pb to read.
+        BindingError: `directory` has no saved_model.pb that can be read.
     """
     model = read_saved_model(directory)
     for path in filter(Path.is_file, directory.rglob("*")):
         link = target / path.relative_to(directory)
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(path.resolve())
-    taken = list(_take_out(model))
+    taken = list(_replace_paths(model))
     if seeded:
         for meta in model.meta_graphs:
             seeding.seed(meta)
@@ -45,13 +47,14 @@ def relocate(directory: Path, target: Path, *, seeded: bool = False) -> list[str
 
 
 def _rewrite(copy: Path, model: SavedModel) -> None:
-    """Give the copy another graph; the links to the SavedModel's own, binary or text, go."""
+    """Write another graph into the copy, in place of the link to the SavedModel's own, binary or text."""
     for name in ("saved_model.pb", "saved_model.pbtxt"):
         (copy / name).unlink(missing_ok=True)
     (copy / "saved_model.pb").write_bytes(model.SerializeToString())
 
 
-def _take_out(model: SavedModel) -> Iterator[str]:
+def _replace_paths(model: SavedModel) -> Iterator[str]:
+    """Replace the paths of files in the model's constants, and yield those that were replaced."""
     for node in (node for meta in model.meta_graphs for node in seeding.nodes(meta)):
         strings = node.attr["value"].tensor.string_val if _is_text(node) else ()
         for i, text in enumerate(strings):
@@ -67,12 +70,12 @@ def _is_text(node: Any) -> bool:
 
 
 def _is_path(text: bytes) -> bool:
-    """Whether it names a file, or a checkpoint by its prefix."""
+    """Return whether `text` is the path of a file, or the prefix of a checkpoint."""
     if b"/" not in text or b"\0" in text or len(text) > os.pathconf("/", "PC_PATH_MAX"):
         return False
     return os.path.isfile(text) or os.path.isfile(text + b".index")
 
 
 def outside(text: str, taken: Iterable[str]) -> str | None:
-    """The path that was taken out and that `text`, an error of the copy, complains of."""
+    """Return the replaced path that `text`, an error of the copy, contains; None if there is none."""
     return next((path for path in taken if f"{ELSEWHERE}/{path.lstrip('/')}" in text), None)

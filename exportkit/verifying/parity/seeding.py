@@ -1,4 +1,4 @@
-"""Graphs made to draw the same random numbers in every process."""
+"""Seeds for graphs, so that they draw the same random numbers in every process."""
 
 import zlib
 from collections.abc import Iterator
@@ -8,16 +8,16 @@ from exportkit.protos import MetaGraphDef
 
 
 def nodes(meta: MetaGraphDef) -> Iterator[Any]:
-    """The nodes of a meta graph and of its functions."""
+    """Yield the nodes of a meta graph and of its functions."""
     yield from meta.graph_def.node
     yield from (node for function in meta.graph_def.library.function for node in function.node_def)
 
 
 def seed(meta: MetaGraphDef) -> None:
-    """Give each op that draws its seed at the start of a session one that its name decides, and loops one iteration at a time.
+    """Give each random op without a seed one that depends on its name, and let loops run one iteration at a time.
 
-    An op with the attributes `seed` and `seed2` both zero, or left out, is such a one (guarded_philox_random.cc). Iterations
-    of a loop that run side by side would draw in any order.
+    An op whose attributes `seed` and `seed2` are both zero, or left out, gets a random seed at the start of a session
+    (guarded_philox_random.cc). Parallel iterations of a loop would draw in any order.
     """
     attributes = {op.name: {attr.name for attr in op.attr} for op in meta.meta_info_def.stripped_op_list.op}
     for node in nodes(meta):

@@ -14,7 +14,7 @@ from exportkit.contract import Export
 from exportkit.errors import Problem, StepFailed
 from exportkit.samples import Batch
 from exportkit.serving import native
-from exportkit.serving.native import ConfigProto, Refusal, Running
+from exportkit.serving.native import ConfigProto, Refusal, Running, unoptimized
 from exportkit.verifying.parity import adapters, reference, relocation
 from exportkit.verifying.parity.reference import Job, Reference
 
@@ -216,6 +216,15 @@ class MovedExport:
         inputs = self.meta.signature_def[trial.signature].inputs
         values = model.run({inputs[alias].name: value for alias, value in trial.inputs.items()}, tensors)
         return None if isinstance(values, Refusal) else dict(zip(tensors, values, strict=True))
+
+    def runs(self, questions: Sequence[tuple[Mapping[str, np.ndarray], Sequence[str]]]) -> list[Answer]:
+        """Run the graph as it is written: each question is ``({tensor: value}, [tensors])``, each answer tensor → value."""
+        with self.running(unoptimized()) as model:
+            return [self._run(model, feeds, tensors) for feeds, tensors in questions]
+
+    def _run(self, model: Running, feeds: Mapping[str, np.ndarray], tensors: Sequence[str]) -> Answer:
+        values = model.run(feeds, tensors)
+        return values if isinstance(values, Refusal) else dict(zip(tensors, values, strict=True))
 
 
 def _reason(error: StepFailed) -> str:

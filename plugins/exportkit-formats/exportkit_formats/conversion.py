@@ -11,7 +11,7 @@ from urllib.parse import quote
 import numpy as np
 from annotated_types import Ge
 from exportkit.errors import Problem, StepFailed, did_you_mean
-from exportkit.plugin import Export, Phase, PostStep
+from exportkit.plugin import Export, Phase, PostStep, Prepared
 from exportkit.samples import Batch
 from exportkit.serving import native
 from exportkit.serving.tried_samples import loaded, tried
@@ -53,19 +53,18 @@ class Conversion(PostStep):
         """What the module's `convert` is told beside the model."""
         return {}
 
-    def problems(self, where: str, plan: ExportPlan) -> Iterator[Problem]:
-        """What can be told before anything is built."""
+    def check(self, plan: ExportPlan, prepared: Prepared) -> Iterator[Problem]:
         if missing := [name for name in self.needs if not _installed(name)]:
             are = "is" if len(missing) == 1 else "are"
             what = f"{' and '.join(missing)} {are} not installed"
-            yield Problem(where, what, f"pip install 'exportkit-formats[{self.kind}]'")
+            yield Problem("", what, f"pip install 'exportkit-formats[{self.kind}]'")
         known = _signatures(plan)
         for number, key in enumerate(self.signatures):
             if key not in known:
-                yield Problem(f"{where}.signatures[{number}]", f"there is no signature '{key}'", did_you_mean(key, known))
+                yield Problem(f"signatures[{number}]", f"there is no signature '{key}'", did_you_mean(key, known))
         if not self.signatures and not _predicting(plan, known):
             do = f"name some of {', '.join(known)}"
-            yield Problem(f"{where}.signatures", "is empty, and no signature is of the method predict", do)
+            yield Problem("signatures", "is empty, and no signature is of the method predict", do)
 
     def run(self, export: Export) -> Mapping[str, Any]:
         meta_graph, (_, batches) = _loaded(export.plan), tried(export)

@@ -24,11 +24,12 @@ def _config(prefix, base, **changes):
 
 
 def test_all_that_is_wrong_is_told_at_once(prefix, tmp_path):
-    post = {"tflite": {"kind": "tflite", "signatures": ["serving_defualt", "serving_default"], "atol": -1.0, "rtol": -0.5}}
-    assert refusal(ConfigError, _config(prefix, tmp_path, post=post)) == [
-        f"post.tflite.signatures[0]: there is no signature 'serving_defualt' {BY}; did you mean serving_default?",
-        f"post.tflite.atol: is -1 {BY}; write 0 or more",
-        f"post.tflite.rtol: is -0.5 {BY}; write 0 or more",
+    tflite = {"kind": "tflite", "atol": -1.0, "rtol": -0.5}
+    onnx = {"kind": "onnx", "signatures": ["serving_defualt", "serving_default"]}
+    assert refusal(ConfigError, _config(prefix, tmp_path, post={"tflite": tflite, "onnx": onnx})) == [
+        "post.tflite.atol: is -1; write 0 or more",
+        "post.tflite.rtol: is -0.5; write 0 or more",
+        "post.onnx.signatures[0]: there is no signature 'serving_defualt'; did you mean serving_default?",
     ]
 
 
@@ -41,9 +42,7 @@ def test_a_signature_that_a_server_does_not_load_is_none(prefix, tmp_path):
         meta_graphs=graphs,
         post={"onnx": {"kind": "onnx", "signatures": ["other"]}},
     )
-    assert refusal(ConfigError, data) == [
-        f"post.onnx.signatures[0]: there is no signature 'other' {BY}; known: serving_default"
-    ]
+    assert refusal(ConfigError, data) == ["post.onnx.signatures[0]: there is no signature 'other'; known: serving_default"]
 
 
 def test_signatures_have_to_be_named_where_none_predicts(prefix, tmp_path):
@@ -51,7 +50,7 @@ def test_signatures_have_to_be_named_where_none_predicts(prefix, tmp_path):
     signature = {"method": "classify", "inputs": {"inputs": "example"}, "outputs": {"scores": "y"}}
     data = config(prefix, tmp_path, ["openvino"], bindings=bindings, signatures={"serving_default": signature})
     assert refusal(ConfigError, data) == [
-        f"post.openvino.signatures: is empty, and no signature is of the method predict {BY}; name some of serving_default"
+        "post.openvino.signatures: is empty, and no signature is of the method predict; name some of serving_default"
     ]
 
 
@@ -71,7 +70,7 @@ def test_a_missing_extra_is_told_with_its_command(kind, missing, told, prefix, t
 
     monkeypatch.setattr("exportkit_formats.conversion.version", version)
     assert refusal(ConfigError, _config(prefix, tmp_path, formats=[kind])) == [
-        f"post.{kind}: {told} {BY}; pip install 'exportkit-formats[{kind}]'"
+        f"post.{kind} {BY}: {told}; pip install 'exportkit-formats[{kind}]'"
     ]
 
 

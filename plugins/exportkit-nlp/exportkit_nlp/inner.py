@@ -2,13 +2,12 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from exportkit.config.reader import Reader
 from exportkit.errors import ExportKitError, Problem, did_you_mean
-from exportkit.plugin import ModelSource
+from exportkit.plugin import ModelSource, under_reporter
 from exportkit.registry import load_plugins
 
 
@@ -30,13 +29,9 @@ def read(config: Any, where: str, banned: str) -> tuple[ModelSource | None, Sequ
 
 
 @contextmanager
-def told_within(name: str) -> Iterator[None]:
-    """Problems that the held source tells of ``source.KEY`` while it builds, as of ``source.NAME.KEY``."""
+def told_within(source: ModelSource, where: str) -> Iterator[None]:
+    """Put `where` before the places of problems that the held source reports of itself while it builds."""
     try:
         yield
     except ExportKitError as error:
-        raise type(error)(*(replace(p, where=_within(name, p.where)) for p in error.problems)) from error
-
-
-def _within(name: str, where: str) -> str:
-    return f"source.{name}.{where.removeprefix('source.')}" if where.startswith("source.") else where
+        raise type(error)(*(under_reporter(problem, source, where) or problem for problem in error.problems)) from error

@@ -88,12 +88,12 @@ class TextSource(ModelSource):
 
     def build(self, preview: Preview, scratch: Path, wanted: Sequence[str]) -> SourceModel:
         if self._model is None:
-            raise ConfigError(*(problem.under("source") for problem in self._problems))
-        with inner.told_within("model"):
+            raise ConfigError(*self._problems)
+        with inner.told_within(self._model, "model"):
             model = self._model.build(preview.found, scratch, self._wanted(wanted))
         graph, fed = Graph(model.meta_graph), self._fed(model.tensors)
         if problems := _unknown_tensors(fed, graph):
-            raise BindingError(*(problem.under("source") for problem in problems))
+            raise BindingError(*problems)
         meta, offered = self._joined(graph, {name: graph.find(tensor) for name, tensor in fed.items()})
         return SourceModel(meta, model.checkpoint, {**model.tensors, **offered}, model.notes)
 
@@ -110,7 +110,7 @@ class TextSource(ModelSource):
         vocabulary, specials = self._specials()
         length = fixed_length if self.max_length is None else self.max_length
         if problems := self._length_problems(length, "ids" if self.max_length is None else "max_length"):
-            raise ConfigError(*(problem.under("source") for problem in problems))
+            raise ConfigError(*problems)
         return Tokenizer(
             vocabulary=vocabulary.path,
             separator=self.separator,

@@ -156,4 +156,4 @@ def _try_separator(separator: str) -> None:
         except tf.errors.InvalidArgumentError as cause:
             what = cause.message.partition("Invalid pattern: ")[2].partition(" [[")[0] or cause.message
             do = "write it as https://github.com/google/re2/wiki/Syntax has it"
-            raise ConfigError(Problem("source.separator", f"is not a pattern: {' '.join(what.split())}", do)) from None
+            raise ConfigError(Problem("separator", f"is not a pattern: {' '.join(what.split())}", do)) from None

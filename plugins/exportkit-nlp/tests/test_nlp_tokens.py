@@ -126,6 +126,5 @@ def test_a_separator_that_is_no_pattern(tmp_path):
     with pytest.raises(ConfigError) as refused:
         build_front(how, "text", None, {"ids": "int64"})
     assert str(refused.value) == (
-        "source.separator: is not a pattern: [a, error: missing ]: [a; "
-        "write it as https://github.com/google/re2/wiki/Syntax has it"
+        "separator: is not a pattern: [a, error: missing ]: [a; write it as https://github.com/google/re2/wiki/Syntax has it"
     )

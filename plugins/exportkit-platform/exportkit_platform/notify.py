@@ -58,7 +58,7 @@ class Notify(PostStep):
                 time.sleep(self.pause * 2 ** (attempt - 1))
         times = "" if attempt == 1 else f" {attempt} times"
         what = f"{host} {refusal}{times}"
-        raise StepFailed(Problem("post.notify", what, f"see to the webhook that {self.url_variable} names"))
+        raise StepFailed(Problem("", what, f"see to the webhook that {self.url_variable} names"))
 
     def __post_init__(self) -> None:
         if wrong := list(self._wrong_variables()):
@@ -71,7 +71,7 @@ class Notify(PostStep):
                 yield Problem(key, f"the environment variable {name} is not set", "set it, or leave the step out")
         url = os.environ.get(self.url_variable, "")
         if url and not (url.startswith(("http://", "https://")) and urlsplit(url).hostname):
-            yield Problem("url_variable", f"{self.url_variable} holds no http:// or https:// address", "mend it")
+            yield Problem("url_variable", f"{self.url_variable} holds no http:// or https:// address", "fix it")
 
     def _token(self) -> str | None:
         return os.environ[self.token_variable] if self.token_variable else None

@@ -67,7 +67,7 @@ def _patterns(policy: Policy, where: str) -> Iterator[Problem]:
         try:
             re.compile(pattern)
         except re.error as cause:
-            yield Problem(f"{where}.forbidden_ops[{number}]", f"'{pattern}' is not a pattern: {cause}", "mend it")
+            yield Problem(f"{where}.forbidden_ops[{number}]", f"'{pattern}' is not a pattern: {cause}", "fix it")
 
 
 @dataclass(kw_only=True)
@@ -80,7 +80,7 @@ class PolicyStep(PostStep):
     def run(self, export: Export) -> Mapping[str, Any]:
         policy, problems = policy_of(export.plan)
         if policy is None:
-            nothing = Problem("post.policy", "there is no policy to keep", f"set vars.platform or {POLICY_FILE}")
+            nothing = Problem("", "there is no policy to keep", f"set vars.platform or {POLICY_FILE}")
             raise StepFailed(*(problems or [nothing]))
         ops = {op: node for meta in export.meta_graphs.values() for op, node in _served_ops(meta)}
         problems = [*_size(policy, export.report.weights.bytes), *_ops(policy, ops)]
@@ -136,16 +136,14 @@ def _listed(tags: Iterable[str]) -> str:
     return f"[{', '.join(tags)}]"
 
 
-def _unbuilt(policy: Policy, plan: ExportPlan, prepared: Prepared) -> Iterator[Problem]:
-    """What the size and the ops of graphs that lie in files have against the policy; the step judges those that are built."""
+def _contents(policy: Policy, plan: ExportPlan, prepared: Prepared) -> Iterator[Problem]:
+    """Return what the policy has against the size and the ops of the graphs that are known: in the end, of all."""
     ops: dict[str, str] = {}
     for part in prepared.parts.values():
         cuts = [*part.wiring.inputs.values(), *part.wiring.constants]
         ops |= dict(_reached(part.model.graph, part.wiring.fetches(plan.signatures, plan.bindings), cuts))
     yield from _size(policy, sum(bundle.entries[key].size for bundle, key in prepared.sources.values()))
     yield from _ops(policy, ops)
-    if plan.meta_graphs.keys() - prepared.parts and not any(isinstance(step, PolicyStep) for step in plan.post.values()):
-        yield Problem("post", "size and ops can be judged only when the graph is built", "add the step: post=[…,policy]")
 
 
 @hookimpl
@@ -153,7 +151,7 @@ def exportkit_check_plan(plan: ExportPlan, prepared: Prepared) -> list[Problem]:
     policy, problems = policy_of(plan)
     if policy is None:
         return problems
-    return [*_owner(policy, plan), *_tags(policy, plan), *_unbuilt(policy, plan, prepared)]
+    return [*_owner(policy, plan), *_tags(policy, plan), *_contents(policy, plan, prepared)]
 
 
 @hookimpl

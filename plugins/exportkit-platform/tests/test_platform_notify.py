@@ -94,7 +94,8 @@ def test_a_webhook_that_never_is_ready(told, tmp_path):
         lines = refusal(StepFailed, told, host)
     assert len(got) == 3
     assert lines == [
-        f"post.notify: {host} answered 500 Internal Server Error: so be it 3 times; "
+        f"post.notify (plugin notify of exportkit-platform 0.1.0): {host} "
+        "answered 500 Internal Server Error: so be it 3 times; "
         f"see to the webhook that {URL} names; version 1 stays in {tmp_path / 'exports' / '1'}"
     ]
     assert (tmp_path / "exports" / "1" / "saved_model.pb").exists()
@@ -166,5 +167,5 @@ def test_what_is_wrong_is_told_before_anything_is_published(scores_prefix, tmp_p
 def test_an_address_that_is_none(scores_prefix, tmp_path, monkeypatch, url):
     monkeypatch.setenv(URL, url)
     assert _problems(scores_prefix, tmp_path) == [
-        f"post.notify.url_variable: {URL} holds no http:// or https:// address; mend it"
+        f"post.notify.url_variable: {URL} holds no http:// or https:// address; fix it"
     ]

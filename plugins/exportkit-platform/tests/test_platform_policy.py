@@ -79,19 +79,20 @@ def test_ops_count_that_a_function_holds(scores_prefix, tmp_path):
 
 def test_what_code_builds_is_judged_before_the_commit(built_by_code, tmp_path):
     data = _under({"max_bytes": 47, "forbidden_ops": ["MatMul"]}, "", tmp_path, source=built_by_code)
-    assert refusal(StepFailed, export, data) == [
-        "policy.max_bytes: the weights have 48 bytes, of 47 that the policy allows (post.policy); "
+    assert refusal(ConfigError, export, data) == [
+        f"policy.max_bytes: the weights have 48 bytes, of 47 that the policy allows {BY}; "
         "export a smaller model, or ask the platform team for room",
-        "policy.forbidden_ops: the signatures need scores (MatMul), which the policy forbids (post.policy); "
+        f"policy.forbidden_ops: the signatures need scores (MatMul), which the policy forbids {BY}; "
         "bind an input behind it, or an output before it",
     ]
     assert not list((tmp_path / "exports").glob("[0-9]*"))
 
 
-def test_what_code_builds_needs_the_step(built_by_code, tmp_path):
-    assert refusal(ConfigError, plan, _under({}, "", tmp_path, source=built_by_code, post={})) == [
-        f"post: size and ops can be judged only when the graph is built {BY}; add the step: post=[…,policy]"
-    ]
+def test_what_code_builds_is_judged_without_the_step(built_by_code, tmp_path):
+    data = _under({"max_bytes": 47}, "", tmp_path, source=built_by_code, post={})
+    assert plan(data).name == data["name"]
+    (line,) = refusal(ConfigError, export, data)
+    assert line.startswith("policy.max_bytes: the weights have 48 bytes, of 47 that the policy allows")
 
 
 def test_a_policy_that_cannot_be_read(scores_prefix, tmp_path):
@@ -127,7 +128,7 @@ def test_a_file_that_cannot_be_read_lets_nothing_through(scores_prefix, tmp_path
 
 def test_the_step_without_a_policy_fails(scores_prefix, tmp_path):
     (line,) = refusal(StepFailed, export, config(scores_prefix, tmp_path, post=STEP))
-    assert line == f"post.policy: there is no policy to keep; set vars.platform or {POLICY_FILE}"
+    assert line == f"post.policy {BY}: there is no policy to keep; set vars.platform or {POLICY_FILE}"
 
 
 def test_the_defaults_forbid_what_reads_and_writes_files_and_runs_python():

@@ -19,7 +19,7 @@ class Linear(ModelSource):
     def preview(self):
         if not self.file.is_file():
             return Preview(problems=[Problem("file", f"there is no file {self.file}", "write the path of an .npz file")])
-        return Preview(checked=[f"weights in {self.file}"], when_built=["their shapes"])
+        return Preview(checked=[f"weights in {self.file}"], when_built=["their shapes"], files=[self.file])
 
     def build(self, preview, scratch, wanted):
         import numpy as np
