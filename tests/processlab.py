@@ -10,6 +10,7 @@ import threading
 import time
 from pathlib import Path
 
+from exportkit.errors import ConfigError, Problem
 from exportkit.processes import inside, tell
 
 
@@ -32,6 +33,24 @@ def abort():
 
 def killed():
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def terminated():
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def realtime():
+    os.kill(os.getpid(), 40)
+
+
+def refuse():
+    raise ConfigError(Problem("key", "is wrong", "fix it"))
+
+
+def lingering():
+    """Leave a thread behind that the interpreter would wait for."""
+    threading.Thread(target=time.sleep, args=(600,)).start()
+    return "done"
 
 
 def leave(code):
@@ -160,3 +179,19 @@ def server():
 def kill_server():
     os.kill(os.getppid(), signal.SIGKILL)
     time.sleep(600)
+
+
+def is_gone(pid):
+    """Whether a process has ended; whether its parent has asked is another matter."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def until(condition, seconds=20):
+    limit = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < limit, "did not come to pass"
+        time.sleep(0.02)
+    return found

@@ -402,7 +402,7 @@ def test_a_look_that_fails_leaves_the_config(sweep):
     assert (str(job.error), job.result, bool(job.config)) == ("graph.meta: Permission denied", None, True)
 
 
-@pytest.mark.parametrize("name", ["was killed by SIGKILL", "ended with exit code 3"])
+@pytest.mark.parametrize("name", ["was killed by SIGKILL, most likely because memory ran out", "ended with exit code 3"])
 def test_a_process_that_dies_is_told(sweep, capfd, name):
     loader, master = sweep("model=a,b")
 

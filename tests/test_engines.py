@@ -97,7 +97,7 @@ def sweep(tmp_path):
 def test_a_job_that_crashes_fails_alone(sweep, launcher, tmp_path):
     done = sweep(launcher, "source.params.how=crash,fine")
     assert (done.code, done.statuses) == (1, ["died", "exported"])
-    assert done.err.splitlines()[-1] == "job 0: died of SIGABRT; what it said: record/0/output.log"
+    assert done.err.splitlines()[-1] == "job 0: died of SIGABRT; its output: record/0/output.log"
     assert "[2/2] job " in done.err
     assert toys.served(str(tmp_path / "exports/toy_fine/1"), "serving_default", {"x": [3.0]})["y"].tolist() == [6.0]
 
@@ -107,7 +107,7 @@ def test_a_job_that_crashes_fails_alone(sweep, launcher, tmp_path):
 def test_a_job_whose_worker_is_lost_after_it_has_exported_does_not_export_again(sweep, launcher, tmp_path):
     done = sweep(launcher, "source.params.how=crash,fine", LOSES, "+hydra.callbacks.lost.after=1")
     assert (done.code, done.statuses) == (1, ["died", "exported"])
-    assert "job 0: died of SIGABRT; what it said: record/0/output.log" in done.err.splitlines()
+    assert "job 0: died of SIGABRT; its output: record/0/output.log" in done.err.splitlines()
     assert [path.name for path in (tmp_path / "exports/toy_fine").iterdir()] == ["1"]
     record = json.loads((tmp_path / "record/1/job.json").read_text())
     assert (record["version"], record["report"]["warnings"]) == (1, [job_run.LOST])
@@ -209,7 +209,7 @@ def test_a_job_whose_time_is_over_is_told(monkeypatch):
 
     monkeypatch.setattr(worker_side.processes, "run", run)
     died = worker_side._run_task(Task(0, print))
-    assert died.reason == "was ended by its engine: TimeoutError: Job not requeued"
+    assert str(died) == "was ended by its engine: TimeoutError: Job not requeued"
 
 
 # ---- what is known of jobs from outside ----

@@ -131,7 +131,7 @@ def test_why_is_told_at_the_end(fleet):
     head, *problems = [line for line in told.stderr.splitlines() if line.startswith(("exportkit: ", "job "))]
     assert head == "exportkit: 3 problems"
     assert problems == [
-        "job 1: died of SIGABRT; its last line: CHECK failed; all of them: sweep/1/output.log",
+        "job 1: died of SIGABRT; its last line: CHECK failed; its output: sweep/1/output.log",
         f"job 2: source.builder: raised SystemExit: 3 ({here / 'builders.py'}:8)",
         "job 3: took longer than 10 s (hydra.launcher.timeout)",
     ]

@@ -381,7 +381,9 @@ def test_a_failed_check_kills_only_the_worker(traps):
     wrong_rank = Request("convolve", {"image": np.zeros((4, 4), np.float32)})
     (problem,) = problems(StepFailed, native.run_signatures, traps, SERVE, [good, wrong_rank, good])
     assert problem.where == str(traps)
-    assert problem.what.startswith("request 1 (convolve): the process that served it died of SIGABRT: Check failed: index >= 0")
+    assert problem.what.startswith(
+        "request 1 (convolve): the process that served it died of SIGABRT; its last line: Check failed: index >= 0"
+    )
     assert problem.do == "a model server would die as well: let the graph check what it is fed"
 
 
@@ -389,7 +391,7 @@ def test_a_refusal_before_the_death_is_said_too(traps):
     runs = [({}, ["nothing"]), ({"image:0": np.zeros((4, 4), np.float32)}, ["Conv2D:0"])]
     refused, died = problems(StepFailed, native.run, traps, SERVE, runs)
     assert refused.what == "run 0: NOT_FOUND: nothing is not in the graph"
-    assert died.what.startswith("run 1: the process that served it died of SIGABRT: Check failed:")
+    assert died.what.startswith("run 1: the process that served it died of SIGABRT; its last line: Check failed:")
 
 
 def test_a_run_that_never_ends_is_ended(traps):
@@ -397,17 +399,15 @@ def test_a_run_that_never_ends_is_ended(traps):
     assert problems(StepFailed, native.run_signatures, traps, SERVE, requests, timeout=5) == [
         Problem(
             str(traps),
-            "request 1 (loop): no end within 5 s",
+            "request 1 (loop): the process that served it took longer than 5 s",
             "raise the timeout, or look for a loop or a queue that waits for ever",
         )
     ]
 
 
 def test_a_run_does_not_outlive_its_parent(traps):
-    code = (
-        "from exportkit.serving import native; "
-        f"native.run({str(traps)!r}, ['serve'], [({{'x:0': native.np.float32(1)}}, ['while:0'])])"
-    )
+    run = f"native.run({str(traps)!r}, ['serve'], [({{'x:0': native.np.float32(1)}}, ['while:0'])])"
+    code = f"from exportkit.serving import native; {run}"
     with subprocess.Popen([sys.executable, "-c", code]) as parent:
         worker = eventually(lambda: Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split())[0]
         eventually(lambda: "libtensorflow_cc" in Path(f"/proc/{worker}/maps").read_text())
@@ -454,7 +454,11 @@ def worker_that(monkeypatch, tmp_path):
 def test_killed_from_outside(line, worker_that):
     worker_that("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     assert problems(EnvironmentFailed, native.run, line, SERVE, []) == [
-        Problem(str(line), "loading: the process that served it was killed, most often for want of memory", "free some memory")
+        Problem(
+            str(line),
+            "loading: the process that served it was killed by SIGKILL, most likely because memory ran out",
+            "free some memory",
+        )
     ]
 
 
@@ -468,7 +472,9 @@ def test_dead_without_a_word(line, worker_that):
 def test_a_worker_that_cannot_start(line, worker_that):
     worker_that("raise ImportError('no such luck')")
     assert problems(EnvironmentFailed, native.run, line, SERVE, []) == [
-        Problem(str(line), "loading: the process that serves it failed: ImportError: no such luck")
+        Problem(
+            str(line), "loading: the process that served it ended with exit code 1; its last line: ImportError: no such luck"
+        )
     ]
 
 

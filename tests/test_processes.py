@@ -6,12 +6,12 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-import time
 from contextlib import closing
 from pathlib import Path
 
 import processlab as lab
 import pytest
+from processlab import is_gone, until
 
 from exportkit import processes
 from exportkit.processes import Died, Ended, Reported, Started, Task, run
@@ -36,22 +36,6 @@ def came(*functions, timeout=None, n_jobs=2, log=None):
     tasks = [Task(n, call[0], call[1:], log and log / f"{n}.log") for n, call in enumerate(calls)]
     ends = [event for event in run(tasks, n_jobs, timeout, PRELOAD) if isinstance(event, Ended | Died)]
     return [end.value if isinstance(end, Ended) else str(end) for end in sorted(ends, key=lambda end: end.number)]
-
-
-def is_gone(pid):
-    """Whether a process has ended; whether its parent has asked is another matter."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-
-
-def until(condition, seconds=20):
-    limit = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < limit, "did not come to pass"
-        time.sleep(0.02)
-    return found
 
 
 def pids(place):
@@ -89,9 +73,9 @@ def test_each_death_is_one_tasks():
     ) == [
         3,
         "died of SIGABRT",
-        "was killed (SIGKILL), most often for want of memory",
+        "was killed by SIGKILL, most likely because memory ran out",
         "ended with exit code 3",
-        "ended with exit code 0",
+        "ended with exit code 0 before its work was done",
         "ended with exit code 255",
         "ValueError: no good",
         7,
@@ -100,8 +84,8 @@ def test_each_death_is_one_tasks():
 
 def test_a_death_is_told_with_its_last_words(tmp_path):
     assert came(lab.abort, lab.killed, log=tmp_path) == [
-        "died of SIGABRT; its last line: said before; all of them: 0.log",
-        "was killed (SIGKILL), most often for want of memory",
+        "died of SIGABRT; its last line: said before; its output: 0.log",
+        "was killed by SIGKILL, most likely because memory ran out",
     ]
     assert "in abort" in (tmp_path / "0.log").read_text()
 
@@ -260,7 +244,7 @@ def test_a_task_that_leaves_threads_behind_ends():
 
 def test_a_server_that_was_killed_takes_its_tasks_along_and_is_started_again():
     first, killed, second = came(lab.server, lab.kill_server, lab.server, n_jobs=1)
-    assert killed == "lost the process that had started it, which was killed, most often for want of memory"
+    assert killed == "lost the process that had started it, which was killed, most likely because memory ran out"
     assert first != second
 
 

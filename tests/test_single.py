@@ -114,8 +114,8 @@ DEATHS = {
         "CHECK failed: x > 0",
         "abort: at build its process died of SIGABRT; its last line: CHECK failed: x > 0",
     ],
-    "killed": ["killed: at build its process was killed (SIGKILL), most often for want of memory"],
-    "exits": ["exits: at build its process ended with exit code 0, before the export was done"],
+    "killed": ["killed: at build its process was killed by SIGKILL, most likely because memory ran out"],
+    "exits": ["exits: at build its process ended with exit code 0 before its work was done"],
     "stops": [
         "breakpoint(): this process has no terminal; "
         "add hydra/launcher=basic, which runs an export in the process that you started"

@@ -409,8 +409,8 @@ def test_a_batch_size_baked_into_the_training_graph_is_found(tmp_path):
 
 
 def test_weights_are_restored_once_for_each_way_to_run_them(tmp_path, monkeypatch):
-    started, start = [], workers.start
-    monkeypatch.setattr(workers, "start", lambda script, *files: started.append(script.__name__) or start(script, *files))
+    started, start = [], workers._started
+    monkeypatch.setattr(workers, "_started", lambda script, *files: started.append(script.__name__) or start(script, *files))
     data = toys.config(toys.saved(tmp_path, toys.dense), tmp_path)
     post = {"verify": {"kind": "verify", "batch_sizes": [1, 2, 3, 5]}}
     exportkit.run(exportkit.plan({**data, "post": post}, PLUGINS), PLUGINS)
@@ -531,16 +531,19 @@ def test_a_training_graph_that_does_not_answer_in_time(whole, tmp_path):
     with pytest.raises(StepFailed) as caught:
         Verify(run_timeout=0.01).run(copied(whole, tmp_path))
     assert str(caught.value) == (
-        "training graph: starting it: no end within 0.01 s; set post.verify.run_timeout higher, "
+        "training graph: starting it: its process took longer than 0.01 s; set post.verify.run_timeout higher, "
         "or look for a queue that waits for ever"
     )
 
 
-def test_a_training_graph_whose_process_dies(whole):
-    with pytest.raises(EnvironmentFailed) as caught, TrainingGraph(whole, "serving", 60).running() as running:
-        running._process.kill()
+def test_a_training_graph_whose_process_dies(whole, tmp_path):
+    export = copied(whole, tmp_path)
+    with pytest.raises(EnvironmentFailed) as caught, TrainingGraph(export, "serving", 60).running() as running:
+        running._worker.kill()
         running.run({}, [])
-    assert str(caught.value).startswith("training graph: running it: its process died: ")
+    assert str(caught.value).startswith(
+        "training graph: running it: its process was killed by SIGKILL, most likely because memory ran out"
+    )
 
 
 # ---- the parts ----

@@ -1,107 +1,225 @@
-"""Workers give the same answers whether they are started anew or forked from a spare."""
+"""Workers give the same answers whether they are fresh interpreters or forks of a spare, and nothing of them is left."""
 
 import os
 import subprocess
 import sys
 import textwrap
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
+import processlab as lab
 import pytest
+from processlab import is_gone, until
+
+from exportkit.errors import ConfigError, EnvironmentFailed, Problem, StepFailed
+from exportkit.processes import call_apart
+from exportkit.processes.scratch import PREFIX
 
 WORKER = """
-import os, signal, sys, time
+import os, pickle, subprocess, sys, time
 
 def main():
-    said = sys.stdin.read()
-    if said == "raise":
-        raise ValueError("no")
-    if said == "abort":
-        os.abort()
-    if said == "wait":
-        time.sleep(60)
-    print(said.upper(), os.environ["CUDA_VISIBLE_DEVICES"], file=open(1, "w"))
+    replies = os.fdopen(os.dup(1), "wb")
+    while True:
+        try:
+            message = pickle.load(sys.stdin.buffer)
+        except EOFError:
+            return
+        if message == "raise":
+            raise ValueError("no")
+        if message == "abort":
+            os.abort()
+        if message == "leave":
+            os._exit(0)
+        if message == "wait":
+            child = subprocess.Popen(["sleep", "600"])
+            open(f"{os.getpid()}-{child.pid}.pids", "w").close()
+            time.sleep(60)
+        pickle.dump((message.upper(), os.environ["CUDA_VISIBLE_DEVICES"], os.getpgid(0) == os.getpid()), replies)
+        replies.flush()
 
 if __name__ == "__main__":
     main()
 """
 SCRIPT = """
-import subprocess, sys, tempfile
-from exportkit.processes import workers
+import sys
+from exportkit.processes import WorkerDied, conversation, exchange, reserve
 import shouting
 
 if sys.argv[1] == "spare":
-    workers.reserve()
+    reserve()
 
-def ask(text, timeout=None):
-    with tempfile.TemporaryFile() as asked, tempfile.TemporaryFile() as answers, tempfile.TemporaryFile() as log:
-        asked.write(text.encode())
-        asked.seek(0)
-        process = workers.start(shouting, asked, answers, log)
+for text, timeout in (("hello", None), ("raise", None), ("abort", None), ("leave", 60), ("wait", 1)):
+    replies, death = exchange(shouting, [text], timeout)
+    print(replies, death)
+
+with conversation(shouting) as worker:
+    for text in ("one", "two", "abort"):
+        worker.send(text)
         try:
-            code = process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            code = f"late, then {process.wait()}"
-        answers.seek(0)
-        log.seek(0)
-        words = log.read().decode().split("\\n")[-2:]
-        print(type(process).__name__, code, process.wait(), answers.read().decode().strip(), words)
-
-for text in ("hello", "again", "raise", "abort"):
-    ask(text)
-ask("wait", 0.5)
-ask("still there")
+            print(worker.receive(60))
+        except WorkerDied as died:
+            print(died.death)
+    worker.send("dead")
+with conversation(shouting) as worker:
+    worker.send("wait")
+    try:
+        worker.receive(1)
+    except WorkerDied as died:
+        print(died.death)
+with conversation(shouting) as worker:
+    worker.send("x" * 1_000_000)   # more than a pipe holds, and unread
 """
 
 
 @pytest.fixture
 def said(tmp_path):
-    """What the script says that asks workers, by where they come from."""
+    """What the script prints that talks to workers, by where they come from."""
     (tmp_path / "shouting.py").write_text(WORKER)
     (tmp_path / "script.py").write_text(SCRIPT)
 
     def run(kind):
-        done = subprocess.run([sys.executable, "script.py", kind], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        done = subprocess.run([sys.executable, "script.py", kind], cwd=tmp_path, capture_output=True, text=True, timeout=120)
         assert (done.returncode, done.stderr) == (0, "")
         return done.stdout.splitlines()
 
     return run
 
 
-@pytest.mark.parametrize(("kind", "name"), [("anew", "Popen"), ("spare", "_Forked")])
-def test_a_worker_answers_fails_dies_and_is_killed(kind, name, said):
+def pids(place):
+    return [int(pid) for path in place.glob("*.pids") for pid in path.stem.split("-")]
+
+
+@pytest.mark.parametrize("kind", ["anew", "spare"])
+def test_a_worker_answers_fails_dies_and_is_killed(kind, said, tmp_path):
     assert said(kind) == [
-        f"{name} 0 0 HELLO -1 ['']",
-        f"{name} 0 0 AGAIN -1 ['']",
-        f"{name} 1 1  ['ValueError: no', '']",
-        f"{name} -6 -6  ['']",
-        f"{name} late, then -9 -9  ['']",
-        f"{name} 0 0 STILL THERE -1 ['']",
+        "[('HELLO', '-1', True)] None",
+        "[] ended with exit code 1; its last line: ValueError: no",
+        "[] died of SIGABRT",
+        "[] None",
+        "[] took longer than 1 s",
+        "('ONE', '-1', True)",
+        "('TWO', '-1', True)",
+        "died of SIGABRT",
+        "took longer than 1 s",
     ]
+    assert len(pids(tmp_path)) == 4
+    until(lambda: all(map(is_gone, pids(tmp_path))))
 
 
 def test_a_spare_ends_with_its_process(said, tmp_path):
     said("spare")
-    left = []
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it has ended
-            if os.readlink(process / "cwd") == str(tmp_path) and int(process.name) != os.getpid():
-                left.append((process / "cmdline").read_bytes())
-    assert left == []
+
+    def left():
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # it has ended
+                if os.readlink(process / "cwd") == str(tmp_path) and int(process.name) != os.getpid():
+                    found.append((process / "cmdline").read_bytes())
+        return found
+
+    until(lambda: left() == [])
+
+
+@pytest.mark.parametrize("kind", ["anew", "spare"])
+def test_no_worker_and_nothing_that_it_started_outlives_a_killed_parent(kind, tmp_path):
+    (tmp_path / "shouting.py").write_text(WORKER)
+    (tmp_path / "script.py").write_text(SCRIPT.split("for text")[0] + 'exchange(shouting, ["wait"])\n')
+    with subprocess.Popen([sys.executable, "script.py", kind], cwd=tmp_path) as parent:
+        until(lambda: pids(tmp_path))
+        parent.kill()
+    until(lambda: all(map(is_gone, pids(tmp_path))))
+
+
+# ---- one call ----
+
+
+@pytest.fixture
+def temporary(tmp_path, monkeypatch):
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    yield tmp_path / "tmp"
+    assert list((tmp_path / "tmp").glob(f"{PREFIX}*")) == []
+
+
+def test_a_call_gives_its_value_and_its_output_is_captured(temporary, capfd):
+    assert call_apart(lab.add, 1, other=2) == 3
+    assert call_apart("processlab:add", 1, 2) == 3
+    assert call_apart(lab.speak, "one") is None
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_calls_temporary_files_are_removed(temporary):
+    directory = Path(call_apart(lab.temporary))
+    assert directory.parent == temporary
+    assert not directory.exists()
+
+
+def test_threads_that_a_call_leaves_are_not_waited_for(temporary):
+    assert call_apart(lab.lingering, timeout=60) == "done"
+
+
+@pytest.mark.parametrize(
+    ("function", "error", "problem"),
+    [
+        (lab.fail, StepFailed, Problem("here", "it raised ValueError: no good")),
+        (partial(lab.leave, 3), StepFailed, Problem("here", "it raised SystemExit: 3")),
+        (lab.refuse, ConfigError, Problem("key", "is wrong", "fix it")),
+        (lab.unpicklable, StepFailed, Problem("here", "it raised TypeError: mine alone")),
+        (
+            lab.unreadable,
+            StepFailed,
+            Problem("here", "it returned a value that cannot be read: ValueError: invalid literal for int() with base 10: 'x'"),
+        ),
+        (lab.abort, StepFailed, Problem("here", "it's process died of SIGABRT; its last line: said before")),
+        (
+            lab.killed,
+            EnvironmentFailed,
+            Problem("here", "it's process was killed by SIGKILL, most likely because memory ran out", "free some memory"),
+        ),
+        (lab.terminated, EnvironmentFailed, Problem("here", "it's process was killed by SIGTERM")),
+        (lab.realtime, EnvironmentFailed, Problem("here", "it's process was killed by signal 40")),
+        (
+            partial(lab.leave_at_once, 0),
+            EnvironmentFailed,
+            Problem("here", "it's process ended with exit code 0 before its work was done"),
+        ),
+        (partial(lab.leave_at_once, 7), EnvironmentFailed, Problem("here", "it's process ended with exit code 7")),
+        (
+            "nowhere:f",
+            StepFailed,
+            Problem("here", "it raised ModuleNotFoundError: No module named 'nowhere'"),
+        ),
+    ],
+)
+def test_each_end_of_a_call_is_one_error(function, error, problem, temporary):
+    with pytest.raises(error) as caught:
+        call_apart(function, where="here", title="it")
+    assert caught.value.problems == (problem,)
+
+
+def test_a_call_that_takes_too_long_is_killed_with_all_that_it_started(tmp_path, temporary):
+    (tmp_path / "pids").mkdir()
+    with pytest.raises(StepFailed) as caught:
+        call_apart(lab.sleep_with_child, tmp_path / "pids", timeout=1.5)
+    assert str(caught.value) == "the call's process took longer than 1.5 s; raise the timeout"
+    both = [int(pid) for path in (tmp_path / "pids").iterdir() for pid in path.name.split("-")]
+    assert len(both) == 2
+    until(lambda: all(map(is_gone, both)))
 
 
 VERIFIED = """
     import sys
     from exportkit import plan, run
-    from exportkit.processes import workers
+    from exportkit.processes import reserve, workers
     from exportkit.verifying.parity import reference_worker
     from exportkit.processes.tensorflow import preload_tensorflow
     from exportkit.testing import toys
 
     preload_tensorflow()
-    workers.reserve()
-    workers.subprocess = None   # nothing may be started anew
+    reserve()
+    workers._fresh = None   # no worker may be a fresh interpreter
     config = toys.config(sys.argv[1], __import__("pathlib").Path("."), post={
         "verify": {"kind": "verify"}, "manifest": {"kind": "manifest"}})
     steps = {step.kind: step for step in run(plan(config)).steps}

@@ -21,7 +21,6 @@ from exportkit.cli.sweep import job_record, job_run, process_launcher, worker_si
 from exportkit.cli.sweep.summary import closing
 from exportkit.config.reader import Reader
 from exportkit.errors import ConfigError, ExportKitError, Problem, system_error
-from exportkit.processes import workers
 from exportkit.report import ExportReport
 from exportkit.spec import ExportPlan
 
@@ -116,7 +115,7 @@ def _export(planned: ExportPlan, moving: bool = True) -> ExportReport:
     from exportkit.exporting import pipeline
 
     if processes.inside() and planned.post:
-        workers.reserve()
+        processes.reserve()
     with processes.terminable(), progress(planned.name, moving) as stage:
         return pipeline.run(planned, hydra_app.plugins(), progress=stage)
 

@@ -1,8 +1,15 @@
-"""Tasks, each in a process of its own, forked from a server that has done nothing but import.
+"""The one room that starts processes, watches them, describes how they ended, and removes what they leave.
 
-A process of its own per task: what one leaves behind, another never sees; what kills one, kills it alone. Importing TensorFlow
-takes seconds, so a server (multiprocessing's forkserver) imports it once. It runs nothing: after one eager operation a fork
-would hang.
+Four ways, each with its reason:
+
+- `run` (parent, server, child): a task is forked from a server that has done nothing but import. A process of its own per task:
+  its state is never seen by another, and what kills it kills it alone. Importing TensorFlow takes seconds, so the server
+  (multiprocessing's forkserver) imports it once. It runs nothing: after one eager operation a fork would hang.
+- `workers`: a fresh interpreter that runs one script. Reason: what checks an export shares no code and no state with it.
+- `spare`: the same scripts, forked from a copy of this process that has imported TensorFlow: quicker where there is one.
+- `pool`: forks of this process itself. Reason: composing needs Hydra's registries, which cannot be pickled.
+
+`death.Death` describes the end of any of them.
 """
 
 from importlib import import_module
@@ -10,21 +17,46 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from exportkit.processes.child import inside, tell
+    from exportkit.processes.death import Cause, Death
     from exportkit.processes.events import Died, Ended, Event, Reported, Started, Task
     from exportkit.processes.parent import processors, run, terminable
+    from exportkit.processes.spare import reserve
+    from exportkit.processes.workers import WorkerDied, call_apart, conversation, exchange
 
 _MODULES = {
     "child": ("inside", "tell"),
+    "death": ("Cause", "Death"),
     "events": ("Died", "Ended", "Event", "Reported", "Started", "Task"),
     "parent": ("processors", "run", "terminable"),
+    "spare": ("reserve",),
+    "workers": ("WorkerDied", "call_apart", "conversation", "exchange"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
-__all__ = ["Died", "Ended", "Event", "Reported", "Started", "Task", "inside", "processors", "run", "tell", "terminable"]
+__all__ = [
+    "Cause",
+    "Death",
+    "Died",
+    "Ended",
+    "Event",
+    "Reported",
+    "Started",
+    "Task",
+    "WorkerDied",
+    "call_apart",
+    "conversation",
+    "exchange",
+    "inside",
+    "processors",
+    "reserve",
+    "run",
+    "tell",
+    "terminable",
+]
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for: most commands start no process."""
+    """Import a name when it is first used: most commands start no process."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

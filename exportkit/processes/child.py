@@ -1,4 +1,4 @@
-"""The side of the process that was forked: it becomes what its parent was at the start, runs its task, and writes the value."""
+"""The task's side: a process forked from the server takes on its parent's surroundings, runs the task, writes the result."""
 
 import faulthandler
 import multiprocessing
@@ -16,23 +16,26 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-VALUE = "value"  # the file that holds what came of a task
-TOLD_BYTES = 1000  # far less than a pipe takes at once: a message is there as a whole or not at all
+from exportkit.errors import brief
+from exportkit.processes.lifeline import end_with
+
+RESULT = "result"  # the file with a task's outcome
+MESSAGE_BYTES = 1000  # far less than PIPE_BUF (4096): a message is written as a whole or not at all
 
 _parent: Connection | None = None
-_telling = threading.Lock()
+_sending = threading.Lock()
 
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a task finds around it: its parent's environment, and places of its own.
+    """What a task's process takes on: its parent's environment, and a scratch directory and output of its own.
 
-    The working directory and sys.path are multiprocessing's to hand over.
+    multiprocessing hands over the working directory and sys.path.
     """
 
     environment: Mapping[str, str]
-    scratch: Path  # the task's own, with `temporary` inside
-    output: Sequence[Connection]  # what stdout and stderr shall be
+    scratch: Path  # the task's own; contains `temporary`
+    output: Sequence[Connection]  # stdout and stderr
 
     @property
     def temporary(self) -> Path:
@@ -40,61 +43,55 @@ class Surroundings:
 
 
 def tell(text: str) -> None:
-    """In a task: tell the parent something, such as a stage's name. Elsewhere: nothing."""
+    """Send a message, such as a stage's name, to the parent as a `Reported` event; do nothing outside of a task."""
     if _parent is not None:
-        with _telling, suppress(BrokenPipeError):
-            _parent.send_bytes(text.encode()[:TOLD_BYTES])
+        with _sending, suppress(BrokenPipeError):
+            _parent.send_bytes(text.encode()[:MESSAGE_BYTES])
 
 
 def inside() -> bool:
-    """Whether this process runs a task."""
+    """Return whether this process runs a task."""
     return _parent is not None
 
 
 def main(surroundings: Surroundings, parent: Connection, task: bytes) -> None:
-    """Run a pickled task: function and arguments. What it returns, or why it did not, is left in its scratch directory."""
+    """Run a pickled task, a function and its arguments; write its value, or the reason why there is none, to its scratch."""
     global _parent
-    gone = multiprocessing.parent_process().sentinel
-    if wait([gone], timeout=0):
+    lifeline = multiprocessing.parent_process().sentinel
+    if wait([lifeline], timeout=0):
         return
     os.setsid()
-    threading.Thread(target=_end_with, args=(gone,), daemon=True).start()
-    _become(surroundings)
+    end_with(lifeline)
+    _take_on(surroundings)
     _parent = parent
-    ours = os.getpid()
+    starter = os.getpid()
     outcome = _outcome(task)
-    if os.getpid() != ours:  # a copy, forked by the task, that came back from it
+    if os.getpid() != starter:  # a copy that the task forked has returned from it, too
         os._exit(1)
-    _leave(surroundings.scratch / VALUE, outcome)
+    _write_result(surroundings.scratch / RESULT, outcome)
 
 
-def _end_with(parent: int) -> None:
-    """Kill this process, and what it started, as soon as the parent is gone, however that ended."""
-    wait([parent])
-    os.killpg(0, signal.SIGKILL)
-
-
-def _become(surroundings: Surroundings) -> None:
+def _take_on(surroundings: Surroundings) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
     _redirect(surroundings.output)
     faulthandler.enable()
     os.environ.clear()
     os.environ.update(surroundings.environment, TMPDIR=str(surroundings.temporary))
-    tempfile.tempdir = None  # where the server's is
+    tempfile.tempdir = None  # the server's; read TMPDIR again
     if numpy := sys.modules.get("numpy"):
-        numpy.random.seed()  # all forks would draw the same numbers
+        numpy.random.seed()  # else all forks draw the same numbers
 
 
 def _redirect(output: Sequence[Connection]) -> None:
     for number, connection in zip((1, 2), output, strict=True):
         os.dup2(connection.fileno(), number)
         connection.close()
-    sys.stdout.reconfigure(line_buffering=True)  # what is in a buffer dies with the process
+    sys.stdout.reconfigure(line_buffering=True)  # a buffer is lost when the process dies
 
 
 def _outcome(task: bytes) -> tuple[bool, Any]:
-    """Whether a task returned, and its value or the reason; what it raised is shown where it writes to."""
+    """Call a task; return whether it returned, and its value or the exception on one line. Print the traceback."""
     try:
         function, arguments = pickle.loads(task)
         return True, function(*arguments)
@@ -103,7 +100,8 @@ def _outcome(task: bytes) -> tuple[bool, Any]:
         return False, brief(error)
 
 
-def _leave(file: Path, outcome: tuple[bool, Any]) -> None:
+def _write_result(file: Path, outcome: tuple[bool, Any]) -> None:
+    """Write an outcome as a whole: a file that is there is complete."""
     try:
         content = pickle.dumps(outcome)
     except Exception as error:
@@ -111,8 +109,3 @@ def _leave(file: Path, outcome: tuple[bool, Any]) -> None:
     part = file.with_suffix(".part")
     part.write_bytes(content)
     part.rename(file)
-
-
-def brief(error: BaseException) -> str:
-    """An exception on one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from exportkit.processes.death import Death
+
 
 @dataclass(frozen=True)
 class Task:
@@ -50,22 +52,14 @@ class Ended:
 
 @dataclass(frozen=True)
 class Died:
-    """A task ended without a value.
-
-    Attributes:
-        reason: why, on one line.
-        last_output: the last line of its log, and the log's path; empty without a log.
-        timed_out: whether it was killed because it took too long.
-    """
+    """A task ended without a value: its function raised, its process died or could not be started."""
 
     number: int
-    reason: str
+    death: Death
     seconds: float
-    last_output: str = ""
-    timed_out: bool = False
 
     def __str__(self) -> str:
-        return "; ".join(filter(None, [self.reason, self.last_output]))
+        return str(self.death)
 
 
 Event = Started | Reported | Ended | Died

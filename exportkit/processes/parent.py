@@ -1,4 +1,4 @@
-"""The side that starts tasks, as many at a time as it may, and hears of them."""
+"""The parent's side: start tasks, no more at a time than allowed, and yield their events."""
 
 import os
 import pickle
@@ -8,73 +8,73 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from exportkit.errors import brief
 from exportkit.processes import server
-from exportkit.processes.child import VALUE, brief
-from exportkit.processes.crash_log import last_words
+from exportkit.processes.child import RESULT
+from exportkit.processes.death import LOST_SERVER, Cause, Death, last_line
 from exportkit.processes.events import Died, Ended, Event, Reported, Started, Task
 from exportkit.processes.scratch import scratch
 
-_LOST = 255  # what multiprocessing says of a process whose server is gone; it may also be the process's own exit code
-_LOST_SERVER = "lost the process that had started it, which was killed, most often for want of memory"
+_LOST = 255  # multiprocessing's exit code of a process whose server is gone; it may also be the process's own exit code
 _LOST_START = "the process that starts the others died, and did so again when it was started anew"
-_PATIENCE = 5.0  # seconds that a killed process may take to be gone
+_KILL_SECONDS = 5.0  # how long to wait for the end of a killed process
 _ENDLESS = float("inf")
 ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 def processors() -> int:
-    """How many processors this process may use."""
+    """Return the number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run(
     tasks: Iterable[Task], n_jobs: int | None = None, timeout: float | None = None, preload: Sequence[str] = ()
 ) -> Iterator[Event]:
-    """Run each task in a process of its own, and yield what becomes of them as it happens.
+    """Run each task in a process of its own, and yield the events of their life as they happen.
 
-    A task finds the environment, working directory and sys.path of this process; TMPDIR is a directory of its own, which goes
-    with it. What a task started and left running is killed when it ends. Close the iterator (`contextlib.closing`) where it is
-    not run to its end: that, an exception raised in it, SIGTERM, SIGHUP and SIGQUIT kill all that still runs. If this process
-    itself is killed, its tasks end by themselves.
+    A task has the environment, working directory and sys.path of this process. TMPDIR is a directory of its own, which is
+    removed when it ends; what it started and left running is killed then. Close the iterator (`contextlib.closing`) if it may
+    not be exhausted: closing it, an exception raised in it, SIGTERM, SIGHUP and SIGQUIT kill all tasks that still run. If this
+    process itself is killed, its tasks end by themselves.
 
     Args:
         tasks: taken one by one, each when its process can be started.
-        n_jobs: how many may run at a time; default: `processors()`.
+        n_jobs: the number of tasks that run at a time; default: `processors()`.
         timeout: seconds that each may take; then it is killed with all that it started.
-        preload: modules that the server imports before the first task; they must do nothing else. This process has one server
-            for its whole life, so the first call decides.
+        preload: modules that the server imports before the first task; importing them must run no TensorFlow operation. This
+            process has one server for its whole life, so only the first call's are imported.
     """
     with (
         terminable(),
-        scratch() as room,
-        closing(_Runner(room, n_jobs or processors(), timeout or _ENDLESS, preload)) as runner,
+        scratch() as directory,
+        closing(_Runner(directory, n_jobs or processors(), timeout or _ENDLESS, preload)) as runner,
     ):
         yield from runner.run(iter(tasks))
 
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Let SIGTERM, SIGHUP and SIGQUIT end the process as an exception does: SystemExit, 128 and the signal's number.
+    """Have SIGTERM, SIGHUP and SIGQUIT raise SystemExit with 128 plus the signal's number, so that contexts are cleaned up.
 
-    One that somebody has decided about keeps what was decided, as SIGHUP is ignored under nohup.
+    A signal that is ignored, as SIGHUP under nohup, or that has another handler stays as it is.
     """
     ours = [number for number in ENDING if signal.getsignal(number) == signal.SIG_DFL]
 
     def end(number: int, _: Any) -> None:
         for other in ours:
-            signal.signal(other, signal.SIG_IGN)  # what is cleaned up now is cleaned up whole
+            signal.signal(other, signal.SIG_IGN)  # a second signal must not interrupt the cleanup
         sys.exit(128 + number)
 
     try:
         for number in ours:
             signal.signal(number, end)
-    except ValueError:  # not the main thread's to decide
+    except ValueError:  # only the main thread may set handlers
         yield
         return
     try:
@@ -90,7 +90,7 @@ class _Running:
 
     task: Task
     process: BaseProcess
-    told: Connection
+    messages: Connection
     scratch: Path
     started: float
     limit: float
@@ -100,62 +100,53 @@ class _Running:
         return self.task.number
 
     def kill(self) -> None:
-        """Kill the process, and what it started, for good."""
+        """Kill the process and all that it started."""
         if self.process.is_alive():
             self.process.kill()
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.join(_PATIENCE)
+        self.process.join(_KILL_SECONDS)
 
-    def messages(self) -> Iterator[Reported]:
-        """What it has told by now."""
+    def reports(self) -> Iterator[Reported]:
+        """Yield the messages that it has sent by now."""
         with suppress(EOFError, OSError):
-            while self.told.poll():
-                yield Reported(self.number, self.told.recv_bytes().decode(errors="replace"))
+            while self.messages.poll():
+                yield Reported(self.number, self.messages.recv_bytes().decode(errors="replace"))
             return
-        self.told.close()
+        self.messages.close()
 
     def end(self, timed_out: bool) -> Ended | Died:
-        """What has become of it; nothing of it is left."""
+        """Kill what is left of it, remove its scratch, and return its last event."""
         seconds = time.monotonic() - self.started
         lost = self.process.exitcode == _LOST and _exists(self.process.pid)
         self.kill()
-        self.told.close()
+        self.messages.close()
         try:
-            if (self.scratch / VALUE).exists():
-                return self._left(seconds)
+            if (self.scratch / RESULT).exists():
+                return self._result(seconds)
         finally:
             shutil.rmtree(self.scratch, ignore_errors=True)
-        reason = self._late() if timed_out else _LOST_SERVER if lost else _death(self.process.exitcode)
-        return Died(self.number, reason, seconds, _words(self.task.log), timed_out)
+        if timed_out:
+            death = Death.from_timeout(self.limit - self.started)
+        else:
+            death = LOST_SERVER if lost else Death.from_exit_code(self.process.exitcode)
+        return Died(self.number, _with_output(death, self.task.log), seconds)
 
-    def _left(self, seconds: float) -> Ended | Died:
-        """What its process wrote at its end."""
+    def _result(self, seconds: float) -> Ended | Died:
+        """Read what its process wrote at its end."""
         try:
-            returned, value = pickle.loads((self.scratch / VALUE).read_bytes())
+            returned, value = pickle.loads((self.scratch / RESULT).read_bytes())
         except Exception as error:
             returned, value = False, f"its value cannot be read: {brief(error)}"
-        return Ended(self.number, value, seconds) if returned else Died(self.number, value, seconds)
-
-    def _late(self) -> str:
-        return f"took longer than {self.limit - self.started:g} s"
+        return Ended(self.number, value, seconds) if returned else Died(self.number, Death(Cause.FAILED, value), seconds)
 
 
-def _words(log: Path | None) -> str:
-    """The last words in a log, and where it is."""
+def _with_output(death: Death, log: Path | None) -> Death:
+    """Return `death` with the last line of the task's log, and the log's path."""
     if log is None or not log.is_file() or not log.stat().st_size:
-        return ""
-    near = os.path.relpath(log)
-    where = str(log) if near.startswith("..") else near
+        return death
     with log.open("rb") as file:
-        line = last_words(file)
-    return f"its last line: {line}; all of them: {where}" if line else f"what it said: {where}"
-
-
-def _death(code: int | None) -> str:
-    if code == -signal.SIGKILL:
-        return "was killed (SIGKILL), most often for want of memory"
-    return f"died of {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        return replace(death, last_line=last_line(file), output=log)
 
 
 def _exists(pid: int) -> bool:
@@ -168,8 +159,8 @@ def _exists(pid: int) -> bool:
 class _Runner:
     """Keeps at most `n_jobs` tasks running."""
 
-    def __init__(self, room: Path, n_jobs: int, timeout: float, preload: Sequence[str]):
-        self._room, self._n_jobs, self._timeout, self._preload = room, n_jobs, timeout, preload
+    def __init__(self, directory: Path, n_jobs: int, timeout: float, preload: Sequence[str]):
+        self._directory, self._n_jobs, self._timeout, self._preload = directory, n_jobs, timeout, preload
         self._running: list[_Running] = []
 
     def run(self, tasks: Iterator[Task]) -> Iterator[Event]:
@@ -188,29 +179,29 @@ class _Runner:
             self._running.pop().kill()
 
     def _start(self, task: Task) -> Started | Died:
-        place = self._room / str(task.number)
-        begun = time.monotonic()
+        directory = self._directory / str(task.number)
+        started = time.monotonic()
         try:
-            process, told = server.start(task, place, self._preload)
+            process, messages = server.start(task, directory, self._preload)
         except Exception as error:
-            shutil.rmtree(place, ignore_errors=True)
+            shutil.rmtree(directory, ignore_errors=True)
             cause = _LOST_START if isinstance(error, EOFError | ConnectionError) else brief(error)
-            return Died(task.number, f"could not be started: {cause}", time.monotonic() - begun)
+            return Died(task.number, Death(Cause.FAILED, f"could not be started: {cause}"), time.monotonic() - started)
         now = time.monotonic()
-        self._running.append(_Running(task, process, told, place, now, now + self._timeout))
+        self._running.append(_Running(task, process, messages, directory, now, now + self._timeout))
         return Started(task.number)
 
     def _events(self, block: bool) -> Iterator[Event]:
-        """What has happened; where nothing has, and `block` is set, wait for it."""
+        """Yield what has happened; wait for something to happen if `block` is set."""
         if not self._running:
             return
         soonest = min(running.limit for running in self._running) - time.monotonic()
         patience = None if soonest == _ENDLESS else max(0.0, soonest)
-        told = [running.told for running in self._running if not running.told.closed]
-        ready = wait([running.process.sentinel for running in self._running] + told, patience if block else 0)
+        connections = [running.messages for running in self._running if not running.messages.closed]
+        ready = wait([running.process.sentinel for running in self._running] + connections, patience if block else 0)
         for running in list(self._running):
-            if running.told in ready or running.process.sentinel in ready:
-                yield from running.messages()
+            if running.messages in ready or running.process.sentinel in ready:
+                yield from running.reports()
             late = time.monotonic() > running.limit
             if running.process.sentinel in ready or late:
                 self._running.remove(running)

@@ -1,6 +1,6 @@
-"""Directories for what tasks leave lying about: removed when they end, and what a killed run left, by the next one.
+"""Directories for a run's temporary files: removed when the run ends; those that a killed run left, by the next run.
 
-A run's directory is held by a lock (flock) on itself, which ends with the run, however that ends.
+A run holds a lock (flock) on its directory. The kernel releases it when the run ends, however that ends.
 """
 
 import fcntl
@@ -16,9 +16,9 @@ PREFIX = "exportkit-tasks-"
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """Create a temporary directory, and remove it when the context ends; a fork that leaves the context does not remove it."""
+    """Create a temporary directory, and remove it when the context ends; in a fork of this process it is not removed."""
     remove_stale(Path(tempfile.gettempdir()))
-    path, lock = _made()
+    path, lock = _create_locked()
     ours = os.getpid()
     try:
         yield path
@@ -29,7 +29,7 @@ def scratch() -> Iterator[Path]:
 
 
 def remove_stale(where: Path) -> list[Path]:
-    """Remove the directories below `where` that nobody holds any more, and return them."""
+    """Remove the directories below `where` whose run has ended, and return them."""
     removed = []
     for path in sorted(where.glob(f"{PREFIX}*")):
         with suppress(OSError):
@@ -43,13 +43,13 @@ def remove_stale(where: Path) -> list[Path]:
     return removed
 
 
-def _made() -> tuple[Path, int]:
-    """A new directory and its lock; another run may sweep it away before it is held."""
+def _create_locked() -> tuple[Path, int]:
+    """Create a directory and lock it; try again if another run removed it before it was locked."""
     while True:
         path = Path(tempfile.mkdtemp(prefix=PREFIX))
         with suppress(FileNotFoundError):
             lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-            with suppress(OSError):  # where directories cannot be locked, nobody can take them for left behind either
+            with suppress(OSError):  # a file system without locks: no other run can lock, and so remove, it either
                 fcntl.flock(lock, fcntl.LOCK_EX)
             if os.path.lexists(path):
                 return path, lock

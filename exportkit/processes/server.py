@@ -1,6 +1,6 @@
-"""The server from which tasks are forked: multiprocessing's fork server, set up to import only exportkit's modules.
+"""The server from which tasks are forked: multiprocessing's forkserver, kept from importing the user's modules.
 
-It lives as long as this process, and is started again if it dies.
+It lives as long as this process. If it died, the next task starts it again.
 """
 
 import multiprocessing
@@ -21,25 +21,24 @@ from exportkit.processes import child
 from exportkit.processes.child import Surroundings
 from exportkit.processes.events import Task
 
-LONGEST = 64  # bytes in the path of a temporary directory; the socket's own name and directory add 40
+LONGEST = 64  # bytes of TMPDIR; the socket's name and its directory take 40 more, and a socket's path may have 107
 
 _context = multiprocessing.get_context("forkserver")
 
 
 def start(task: Task, scratch: Path, preload: Sequence[str]) -> tuple[BaseProcess, Connection]:
-    """Fork a task's process, and start the server if it does not run.
+    """Fork a task's process, after starting the server if there is none.
 
     Args:
-        task: the task to run.
-        scratch: the task's own directory, which is made.
-        preload: modules that the server imports when this call starts it.
+        scratch: the task's own directory; it is created.
+        preload: the modules that the server imports, if this call starts it.
 
     Returns:
-        The process, and a connection that receives the task's messages.
+        The process, and the connection that the task's messages (`tell`) come out of.
 
     Raises:
         Exception: the task cannot be pickled, or its log cannot be written.
-        EOFError, ConnectionError: the server died, and died again after it was restarted.
+        EOFError, ConnectionError: the server died, and died again after a restart.
     """
     content = pickle.dumps((task.function, task.arguments))
     _context.set_forkserver_preload(list(preload))
@@ -54,7 +53,7 @@ def start(task: Task, scratch: Path, preload: Sequence[str]) -> tuple[BaseProces
 
 
 def _output(log: Path | None) -> tuple[int, int]:
-    """Return file descriptors for a task's stdout and stderr: of its log, or copies of this process's own."""
+    """Return descriptors for a task's stdout and stderr: its log, or copies of this process's own."""
     if log is None:
         return os.dup(1), os.dup(2)
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -67,7 +66,7 @@ def _fork(surroundings: Surroundings, content: bytes) -> tuple[BaseProcess, Conn
     reader, writer = _context.Pipe(duplex=False)
     process = _context.Process(target=child.main, args=(surroundings, writer, content))
     try:
-        with writer, _hidden_main():
+        with writer, _hide_main_and_start_method():
             process.start()
     except BaseException:
         reader.close()
@@ -76,9 +75,9 @@ def _fork(surroundings: Surroundings, content: bytes) -> tuple[BaseProcess, Conn
 
 
 def _ensure_running() -> None:
-    """Start the server if it does not run, with SIGINT blocked: this process handles Ctrl-C."""
+    """Start the server if it is not running, with SIGINT blocked: this process handles Ctrl-C."""
     with _without_working_directory(), _short_temporary_directory():
-        resource_tracker.ensure_running()  # otherwise started with the server, and that would unblock the signals again
+        resource_tracker.ensure_running()  # else the server's start would start it, which unblocks all signals
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             forkserver.ensure_running()
@@ -88,12 +87,12 @@ def _ensure_running() -> None:
 
 @contextmanager
 def _short_temporary_directory() -> Iterator[None]:
-    """Let multiprocessing put the server's socket, whose path may have 107 bytes, into /tmp if TMPDIR is too long."""
+    """Have multiprocessing create its directory, for the server's socket, in /tmp if TMPDIR is too long for a socket's path."""
     before = tempfile.tempdir
     if len(os.fsencode(tempfile.gettempdir())) > LONGEST:
         tempfile.tempdir = "/tmp"
     try:
-        util.get_temp_dir()  # creates the directory on its first call, and keeps it
+        util.get_temp_dir()  # created by the first call, then kept
         yield
     finally:
         tempfile.tempdir = before
@@ -101,7 +100,7 @@ def _short_temporary_directory() -> Iterator[None]:
 
 @contextmanager
 def _without_working_directory() -> Iterator[None]:
-    """Remove the working directory from sys.path and PYTHONPATH: it holds the user's modules, which the server must not see."""
+    """Take the working directory, where the user's modules are, off the paths that the server will import from."""
     here = os.getcwd()
     path, before = sys.path[:], {name: os.environ.get(name) for name in ("PYTHONPATH", "PYTHONSAFEPATH")}
     elsewhere = [entry for entry in (before["PYTHONPATH"] or "").split(os.pathsep) if entry not in ("", here)]
@@ -116,10 +115,9 @@ def _without_working_directory() -> Iterator[None]:
 
 
 @contextmanager
-def _hidden_main() -> Iterator[None]:
-    """Hide this process's main script and start method from multiprocessing, which would send them to the child.
-
-    The child would run the main script again, and may not know the start method (joblib's).
+def _hide_main_and_start_method() -> Iterator[None]:
+    """Keep multiprocessing from handing over this process's main script, which the child would run again, and a start method
+    that the child does not know (joblib's).
     """
     main, method = sys.modules["__main__"], multiprocessing.get_start_method(allow_none=True)
     known = multiprocessing.get_all_start_methods()

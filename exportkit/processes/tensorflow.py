@@ -1,4 +1,4 @@
-"""TensorFlow's start: imported without its noise, and only when a graph is built or run."""
+"""The import of TensorFlow: without its start-up noise, and only when a graph is built or run."""
 
 import gc
 import importlib
@@ -15,20 +15,20 @@ _EAGER = ("keras.src.optimizers", "tf_keras.src.optimizers")
 
 
 def import_tensorflow() -> None:
-    """Make TensorFlow ready, without its start-up noise, which is printed only if that fails.
+    """Import TensorFlow and list its devices; what it logs meanwhile is printed only if that fails.
 
     Raises:
         EnvironmentFailed: the import fails.
     """
     preload_tensorflow()
-    with _refusal(), quiet():
-        sys.modules["tensorflow"].config.list_physical_devices()  # a missing GPU is told of once, here
+    with _import_errors(), quiet():
+        sys.modules["tensorflow"].config.list_physical_devices()  # TensorFlow warns of a missing GPU once, here
 
 
 def preload_tensorflow() -> None:
     """Import TensorFlow and do no more: such a process may be forked, while one that has listed its GPUs may not.
 
-    tf.compat.v1.layers, which builders of that age use, is only there with tf-keras and TF_USE_LEGACY_KERAS, read at import.
+    Builders written for TF 1 use tf.compat.v1.layers, which needs tf-keras and TF_USE_LEGACY_KERAS; that is read at import.
 
     Raises:
         EnvironmentFailed: the import fails.
@@ -36,12 +36,12 @@ def preload_tensorflow() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if importlib.util.find_spec("tf_keras"):
         os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
-    with _refusal(), quiet(), _uncollected(), _keras_when_used():
+    with _import_errors(), quiet(), _without_garbage_collection(), _without_keras():
         importlib.import_module("tensorflow")
 
 
 @contextmanager
-def _refusal() -> Iterator[None]:
+def _import_errors() -> Iterator[None]:
     try:
         yield
     except Exception as cause:
@@ -50,10 +50,10 @@ def _refusal() -> Iterator[None]:
 
 
 @contextmanager
-def _uncollected() -> Iterator[None]:
-    """Keep the garbage collector off what TensorFlow's import makes: its modules live as long as the process.
+def _without_garbage_collection() -> Iterator[None]:
+    """Exempt the objects that TensorFlow's import creates from garbage collection: its modules live as long as the process.
 
-    Searching them for garbage, many times while they are made and once more as the interpreter ends, costs 1.3 s of 4.3 s.
+    Collections during the import, and one more when the interpreter ends, cost 1.3 s of 4.3 s.
     """
     if "tensorflow" in sys.modules or not gc.isenabled():
         yield
@@ -67,12 +67,12 @@ def _uncollected() -> Iterator[None]:
 
 
 @contextmanager
-def _keras_when_used() -> Iterator[None]:
+def _without_keras() -> Iterator[None]:
     """Leave Keras to be imported by the first use of `tf.keras`, which is lazy anyway.
 
-    At its end TensorFlow's import loads one module of Keras, for the optimizers of saved Keras models, and goes on without it
-    where it cannot. With it come all of Keras and, where they are installed, scikit-learn and matplotlib: nearly half of the
-    time of the whole import, and 100 MB. A None in sys.modules is Python's way to say that a module cannot be imported.
+    As its last act TensorFlow's import loads one module of Keras, for the optimizers of saved Keras models, and continues
+    without it if that fails. It brings in all of Keras and, if they are installed, scikit-learn and matplotlib: nearly half of
+    the time of the whole import, and 100 MB. A None in sys.modules makes the import of a module fail.
     """
     held = [name for name in _EAGER if name not in sys.modules]
     sys.modules.update(dict.fromkeys(held))
@@ -85,10 +85,10 @@ def _keras_when_used() -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep what TensorFlow's C++ logs off the terminal, unless what happens inside fails.
+    """Hold back what TensorFlow's C++ code logs; print it only if the body raises.
 
-    What it logs at import, and of missing GPUs at the first session, goes to file descriptor 2 whatever
-    TF_CPP_MIN_LOG_LEVEL says.
+    Its messages at import, and about missing GPUs at the first session, go to file descriptor 2 whatever
+    TF_CPP_MIN_LOG_LEVEL is.
     """
     sys.stderr.flush()
     with tempfile.TemporaryFile() as noise:

@@ -1,145 +1,213 @@
-"""Processes that run one of exportkit's worker scripts: from bytes on stdin to bytes on stdout, and nothing of this process.
+"""Workers: processes that run a script on pickled messages, from stdin to stdout, and share nothing with this process.
 
-A worker is started anew, as a script; or, where `reserve` made a spare in time, forked from that. A spare has imported
-TensorFlow and used nothing of it, which is the state that can be forked (after one session a child would hang), and its
-workers begin at once instead of importing it.
+A worker is a fresh interpreter, which imports nothing of exportkit but its script; or, where `spare.reserve` was called in
+time, a fork of the spare. It leads a process group of its own, so that all it started is killed with it, and it ends with this
+process.
 """
 
 import os
+import pickle
 import signal
-import socket
-import struct
 import subprocess
 import sys
-import traceback
-import warnings
-from contextlib import suppress
-from importlib import import_module
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from types import ModuleType
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
-_CODE = struct.Struct("i")
-_HIDDEN = {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "2"}  # a worker's numbers are the CPU's
-
-_spare: socket.socket | None = None
-
-
-class Process(Protocol):
-    """A worker that runs."""
-
-    def kill(self) -> None: ...
-
-    def wait(self, timeout: float | None = None) -> int:
-        """Its exit code, minus a signal's number. Raises subprocess.TimeoutExpired where it does not end in time."""
+from exportkit.errors import Problem, StepFailed, brief
+from exportkit.processes import call_worker, lifeline
+from exportkit.processes.death import Death
+from exportkit.processes.scratch import scratch
+from exportkit.processes.spare import CPU_ONLY, fork_worker
 
 
-def start(script: ModuleType, stdin: IO[bytes], stdout: IO[bytes], stderr: IO[bytes]) -> Process:
-    """Run a worker script, a module with a `main`, on files; they are the caller's to close."""
-    if _spare is not None:
-        with suppress(OSError):
-            return _Forked(_spare, script.__name__, [file.fileno() for file in (stdin, stdout, stderr)])
-    command = [sys.executable, "-P", script.__file__]
-    return subprocess.Popen(command, env={**os.environ, **_HIDDEN}, stdin=stdin, stdout=stdout, stderr=stderr)
+class WorkerDied(Exception):
+    """A worker ended before it had answered.
 
-
-def reserve() -> None:
-    """Keep a copy of this process, as it is, to fork workers from. It ends with this process.
-
-    TensorFlow may be imported by now; nothing of it may have been used.
+    Attributes:
+        death: how it ended.
     """
-    global _spare
-    ours, theirs = socket.socketpair()
-    if _fork():
-        theirs.close()
-        _spare = ours
-        return
-    try:
-        ours.close()
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # those that watch over workers end unseen
-        _lend(theirs)
-    finally:
-        os._exit(0)
+
+    def __init__(self, death: Death):
+        super().__init__(death)
+        self.death = death
 
 
-def _fork() -> int:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12's, on threads: a worker needs no lock of theirs
-        return os.fork()
+class _Process(Protocol):
+    pid: int
+
+    def wait(self, timeout: float | None = None) -> int: ...
 
 
-def _lend(requests: socket.socket) -> None:
-    """The spare's life: a worker's name and files in, its pid and exit code out by the last of them."""
-    while True:
-        name, files, *_ = socket.recv_fds(requests, 200, 4)
-        if not name:
-            return
-        if not _fork():
-            requests.close()
-            _watch(name.decode(), files)
-        for file in files:
-            os.close(file)
+def exchange(script: ModuleType, messages: Iterable[Any], timeout: float | None = None) -> tuple[list[Any], Death | None]:
+    """Send messages to a worker and wait for its end.
+
+    Messages are in files without a name, not in pipes: while a worker measures its own speed, this process sleeps.
+
+    Args:
+        script: a module with a `main`, which pickles its replies to stdout.
+        messages: what it unpickles from stdin.
+        timeout: seconds that the worker may take.
+
+    Returns:
+        The replies that it wrote as a whole, and how it ended if its exit code was not 0.
+    """
+    with tempfile.TemporaryFile() as request, tempfile.TemporaryFile() as replies, tempfile.TemporaryFile() as log:
+        for message in messages:
+            pickle.dump(message, request, protocol=5)
+        request.seek(0)
+        death = None
+        with _started(script, request, replies, log) as process:
+            try:
+                if code := process.wait(timeout):
+                    death = Death.from_exit_code(code, log)
+            except subprocess.TimeoutExpired:
+                death = Death.from_timeout(timeout or 0.0, log)
+        replies.seek(0)
+        return list(_unpickled(replies)), death
 
 
-def _watch(script: str, files: list[int]) -> None:
-    """Run a worker in one more process, and tell its pid and exit code."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    told = files[3]
-    pid = _fork()
-    if not pid:
-        _work(script, files)
-    os.write(told, _CODE.pack(pid))
-    for file in files[:3]:
-        os.close(file)
-    _, status = os.waitpid(pid, 0)
-    with suppress(BrokenPipeError):
-        os.write(told, _CODE.pack(os.waitstatus_to_exitcode(status)))
-    os._exit(0)
+@contextmanager
+def conversation(script: ModuleType) -> Iterator["Conversation"]:
+    """Start a worker that answers one message after the other; kill it when the context ends."""
+    stdin, requests = os.pipe()
+    replies, stdout = os.pipe()
+    with ExitStack() as ours, tempfile.TemporaryFile() as log:
+        send, receive = (ours.enter_context(open(end, mode)) for end, mode in ((requests, "wb"), (replies, "rb")))
+        with open(stdin, "rb") as request, open(stdout, "wb") as reply:
+            process = ours.enter_context(_started(script, request, reply, log))
+        try:
+            yield Conversation(process, send, receive, log)
+        finally:
+            _kill(process)
+            with suppress(BrokenPipeError):  # a message that was not read
+                send.close()
 
 
-def _work(script: str, files: list[int]) -> None:
-    code = 1
-    try:
-        for number, file in enumerate(files[:3]):
-            os.dup2(file, number)
-        for file in files:
-            os.close(file)
-        sys.stdin = os.fdopen(0, closefd=False)  # multiprocessing has put another in its place
-        os.environ.update(_HIDDEN)
-        import_module(script).main()
-        code = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-        os._exit(code)
+class Conversation:
+    """A worker that answers one message after the other; `conversation` starts one."""
 
+    def __init__(self, process: _Process, requests: IO[bytes], replies: IO[bytes], log: IO[bytes]):
+        self._process, self._requests, self._replies, self._log = process, requests, replies, log
 
-class _Forked:
-    """A worker that a spare forked."""
+    def send(self, message: Any) -> None:
+        """Send a message. Where the worker is dead, the next `receive` reports that."""
+        with suppress(BrokenPipeError):
+            pickle.dump(message, self._requests, protocol=5)
+            self._requests.flush()
 
-    def __init__(self, spare: socket.socket, script: str, files: list[int]):
-        self._told, told = socket.socketpair()
-        with told:
-            socket.send_fds(spare, [script.encode()], [*files, told.fileno()])
-        self._pid = self._receive()
-        self._code: int | None = None
+    def receive(self, timeout: float | None = None) -> Any:
+        """Return the next reply.
+
+        Args:
+            timeout: seconds to wait for it; then the worker is killed.
+
+        Raises:
+            WorkerDied: it ended first.
+        """
+        late = threading.Event()
+        timer = threading.Timer(timeout or threading.TIMEOUT_MAX, lambda: (late.set(), self.kill()))
+        timer.start()
+        try:
+            return pickle.load(self._replies)
+        except (EOFError, pickle.UnpicklingError):
+            timer.cancel()
+            code = self._process.wait()
+            death = Death.from_timeout(timeout or 0.0, self._log) if late.is_set() else Death.from_exit_code(code, self._log)
+            raise WorkerDied(death) from None
+        finally:
+            timer.cancel()
 
     def kill(self) -> None:
-        with suppress(ProcessLookupError):
-            os.kill(self._pid, signal.SIGKILL)
+        """Kill the worker and all that it started."""
+        _kill(self._process)
 
-    def wait(self, timeout: float | None = None) -> int:
-        if self._code is None:
-            self._told.settimeout(timeout)
-            try:
-                self._code = self._receive()
-            except TimeoutError:
-                raise subprocess.TimeoutExpired(str(self._pid), timeout or 0) from None
-            self._told.close()
-        return self._code
 
-    def _receive(self) -> int:
-        data = self._told.recv(_CODE.size)
-        if not data:
-            raise OSError("the spare process is gone")
-        return _CODE.unpack(data)[0]
+def call_apart(
+    function: str | Callable[..., Any],
+    /,
+    *arguments: Any,
+    timeout: float | None = None,
+    where: str = "",
+    title: str = "the call",
+    **keywords: Any,
+) -> Any:
+    """Call a function in a process of its own, and return its value.
+
+    The function may print, crash, take all memory or leave processes behind: this process stays as it is. What it prints is
+    captured; the last line is part of the error if its process dies. Its temporary files are removed. GPUs are hidden from it
+    (CUDA_VISIBLE_DEVICES=-1).
+
+    Args:
+        function: importable by name; or that name, ``package.module:function``, if only the new process shall import it.
+        arguments: anything that can be pickled, as can the value.
+        timeout: seconds after which its process, and all that it started, is killed.
+        where: the place of problems, in messages; by default that of the step that calls.
+        title: what is called, in messages.
+        keywords: more arguments, by name.
+
+    Raises:
+        ExportKitError: an error of this kind that the function raised, as it is.
+        StepFailed: it raised something else, crashed, or took too long.
+        EnvironmentFailed: its process was killed from outside, or ended with an exit code.
+    """
+    call = pickle.dumps((function, arguments, keywords), protocol=5)
+    with scratch() as temporary:
+        replies, death = exchange(call_worker, [(list(sys.path), str(temporary), call)], timeout)
+    if death or not replies:
+        raise (death or Death.from_exit_code(0)).error(where, f"{title}'s process", "raise the timeout")
+    kind, content = replies[0]
+    if kind == call_worker.FAILED:
+        raise StepFailed(Problem(where, f"{title} {content}"))
+    try:
+        outcome = pickle.loads(content)
+    except Exception as error:
+        raise StepFailed(Problem(where, f"{title} returned a value that cannot be read: {brief(error)}")) from error
+    if kind == call_worker.REFUSED:
+        raise outcome
+    return outcome
+
+
+@contextmanager
+def _started(script: ModuleType, stdin: IO[bytes], stdout: IO[bytes], stderr: IO[bytes]) -> Iterator[_Process]:
+    """Start a worker; kill it and all that it started when the context ends."""
+    ours, theirs = os.pipe()
+    with open(theirs, "wb"):  # closed at the end of the context, or by the kernel at the end of this process
+        with open(ours, "rb"):
+            files = [file.fileno() for file in (stdin, stdout, stderr)]
+            process = fork_worker(script.__name__, [*files, ours]) or _fresh(script, files, ours)
+        try:
+            yield process
+        finally:
+            _kill(process)
+            process.wait()
+
+
+def _fresh(script: ModuleType, files: list[int], descriptor: int) -> subprocess.Popen:
+    command = [sys.executable, "-P", lifeline.__file__, str(descriptor), script.__file__]
+    stdin, stdout, stderr = files
+    return subprocess.Popen(
+        command,
+        env={**os.environ, **CPU_ONLY},
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        pass_fds=[descriptor],
+        process_group=0,
+    )
+
+
+def _kill(process: _Process) -> None:
+    """Kill a worker and all that it started."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _unpickled(file: IO[bytes]) -> Iterator[Any]:
+    """Yield the messages that were written as a whole."""
+    with suppress(EOFError, pickle.UnpicklingError):
+        while True:
+            yield pickle.load(file)

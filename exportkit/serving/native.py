@@ -1,28 +1,25 @@
-"""Runs a SavedModel in a process of its own, the way a model server's core loads and runs it.
+"""Run a SavedModel in a process of its own, as the core of a model server loads and runs it.
 
-The process is `native_worker`: TensorFlow's C++ loader without its Python, up in half a second. What kills it there
-would kill a server, and is one error here.
+The process is `native_worker`: TensorFlow's C++ loader without its Python, which starts in half a second. A request that kills
+it would kill a server; here it is one error.
 """
 
 import os
-import pickle
-import signal
-import subprocess
-import tempfile
-import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import IO, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exportkit.errors import EnvironmentFailed, ExportKitError, Problem, StepFailed, did_you_mean
+from exportkit.errors import ExportKitError, Problem, StepFailed, did_you_mean
 from exportkit.metagraph import read_saved_model
-from exportkit.processes import workers
-from exportkit.processes.crash_log import last_words
+from exportkit.processes import Death, WorkerDied, conversation, exchange
 from exportkit.protos import MetaGraphDef, config_pb2
 from exportkit.serving import native_worker
+
+if TYPE_CHECKING:
+    from exportkit.processes.workers import Conversation
 
 ConfigProto = config_pb2.ConfigProto
 Run = tuple[Mapping[str, np.ndarray], Sequence[str]]
@@ -31,9 +28,9 @@ Reply = tuple[list[np.ndarray] | None, float, tuple[str, str] | None]
 
 @dataclass(frozen=True)
 class Request:
-    """What a client sends: a signature's key and its inputs by alias; strings are bytes or str in an object array.
+    """A client's request: a signature's key and its inputs by alias; strings are bytes or str in an object array.
 
-    Problems call it by its `name`; by default ``request 0 (serving_default)``.
+    Problems mention its `name`; by default ``request 0 (serving_default)``.
     """
 
     signature: str
@@ -43,13 +40,13 @@ class Request:
 
 @dataclass(frozen=True)
 class Served:
-    """What came back.
+    """The answers of a SavedModel.
 
     Attributes:
-        outputs: per request its values, by alias; per raw run a list in the order of its fetches. Strings are bytes in
-            object arrays.
-        load_seconds: what loading took, restoring and initialising included.
-        run_seconds: what each run took; the first of a signature builds its executor.
+        outputs: for each request its values by alias; for each raw run a list in the order of its fetches. Strings are bytes
+            in object arrays.
+        load_seconds: seconds to load the SavedModel, to restore its variables and to run its initializers.
+        run_seconds: seconds of each run; the first run of a signature includes the construction of its executor.
     """
 
     outputs: list[Any]
@@ -70,19 +67,19 @@ def run_signatures(
     Args:
         directory: the SavedModel.
         tags: exactly the tags of one of its meta graphs.
-        requests: answered one after the other; those after a refused one, too.
-        timeout: seconds for all of it, loading included.
-        config: how the session is set up; the C++ defaults where it is not given.
+        requests: answered one after the other; after one that TensorFlow rejects, the others are still answered.
+        timeout: seconds for everything, including the load.
+        config: the session's configuration; default: that of the C++ API.
 
     Raises:
-        StepFailed: with all problems of the first stage that has some: requests that do not fit their signature; the load;
-            the runs that TensorFlow refused, one that killed the process, or one that did not end.
+        StepFailed: with all problems of the first stage that has any: requests that do not fit their signature; the load;
+            the runs that TensorFlow rejected, one that killed the process, or one that did not end in time.
         BindingError: there is no saved_model.pb to read.
-        EnvironmentFailed: the process was killed from outside, or is not to be started.
+        EnvironmentFailed: the process was killed from outside, or could not start.
     """
     signatures = meta_graph(directory, tags).signature_def
     named = {request.name or f"request {i} ({request.signature})": request for i, request in enumerate(requests)}
-    if problems := [Problem(os.fspath(directory), *p) for name, r in named.items() for p in _misfits(signatures, name, r)]:
+    if problems := [Problem(os.fspath(directory), *p) for name, r in named.items() for p in _mismatches(signatures, name, r)]:
         raise StepFailed(*problems)
     runs = {name: _as_run(signatures[request.signature], request) for name, request in named.items()}
     served = _serve(directory, tags, runs, timeout, config)
@@ -99,29 +96,29 @@ def run(
     timeout: float | None = None,
     config: ConfigProto | None = None,
 ) -> Served:
-    """The same by tensor names: each run is ``({tensor name: value}, [tensor names])``."""
+    """Do what `run_signatures` does, by tensor names: each run is ``({tensor name: value}, [tensor names])``."""
     meta_graph(directory, tags)
     return _serve(directory, tags, {f"run {i}": run for i, run in enumerate(runs)}, timeout, config)
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """What TensorFlow said instead of giving values, and whether its process ended with that."""
+    """TensorFlow's error message in place of values, and whether its process died."""
 
     text: str
     died: bool = False
 
 
 class Running:
-    """A SavedModel that is loaded once and asked again and again; a context manager.
+    """A SavedModel that is loaded once and runs many requests; a context manager.
 
-    A request that kills the process is a refusal as well: the next one starts it again.
+    A request that kills the process is a Refusal as well: the next one starts it again.
 
     Args:
         directory: the SavedModel.
         tags: exactly the tags of one of its meta graphs.
         timeout: seconds that the load, or one run, may take.
-        config: how the session is set up; the C++ defaults where it is not given.
+        config: the session's configuration; default: that of the C++ API.
 
     Attributes:
         loads: how often the model was loaded.
@@ -137,7 +134,7 @@ class Running:
     ):
         self._where, self._header, self._timeout = os.fspath(directory), _header(os.fspath(directory), tags, config), timeout
         self._signatures = meta_graph(directory, tags).signature_def
-        self._process: workers.Process | None = None
+        self._worker: Conversation | None = None
         self._open = ExitStack()
         self.loads = 0
 
@@ -148,8 +145,8 @@ class Running:
         self._stop()
 
     def ask(self, signature: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray] | Refusal:
-        """Send a request: the outputs by alias, or why there are none. Raises what `run` raises."""
-        if misfit := next(_misfits(self._signatures, "", Request(signature, inputs)), None):
+        """Send a request; return the outputs by alias, or a Refusal. Raises what `run` raises."""
+        if misfit := next(_mismatches(self._signatures, "", Request(signature, inputs)), None):
             return Refusal(misfit[0].removeprefix(": "))
         definition = self._signatures[signature]
         answer = self.run(*_as_run(definition, Request(signature, inputs)))
@@ -169,51 +166,36 @@ class Running:
             return Refusal(death.problems[0].what.partition(": ")[2], died=True)
 
     def load(self) -> None:
-        """Load the model, where it is not loaded. Raises what `run` raises."""
-        if self._process is not None:
+        """Load the model, if it is not loaded. Raises what `run` raises."""
+        if self._worker is not None:
             return
-        asked, requests = os.pipe()
-        replies, answers = os.pipe()
-        self._send = self._open.enter_context(os.fdopen(requests, "wb"))
-        self._receive = self._open.enter_context(os.fdopen(replies, "rb"))
-        self._log = self._open.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 (it lives as long as the process)
-        with open(asked, "rb") as stdin, open(answers, "wb") as stdout:
-            self._process = workers.start(native_worker, stdin, stdout, self._log)
+        self._worker = self._open.enter_context(conversation(native_worker))
         self.loads += 1
         if isinstance(refusal := self._exchange("loading", self._header), Refusal):
             self._stop()
             raise StepFailed(Problem(self._where, f"loading: {refusal.text}"))
 
     def _exchange(self, stage: str, message: Any) -> Any:
-        """The reply to a message; a StepFailed or EnvironmentFailed where the process died of it."""
-        late = threading.Event()
-        timer = threading.Timer(self._timeout or threading.TIMEOUT_MAX, lambda: (late.set(), self._process.kill()))
-        timer.start()
+        """Return the reply to a message.
+
+        Raises:
+            StepFailed, EnvironmentFailed: the process died of it.
+        """
+        self._worker.send(message)
         try:
-            with suppress(BrokenPipeError):  # where it has died, that is found when its answer is missed
-                pickle.dump(message, self._send, protocol=5)
-                self._send.flush()
-            value, _, error = pickle.load(self._receive)
-        except (EOFError, pickle.UnpicklingError):
-            code = self._process.wait()
-            death = _death(self._where, stage, None if late.is_set() else code, last_words(self._log), self._timeout)
+            value, _, error = self._worker.receive(self._timeout)
+        except WorkerDied as died:
             self._stop()
-            raise death from None
-        finally:
-            timer.cancel()
+            raise _death_error(died.death, self._where, stage) from None
         return Refusal(f"{error[0]}: {' '.join(error[1].split())}") if error else value
 
     def _stop(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-        self._process = None
-        with suppress(BrokenPipeError):
-            self._open.close()
+        self._worker = None
+        self._open.close()
 
 
 def unoptimized() -> ConfigProto:
-    """A session that computes the graph as it is written: nothing folded, fused or rearranged."""
+    """Return the config of a session that computes the graph as it is written, without any optimization."""
     config = ConfigProto()
     config.graph_options.optimizer_options.opt_level = config_pb2.OptimizerOptions.L0
     config.graph_options.rewrite_options.disable_meta_optimizer = True
@@ -221,7 +203,7 @@ def unoptimized() -> ConfigProto:
 
 
 def meta_graph(directory: str | os.PathLike, tags: Sequence[str]) -> MetaGraphDef:
-    """The meta graph whose tags are exactly `tags`.
+    """Return the meta graph whose tags are exactly `tags`.
 
     Raises:
         StepFailed: no meta graph has them.
@@ -238,8 +220,8 @@ def _tag_set(tags: Sequence[str] | frozenset[str]) -> str:
     return f"[{', '.join(sorted(tags))}]"
 
 
-def _misfits(signatures: Mapping[str, Any], name: str, request: Request) -> Iterator[tuple[str, str]]:
-    """What is wrong with a request before anything runs, and what to do: its key and its aliases."""
+def _mismatches(signatures: Mapping[str, Any], name: str, request: Request) -> Iterator[tuple[str, str]]:
+    """Yield how a request does not fit its signature, by key and aliases, and what to do about it."""
     if request.signature not in signatures:
         yield f"{name}: no such signature", did_you_mean(request.signature, signatures)
         return
@@ -265,17 +247,20 @@ def _serve(
     timeout: float | None,
     config: ConfigProto | None,
 ) -> Served:
-    """Load once and do all runs; they are by the name that a problem calls them by."""
+    """Load once and do all runs; `runs` has them by the name that problems mention."""
     where = os.fspath(directory)
-    replies, code, words = _asked([_header(where, tags, config), *runs.values()], timeout)
+    replies: list[Reply]
+    replies, death = exchange(native_worker, [_header(where, tags, config), *runs.values()], timeout)
     stages = ["loading", *runs, "closing"]
-    stated = [(stage, error) for stage, (_, _, error) in zip(stages, replies, strict=False) if error]
-    refused = [Problem(where, f"{stage}: {status}: {' '.join(text.split())}") for stage, (status, text) in stated]
-    if code != 0:
-        death = _death(where, stages[len(replies)], code, words, timeout)
-        raise type(death)(*refused, *death.problems)
-    if refused:
-        raise StepFailed(*refused)
+    errors = [(stage, error) for stage, (_, _, error) in zip(stages, replies, strict=False) if error]
+    rejected = [Problem(where, f"{stage}: {status}: {' '.join(text.split())}") for stage, (status, text) in errors]
+    if not rejected and len(replies) <= len(runs):
+        death = death or Death.from_exit_code(0)
+    if death:
+        error = _death_error(death, where, stages[len(replies)])
+        raise type(error)(*rejected, *error.problems)
+    if rejected:
+        raise StepFailed(*rejected)
     values, seconds, _ = zip(*replies, strict=True)
     return Served(list(values[1:]), seconds[0], list(seconds[1:]))
 
@@ -284,44 +269,10 @@ def _header(directory: str, tags: Sequence[str], config: ConfigProto | None) -> 
     return directory, list(tags), (config or ConfigProto()).SerializeToString()
 
 
-def _asked(messages: Sequence[tuple], timeout: float | None) -> tuple[list[Reply], int | None, str]:
-    """The replies of a worker, its exit code and its last words."""
-    with tempfile.TemporaryFile() as asked, tempfile.TemporaryFile() as answers, tempfile.TemporaryFile() as log:
-        for message in messages:
-            pickle.dump(message, asked, protocol=5)
-        asked.seek(0)
-        code = _ended(workers.start(native_worker, asked, answers, log), timeout)
-        answers.seek(0)
-        return list(_replies(answers)), code, last_words(log)
-
-
-def _death(directory: str, stage: str, code: int | None, words: str, timeout: float | None) -> ExportKitError:
-    """The error for a worker that did not come to its end: its exit code is None where time ran out."""
-    if code is None:
-        do = "raise the timeout, or look for a loop or a queue that waits for ever"
-        return StepFailed(Problem(directory, f"{stage}: no end within {timeout:g} s", do))
-    if code > 0:
-        return EnvironmentFailed(Problem(directory, f"{stage}: the process that serves it failed: {words}"))
-    if code == -signal.SIGKILL:
-        what = f"{stage}: the process that served it was killed, most often for want of memory"
-        return EnvironmentFailed(Problem(directory, what, "free some memory"))
-    what = f"{stage}: the process that served it died of {signal.Signals(-code).name}" + (f": {words}" if words else "")
-    return StepFailed(Problem(directory, what, "a model server would die as well: let the graph check what it is fed"))
-
-
-def _ended(process: workers.Process, timeout: float | None) -> int | None:
-    """A worker's exit code, minus a signal's number; None where it did not end in time and was killed."""
-    try:
-        return process.wait(timeout)
-    except subprocess.TimeoutExpired:
-        return None
-    finally:
-        process.kill()
-        process.wait()
-
-
-def _replies(file: IO[bytes]) -> Iterator[Reply]:
-    """The replies that a worker wrote before it ended, or died."""
-    with suppress(EOFError, pickle.UnpicklingError):
-        while True:
-            yield pickle.load(file)
+def _death_error(death: Death, directory: str, stage: str) -> ExportKitError:
+    return death.error(
+        directory,
+        f"{stage}: the process that served it",
+        after_timeout="raise the timeout, or look for a loop or a queue that waits for ever",
+        after_crash="a model server would die as well: let the graph check what it is fed",
+    )

@@ -1,21 +1,16 @@
 """All jobs of a sweep, composed and inspected before the first starts: each once, in parallel, with the same result as Hydra.
 
-The work is spread over forked processes, which inherit Hydra's registries and search path. They are forked before the first job
-is composed and import no TensorFlow. Threads that the parent has by then (a live view, NumPy's) are harmless: a child composes,
-reads files and answers through its pipe, and waits for no lock that a thread may have held.
+The work is spread over forked processes (`exportkit.processes.pool`), which inherit Hydra's registries and search path. Threads
+that the parent has by then (a live view, NumPy's) are harmless: a child composes, reads files and answers through its pipe, and
+waits for no lock that a thread may have held.
 """
 
 import os
 import pickle
-import signal
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
 from typing import Generic, TypeVar
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -26,6 +21,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from exportkit.cli.sweep.composition_cache import Composition, composition
 from exportkit.errors import EnvironmentFailed, ExportKitError, Problem
+from exportkit.processes import pool
+from exportkit.processes.death import Death
 
 T = TypeVar("T")
 ENOUGH = 4  # jobs that justify a process: fewer are composed before it would have started
@@ -120,6 +117,9 @@ class _Composer(Generic[T]):
         except Exception as error:
             return Composed(number, overrides, config, error=self.convert_error(error))
 
+    def compose_batch(self, numbers: Sequence[int]) -> list[Composed[T]]:
+        return [self.compose(number) for number in numbers]
+
     def shares(self, count: int) -> list[deque[int]]:
         """Divide the job numbers among `count` processes.
 
@@ -171,69 +171,27 @@ def _in_order(jobs: Iterable[Composed[T]]) -> Iterator[Composed[T]]:
 def _in_parallel(composer: _Composer[T], count: int) -> Iterator[Composed[T]]:
     """Yield the jobs as they come. A process that has done its share takes jobs from the end of the longest share."""
     shares = composer.shares(count)
-    with _started_processes(composer, count) as processes:
-        pending: dict[Connection, list[int]] = {}
+    with pool.forked(composer.compose_batch, count) as processes:
+        pending: dict[int, list[int]] = {}
 
-        def send_batch(connection: Connection) -> None:
-            own = shares[list(processes).index(connection)]
+        def send_batch(member: int) -> None:
+            own = shares[member]
             share, take = (own, own.popleft) if own else (longest := max(shares, key=len), longest.pop)
-            pending[connection] = sorted(take() for _ in range(min(BATCH, len(share))))
-            if pending[connection]:
-                with suppress(BrokenPipeError, ConnectionResetError):  # it died while it was idle: recv will fail and report it
-                    connection.send(pending[connection])
+            pending[member] = sorted(take() for _ in range(min(BATCH, len(share))))
+            if pending[member]:
+                processes.send(member, pending[member])
 
-        for connection in processes:
-            send_batch(connection)
-        while busy := [connection for connection, numbers in pending.items() if numbers]:
-            for connection in wait(busy):
-                try:
-                    done = connection.recv()
-                except (EOFError, OSError):
-                    raise _death_error(processes[connection], pending[connection]) from None
-                send_batch(connection)
-                yield from done
+        for member in range(count):
+            send_batch(member)
+        for member, done in processes.replies():
+            if isinstance(done, Death):
+                raise _death_error(done, pending[member])
+            send_batch(member)
+            yield from done
 
 
-@contextmanager
-def _started_processes(composer: _Composer, count: int) -> Iterator[dict[Connection, BaseProcess]]:
-    """Start `count` processes, yield them by the pipes to them, and kill them at the end."""
-    context = get_context("fork")
-    processes: dict[Connection, BaseProcess] = {}
-    try:
-        for _ in range(count):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_compose_batches, args=(composer, theirs, [ours, *processes]), daemon=True)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of fork with threads: see above
-                process.start()
-            theirs.close()
-            processes[ours] = process
-        yield processes
-    finally:
-        for connection, process in processes.items():
-            process.kill()
-            process.join()
-            connection.close()
-
-
-def _compose_batches(composer: _Composer, connection: Connection, others: Iterable[Connection]) -> None:
-    """Receive batches of job numbers and send the composed jobs back, until the parent closes its end of the pipe."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    for other in others:
-        other.close()  # an inherited copy would keep the pipe open after the parent has closed its own
-    try:
-        while True:
-            connection.send([composer.compose(number) for number in connection.recv()])
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        return
-
-
-def _death_error(process: BaseProcess, numbers: Sequence[int]) -> EnvironmentFailed:
+def _death_error(death: Death, numbers: Sequence[int]) -> EnvironmentFailed:
     """Return the error of a process that died while it composed the jobs `numbers`."""
-    process.join()
-    code = process.exitcode or 0
-    end = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
     where = f"one of jobs {', '.join(map(str, numbers))}" if len(numbers) > 1 else f"job {numbers[0]}"
     do = "choose a smaller hydra.launcher.n_jobs if memory ran out"
-    return EnvironmentFailed(Problem(where, f"the process that composed it {end}", do))
+    return EnvironmentFailed(Problem(where, f"the process that composed it {death}", do))

@@ -91,8 +91,6 @@ def _output_directory(config: DictConfig) -> Path:
 
 def _failed_return(context: HydraContext, config: DictConfig, died: Died) -> JobReturn:
     """Return Hydra's result of a job whose process died, and call the callbacks for its end, which the job could not do."""
-    timeout = " (hydra.launcher.timeout)" if died.timed_out else ""
-    text = "; ".join(filter(None, [f"{died.reason}{timeout}", died.last_output]))
     task = task_config(config)
     with read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
         config.hydra.runtime.output_dir = str(_output_directory(config))
@@ -103,7 +101,7 @@ def _failed_return(context: HydraContext, config: DictConfig, died: Died) -> Job
         task_name=JobRuntime.instance().get("name"),
         status=JobStatus.FAILED,
     )
-    failed.return_value = JobFailed(text)
+    failed.return_value = JobFailed(died.death.describe("hydra.launcher.timeout"))
     context.callbacks.on_job_end(config=config, job_return=failed)
     return failed
 

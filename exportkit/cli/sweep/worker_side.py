@@ -22,7 +22,7 @@ from exportkit.cli import handover, hydra_app, process
 from exportkit.cli.hydra_app import JobFailed
 from exportkit.cli.sweep import job_record, process_launcher, sweep_record
 from exportkit.errors import EnvironmentFailed, Problem, brief
-from exportkit.processes import Died, Ended, Task
+from exportkit.processes import Cause, Death, Died, Ended, Task
 
 HERE = ".BasicLauncher"  # Hydra's own; whoever chooses it wants everything in one process
 SHARED = "start the sweep in a directory that all machines share under the same path"
@@ -69,7 +69,8 @@ def _run_task(task: Task) -> Ended | Died:
             *_, end = events
             return end
     except Exception as error:  # raised by a signal handler, as Submitit's when a job's time is over
-        return Died(task.number, f"was ended by its engine: {brief(error)}", time.monotonic() - started)
+        death = Death(Cause.KILLED, f"was ended by its engine: {brief(error)}")
+        return Died(task.number, death, time.monotonic() - started)
 
 
 def _run(content: bytes) -> str | JobFailed:

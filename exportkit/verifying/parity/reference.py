@@ -1,44 +1,42 @@
-"""The training graph, whole, in a process of its own: what an export is compared with.
+"""The reference that an export is compared with: the whole training graph, in a process of its own.
 
-It shares with the export what the config says and nothing of how it is carried out: the graph is not pruned, constants are fed
-and not baked, and the values come from the checkpoint through TensorFlow's RestoreV2.
+It shares the config with the export, and nothing of the way in which the export is made: the graph is not pruned, constants are
+fed instead of baked, and TensorFlow's RestoreV2 reads the values from the checkpoint.
 """
 
-import os
-import pickle
-import tempfile
-import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exportkit.errors import EnvironmentFailed, ExportKitError, Problem, StepFailed
 from exportkit.metagraph import Variable, split
 from exportkit.planning.prepare import Part, Prepared
-from exportkit.processes import workers
+from exportkit.processes import WorkerDied, conversation
 from exportkit.protos import GraphDef, MetaGraphDef, config_pb2, op_def_pb2
 from exportkit.serving.native import Refusal
 from exportkit.verifying.parity import reference_worker, seeding
+
+if TYPE_CHECKING:
+    from exportkit.processes.workers import Conversation
 
 ConfigProto = config_pb2.ConfigProto
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A training graph and what gives it its values.
+    """A training graph and the sources of its values.
 
     Attributes:
-        meta_graph: the graph; its ops must be known to this TensorFlow.
-        feeds: tensors that runs feed → dtype.
+        meta_graph: the graph; this TensorFlow must know all its ops.
+        feeds: the tensors that runs feed → dtype.
         replaced: tensors of the graph → those that take their places.
-        restores: per variable operation, the arguments of the worker's restore.
-        init_ops: what fills the tables.
-        config: how the session is set up.
-        seeded: whether random ops shall draw the same numbers in every process.
+        restores: for each variable operation, the arguments of the worker's `_restore`.
+        init_ops: the operations that fill the tables.
+        config: the session's configuration.
+        seeded: whether random ops draw the same numbers in every process.
     """
 
     meta_graph: MetaGraphDef
@@ -50,15 +48,15 @@ class Job:
     replaced: Mapping[str, str] = field(default_factory=dict)
 
     def message(self) -> dict[str, Any]:
-        """The job in bytes and names, as the worker reads it."""
+        """Return the job as plain data, as `reference_worker.Trained` takes it."""
         graph = _importable(self.meta_graph, self.feeds, self.seeded)
-        taken = {split(edge) for node in graph.node for edge in node.input}
+        consumed = {split(edge) for node in graph.node for edge in node.input}
         return {
             "graph": graph.SerializeToString(),
             "ops": op_def_pb2.OpList(op=self.meta_graph.meta_info_def.stripped_op_list.op).SerializeToString(),
             "feeds": dict(self.feeds),
             "replaced": dict(self.replaced),
-            "consumed": [tensor for tensor in self.feeds if split(tensor) in taken],
+            "consumed": [tensor for tensor in self.feeds if split(tensor) in consumed],
             "restores": list(self.restores),
             "init_ops": list(self.init_ops),
             "config": self.config.SerializeToString(),
@@ -66,9 +64,9 @@ class Job:
 
 
 def _importable(meta_graph: MetaGraphDef, feeds: Mapping[str, str], seeded: bool) -> GraphDef:
-    """The graph without what is not of it: `_output_shapes` (TF 1's stop an import), devices, control edges to what is fed.
+    """Return the graph without `_output_shapes` (those of TF 1 make an import fail), devices and control edges to fed ops.
 
-    A session does not follow a data edge from a tensor that is fed, but it does wait for its op where a control edge says so.
+    A session does not run the op of a fed tensor for a data edge, but it does for a control edge.
     """
     copy, fed = MetaGraphDef(), {split(tensor)[0] for tensor in feeds}
     copy.CopyFrom(meta_graph)
@@ -83,11 +81,11 @@ def _importable(meta_graph: MetaGraphDef, feeds: Mapping[str, str], seeded: bool
 
 
 def job(part: Part, prepared: Prepared, exported: str, scratch: Path, config: ConfigProto) -> Job:
-    """The job that is one meta graph's reference.
+    """Return the job of one meta graph's reference.
 
     Args:
-        exported: prefix of the export's own variables, from which those come that are initialised.
-        scratch: where links to the checkpoints' files are made, which training may have deleted by now.
+        exported: the prefix of the export's own variables; the source of those that are in no checkpoint but initialized.
+        scratch: a directory for links to the checkpoints' files, which training may have deleted by now.
     """
     graph = part.model.graph
     cuts = [*part.wiring.inputs.values(), *part.wiring.constants]
@@ -115,7 +113,7 @@ def _restore(variable: Variable, prepared: Prepared, exported: str, scratch: Pat
 
 
 def _slice(variable: Variable) -> str:
-    """``4 7 0,2:0,7``: the whole shape, then start and length in each dimension (TensorSlice in tensor_slice.h)."""
+    """Return ``4 7 0,2:0,7``: the whole shape, then start and length in each dimension (TensorSlice in tensor_slice.h)."""
     if variable.slice is None:
         return ""
     extents = (f"{o},{n}" for o, n in zip(variable.slice.var_offset, variable.slice.var_shape, strict=True))
@@ -129,74 +127,47 @@ def started(job: Job, timeout: float) -> Iterator["Reference"]:
     Args:
         timeout: seconds that its start, or a run, may take.
     """
-    asked, requests = os.pipe()
-    replies, answers = os.pipe()
-    with ExitStack() as ours, tempfile.TemporaryFile() as log:
-        send, receive = (ours.enter_context(open(end, mode)) for end, mode in ((requests, "wb"), (replies, "rb")))
-        with open(asked, "rb") as stdin, open(answers, "wb") as stdout:
-            process = workers.start(reference_worker, stdin, stdout, log)
-        try:
-            yield Reference(process, send, receive, log, job, timeout)
-        finally:
-            process.kill()
-            process.wait()
-            with suppress(BrokenPipeError):
-                send.close()
+    with conversation(reference_worker) as worker:
+        worker.send(job.message())
+        yield Reference(worker, timeout)
 
 
 class Reference:
-    """A training graph in a process; `started` makes one."""
+    """A training graph in a process; `started` creates it."""
 
-    def __init__(
-        self, process: workers.Process, requests: IO[bytes], replies: IO[bytes], log: IO[bytes], job: Job, timeout: float
-    ):
-        self._process, self._requests, self._replies, self._log, self._timeout = process, requests, replies, log, timeout
-        self._send(job.message())
+    def __init__(self, worker: "Conversation", timeout: float):
+        self._worker, self._timeout = worker, timeout
 
     def start(self) -> Refusal | None:
-        """Wait until it can run; what TensorFlow said where it cannot.
+        """Wait until it can run; return TensorFlow's error if it cannot.
 
         Raises:
-            StepFailed: it does not start in time.
-            EnvironmentFailed: the process was killed from outside, or cannot be started.
+            StepFailed: it does not start in time, or its process crashed.
+            EnvironmentFailed: its process was killed from outside, or could not start.
         """
         _, error = self._receive("starting it")
         return error and Refusal(_one_line(error))
 
     def run(self, feeds: Mapping[str, np.ndarray], fetches: Sequence[str]) -> list[np.ndarray] | Refusal:
-        """Run the graph once: tensor name → value, and the tensors that are wanted. Raises what `start` raises."""
-        self._send((dict(feeds), list(fetches)))
+        """Run the graph once.
+
+        Args:
+            feeds: tensor name → value.
+            fetches: the names of the tensors to return.
+
+        Raises:
+            StepFailed, EnvironmentFailed: as `start` does.
+        """
+        self._worker.send((dict(feeds), list(fetches)))
         value, error = self._receive("running it")
         return value if error is None else Refusal(_one_line(error))
 
-    def _send(self, message: Any) -> None:
-        with suppress(BrokenPipeError):  # where it has died, that is told when its answer is missed
-            pickle.dump(message, self._requests, protocol=5)
-            self._requests.flush()
-
     def _receive(self, stage: str) -> tuple[Any, str | None]:
-        late = threading.Event()
-        timer = threading.Timer(self._timeout, lambda: (late.set(), self._process.kill()))
-        timer.start()
         try:
-            return pickle.load(self._replies)
-        except (EOFError, pickle.UnpicklingError):
-            raise self._death(stage, late.is_set()) from None
-        finally:
-            timer.cancel()
-
-    def _death(self, stage: str, late: bool) -> ExportKitError:
-        if late:
+            return self._worker.receive(self._timeout)
+        except WorkerDied as died:
             do = "set post.verify.run_timeout higher, or look for a queue that waits for ever"
-            return StepFailed(Problem("training graph", f"{stage}: no end within {self._timeout:g} s", do))
-        code = self._process.wait()
-        self._log.seek(0)
-        words = next((line for line in reversed(list(_lines(self._log))) if line), f"exit code {code}")
-        return EnvironmentFailed(Problem("training graph", f"{stage}: its process died: {words}"))
-
-
-def _lines(log: Any) -> Iterator[str]:
-    return (line.decode(errors="replace").strip() for line in log)
+            raise died.death.error("training graph", f"{stage}: its process", after_timeout=do) from None
 
 
 def _one_line(text: str) -> str:

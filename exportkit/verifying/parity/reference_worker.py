@@ -1,7 +1,7 @@
-"""A training graph in TensorFlow's Python: imported whole, restored by TensorFlow's own ops, and run when asked.
+"""A training graph in TensorFlow's Python: imported whole, restored by TensorFlow's own ops, and run on request.
 
-Run as a script it is the process that `reference` starts. It imports nothing of exportkit: whatever might be
-wrong in how an export comes about is not in here as well.
+As a script it is the process that `reference` starts. It imports nothing of exportkit, so that no error in the making of an
+export can be in its reference too.
 """
 
 import os
@@ -17,7 +17,7 @@ class Trained:
     """A graph with its values in a session.
 
     Args:
-        job: what `exportkit.verifying.parity.reference.Job.message` says.
+        job: what `exportkit.verifying.parity.reference.Job.message` returns.
     """
 
     def __init__(self, job: Mapping[str, Any]):
@@ -34,7 +34,7 @@ class Trained:
         self._session.run([self._graph.get_operation_by_name(name) for name in job["init_ops"]])
 
     def _import(self, job: Mapping[str, Any]) -> None:
-        """The graph as it is, but for what it is fed with: placeholders that take values of any shape."""
+        """Import the graph as it is, with placeholders of any shape in place of the tensors that are fed."""
         tf = self._tf
         self._fed = {tensor: tf.compat.v1.placeholder(dtype) for tensor, dtype in job["feeds"].items()}
         tf.import_graph_def(
@@ -63,7 +63,7 @@ class Trained:
         return raw.Assign(ref=variable, value=value, validate_shape=False).op
 
     def run(self, feeds: Mapping[str, np.ndarray], fetches: Sequence[str]) -> list[np.ndarray]:
-        """Run the graph once; strings come back as object arrays of bytes."""
+        """Run the graph once; strings are returned as object arrays of bytes."""
         wanted = [self._fed.get(name, name) for name in fetches]
         return [np.asarray(v) for v in self._session.run(wanted, {self._fed[name]: value for name, value in feeds.items()})]
 
@@ -75,9 +75,9 @@ def _op_list(data: bytes) -> Any:
 
 
 def main() -> None:
-    """Read a job from stdin, then runs; write ``(value, error)`` for the job and for each run."""
+    """Read a job from stdin, then runs; write ``(value, error)`` to stdout for the job and for each run."""
     replies = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what the graph prints, or TensorFlow
+    os.dup2(2, 1)  # the graph's Print ops, and TensorFlow, write to stdout
     job = pickle.load(sys.stdin.buffer)
     trained = _reply(replies, lambda: Trained(job), keep=True)
     while trained is not None:
@@ -89,6 +89,7 @@ def main() -> None:
 
 
 def _reply(replies: Any, call: Any, keep: bool = False) -> Any:
+    """Call, write ``(value, error)``, and return the value; one to `keep` is not written."""
     value = error = None
     try:
         value = call()

@@ -1,61 +1,39 @@
-"""Calls into a process of its own: a converter may print, crash or take all memory, and it leaves this process alone."""
+"""Calls of converters and runtimes in a process of their own."""
 
-import os
-import pickle
-import signal
-import subprocess
-import sys
-import tempfile
-from typing import IO, Any
+import pkgutil
+from collections.abc import Mapping
+from typing import Any
 
-from exportkit.errors import EnvironmentFailed, ExportKitError, Problem, StepFailed, shortened
+from exportkit.errors import Problem, StepFailed
+from exportkit.processes import call_apart
 
-WORKER = "exportkit_formats.worker"
+from exportkit_formats.converting import Refusal
 
 
 def call(where: str, who: str, timeout: float | None, function: str, **arguments: Any) -> Any:
-    """What a function returns in a fresh process.
+    """Call a function in a process of its own, and return its value.
 
     Args:
-        where: what it is done for, in messages.
-        who: on whose behalf, in messages.
+        where: the place of problems.
+        who: what is called, in messages.
         timeout: seconds after which the process is killed.
-        function: ``package.module:function``.
+        function: ``package.module:function``; imported by that process alone.
         arguments: plain data.
 
     Raises:
-        StepFailed: it refused, crashed or took too long.
-        EnvironmentFailed: the process was killed from outside, or cannot be started.
+        StepFailed: the function raised, crashed or took too long; the text of a Refusal follows `who`.
+        EnvironmentFailed: the process was killed from outside, or could not start.
     """
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "2"}
-    command = [sys.executable, "-P", "-m", WORKER]
-    request = pickle.dumps((function, arguments), protocol=5)
-    with tempfile.TemporaryFile() as log:
-        try:
-            done = subprocess.run(command, input=request, stdout=subprocess.PIPE, stderr=log, env=environment, timeout=timeout)
-        except subprocess.TimeoutExpired:
-            raise StepFailed(Problem(where, f"{who} takes longer than {timeout:g} s", "raise the step's timeout")) from None
-        if done.returncode:
-            raise _death(where, who, done.returncode, _last_words(log))
-    value, refusal = pickle.loads(done.stdout)
+    value, refusal = call_apart(_answer, function, arguments, where=where, title=who, timeout=timeout)
     if refusal is not None:
         what, *do = refusal
         raise StepFailed(Problem(where, f"{who} {what}", *do))
     return value
 
 
-def _death(where: str, who: str, code: int, words: str) -> ExportKitError:
-    said = f": {words}" if words else ""
-    if code == -signal.SIGKILL:
-        return EnvironmentFailed(
-            Problem(where, f"{who}'s process was killed, most often for want of memory", "free some memory")
-        )
-    if code < 0:
-        return StepFailed(Problem(where, f"{who}'s process died of {signal.Signals(-code).name}{said}"))
-    return EnvironmentFailed(Problem(where, f"{who}'s process failed{said}"))
-
-
-def _last_words(log: IO[bytes]) -> str:
-    log.seek(max(0, log.seek(0, os.SEEK_END) - (1 << 16)))
-    lines = [line.strip() for line in log.read().decode(errors="replace").splitlines()]
-    return shortened(next((line for line in reversed(lines) if line), ""))
+def _answer(function: str, arguments: Mapping[str, Any]) -> tuple[Any, tuple | None]:
+    """Return a function's value, or the arguments of the Refusal that it raised."""
+    try:
+        return pkgutil.resolve_name(function)(**arguments), None
+    except Refusal as refusal:
+        return None, refusal.args

@@ -1,4 +1,4 @@
-"""Calls into a process of its own, and all that may become of them."""
+"""Calls in a process of their own: a value, a refusal, or one line about the end of the process."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from exportkit_formats.child import call
 
 @pytest.fixture(autouse=True)
 def _cases(monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
 
 
 def _call(name, timeout=None, **arguments):
@@ -25,13 +25,13 @@ def test_a_value_comes_back_whatever_is_printed():
     ("name", "error", "text"),
     [
         ("refuse", StepFailed, "signatures.s: ONNX cannot do it; do without"),
-        ("fail", StepFailed, "signatures.s: ONNX fails: ValueError: two lines"),
-        ("crash", StepFailed, "signatures.s: ONNX's process died of SIGABRT: the reason"),
-        ("leave", EnvironmentFailed, "signatures.s: ONNX's process failed: no"),
+        ("fail", StepFailed, "signatures.s: ONNX raised ValueError: two lines"),
+        ("crash", StepFailed, "signatures.s: ONNX's process died of SIGABRT; its last line: the reason"),
+        ("leave", StepFailed, "signatures.s: ONNX raised SystemExit: no"),
         (
             "be_killed",
             EnvironmentFailed,
-            "signatures.s: ONNX's process was killed, most often for want of memory; free some memory",
+            "signatures.s: ONNX's process was killed by SIGKILL, most likely because memory ran out; free some memory",
         ),
     ],
 )
@@ -44,4 +44,4 @@ def test_what_goes_wrong_is_one_line(name, error, text):
 def test_a_process_that_hangs_is_killed():
     with pytest.raises(StepFailed) as failed:
         _call("hang", timeout=0.5)
-    assert str(failed.value) == "signatures.s: ONNX takes longer than 0.5 s; raise the step's timeout"
+    assert str(failed.value) == "signatures.s: ONNX's process took longer than 0.5 s; raise the timeout"
