@@ -80,8 +80,7 @@ def exportkit_check_plan(plan: ExportPlan, prepared: Prepared) -> Iterable[Probl
     from; of a graph that code builds nothing is known yet. An implementation names the arguments that it needs.
 
     Example:
-        from exportkit.errors import Problem
-        from exportkit.plugin import hookimpl
+        from exportkit.plugin import Problem, hookimpl
 
         @hookimpl
         def exportkit_check_plan(plan):

@@ -230,9 +230,11 @@ def _check_class(provider: Provider, cls: type, base: type) -> None:
         hints = get_type_hints(cls, include_extras=True)
     except Exception as cause:
         raise _failure(provider, f"{offer}, whose fields cannot be read: {brief(cause)}") from cause
-    for name in (f.name for f in fields(cls) if not readable(hints[f.name])):
+    for name in (f.name for f in fields(cls) if not readable(hints[f.name], [ModelSource])):
         type_ = getattr(hints[name], "__name__", hints[name])
-        do = "use str, int, float, bool, Path, list, dict, a dataclass, one of these or None, or Any"
+        do = (
+            "use str, int, float, bool, Path, list, dict, Literal, Enum, a dataclass, ModelSource, one of these or None, or Any"
+        )
         raise _failure(provider, f"{offer}, whose field '{name}' of type {type_} no config can hold; {do}")
 
 

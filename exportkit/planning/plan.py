@@ -44,6 +44,7 @@ def plan(config: Mapping[str, Any] | DictConfig, plugins: Plugins | None = None)
     plugins = plugins or load_plugins()
     data = _plain(config)
     reader = Reader(Path.cwd())
+    reader.by_kind[ModelSource] = lambda value, where: _source_at(value, reader, plugins, where)
     drafted = _draft(data, reader, plugins)
     drafted.config = _without_secrets(config, data)
     drafted.resolved = _resolved(drafted, reader, plugins)
@@ -187,6 +188,11 @@ def _name(value: Any, reader: Reader) -> str:
 def _source(value: Any, reader: Reader, plugins: Plugins, where: str) -> ModelSource | None:
     if value in (None, UNSET):
         return reader.problem(where, "is not chosen", f"choose one: source={'|'.join(sorted(plugins.sources))}")
+    return _source_at(value, reader, plugins, where)
+
+
+def _source_at(value: Any, reader: Reader, plugins: Plugins, where: str) -> ModelSource | None:
+    """Read a source: the config's own, or one in a field of another source."""
     kind = _kind(value, reader, where, "source", plugins.sources)
     return _made(plugins.sources[kind], value, reader, plugins, where) if kind else None
 

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, Field, fields
+from enum import Enum
 from fnmatch import fnmatch
 from pathlib import Path
 from types import UnionType
@@ -21,6 +22,7 @@ import yaml
 import exportkit
 from exportkit.cli import hydra_app, main
 from exportkit.cli.fielddocs import field_docs
+from exportkit.config.reader import choices
 from exportkit.errors import ConfigError, ExportKitError, PluginError
 from exportkit.plugin import Phase
 from exportkit.processes.tensorflow import import_tensorflow
@@ -347,8 +349,13 @@ def _defaults(cls: type) -> dict[str, Any]:
     found = {}
     for field in fields(cls):
         value = field.default_factory() if field.default_factory is not MISSING else field.default
-        found[field.name] = "???" if value is MISSING else str(value) if isinstance(value, Path) else value
+        found[field.name] = "???" if value is MISSING else _written(value)
     return found
+
+
+def _written(value: Any) -> Any:
+    """A default as a config writes it."""
+    return value.name if isinstance(value, Enum) else str(value) if isinstance(value, Path) else value
 
 
 def _wrong(hint: Any) -> list[Any]:
@@ -356,6 +363,8 @@ def _wrong(hint: Any) -> list[Any]:
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
         return _wrong(next(kind for kind in inner if kind is not type(None)))
+    if choices(hint):
+        return ["no such choice", ["a", "list"]]
     if hint in (str, Path):
         return [["a", "list"], {"a": "mapping"}]
     if hint in (int, float, bool):

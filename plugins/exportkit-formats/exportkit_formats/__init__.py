@@ -1,7 +1,6 @@
 """A version as TensorFlow Lite, ONNX and OpenVINO models too, made by the field's own converters and proved against it."""
 
-from exportkit.plugin import hookimpl
-from exportkit.spec import ExportPlan
+from exportkit.plugin import ExportPlan, hookimpl
 
 from exportkit_formats.conversion import Conversion
 from exportkit_formats.onnx import Onnx

@@ -1,18 +1,13 @@
 """A signature frozen and converted, or the ops named that stand in the way. Runs in the worker."""
 
-import pkgutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from exportkit.errors import some
+from exportkit.plugin import Problem, StepFailed, import_tensorflow, some
 
 from exportkit_formats.frozen import freeze
-
-
-class Refusal(Exception):
-    """Why something cannot be done: what is wrong, and what to do."""
 
 
 class Uncarried(Exception):
@@ -24,29 +19,28 @@ class Uncarried(Exception):
 
 
 def convert(
-    converter: str, freezing: Mapping[str, Any], key: str, file: Path, scratch: Path, options: Mapping[str, Any]
+    converter: Callable[..., None], freezing: Mapping[str, Any], key: str, file: Path, scratch: Path, options: Mapping[str, Any]
 ) -> None:
     """Freeze a signature and convert it.
 
     Args:
-        converter: ``package.module:function``, called with the frozen graph, `key`, `file`, an empty directory and `options`.
+        converter: called with the frozen graph, `key`, `file`, an empty directory and `options`.
         freezing: the arguments of `freeze`.
         key: the signature.
         file: what is written.
         scratch: where temporary files may be.
 
     Raises:
-        Refusal: an op cannot be carried.
+        StepFailed: an op cannot be carried.
     """
-    from exportkit.processes.tensorflow import import_tensorflow
-
     import_tensorflow()
     frozen = freeze(**freezing)
     try:
         with TemporaryDirectory(dir=scratch) as room:
-            pkgutil.resolve_name(converter)(frozen, key, file, Path(room), **options)
+            converter(frozen, key, file, Path(room), **options)
     except Uncarried as cause:
-        raise Refusal(f"cannot carry {named(frozen.graph_def, cause.names)}", "end the signature before it") from cause
+        what = f"cannot carry {named(frozen.graph_def, cause.names)}"
+        raise StepFailed(Problem("", what, "end the signature before it")) from cause
 
 
 def named(graph_def: Any, names: Iterable[str]) -> str:

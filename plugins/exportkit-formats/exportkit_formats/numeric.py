@@ -3,10 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from exportkit.errors import Problem, StepFailed, some
-from exportkit.metagraph import Graph, Pruned, serving_subgraph, split
-from exportkit.plugin import Export
-from exportkit.spec import Lookup
+from exportkit.plugin import Export, Graph, Lookup, Problem, Pruned, StepFailed, serving_subgraph, some, split
 
 TEXT = "string"
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from exportkit.plugin import Problem, StepFailed
 
 from exportkit_formats.conversion import Conversion
-from exportkit_formats.converting import Refusal, Uncarried
+from exportkit_formats.converting import Uncarried
 from exportkit_formats.frozen import Frozen
 
 
@@ -40,7 +41,8 @@ def convert(frozen: Frozen, key: str, file: Path, scratch: Path) -> None:
         raise Uncarried(*(name for line in lines for name in line.split(", "))) from cause
     for end in model.inputs:
         if end.partial_shape.rank.is_dynamic:
-            raise Refusal(f"has to know how many dimensions '{end.any_name}' has", "give its binding a shape")
+            what = f"has to know how many dimensions '{end.any_name}' has"
+            raise StepFailed(Problem("", what, "give its binding a shape"))
     openvino.save_model(model, file, compress_to_fp16=False)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from exportkit.protos import MetaGraphDef
+    from exportkit.plugin import MetaGraphDef
 
 
 def grafted(front: "MetaGraphDef", model: "MetaGraphDef", feeds: Mapping[str, str]) -> "MetaGraphDef":

@@ -1,22 +1,31 @@
 """The source `text`: another source's model, with a tokenizer and a vocabulary before it."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Ge
-from exportkit.errors import BindingError, ConfigError, Problem
-from exportkit.metagraph import Graph
-from exportkit.plugin import ModelSource, Preview, SourceModel, hookimpl
+from exportkit.plugin import (
+    BindingError,
+    ConfigError,
+    ExportKitError,
+    Graph,
+    ModelSource,
+    Preview,
+    Problem,
+    SourceModel,
+    export_meta_graph,
+    hookimpl,
+)
 
-from exportkit_nlp import inner
 from exportkit_nlp.graft import free_scope, grafted
 from exportkit_nlp.tokens import Tokenizer, build_front
 from exportkit_nlp.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from exportkit.protos import MetaGraphDef
+    from exportkit.plugin import MetaGraphDef
 
 _FEEDS = ("ids", "mask", "lengths")
 OFFERED = ("sentences", *_FEEDS)
@@ -24,7 +33,7 @@ OFFERED = ("sentences", *_FEEDS)
 
 @dataclass(kw_only=True)
 class TextSource(ModelSource):
-    """Another source's model that is served sentences: they are tokenized and looked up inside the graph.
+    """Another source's model that is served sentences: the graph tokenizes them and looks their words up.
 
     Offers `sentences` (string [batch]) and what it makes of them, as far as the model reads it: `ids`, `mask` and `lengths`;
     besides, whatever the model offers. The vocabulary travels with the export.
@@ -32,8 +41,8 @@ class TextSource(ModelSource):
 
     kind: str = "text"
 
-    model: dict[str, Any] = field(default_factory=dict)
-    """The model, which must be given: another source's config with its `kind`, or `/source@source.model: KIND` in defaults."""
+    model: ModelSource
+    """The model: another source's config with its `kind`, or `/source@source.model: KIND` in defaults."""
 
     vocabulary: Path
     """A file with one word per line; the line's number, from 0, is the word's id."""
@@ -69,17 +78,17 @@ class TextSource(ModelSource):
     """How many ids a sentence has at most, start and end counted; null for as many as it has, or as the model reads."""
 
     def __post_init__(self) -> None:
-        self._model, self._problems = inner.read(self.model, "model", banned=self.kind)
+        if isinstance(self.model, TextSource):
+            raise ConfigError(Problem("model.kind", f"is '{self.kind}' too", "choose the source of the model itself"))
 
     def preview(self) -> Preview:
-        problems = [*self._problems, *self._length_problems(self.max_length, "max_length")]
+        problems = self._length_problems(self.max_length, "max_length")
         try:
             size = len(self._specials()[0].words)
         except ConfigError as error:
             problems += error.problems
-        if self._model is None:
-            return Preview(problems=problems)
-        held = self._model.preview()
+        with _problems_of("model"):
+            held = self.model.preview()
         problems += [problem.under("model") for problem in held.problems]
         if held.meta_graph is not None:
             problems += _unknown_tensors(self._fed(), Graph(held.meta_graph))
@@ -87,10 +96,8 @@ class TextSource(ModelSource):
         return Preview(None, held.checkpoint, problems, checked, [*held.when_built, "the tokenizer before it"], found=held)
 
     def build(self, preview: Preview, scratch: Path, wanted: Sequence[str]) -> SourceModel:
-        if self._model is None:
-            raise ConfigError(*(problem.under("source") for problem in self._problems))
-        with inner.told_within("model"):
-            model = self._model.build(preview.found, scratch, self._wanted(wanted))
+        with _problems_of("model"):
+            model = self.model.build(preview.found, scratch, self._wanted(wanted))
         graph, fed = Graph(model.meta_graph), self._fed(model.tensors)
         if problems := _unknown_tensors(fed, graph):
             raise BindingError(*(problem.under("source") for problem in problems))
@@ -99,8 +106,6 @@ class TextSource(ModelSource):
 
     def _joined(self, graph: Graph, fed: Mapping[str, str]) -> tuple["MetaGraphDef", dict[str, str]]:
         """The model's graph behind the tokenizer's, and the names of the latter's tensors."""
-        from exportkit.capture import export_meta_graph
-
         batch, length = graph.shape(fed["ids"]) or (None, None)
         scope = free_scope(graph.meta, "text")
         front, offered = build_front(self._tokenizer(length), scope, batch, {name: graph.dtype(fed[name]) for name in fed})
@@ -138,6 +143,19 @@ class TextSource(ModelSource):
     def _wanted(self, wanted: Sequence[str]) -> list[str]:
         """What the model has to provide: what bindings name and this source does not make, and what it is fed through."""
         return list(dict.fromkeys([*(name for name in wanted if name not in OFFERED), *self._fed().values()]))
+
+
+@contextmanager
+def _problems_of(field: str) -> Iterator[None]:
+    """Put what the source in `field` reports of ``source.KEY`` while it is built at ``source.FIELD.KEY``."""
+    try:
+        yield
+    except ExportKitError as error:
+        raise type(error)(*(replace(p, where=_below(field, p.where)) for p in error.problems)) from error
+
+
+def _below(field: str, where: str) -> str:
+    return f"source.{field}.{where.removeprefix('source.')}" if where.startswith("source.") else where
 
 
 def _unknown_tensors(fed: Mapping[str, str], graph: Graph) -> list[Problem]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exportkit.errors import ConfigError, Problem
+from exportkit.plugin import ConfigError, Problem
 
 if TYPE_CHECKING:
     import tensorflow as tf

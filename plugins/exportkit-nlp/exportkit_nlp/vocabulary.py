@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from exportkit.errors import ConfigError, Problem, did_you_mean
+from exportkit.plugin import ConfigError, Problem, did_you_mean
 
 
 @dataclass(frozen=True)

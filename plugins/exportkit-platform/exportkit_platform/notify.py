@@ -12,8 +12,7 @@ from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from annotated_types import Ge, Le
-from exportkit.errors import ConfigError, Problem, StepFailed
-from exportkit.plugin import Export, Phase, PostStep, Seconds, hookimpl
+from exportkit.plugin import ConfigError, Export, Phase, PostStep, Problem, Seconds, StepFailed, hookimpl
 
 ANSWER = 1 << 10  # bytes of a refusal that are told
 
