@@ -24,7 +24,7 @@ import pluggy
 from exportkit import hookspecs
 from exportkit.config.reader import readable
 from exportkit.contract import ModelSource, Phase, PostStep
-from exportkit.errors import PluginError, Problem, brief, did_you_mean, shortened
+from exportkit.errors import PluginError, Problem, brief, brief_in, did_you_mean, shortened
 
 GROUP = "exportkit"
 DISABLE = "EXPORTKIT_DISABLE_PLUGINS"
@@ -125,7 +125,7 @@ def _import(provider: Provider, entry: importlib.metadata.EntryPoint) -> Any:
         with redirect_stdout(sys.stderr):
             return entry.load()
     except (Exception, SystemExit) as cause:
-        raise _failure(provider, f"cannot be imported: {brief(cause)}") from cause
+        raise _failure(provider, f"cannot be imported: {brief_in(cause, entry.module)}") from cause
 
 
 def _register(manager: pluggy.PluginManager, provider: Provider, plugin: Any) -> None:
@@ -175,7 +175,7 @@ def _guard(provider: Provider, hook: str, impl: pluggy.HookImpl, arguments: Mapp
             answer = impl.function(*(arguments[name] for name in impl.argnames))
             return list(answer) if isinstance(answer, Iterable) and not isinstance(answer, str) else answer
     except (Exception, SystemExit) as cause:
-        raise _failure(provider, f"{hook} raised {brief(cause)}") from cause
+        raise _failure(provider, f"{hook} raised {brief_in(cause, impl.function.__module__)}") from cause
 
 
 def _collect(hooks: dict[str, list[tuple[Provider, Any]]]) -> Plugins:
@@ -232,9 +232,7 @@ def _check_class(provider: Provider, cls: type, base: type) -> None:
         raise _failure(provider, f"{offer}, whose fields cannot be read: {brief(cause)}") from cause
     for name in (f.name for f in fields(cls) if not readable(hints[f.name], [ModelSource])):
         type_ = getattr(hints[name], "__name__", hints[name])
-        do = (
-            "use str, int, float, bool, Path, list, dict, Literal, Enum, a dataclass, ModelSource, one of these or None, or Any"
-        )
+        do = "use str, int, float, bool, Path, list, dict, Literal, Enum, a dataclass, one of these or None, or Any"
         raise _failure(provider, f"{offer}, whose field '{name}' of type {type_} no config can hold; {do}")
 
 
@@ -269,4 +267,4 @@ def _checked(provider: Provider, hook: str, answer: Any, fits: Any, wanted: str)
 def _failure(provider: Provider, what: str, also: Provider | None = None) -> PluginError:
     names = [p.plugin if also is None or also.plugin != provider.plugin else p.distribution for p in (provider, also) if p]
     off = f"upgrade or uninstall it, or switch it off with {DISABLE}={' or '.join(names)}"
-    return PluginError(Problem(str(provider), what, "mend it" if provider.distribution == _OURS else off))
+    return PluginError(Problem(str(provider), what, "correct it" if provider.distribution == _OURS else off))

@@ -50,9 +50,8 @@ def test_every_plugin_was_looked_at():
 
 def test_the_guide_and_the_docs_import_from_the_door():
     blocks = re.findall(r"^```python\n(.*?)^```$", (PLUGINS / "README.md").read_text(), re.M | re.S)
-    examples = [
-        inspect.getdoc(hook).partition("Example:\n")[2] for hook in vars(hookspecs).values() if inspect.isfunction(hook)
-    ]
+    hooks = filter(inspect.isfunction, vars(hookspecs).values())
+    examples = [inspect.getdoc(hook).partition("Example:\n")[2] for hook in hooks]
     named = {name for text in [*blocks, *map(textwrap.dedent, examples)] for name in imports(ast.parse(text))}
     assert named == {"exportkit.plugin", "exportkit.testing"}
 

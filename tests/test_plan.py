@@ -823,7 +823,7 @@ def test_a_policy_is_not_asked_about_a_broken_plan(config):
     plugins = load_plugins({"rules": Policy(["not a problem"])})
     assert told(config({"version": -1}), plugins) == [f"version: is the integer -1; {NO_ZEROS}"]
     assert told(config(), plugins, PluginError) == [
-        "plugin rules of this process: exportkit_check_plan returned ['not a problem'], not a list of Problems; mend it"
+        "plugin rules of this process: exportkit_check_plan returned ['not a problem'], not a list of Problems; correct it"
     ]
 
 

@@ -45,7 +45,7 @@ def _known(hint: Any) -> Any:
     if issubclass(hint, Enum):
         return str
     if is_dataclass(hint):
-        return dict[str, Any] if isabstract(hint) or schema_of(hint) is not hint else hint
+        return Any if isabstract(hint) or schema_of(hint) is not hint else hint
     return hint
 
 

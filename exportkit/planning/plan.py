@@ -20,7 +20,7 @@ from exportkit import samples
 from exportkit.config import sections
 from exportkit.config.reader import UNSET, Reader, said
 from exportkit.contract import SIGNATURE_FILE, ModelSource, Phase, PostStep, signatures_of
-from exportkit.errors import ConfigError, ExportKitError, PluginError, Problem, brief, did_you_mean
+from exportkit.errors import ConfigError, ExportKitError, PluginError, Problem, brief_in, did_you_mean
 from exportkit.metagraph import Graph
 from exportkit.planning import serving_rules, weights, wiring
 from exportkit.planning.prepare import Model, Prepared, prepare
@@ -204,7 +204,9 @@ def _made(cls: type, value: Any, reader: Reader, plugins: Plugins, where: str) -
     except ConfigError as error:
         reader.problems += placed(error.problems, where, plugins.providers[cls])
     except (Exception, SystemExit) as cause:
-        raise PluginError(Problem(f"{where} ({plugins.providers[cls]})", f"raised {brief(cause)}")) from cause
+        raise PluginError(
+            Problem(f"{where} ({plugins.providers[cls]})", f"raised {brief_in(cause, cls.__module__)}")
+        ) from cause
     return None
 
 

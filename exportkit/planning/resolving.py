@@ -6,7 +6,7 @@ from typing import Any
 
 from exportkit.checkpoint import Bundle, held
 from exportkit.contract import ModelSource, Preview
-from exportkit.errors import ConfigError, ExportKitError, PluginError, Problem, WeightsError, brief, shortened
+from exportkit.errors import ConfigError, ExportKitError, PluginError, Problem, WeightsError, brief_in, shortened
 from exportkit.registry import Plugins, Provider
 from exportkit.spec import ExportPlan
 
@@ -110,7 +110,7 @@ def preview_source(source: ModelSource, plugins: Plugins) -> Preview:
     except ConfigError as error:
         preview = Preview(problems=error.problems)
     except (Exception, SystemExit) as cause:
-        raise PluginError(Problem(where, f"preview raised {brief(cause)}")) from cause
+        raise PluginError(Problem(where, f"preview raised {brief_in(cause, type(source).__module__)}")) from cause
     if not isinstance(preview, Preview):
         raise PluginError(Problem(where, f"preview returned a {type(preview).__name__}, not a Preview"))
     if junk := [problem for problem in preview.problems if not isinstance(problem, Problem)]:
