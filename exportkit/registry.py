@@ -24,7 +24,7 @@ import pluggy
 from exportkit import hookspecs
 from exportkit.config.reader import readable
 from exportkit.contract import ModelSource, Phase, PostStep
-from exportkit.errors import PluginError, Problem, brief, brief_in, did_you_mean, shortened
+from exportkit.errors import PluginError, Problem, brief, brief_in, did_you_mean, shortened, some
 
 GROUP = "exportkit"
 DISABLE = "EXPORTKIT_DISABLE_PLUGINS"
@@ -54,6 +54,7 @@ class Plugins:
         conf_packages: packages of config files, for Hydra's search path.
         presets: config file of a plugin, ``experiment/acme_notice``, → where it came from.
         providers: kind's class → where it came from.
+        warnings: what is allowed and may surprise, as lines for the user.
     """
 
     sources: Mapping[str, type[ModelSource]]
@@ -62,6 +63,7 @@ class Plugins:
     presets: dict[str, Provider]
     providers: Mapping[type, Provider]
     hooks: dict[str, list[tuple[Provider, Any]]] = field(repr=False)
+    warnings: list[str] = field(default_factory=list)
 
     def call(self, hook: str, **arguments: Any) -> Iterator[tuple[Provider, Any]]:
         """Call the implementations of `hook` one by one; each answer comes with who gave it."""
@@ -100,7 +102,9 @@ def load_plugins(extra: Mapping[str, Any] | None = None) -> Plugins:
     for provider, plugin in found:
         _register(manager, provider, plugin)
     hooks = {name: _implementations(manager, name, {p.plugin: p for p, _ in found}) for name in _hook_names()}
-    return _collect(hooks)
+    plugins = _collect(hooks)
+    plugins.warnings = [line for name in sorted({p.distribution for p, _ in found}) for line in _shadowed(name)]
+    return plugins
 
 
 def _order(pair: tuple[Provider, Any]) -> tuple[bool, str, str]:
@@ -118,6 +122,17 @@ def _installed() -> Iterator[tuple[Provider, Any]]:
         seen.add((entry.name, entry.value))
         provider = Provider(entry.name, entry.dist.name, entry.dist.version)
         yield provider, _import(provider, entry)
+
+
+def _shadowed(distribution: str) -> Iterator[str]:
+    """Yield a line if more than one version of a distribution is on sys.path; Python uses the first."""
+    versions: dict[str, str] = {}
+    for found in importlib.metadata.distributions(name=distribution):
+        versions.setdefault(found.version, str(found.locate_file("")))
+    if len(versions) > 1:
+        (used, place), *others = versions.items()
+        rest = some([f"{version} in {directory}" for version, directory in others])
+        yield f"{distribution} {used} in {place} is used, and not {rest}: uninstall one of them"
 
 
 def _import(provider: Provider, entry: importlib.metadata.EntryPoint) -> Any:

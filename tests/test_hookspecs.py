@@ -66,8 +66,12 @@ def test_an_example_implements_its_hook(hook):
 def test_model_sources(tmp_path):
     plugins = load_plugins({"example": example("exportkit_model_sources")})
     prefix = toys.saved(tmp_path, toys.dense)
-    bindings = {"x": "x:0", "y": "y:0"}
-    changes = {"source": {"kind": "doubled", "checkpoint": prefix}, "bindings": bindings}
+    signatures = {"serving_default": {"inputs": {"x": "x"}, "outputs": {"y": "y"}}}
+    changes = {
+        "source": {"kind": "doubled", "checkpoint": prefix},
+        "bindings": {"x": "x:0", "y": "y:0"},
+        "signatures": signatures,
+    }
     report = run(plan(toys.config(prefix, tmp_path, **changes), plugins), plugins)
     assert report.status == "exported"
 

@@ -1,10 +1,12 @@
 """Discovery of plugins: order, attribution, clashes, and what a broken one does. Distributions are folders on sys.path."""
 
 import re
+import sys
 from types import SimpleNamespace
 
 import pytest
 
+from exportkit.cli import main
 from exportkit.errors import PluginError
 from exportkit.plugin import hookimpl
 from exportkit.registry import Provider, load_plugins
@@ -136,6 +138,22 @@ def test_two_that_offer_one_kind_are_both_named(install):
     assert refusal(load_plugins) == (
         "plugin beta of beta 1.2: offers step 'same', and so does plugin acme of acme 1.2; " + OFF + "beta or acme"
     )
+
+
+def test_two_versions_of_one_distribution_are_reported(install, tmp_path, capsys):
+    install("acme", STEP.format(kind="same"))
+    other = tmp_path / "other" / "acme-1.3.dist-info"
+    other.mkdir(parents=True)
+    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1.3\n")
+    assert load_plugins().warnings == []
+    sys.path.append(str(other.parent))
+    try:
+        warning = f"acme 1.2 in {tmp_path / 'site'} is used, and not 1.3 in {tmp_path / 'other'}: uninstall one of them"
+        assert load_plugins().warnings == [warning]
+        assert main(["plugins"]) == 0
+    finally:
+        sys.path.remove(str(other.parent))
+    assert f"warning: {warning}" in " ".join(capsys.readouterr().out.split())
 
 
 def test_two_plugins_of_one_name_are_both_named(install):

@@ -1,5 +1,6 @@
 """A plugin's class as a schema that OmegaConf can hold: it knows no Literal, and no class that a `kind` chooses."""
 
+from collections.abc import Callable
 from dataclasses import MISSING, Field, asdict, field, fields, is_dataclass, make_dataclass
 from enum import Enum
 from inspect import isabstract
@@ -20,11 +21,11 @@ def schema_of(cls: type) -> type:
     return make_dataclass(cls.__name__, found, kw_only=True)
 
 
-def _default(one: Field, same: bool) -> Any:
+def _default(one: Field[Any], same: bool) -> Any:
     """Return a field with the default of `one`, as a config writes it unless the field's type is the same."""
-    written = (lambda value: value) if same else _plain
+    written: Callable[[Any], Any] = (lambda value: value) if same else _plain
     if one.default_factory is not MISSING:
-        make = one.default_factory
+        make: Callable[[], Any] = one.default_factory
         return field(default_factory=lambda: written(make()))
     return field() if one.default is MISSING else field(default=written(one.default))
 

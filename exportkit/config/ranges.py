@@ -1,12 +1,12 @@
 """The range that a field declares for its values, with the types of `annotated_types`: ``Annotated[int, Ge(1)]``."""
 
 import operator
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Any, get_args, get_origin
 
 from annotated_types import BaseMetadata, Ge, GroupedMetadata, Gt, Le, Lt, MaxLen, MinLen
 
-_KEEPS = {
+_KEEPS: dict[type, Callable[[Any, Any], bool]] = {
     Ge: operator.ge,
     Gt: operator.gt,
     Le: operator.le,

@@ -100,13 +100,13 @@ class Reader:
         what = "is empty" if value == [] else f"is {value:g}" if isinstance(value, float) else f"is {_bare(value)}"
         return self.problem(where, what, f"write {ranges.describe(constraints)}{null}")
 
-    def _list(self, inner: Any, value: Any, where: str) -> list[Any] | None:
+    def _list(self, inner: Any, value: Any, where: str) -> Any:
         if not isinstance(value, list | tuple):
             item = f"{_kind(inner)}, …" if value is None or isinstance(value, Mapping) else _bare(value)
             return self.problem(where, f"is {said(value)}, not a list", f"write [{item}]")
         return [self.convert(inner, item, f"{where}[{i}]") for i, item in enumerate(value)]
 
-    def _dict(self, inner: Any, value: Any, where: str) -> dict[str, Any] | None:
+    def _dict(self, inner: Any, value: Any, where: str) -> Any:
         if not isinstance(value, Mapping):
             return self.problem(where, f"is {said(value)}, not a mapping", "write {NAME: …}")
         for key in value:
@@ -140,7 +140,7 @@ class Reader:
         do = "put it in quotes" if hint is str and isinstance(value, int | float) else f"write {wanted}"
         return self.problem(where, f"is {said(value)}, not {_kind(hint)}", do)
 
-    def _local(self, value: str | Path, where: str) -> Path | None:
+    def _local(self, value: str | Path, where: str) -> Any:
         """Return the path that `value` names, unless that is an address: only files of this machine are read and written."""
         address = _ADDRESS.fullmatch(str(value)) if isinstance(value, Path) or "://" in value else None
         if address is None:
@@ -176,7 +176,7 @@ def readable(hint: Any, by_kind: Collection[type] = ()) -> bool:
         return len(inner) == 2 and type(None) in inner and all(readable(t, by_kind) for t in inner if t is not type(None))
     if hint in by_kind:
         return True
-    if is_dataclass(hint):
+    if isinstance(hint, type) and is_dataclass(hint):
         return all(readable(t, by_kind) for t in _hints(hint).values())
     if (origin or hint) in (list, dict):
         return all(readable(t, by_kind) for t in inner) and (origin is not dict or inner[0] is str)
@@ -212,7 +212,7 @@ def _is_optional(hint: Any) -> bool:
     return get_origin(hint) in (Union, types.UnionType)
 
 
-def _required(field: Field) -> bool:
+def _required(field: Field[Any]) -> bool:
     return field.default is MISSING and field.default_factory is MISSING
 
 

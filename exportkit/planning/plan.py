@@ -164,7 +164,7 @@ def _draft(data: dict[str, Any], reader: Reader, plugins: Plugins) -> ExportPlan
         config=data,
         **{key: reader.convert(bool, data[key], key) for key in ("ensure_shape", "clear_devices", "strip_default_attrs")},
     )
-    drafted.warnings = list(_warnings(drafted))
+    drafted.warnings = [*_warnings(drafted), *plugins.warnings]
     version = drafted.version
     if isinstance(version, int) and version in claim.numbers(drafted.export_dir):
         reader.problems += claim.exists(drafted.export_dir, version).problems

@@ -53,7 +53,8 @@ def call_apart(function: Callable[..., T], *arguments: Any, where: str, who: str
         if code:
             raise _death(where, who, code, shortened(last_words(log)))
         answered.seek(0)
-        value, error = pickle.load(answered)
+        outcome: tuple[T, ExportKitError | None] = pickle.load(answered)
+    value, error = outcome
     if error is not None:
         raise type(error)(*(problem if problem.where else _placed(problem, where, who) for problem in error.problems))
     return value

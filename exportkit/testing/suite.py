@@ -14,7 +14,7 @@ from enum import Enum
 from fnmatch import fnmatch
 from pathlib import Path
 from types import UnionType
-from typing import Any, ClassVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import pytest
 import yaml
@@ -41,6 +41,7 @@ exportkit.plan(json.load(open(sys.argv[2])), plugins)
 seconds = time.perf_counter() - started
 json.dump([early, "tensorflow.python" in sys.modules, seconds], open(sys.argv[3], "w"))
 """
+T = TypeVar("T")
 _MADE: dict[tuple[type, str], Any] = {}
 
 
@@ -48,14 +49,17 @@ class PluginSuite:
     """What `SourceSuite` and `StepSuite` share.
 
     Attributes:
-        plugin: the class under test.
         group: the config group that it is of.
         varies: patterns of files in a version whose bytes may differ from export to export, as those of a signature do.
     """
 
-    plugin: ClassVar[type]
     group: ClassVar[str]
     varies: ClassVar[Sequence[str]] = ()
+
+    @property
+    def plugin(self) -> type[Any]:
+        """The class under test."""
+        raise NotImplementedError
 
     def keys(self, directory: Path) -> dict[str, Any]:
         """The keys that a config sets, without `kind`; what they name on disk is written below the empty `directory`."""
@@ -97,12 +101,13 @@ class PluginSuite:
         place = tmp_path_factory.mktemp("exported")
         return self.once("exported", lambda: export(self.config(empty(place / "given")), plugins))
 
-    def once(self, name: str, make: Callable[[], Any]) -> Any:
+    def once(self, name: str, make: Callable[[], T]) -> T:
         """What `make` returned when it was first asked for in this class."""
         key = type(self), name
         if key not in _MADE:
             _MADE[key] = make()
-        return _MADE[key]
+        made: T = _MADE[key]
+        return made
 
     def _planned_elsewhere(self, directory: Path) -> tuple[bool, bool, float]:
         data = self.config(empty(directory / "given"))
@@ -115,7 +120,7 @@ class PluginSuite:
 
     def at(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """The part of a config that is read into the plugin's class."""
-        part = data["source"] if self.group == "source" else data["post"][self.plugin.kind]
+        part: dict[str, Any] = data["source"] if self.group == "source" else data["post"][self.plugin.kind]
         assert part["kind"] == self.plugin.kind
         return part
 
@@ -134,7 +139,7 @@ class PluginSuite:
             exportkit.plan(data, plugins)
         return str(refusal.value).splitlines()
 
-    def own_fields(self) -> list[Field]:
+    def own_fields(self) -> list[Field[Any]]:
         return [field for field in fields(self.plugin) if field.name != "kind"]
 
     # What the class says of itself
@@ -260,7 +265,7 @@ class PluginSuite:
     def test_an_export_changes_nothing_but_its_directory(self, data, plugins, tmp_path):
         before = tree(tmp_path)
         report = export(data, plugins)
-        base, given = Path(report.base_path), tmp_path / "given"
+        base, given = Path(report.base_path or ""), tmp_path / "given"
         places = [base, given] if self.publishes else [base]
         left = {path: size for path, size in tree(tmp_path).items() if not set(places) & set(path.parents) or path in before}
         assert left == before
@@ -273,7 +278,7 @@ class PluginSuite:
         assert pickle.dumps(plan) == before
 
     def test_two_exports_are_the_same_bytes(self, data, plugins):
-        first, second = (content(Path(export(data, plugins).directory)) for _ in range(2))
+        first, second = (content(Path(export(data, plugins).directory or "")) for _ in range(2))
         assert sorted(first) == sorted(second)
         differ = [name for name in first if first[name] != second[name]]
         assert [name for name in differ if not any(fnmatch(name, pattern) for pattern in self.varies)] == []
