@@ -127,12 +127,12 @@ class SourceSuite(PluginSuite):
 
 
 def previewed(plan: exportkit.ExportPlan) -> Preview:
-    """What the source told for a plan."""
+    """Return the preview that the plan keeps of its source."""
     return next(iter(plan.resolved.values())).preview
 
 
 def built(plan: exportkit.ExportPlan, scratch: Path, wanted: Sequence[str]) -> SourceModel:
-    """What the source yields for a plan."""
+    """Build the source of a plan."""
     return plan.source.build(previewed(plan), scratch, wanted)
 
 

@@ -36,11 +36,11 @@ class StepSuite(PluginSuite):
         return toys.config(prefix, directory.parent, samples=samples, post=post)
 
     def check(self, directory: Path, report: ExportReport) -> None:
-        """What else shall hold of the exported version and the report."""
+        """Check what else holds of the exported version and the report."""
 
     @pytest.fixture
     def without(self, plugins, tmp_path_factory) -> ExportReport:
-        """The report of one export without the step."""
+        """Return the report of one export without the step."""
         place = tmp_path_factory.mktemp("without")
         return self.once("without", lambda: export({**self.config(empty(place / "given")), "post": {}}, plugins))
 

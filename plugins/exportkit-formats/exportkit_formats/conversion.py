@@ -1,4 +1,4 @@
-"""What the steps have in common: which signatures, how each is converted, run, and compared with what a server answers."""
+"""Common to all steps: which signatures, how each is converted, run, and compared with what a server answers."""
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,7 +38,7 @@ Answers = list[dict[str, np.ndarray]]
 
 @dataclass(kw_only=True)
 class Conversion(PostStep):
-    """A step that converts signatures; its module has the functions `convert` and `answer`, which a worker calls.
+    """A step that converts signatures; processes of their own run `convert` and `answer` of its module.
 
     Attributes:
         title: the format's name in messages.
@@ -62,15 +62,15 @@ class Conversion(PostStep):
 
     @property
     def module(self) -> Any:
-        """The module of the step's class, with its functions `convert` and `answer`."""
+        """Return the module of the step's class, with its functions `convert` and `answer`."""
         return sys.modules[type(self).__module__]
 
     def options(self) -> dict[str, Any]:
-        """What the module's `convert` is told beside the model."""
+        """Return further arguments of the module's `convert`."""
         return {}
 
     def problems(self, where: str, plan: ExportPlan) -> Iterator[Problem]:
-        """What can be told before anything is built."""
+        """Yield what is wrong, as far as a plan shows it."""
         if missing := [name for name in self.needs if not _installed(name)]:
             are = "is" if len(missing) == 1 else "are"
             what = f"{' and '.join(missing)} {are} not installed"
@@ -100,7 +100,7 @@ class Conversion(PostStep):
         }
 
     def _parts(self, export: Export, meta_graph: str) -> tuple[dict[str, Numeric], dict[str, str]]:
-        """The numeric part of each signature, and why others that were not asked for by name have none.
+        """Return the numeric part of each signature, and why others that were not asked for by name have none.
 
         Raises:
             StepFailed: one that was asked for has none, or there is no other.
@@ -136,7 +136,7 @@ class _Signature:
         return call_apart(call, where=self.where, who=self.step.title, timeout=self.step.timeout)
 
     def converted(self, batch: Batch) -> dict[str, Any]:
-        """Convert it, and say what came of it.
+        """Convert it, compare its answers, and return its entry in the report.
 
         Raises:
             StepFailed: it cannot be converted, or answers something else.
@@ -174,7 +174,7 @@ class _Signature:
         }
 
     def _expected(self, batch: Batch) -> tuple[Answers, Answers]:
-        """What the model is asked, and what it shall answer: the values that a server's core has at its ends.
+        """Return what the model is asked, and what it has to answer: the values that a server's core has at its ends.
 
         The sample is tried with 1 row, and with all of its rows but at least 2.
 
@@ -195,7 +195,7 @@ class _Signature:
         return asked, expected
 
     def _served(self, samples: Sequence[Mapping[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
-        """For each sample the tensors at the ends of the part and their values, as a server's core computes them."""
+        """Return for each sample the tensors at the ends of the part and their values, as a server's core computes them."""
         meta = self.export.meta_graphs[self.meta_graph]
         fed = meta.signature_def[self.key].inputs
         feeds = [{fed[alias].name: value for alias, value in sample.items()} for sample in samples]

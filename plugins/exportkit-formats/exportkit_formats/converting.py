@@ -1,4 +1,4 @@
-"""A signature frozen and converted, or the ops named that stand in the way. Runs in the worker."""
+"""Freezes a signature and converts it, or names the ops that cannot be converted. Runs in a process of its own."""
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -44,7 +44,7 @@ def convert(
 
 
 def named(graph_def: Any, names: Iterable[str]) -> str:
-    """The first node of each of these ops, and these nodes, in a graph and its functions: ``a/b (Op), c (Op of int64)``."""
+    """Return these nodes, and the first node of each op, in a graph and its functions: ``a/b (Op), c (Op of int64)``."""
     names = set(names)
     bodies = [graph_def.node, *(function.node_def for function in graph_def.library.function)]
     found = {node.op: _told(node) for nodes in bodies for node in reversed(nodes) if names & {node.name, node.op}}

@@ -47,7 +47,7 @@ def convert(frozen: Frozen, key: str, file: Path, scratch: Path) -> None:
 
 
 def answer(file: Path, key: str, requests: Sequence[Mapping[str, np.ndarray]]) -> list[dict[str, Any]]:
-    """What the model in a file answers to each request."""
+    """Return what the model in a file answers to each request."""
     import openvino
 
     model = openvino.Core().compile_model(file, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})

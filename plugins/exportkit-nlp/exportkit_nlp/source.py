@@ -57,7 +57,7 @@ class TextSource(ModelSource):
     """The model's tensor that reads the sentences' lengths, integers [batch]."""
 
     lowercase: bool = True
-    """Whether letters are made small before they are looked up."""
+    """Whether words are looked up in lower case."""
 
     separator: str = r"[^\pL\pM\pN']+"
     """What stands between words, beside white space: an RE2 pattern, by default all but letters, digits and apostrophes."""
@@ -105,7 +105,7 @@ class TextSource(ModelSource):
         return SourceModel(meta, model.checkpoint, {**model.tensors, **offered}, model.notes)
 
     def _joined(self, graph: Graph, fed: Mapping[str, str]) -> tuple["MetaGraphDef", dict[str, str]]:
-        """The model's graph behind the tokenizer's, and the names of the latter's tensors."""
+        """Return the model's graph behind the tokenizer's, and the names of the latter's tensors."""
         batch, length = graph.shape(fed["ids"]) or (None, None)
         scope = free_scope(graph.meta, "text")
         front, offered = build_front(self._tokenizer(length), scope, batch, {name: graph.dtype(fed[name]) for name in fed})
@@ -136,12 +136,12 @@ class TextSource(ModelSource):
         return [Problem(where, f"is a length of {length}, which leaves no room for a word", f"{least} or more are needed")]
 
     def _fed(self, offered: Mapping[str, str] | None = None) -> dict[str, str]:
-        """What the model reads of ids, mask and lengths → its tensor."""
+        """Return what the model reads of ids, mask and lengths → its tensor."""
         named = {name: getattr(self, name) for name in _FEEDS}
         return {name: (offered or {}).get(tensor, tensor) for name, tensor in named.items() if tensor is not None}
 
     def _wanted(self, wanted: Sequence[str]) -> list[str]:
-        """What the model has to provide: what bindings name and this source does not make, and what it is fed through."""
+        """Return what the model has to provide: what bindings name and this source does not make, and its inputs."""
         return list(dict.fromkeys([*(name for name in wanted if name not in OFFERED), *self._fed().values()]))
 
 

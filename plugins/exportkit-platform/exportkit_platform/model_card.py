@@ -34,7 +34,7 @@ class ModelCard(PostStep):
 
 
 def _environment() -> jinja2.Environment:
-    """Templates that refuse a name that is not there, and escape what goes into HTML."""
+    """Return templates that refuse a name that is not there, and escape what goes into HTML."""
     pages = jinja2.Environment(
         loader=jinja2.PackageLoader("exportkit_platform"),
         autoescape=lambda name: name is not None and ".html" in name,
@@ -48,7 +48,7 @@ def _environment() -> jinja2.Environment:
 
 
 def _facts(export: Export, summary: str) -> dict[str, Any]:
-    """What the templates show; nothing that differs between two exports of one model but its version."""
+    """Return what the templates show; nothing that differs between two exports of one model but its version."""
     report, plan = export.report, export.plan
     return {
         "name": plan.name,
@@ -67,7 +67,7 @@ def _facts(export: Export, summary: str) -> dict[str, Any]:
 
 
 def _source(config: Mapping[str, Any]) -> dict[str, str]:
-    """The source's kind, and the checkpoint that it, or a source that it holds, was given, by its last two parts."""
+    """Return the source's kind, and the checkpoint that it, or a source that it holds, was given, by its last two parts."""
     held = [value for value in config.values() if isinstance(value, Mapping)]
     checkpoint = next((c["checkpoint"] for c in [config, *held] if c.get("checkpoint")), None)
     return {"source": config["kind"], **({"checkpoint": "/".join(Path(checkpoint).parts[-2:])} if checkpoint else {})}
@@ -87,7 +87,7 @@ def _size(size: int) -> str:
 
 
 def _cell(text: Any) -> str:
-    """A text in a cell of a Markdown table: on one line, without what would end the cell or begin HTML."""
+    """Return a text for a cell of a Markdown table: on one line, without what would end the cell or begin HTML."""
     return " ".join(str(text).split()).replace("|", "\\|").replace("<", "&lt;")
 
 

@@ -64,19 +64,19 @@ class Notify(PostStep):
             raise ConfigError(*wrong)
 
     def _wrong_variables(self) -> Iterator[Problem]:
-        """What is wrong with the environment, told before anything is published."""
+        """Yield what is wrong with the environment, for the plan."""
         for key, name in {"url_variable": self.url_variable, "token_variable": self.token_variable}.items():
             if name is not None and not os.environ.get(name):
                 yield Problem(key, f"the environment variable {name} is not set", "set it, or leave the step out")
         url = os.environ.get(self.url_variable, "")
         if url and not (url.startswith(("http://", "https://")) and urlsplit(url).hostname):
-            yield Problem("url_variable", f"{self.url_variable} holds no http:// or https:// address", "mend it")
+            yield Problem("url_variable", f"{self.url_variable} holds no http:// or https:// address", "correct it")
 
     def _token(self) -> str | None:
         return os.environ[self.token_variable] if self.token_variable else None
 
     def _sent(self, message: urllib.request.Request) -> tuple[str, bool]:
-        """Why the message was not taken, empty if it was; and whether trying again is of no use."""
+        """Send the message; return why it was not taken, empty if it was, and whether trying again is of no use."""
         try:
             with _OPENER.open(message, timeout=self.answer_within):
                 return "", True

@@ -29,7 +29,7 @@ POLICY_FILE = "EXPORTKIT_PLATFORM_POLICY"
 
 @dataclass(kw_only=True)
 class Policy:
-    """What a platform asks of every model."""
+    """Rules of a platform for every model."""
 
     owners: list[str] | None = None
     """Teams that may own a model; null for any. Each model names its own in `vars.owner`."""
@@ -45,7 +45,7 @@ class Policy:
 
 
 def policy_of(plan: ExportPlan) -> tuple[Policy | None, list[Problem]]:
-    """The policy that a plan has to keep, and what is wrong with it.
+    """Return the policy that a plan has to keep, and what is wrong with it.
 
     It is the file that the environment names, which no config can change, or else the config's `vars.platform`. None where
     there is neither, or where it cannot be read.
@@ -95,7 +95,7 @@ class PolicyStep(PostStep):
 
 
 def _served_ops(meta: MetaGraphDef) -> Iterator[tuple[str, str]]:
-    """Ops that a signature of an exported meta graph reaches, with a node of each."""
+    """Yield the ops that a signature of an exported meta graph reaches, with a node of each."""
     graph = Graph(meta)
     for signature in meta.signature_def.values():
         feeds = [info.name for info in signature.inputs.values()]
@@ -142,7 +142,7 @@ def _listed(tags: Iterable[str]) -> str:
 
 
 def _unbuilt(policy: Policy, plan: ExportPlan, prepared: Prepared) -> Iterator[Problem]:
-    """What the size and the ops of graphs that lie in files have against the policy; the step judges those that are built."""
+    """Yield how graphs that lie in files break the rules of size and ops; the step checks those that are built."""
     ops: dict[str, str] = {}
     for part in prepared.parts.values():
         cuts = [*part.wiring.inputs.values(), *part.wiring.constants]

@@ -166,5 +166,5 @@ def test_what_is_wrong_is_told_before_anything_is_published(scores_prefix, tmp_p
 def test_an_address_that_is_none(scores_prefix, tmp_path, monkeypatch, url):
     monkeypatch.setenv(URL, url)
     assert _problems(scores_prefix, tmp_path) == [
-        f"post.notify.url_variable: {URL} holds no http:// or https:// address; mend it"
+        f"post.notify.url_variable: {URL} holds no http:// or https:// address; correct it"
     ]
