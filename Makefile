@@ -14,6 +14,7 @@ demo: $(VENV)/demo
 test: $(VENV)/$(BREADTH)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	EXPORTKIT_THOROUGH=$(THOROUGH) $(BIN)/pytest
 
 $(VENV)/demo: pyproject.toml | $(BIN)/python

@@ -14,7 +14,7 @@ import pluggy
 
 from exportkit.config.ranges import Seconds
 from exportkit.errors import Problem
-from exportkit.spec import ExportPlan
+from exportkit.spec import ExportPlan, Sample, Signature
 
 if TYPE_CHECKING:
     import argparse
@@ -268,12 +268,16 @@ class Export:
     tried: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
 
     @property
-    def signatures(self):
+    def signatures(self) -> Mapping[str, Signature]:
         return self.plan.signatures
 
     @property
-    def samples(self):
+    def samples(self) -> Mapping[str, Mapping[str, Sample]]:
         return self.plan.samples
+
+    def warn(self, text: str) -> None:
+        """Add a line to the report's warnings: what the user should know, and what is no reason to refuse the export."""
+        self.report.warnings.append(" ".join(text.split()))
 
 
 class Command(ABC):

@@ -146,6 +146,22 @@ def brief(cause: BaseException) -> str:
     return shortened(f"{type(cause).__name__}: {' '.join(str(cause).split())}".removesuffix(": "))
 
 
+def brief_in(cause: BaseException, module: str) -> str:
+    """Return a plugin's exception on one line, with the innermost line of its own code: ``KeyError: 'a' (/x/acme/y.py:12)``.
+
+    Args:
+        cause: the exception.
+        module: a module of the plugin; the whole top-level package is its own. exportkit's own plugins get no line.
+    """
+    package, _, _ = module.partition(".")
+    places, frame = [], cause.__traceback__
+    while frame is not None and package != "exportkit":
+        if frame.tb_frame.f_globals.get("__name__", "").partition(".")[0] == package:
+            places.append(f" ({frame.tb_frame.f_code.co_filename}:{frame.tb_lineno})")
+        frame = frame.tb_next
+    return brief(cause) + "".join(places[-1:])
+
+
 def shortened(text: str, most: int = 300) -> str:
     """At most so much of a text."""
     return text if len(text) <= most else text[: most - 1] + "…"

@@ -23,12 +23,28 @@ def exportkit_model_sources() -> Iterable[type[ModelSource]]:
     """Contribute model sources: classes, each selected in a config by its `kind`.
 
     Example:
-        from exportkit.plugin import hookimpl
-        from exportkit.sources.meta_graph import MetaGraphSource
+        from dataclasses import dataclass
+
+        from exportkit.plugin import ModelSource, SourceModel, export_meta_graph, hookimpl, open_checkpoint
+
+        @dataclass(kw_only=True)
+        class Doubled(ModelSource):
+            '''A model that doubles what it is fed.'''
+
+            kind: str = "doubled"
+            checkpoint: str
+
+            def build(self, preview, scratch, wanted):
+                import tensorflow as tf
+
+                with tf.Graph().as_default() as graph:
+                    x = tf.compat.v1.placeholder(tf.float32, [None], "x")
+                    tf.multiply(x, 2.0, name="y")
+                return SourceModel(export_meta_graph(graph), open_checkpoint(self.checkpoint).prefix)
 
         @hookimpl
         def exportkit_model_sources():
-            return [MetaGraphSource]
+            return [Doubled]
     """
 
 
@@ -115,8 +131,7 @@ def exportkit_check_plan(plan: ExportPlan, prepared: Prepared) -> Iterable[Probl
     What is raised there is ignored, as the plan is refused anyway.
 
     Example:
-        from exportkit.errors import Problem
-        from exportkit.plugin import hookimpl
+        from exportkit.plugin import Problem, hookimpl
 
         @hookimpl
         def exportkit_check_plan(plan):

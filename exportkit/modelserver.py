@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping
 from shlex import quote
 
+from exportkit.spec import ExportPlan
+
 PORT = 8500  # of gRPC, where the server is not given another; REST is one above
 SERVE = frozenset({"serve"})  # the tags that it looks for, where it is not given others
 
@@ -14,6 +16,11 @@ def loaded(tags: Mapping[str, Iterable[str]]) -> str:
         tags: meta graph key → its tags.
     """
     return next((key for key, own in tags.items() if set(own) == SERVE), next(iter(tags)))
+
+
+def default_meta_graph(plan: ExportPlan) -> str:
+    """Return the key of the meta graph that a model server loads if no flag names another."""
+    return loaded({key: meta_graph.tags for key, meta_graph in plan.meta_graphs.items()})
 
 
 def command(options: Mapping[str, str], tags: Iterable[str], number: int = 0) -> str:

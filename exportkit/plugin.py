@@ -2,6 +2,35 @@
 
 A plugin imports from here, and in its tests from `exportkit.testing`; what lies elsewhere may change with any release. A name
 is imported when it is first used, so that plugins load quickly. None of them imports TensorFlow before it is called.
+
+What to subclass and return:
+    `ModelSource`, `SourceModel`, `Preview`, `PostStep`, `Phase`, `Export`, `BoundTensor`; `hookimpl` marks the hooks that
+    `exportkit.hookspecs` lists.
+
+Fields and other settings:
+    `Seconds` is the type of a time limit, `ModelSource` that of a source which another source holds; `read_fields` reads a
+    dataclass from elsewhere than the plugin's own keys.
+
+Problems:
+    `Problem` with `ConfigError`, `BindingError`, `WeightsError`, `StepFailed` or `EnvironmentFailed`, all of them
+    `ExportKitError`; `did_you_mean`, `some`, `brief` and `shortened` word them.
+
+Making a model:
+    `capture` and `export_meta_graph` from a live graph; `open_checkpoint` and `Bundle` from a checkpoint.
+
+Reading graphs:
+    `MetaGraphDef`, `Graph`, `serving_subgraph`, `Pruned`, `split`, `read_saved_model`; `Prepared`: the graphs and weights that
+    a version is made from.
+
+Trying a version:
+    `samples_of`, `Batch`, `rest_request`; `run_signatures`, `run_tensors`, `Request`, `Served`; `compare`, `Tolerance`,
+    `Difference`; `default_meta_graph` is what a server loads.
+
+The plan and the report:
+    `ExportPlan`, `Lookup`, `ExportReport`, `SignatureReport`, `TensorReport`.
+
+Processes:
+    `call_apart` calls a function in a process of its own; `import_tensorflow` imports TensorFlow without its noise.
 """
 
 from importlib import import_module
@@ -10,7 +39,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from exportkit.capture import capture, export_meta_graph
     from exportkit.capture_function import capture_function
+    from exportkit.checkpoint import Bundle, open_checkpoint
     from exportkit.config.ranges import Seconds
+    from exportkit.config.reader import read_fields
     from exportkit.contract import (
         BoundTensor,
         Command,
@@ -25,50 +56,122 @@ if TYPE_CHECKING:
         signatures_of,
         under_reporter,
     )
+    from exportkit.errors import (
+        BindingError,
+        ConfigError,
+        EnvironmentFailed,
+        ExportKitError,
+        Problem,
+        StepFailed,
+        WeightsError,
+        brief,
+        did_you_mean,
+        shortened,
+        some,
+    )
+    from exportkit.metagraph import Graph, Pruned, read_saved_model, serving_subgraph, split
     from exportkit.metagraph.tensors import Facts
+    from exportkit.modelserver import default_meta_graph
     from exportkit.planning.prepare import Prepared
+    from exportkit.processes import call_apart
+    from exportkit.processes.tensorflow import import_tensorflow
+    from exportkit.protos import MetaGraphDef
+    from exportkit.report import ExportReport, SignatureReport, TensorReport
+    from exportkit.samples import Batch
+    from exportkit.serving.native import Request, Served, run_signatures
+    from exportkit.serving.native import run as run_tensors
+    from exportkit.serving.rest_request import zero_request as rest_request
+    from exportkit.serving.tried_samples import tried as samples_of
+    from exportkit.spec import ExportPlan, Lookup
+    from exportkit.verifying.parity import Difference, Tolerance, compare
 
-_MODULES = {
-    "capture": ("capture", "export_meta_graph"),
-    "capture_function": ("capture_function",),
-    "config.ranges": ("Seconds",),
-    "contract": (
-        "BoundTensor",
-        "Command",
-        "Export",
-        "ModelSource",
-        "Phase",
-        "PostStep",
-        "Preview",
-        "ReferenceAnswer",
-        "SourceModel",
-        "hookimpl",
-        "signatures_of",
-        "under_reporter",
-    ),
-    "metagraph.tensors": ("Facts",),
-    "planning.prepare": ("Prepared",),
+_NAMES = {
+    "capture": "capture export_meta_graph",
+    "capture_function": "capture_function",
+    "checkpoint": "Bundle open_checkpoint",
+    "config.ranges": "Seconds",
+    "config.reader": "read_fields",
+    "contract": "BoundTensor Command Export ModelSource Phase PostStep Preview ReferenceAnswer SourceModel "
+    "hookimpl signatures_of under_reporter",
+    "errors": "BindingError ConfigError EnvironmentFailed ExportKitError Problem StepFailed WeightsError "
+    "brief did_you_mean shortened some",
+    "metagraph": "Graph Pruned read_saved_model serving_subgraph split",
+    "metagraph.tensors": "Facts",
+    "modelserver": "default_meta_graph",
+    "planning.prepare": "Prepared",
+    "processes": "call_apart",
+    "processes.tensorflow": "import_tensorflow",
+    "protos": "MetaGraphDef",
+    "report": "ExportReport SignatureReport TensorReport",
+    "samples": "Batch",
+    "serving.tried_samples": "samples_of=tried",
+    "serving.native": "Request Served run_signatures run_tensors=run",
+    "serving.rest_request": "rest_request=zero_request",
+    "spec": "ExportPlan Lookup",
+    "verifying.parity": "Difference Tolerance compare",
 }
-_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+"""Module → its names; ``NAME=ITS_NAME_THERE`` where that says too little outside of the module."""
+
+_HOMES = {
+    name.partition("=")[0]: (module, name.rpartition("=")[2]) for module, names in _NAMES.items() for name in names.split()
+}
 
 __all__ = [
+    "Batch",
+    "BindingError",
     "BoundTensor",
+    "Bundle",
     "Command",
+    "ConfigError",
+    "Difference",
+    "EnvironmentFailed",
     "Export",
+    "ExportKitError",
+    "ExportPlan",
+    "ExportReport",
     "Facts",
+    "Graph",
+    "Lookup",
+    "MetaGraphDef",
     "ModelSource",
     "Phase",
     "PostStep",
     "Prepared",
     "Preview",
+    "Problem",
+    "Pruned",
     "ReferenceAnswer",
+    "Request",
     "Seconds",
+    "Served",
+    "SignatureReport",
     "SourceModel",
+    "StepFailed",
+    "TensorReport",
+    "Tolerance",
+    "WeightsError",
+    "brief",
+    "call_apart",
     "capture",
     "capture_function",
+    "compare",
+    "default_meta_graph",
+    "did_you_mean",
     "export_meta_graph",
     "hookimpl",
+    "import_tensorflow",
+    "open_checkpoint",
+    "read_fields",
+    "read_saved_model",
+    "rest_request",
+    "run_signatures",
+    "run_tensors",
+    "samples_of",
+    "serving_subgraph",
+    "shortened",
     "signatures_of",
+    "some",
+    "split",
     "under_reporter",
 ]
 
@@ -76,4 +179,9 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"exportkit.{_HOMES[name]}"), name)
+    module, original = _HOMES[name]
+    return getattr(import_module(f"exportkit.{module}"), original)
+
+
+def __dir__() -> list[str]:
+    return __all__

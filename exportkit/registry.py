@@ -26,7 +26,7 @@ from exportkit import hookspecs
 from exportkit.commands import COMMANDS
 from exportkit.config.reader import readable
 from exportkit.contract import Command, ModelSource, Phase, PostStep
-from exportkit.errors import ExportKitError, PluginError, Problem, brief, did_you_mean, shortened
+from exportkit.errors import ExportKitError, PluginError, Problem, brief, brief_in, did_you_mean, shortened, some
 
 GROUP = "exportkit"
 DISABLE = "EXPORTKIT_DISABLE_PLUGINS"
@@ -58,6 +58,7 @@ class Plugins:
         conf_packages: packages of config files, for Hydra's search path.
         presets: config file of a plugin, ``experiment/acme_notice``, → where it comes from.
         providers: class of a source, step or command → where it comes from.
+        warnings: what is allowed and may surprise, as lines for the user.
     """
 
     sources: Mapping[str, type[ModelSource]]
@@ -67,6 +68,7 @@ class Plugins:
     presets: dict[str, Provider]
     providers: Mapping[type, Provider]
     hooks: dict[str, list[tuple[Provider, Any]]] = field(repr=False)
+    warnings: list[str] = field(default_factory=list)
 
     def call(self, hook: str, **arguments: Any) -> Iterator[tuple[Provider, Any]]:
         """Call the implementations of `hook` one by one; yield each answer with its provider."""
@@ -127,7 +129,9 @@ def load_plugins(extra: Mapping[str, Any] | None = None) -> Plugins:
     for provider, plugin in found:
         _register(manager, provider, plugin)
     hooks = {name: _implementations(manager, name, {p.plugin: p for p, _ in found}) for name in _hook_names()}
-    return _collect(hooks)
+    plugins = _collect(hooks)
+    plugins.warnings = [line for name in sorted({p.distribution for p, _ in found}) for line in _shadowed(name)]
+    return plugins
 
 
 def _order(pair: tuple[Provider, Any]) -> tuple[bool, str, str]:
@@ -147,12 +151,23 @@ def _installed() -> Iterator[tuple[Provider, Any]]:
         yield provider, _import(provider, entry)
 
 
+def _shadowed(distribution: str) -> Iterator[str]:
+    """Yield a line if more than one version of a distribution is on sys.path; Python uses the first."""
+    versions: dict[str, str] = {}
+    for found in importlib.metadata.distributions(name=distribution):
+        versions.setdefault(found.version, str(found.locate_file("")))
+    if len(versions) > 1:
+        (used, place), *others = versions.items()
+        rest = some([f"{version} in {directory}" for version, directory in others])
+        yield f"{distribution} {used} in {place} is used, and not {rest}: uninstall one of them"
+
+
 def _import(provider: Provider, entry: importlib.metadata.EntryPoint) -> Any:
     try:
         with redirect_stdout(sys.stderr):
             return entry.load()
     except (Exception, SystemExit) as cause:
-        raise _failure(provider, f"cannot be imported: {brief(cause)}") from cause
+        raise _failure(provider, f"cannot be imported: {brief_in(cause, entry.module)}") from cause
 
 
 def _register(manager: pluggy.PluginManager, provider: Provider, plugin: Any) -> None:
@@ -202,7 +217,7 @@ def _guard(provider: Provider, hook: str, impl: pluggy.HookImpl, arguments: Mapp
             answer = impl.function(*(arguments[name] for name in impl.argnames))
             return list(answer) if isinstance(answer, Iterable) and not isinstance(answer, str) else answer
     except (Exception, SystemExit) as cause:
-        raise _failure(provider, f"{hook} raised {brief(cause)}") from cause
+        raise _failure(provider, f"{hook} raised {brief_in(cause, impl.function.__module__)}") from cause
 
 
 def _collect(hooks: dict[str, list[tuple[Provider, Any]]]) -> Plugins:
@@ -285,9 +300,9 @@ def _check_class(provider: Provider, cls: type, base: type) -> None:
         hints = get_type_hints(cls, include_extras=True)
     except Exception as cause:
         raise _failure(provider, f"{offer}, whose fields cannot be read: {brief(cause)}") from cause
-    for name in (f.name for f in fields(cls) if not readable(hints[f.name])):
+    for name in (f.name for f in fields(cls) if not readable(hints[f.name], [ModelSource])):
         type_ = getattr(hints[name], "__name__", hints[name])
-        do = "use str, int, float, bool, Path, list, dict, a dataclass, one of these or None, or Any"
+        do = "use str, int, float, bool, Path, list, dict, Literal, Enum, a dataclass, one of these or None, or Any"
         raise _failure(provider, f"{offer}, whose field '{name}' of type {type_} no config can hold; {do}")
 
 

@@ -1,5 +1,7 @@
 """The README and the author's guide, run as a reader would: their files written, their commands run, their output met."""
 
+import ast
+import inspect
 import os
 import pty
 import re
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+import exportkit.plugin as door
 from exportkit.testing import SourceSuite, StepSuite
 
 ROOT = Path(__file__).parent.parent
@@ -121,6 +124,19 @@ def test_the_page_of_engines(tmp_path):
 def test_the_guide_counts_the_checks():
     sources, steps = (sum(name.startswith("test_") for name in dir(suite)) for suite in (SourceSuite, StepSuite))
     assert f"{sources} checks of a source and {steps} of a step" in GUIDE.read_text()
+
+
+def test_the_guide_calls_every_function_of_the_door():
+    """With arguments that its signature takes."""
+    calls = {}
+    for text in re.findall(r"`([a-z_]+\([^`]*\))`", GUIDE.read_text()):
+        call = ast.parse(text, mode="eval").body
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name):
+            calls[call.func.id] = call
+    functions = {name: getattr(door, name) for name in door.__all__ if inspect.isfunction(getattr(door, name))}
+    assert functions.keys() <= calls.keys()
+    for name, function in functions.items():
+        inspect.signature(function).bind(*calls[name].args, **{word.arg: word.value for word in calls[name].keywords})
 
 
 def test_the_make_targets_are_what_the_readme_says_they_stand_for():

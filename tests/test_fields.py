@@ -1,15 +1,17 @@
 """Reading mappings into dataclasses: exact texts for what is wrong, all of it at once, and never an exception."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from enum import Enum, StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pytest
 from annotated_types import Ge, Gt, Le, MinLen, MultipleOf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exportkit.config.reader import Reader, readable
+from exportkit.config.reader import Reader, read_fields, readable
 from exportkit.spec import BINDINGS, MetaGraph, Signature, Weights
 
 
@@ -235,3 +237,96 @@ def test_a_value_in_its_range_is_read():
 def test_a_range_that_cannot_be_checked_cannot_be_read():
     assert readable(Annotated[list[Annotated[int, Ge(1)]], MinLen(1)])
     assert not readable(Annotated[int, MultipleOf(2)])
+
+
+class Precision(Enum):
+    FULL = 32
+    HALF = 16
+
+
+class Side(StrEnum):
+    LEFT = "left"
+
+
+@dataclass(kw_only=True)
+class Choosing:
+    how: Literal["mean", "sum", "max"] = "mean"
+    often: Literal[0, 1, 2] | None = 1
+    text: Literal["1", "2"] = "1"
+    either: Literal["auto", 3, True] = "auto"
+    precision: Precision = Precision.FULL
+    sides: list[Side] = field(default_factory=list)
+
+
+def test_a_choice_is_read():
+    chosen, problems = read(
+        {"how": "sum", "often": None, "either": True, "precision": "HALF", "sides": ["LEFT", Side.LEFT]}, Choosing
+    )
+    assert (problems, chosen) == (
+        [],
+        Choosing(how="sum", often=None, either=True, precision=Precision.HALF, sides=[Side.LEFT, Side.LEFT]),
+    )
+    assert read({"precision": Precision.HALF}, Choosing)[0].precision is Precision.HALF
+    assert read({"either": 3}, Choosing)[0].either == 3
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({"how": "maen"}, "top.how: is the text 'maen', not mean, sum or max; did you mean mean?"),
+        ({"how": "none of them"}, "top.how: is the text 'none of them', not mean, sum or max; write mean, sum or max"),
+        ({"how": 3}, "top.how: is the integer 3, not mean, sum or max; write mean, sum or max"),
+        ({"how": None}, "top.how: is null, not mean, sum or max; write mean, sum or max"),
+        ({"often": True}, "top.often: is the boolean true, not 0, 1 or 2; write 0, 1 or 2 or null"),
+        ({"text": 1}, "top.text: is the integer 1, not 1 or 2; put it in quotes"),
+        ({"precision": "half"}, "top.precision: is the text 'half', not FULL or HALF; did you mean HALF?"),
+        ({"precision": "HALFS"}, "top.precision: is the text 'HALFS', not FULL or HALF; did you mean HALF?"),
+        ({"sides": ["left"]}, "top.sides[0]: is the text 'left', not LEFT; did you mean LEFT?"),
+        ({"how": ["mean"]}, "top.how: is the list [mean], not mean, sum or max; write mean, sum or max"),
+    ],
+)
+def test_a_choice_that_there_is_not(given, text):
+    assert read(given, Choosing) == (None, [text])
+
+
+@dataclass(kw_only=True)
+class Shape(ABC):
+    kind: str
+
+    @abstractmethod
+    def area(self): ...
+
+
+@dataclass(kw_only=True)
+class Holder:
+    shape: Shape
+    others: list[Shape] = field(default_factory=list)
+
+
+def test_a_class_that_a_kind_chooses():
+    reader, seen = Reader(Path("/base")), []
+    reader.by_kind[Shape] = lambda value, where: seen.append((value, where)) or "a shape"
+    read = reader.read(Holder, {"shape": {"kind": "a"}, "others": [{"kind": "b"}]}, "top")
+    assert (read.shape, read.others, reader.problems) == ("a shape", ["a shape"], [])
+    assert seen == [({"kind": "a"}, "top.shape"), ({"kind": "b"}, "top.others[0]")]
+    assert reader.read(Holder, {}, "top") is None
+    assert [str(problem) for problem in reader.problems] == ["top.shape: is not set; set it to a mapping with a kind"]
+    assert readable(Holder, [Shape]) and readable(Shape | None, [Shape])
+
+
+def test_what_can_be_a_choice():
+    assert readable(Choosing) and readable(list[Literal["a", 1]]) and readable(Literal["a", None])
+    assert not readable(Literal[b"a"])
+    assert not readable(Literal[Precision.HALF])
+
+
+def test_fields_of_another_place(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    found, problems = read_fields(Outer, {**WHOLE, "path": "x"}, "policy.yaml")
+    assert (found.path, problems) == (tmp_path / "x", [])
+    found, problems = read_fields(Outer, {"name": 1}, "policy.yaml")
+    assert found is None
+    assert [str(problem) for problem in problems] == [
+        "policy.yaml.name: is the integer 1, not a text; put it in quotes",
+        "policy.yaml.inner: is not set; set it to a mapping",
+    ]

@@ -8,8 +8,9 @@ import textwrap
 from types import ModuleType, SimpleNamespace
 
 import pytest
+import toys
 
-from exportkit import hookspecs
+from exportkit import hookspecs, run
 from exportkit.errors import ConfigError
 from exportkit.planning.plan import plan
 from exportkit.registry import load_plugins
@@ -63,9 +64,17 @@ def test_an_example_implements_its_hook(hook):
     assert "example" in [provider.plugin for provider, _ in plugins.hooks[hook]]
 
 
-def test_model_sources(plugins):
-    """The example offers a class that is offered already; the same class is no clash."""
-    assert load_plugins({"example": example("exportkit_model_sources")}).sources == plugins.sources
+def test_model_sources(tmp_path):
+    plugins = load_plugins({"example": example("exportkit_model_sources")})
+    prefix = toys.saved(tmp_path, toys.dense)
+    signatures = {"serving_default": {"inputs": {"x": "x"}, "outputs": {"y": "y"}}}
+    changes = {
+        "source": {"kind": "doubled", "checkpoint": prefix},
+        "bindings": {"x": "x:0", "y": "y:0"},
+        "signatures": signatures,
+    }
+    report = run(plan(toys.config(prefix, tmp_path, **changes), plugins), plugins)
+    assert report.status == "exported"
 
 
 def test_post_steps(tmp_path):

@@ -1,5 +1,6 @@
 """The manifest: what is in it, that the same export gives the same bytes, and that no byte of a version changes unseen."""
 
+import hashlib
 import json
 import subprocess
 from pathlib import Path
@@ -183,6 +184,36 @@ def test_code_is_followed_through_its_imports(tmp_path, monkeypatch):
     before = identity.identity(plan(data))
     (package / "layers" / "dense.py").write_text("def layer(): return 1\n")
     assert identity.identity(plan(data))["code"] != before["code"]
+
+
+def test_an_editable_plugin_is_known_by_its_files(install, tmp_path):
+    packages = lambda: (identity._installed.cache_clear(), identity.packages()["acme"])[1]  # noqa: E731
+    try:
+        install("acme", "a = 1")
+        assert packages() == "1.2"
+        (tmp_path / "site/acme-1.2.dist-info/direct_url.json").write_text(
+            '{"url": "file:///acme", "dir_info": {"editable": true}}'
+        )
+        before = packages()
+        assert before == f"1.2 sha256:{identity.digest({'acme.py': hashlib.sha256(b'a = 1').hexdigest()})}"
+        assert packages() == before
+        (tmp_path / "site/acme.py").write_text("a = 2")
+        assert packages() == f"1.2 sha256:{identity.digest({'acme.py': hashlib.sha256(b'a = 2').hexdigest()})}"
+    finally:
+        identity._installed.cache_clear()
+
+
+def test_an_editable_package_is_known_by_all_files_below_it(install, tmp_path, monkeypatch):
+    package = tmp_path / "acme_kit"
+    (package / "__pycache__").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "card.j2").write_text("one")
+    monkeypatch.syspath_prepend(tmp_path)
+    before = identity._files_digest(["acme_kit"])
+    (package / "__pycache__" / "x.pyc").touch()
+    assert identity._files_digest(["acme_kit"]) == before
+    (package / "card.j2").write_text("two")
+    assert identity._files_digest(["acme_kit"]) != before
 
 
 def test_what_a_source_names_at_any_depth_is_in_the_identity(tmp_path, monkeypatch):

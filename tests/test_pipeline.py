@@ -61,6 +61,9 @@ class Crash(PostStep):
         raise RuntimeError("boom\nin two lines")
 
 
+CRASH = f"{__file__}:{Crash.run.__code__.co_firstlineno + 1}"
+
+
 @dataclass(kw_only=True)
 class Junk(ModelSource):
     kind: str = "junk"
@@ -152,7 +155,7 @@ def test_steps_run_by_phase_then_in_the_config_s_order(dense, tmp_path, plugins)
     ("kind", "text"),
     [
         ("refuse", "post.refuse: said no; ask again"),
-        ("crash", "post.crash (plugin test of this process): raised RuntimeError: boom in two lines"),
+        ("crash", f"post.crash (plugin test of this process): raised RuntimeError: boom in two lines ({CRASH})"),
     ],
 )
 def test_a_step_that_fails_leaves_no_version(kind, text, dense, tmp_path, plugins):

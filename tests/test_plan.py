@@ -848,6 +848,9 @@ class Faulty(ModelSource):
     def build(self, preview, scratch, wanted): ...
 
 
+BAD = "source (plugin bad of this process): preview raised ZeroDivisionError: division by zero"
+
+
 class FaultySources:
     @hookimpl
     def exportkit_model_sources(self):
@@ -858,7 +861,7 @@ class FaultySources:
     ("how", "kind", "text"),
     [
         ("", ConfigError, "source.told: is wrong"),
-        ("raises", PluginError, "source (plugin bad of this process): preview raised ZeroDivisionError: division by zero"),
+        ("raises", PluginError, f"{BAD} ({__file__}:{Faulty.preview.__code__.co_firstlineno + 1})"),
         ("wrong", PluginError, "source (plugin bad of this process): preview returned a str, not a Preview"),
     ],
 )

@@ -5,10 +5,14 @@ import inspect
 import textwrap
 from collections.abc import Iterator
 from dataclasses import MISSING, Field, dataclass, fields
+from enum import Enum
 from itertools import pairwise
-from typing import Any, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from exportkit.config import ranges
+from exportkit.config.reader import choices
+from exportkit.contract import ModelSource
 
 
 @dataclass(frozen=True)
@@ -52,11 +56,16 @@ def _ranges(hint: Any) -> Iterator[str]:
 
 
 def _type_text(hint: Any) -> str:
-    return (
-        hint.__name__
-        if isinstance(hint, type) and not hasattr(hint, "__args__")
-        else str(hint).replace("typing.", "").replace("pathlib.", "")
-    )
+    """Return a type as the table of keys shows it; of a choice what there is to choose from: ``mean | sum``."""
+    if known := choices(hint):
+        return " | ".join(known)
+    if hint is ModelSource:
+        return "a source: {kind: …}"
+    if get_origin(hint) in (Union, UnionType):
+        return " | ".join("None" if inner is type(None) else _type_text(inner) for inner in get_args(hint))
+    if isinstance(hint, type) and not hasattr(hint, "__args__"):
+        return hint.__name__
+    return str(hint).replace("typing.", "").replace("pathlib.", "")
 
 
 def _default(field: Field) -> str:
@@ -66,6 +75,8 @@ def _default(field: Field) -> str:
             if field.default is None
             else str(field.default).lower()
             if isinstance(field.default, bool)
+            else field.default.name
+            if isinstance(field.default, Enum)
             else repr(field.default)
         )
     return "" if field.default_factory is MISSING else repr(field.default_factory())

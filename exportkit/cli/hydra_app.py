@@ -37,6 +37,7 @@ from exportkit import registry
 from exportkit.cli import arguments as cli_arguments
 from exportkit.cli import print_problems, process, wants_tracebacks
 from exportkit.cli.explain import explain
+from exportkit.cli.schema import schema_of
 from exportkit.errors import ConfigError, EnvironmentFailed, ExportKitError, PluginError, Problem
 from exportkit.spec import Config
 
@@ -235,7 +236,7 @@ def _register(found: registry.Plugins, user: Path | None) -> None:
 def _store(store: ConfigStore, found: registry.Plugins, cls: type, **place: str) -> None:
     """Store a plugin's class as an option of a config group; if OmegaConf cannot hold it, that is the plugin's fault."""
     try:
-        store.store(node=OmegaConf.structured(cls), provider="exportkit", **place)
+        store.store(node=OmegaConf.structured(schema_of(cls)), provider="exportkit", **place)
     except OmegaConfBaseException as cause:
         provider = found.providers[cls]
         what = f"{cls.__name__} cannot be a config schema: {str(cause).splitlines()[0]}"

@@ -54,6 +54,8 @@ def _list(plugins: Plugins) -> None:
         own = [row[:-1] for row in rows if row[-1] == origin]
         table(f"Plugins of {' '.join(origin)}", ["", "name", "phase", "what it does"], own, once=1)
         line()
+    for warning in plugins.warnings:
+        text(f"warning: {warning}\n")
 
 
 def _hook_rows(plugins: Plugins, what: str, hook: str) -> Iterator[tuple]:

@@ -1,12 +1,12 @@
-"""The range that a field declares for its values, in the words of `annotated_types`: ``Annotated[int, Ge(1)]``."""
+"""The range that a field declares for its values, with the types of `annotated_types`: ``Annotated[int, Ge(1)]``."""
 
 import operator
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Any, get_args, get_origin
 
 from annotated_types import BaseMetadata, Ge, GroupedMetadata, Gt, Le, Lt, MaxLen, MinLen
 
-_KEEPS = {
+_KEEPS: dict[type, Callable[[Any, Any], bool]] = {
     Ge: operator.ge,
     Gt: operator.gt,
     Le: operator.le,
@@ -24,7 +24,7 @@ _WORDS = {
 }
 
 Seconds = Annotated[float, Gt(0), Le(1_000_000)]
-"""A time limit. The system's calls that wait take at most 2**31 ms, which is 24 days."""
+"""Field type of a time limit, in seconds. System calls that wait take at most 2**31 ms, which is 24 days."""
 
 
 def split(hint: Any) -> tuple[Any, list[Any]]:
@@ -44,7 +44,7 @@ def _flat(metadata: Iterable[Any]) -> Iterator[Any]:
 
 
 def checkable(constraints: Iterable[Any]) -> bool:
-    """Return whether all of these constraints can be checked: one that is passed over would be none."""
+    """Return whether all of these constraints can be checked; a field with one that cannot is refused."""
     return all(type(constraint) in _KEEPS for constraint in constraints)
 
 

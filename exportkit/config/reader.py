@@ -1,38 +1,48 @@
-"""Mappings from a config into dataclasses, key by key, with every problem told at once."""
+"""Reads mappings of a config into dataclasses, key by key, and collects every problem."""
 
 import os
 import re
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
+from enum import Enum
 from functools import cache
+from inspect import isabstract
 from math import isfinite
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from exportkit.config import ranges
 from exportkit.errors import Problem, did_you_mean, nearest
 
 UNSET = "???"
-_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/{1,2}(.*)")  # a Path has one slash left of two
-_SCALARS = {str: "a text", int: "an integer", float: "a number", bool: "true or false", Path: "a path"}
+T = TypeVar("T")
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/{1,2}(.*)")  # pathlib collapses two slashes into one
+_SCALARS: dict[Any, str] = {str: "a text", int: "an integer", float: "a number", bool: "true or false", Path: "a path"}
 
 
 class Reader:
     """Reads values of declared types out of plain data and collects what is wrong with them in `problems`.
 
     A value that cannot be read becomes None; whoever needs it looks at `problems` first.
+
+    Attributes:
+        base: directory that relative paths are relative to.
+        by_kind: abstract class → reader of a field of that class, which is called with the value and its place, chooses a
+            subclass by the value's `kind`, and adds to `problems` itself.
     """
 
     def __init__(self, base: Path):
         self.base = base
         self.problems: list[Problem] = []
+        self.by_kind: dict[type, Callable[[Any, str], Any]] = {}
 
-    def problem(self, where: str, what: str, do: str = "") -> None:
+    def problem(self, where: str, what: str, do: str = "") -> Any:
+        """Add a problem; returns None, the value of what cannot be read."""
         self.problems.append(Problem(where, what, do))
 
     def read(self, cls: type, value: Any, where: str) -> Any:
-        """An instance of dataclass `cls` from the mapping `value`, or None after telling what is wrong."""
+        """Return an instance of dataclass `cls` from the mapping `value`, or None after adding what is wrong."""
         before = len(self.problems)
         if not isinstance(value, Mapping):
             return self.problem(where, f"is {said(value)}, not a mapping", f"write {{{', '.join(_keys(cls))}}}")
@@ -51,9 +61,11 @@ class Reader:
         return None if len(self.problems) > before else cls(**arguments)
 
     def convert(self, hint: Any, value: Any, where: str) -> Any:
-        """`value` as the type `hint`: a dataclass, list[T], dict[str, T], T | None, Path, str, int, float, bool or Any.
+        """Return `value` as the type `hint`, or None after adding what is wrong.
 
-        A number is finite, and in the range that an annotation declares (`exportkit.config.ranges`); so is a list's length.
+        A type is a dataclass, list[T], dict[str, T], T | None, a Literal, an Enum (chosen by its member's name), a class of
+        `by_kind`, Path, str, int, float, bool or Any. A number is finite, and in the range that an annotation declares
+        (`exportkit.config.ranges`); so is a list's length.
         """
         bare, constraints = ranges.split(hint)
         if constraints:
@@ -64,7 +76,9 @@ class Reader:
             return value
         if origin in (Union, types.UnionType):
             return None if value is None else self._given(hint, next(t for t in inner if t is not type(None)), value, where)
-        if is_dataclass(hint):
+        if hint in self.by_kind:
+            return self.by_kind[hint](value, where)
+        if isinstance(hint, type) and is_dataclass(hint):
             return self.read(hint, value, where)
         if hint is list or origin is list:
             return self._list(inner[0] if inner else Any, value, where)
@@ -73,26 +87,26 @@ class Reader:
         return self._scalar(hint, value, where, _kind(hint))
 
     def _given(self, optional: Any, hint: Any, value: Any, where: str) -> Any:
-        """A value that is not null, where null is allowed."""
+        """Return a value that is not null, where null is allowed."""
         bare, constraints = ranges.split(hint)
-        if bare not in _SCALARS:
+        if bare not in _SCALARS and not choices(bare):
             return self.convert(hint, value, where)
         return self._in_range(constraints, self._scalar(bare, value, where, _kind(optional)), where, ", or null")
 
     def _in_range(self, constraints: list[Any], value: Any, where: str, null: str = "") -> Any:
-        """A value of the right type, if it is in its range."""
+        """Return a value of the right type, if it is in its range."""
         if value is None or ranges.contains(constraints, value):
             return value
         what = "is empty" if value == [] else f"is {value:g}" if isinstance(value, float) else f"is {_bare(value)}"
         return self.problem(where, what, f"write {ranges.describe(constraints)}{null}")
 
-    def _list(self, inner: Any, value: Any, where: str) -> list[Any] | None:
+    def _list(self, inner: Any, value: Any, where: str) -> Any:
         if not isinstance(value, list | tuple):
             item = f"{_kind(inner)}, …" if value is None or isinstance(value, Mapping) else _bare(value)
             return self.problem(where, f"is {said(value)}, not a list", f"write [{item}]")
         return [self.convert(inner, item, f"{where}[{i}]") for i, item in enumerate(value)]
 
-    def _dict(self, inner: Any, value: Any, where: str) -> dict[str, Any] | None:
+    def _dict(self, inner: Any, value: Any, where: str) -> Any:
         if not isinstance(value, Mapping):
             return self.problem(where, f"is {said(value)}, not a mapping", "write {NAME: …}")
         for key in value:
@@ -100,7 +114,21 @@ class Reader:
                 self.problem(f"{where}.{_bare(key)}", f"the key is {said(key)}, not a text", "put it in quotes")
         return {str(key): self.convert(inner, item, f"{where}.{_bare(key)}") for key, item in value.items()}
 
+    def _chosen(self, hint: Any, value: Any, where: str, wanted: str) -> Any:
+        """Return the choice that `value` names. Types are compared too: ``true`` is not 1."""
+        known = choices(hint)
+        for choice in known.values():
+            if type(choice) is type(value) and choice == value:
+                return choice  # an Enum's member, too, where a caller passes one
+        if isinstance(hint, type) and isinstance(value, str) and value in known:
+            return known[value]
+        near = nearest(value, known) if isinstance(value, str) else []
+        quoted = "put it in quotes" if str(value) in known and not isinstance(value, str) else f"write {wanted}"
+        return self.problem(where, f"is {said(value)}, not {_kind(hint)}", did_you_mean(value, known) if near else quoted)
+
     def _scalar(self, hint: Any, value: Any, where: str, wanted: str) -> Any:
+        if choices(hint):
+            return self._chosen(hint, value, where, wanted)
         if hint is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**1023:
             return float(value)
         if hint is float and isinstance(value, float) and not isfinite(value):
@@ -112,8 +140,8 @@ class Reader:
         do = "put it in quotes" if hint is str and isinstance(value, int | float) else f"write {wanted}"
         return self.problem(where, f"is {said(value)}, not {_kind(hint)}", do)
 
-    def _local(self, value: str | Path, where: str) -> Path | None:
-        """The path that `value` names, unless that is an address: exportkit reads and writes files of this machine."""
+    def _local(self, value: str | Path, where: str) -> Any:
+        """Return the path that `value` names, unless that is an address: only files of this machine are read and written."""
         address = _ADDRESS.fullmatch(str(value)) if isinstance(value, Path) or "://" in value else None
         if address is None:
             return self.path(value)
@@ -122,25 +150,39 @@ class Reader:
         return self.problem(where, f"{scheme}://{rest} is an address, and only local files are read and written", do)
 
     def path(self, value: str | Path) -> Path:
-        """`value` made absolute, from where exportkit was started; without ``..`` unless that goes through a symbolic link."""
+        """Return `value` as an absolute path; ``..`` is resolved unless that goes through a symbolic link."""
         path = os.path.join(self.base, os.path.expanduser(value))
         tidy = os.path.normpath(path)
         return Path(tidy if os.path.realpath(tidy) == os.path.realpath(path) else path)
 
 
-def readable(hint: Any) -> bool:
-    """Whether a `Reader` can make a value of type `hint`."""
+def choices(hint: Any) -> dict[str, Any]:
+    """Return what a Literal or an Enum lets a config choose from, as text → value; empty for any other type.
+
+    An Enum's members are chosen by their names, as in OmegaConf.
+    """
+    if get_origin(hint) is Literal:
+        return {_bare(choice): choice for choice in get_args(hint)}
+    return dict(hint.__members__) if isinstance(hint, type) and issubclass(hint, Enum) else {}
+
+
+def readable(hint: Any, by_kind: Collection[type] = ()) -> bool:
+    """Return whether a `Reader` can make a value of type `hint`; `by_kind` are the classes that it chooses by a kind."""
     hint, constraints = ranges.split(hint)
     if not ranges.checkable(constraints):
         return False
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        return len(inner) == 2 and type(None) in inner and all(readable(t) for t in inner if t is not type(None))
-    if is_dataclass(hint):
-        return all(map(readable, _hints(hint).values()))
+        return len(inner) == 2 and type(None) in inner and all(readable(t, by_kind) for t in inner if t is not type(None))
+    if hint in by_kind:
+        return True
+    if isinstance(hint, type) and is_dataclass(hint):
+        return all(readable(t, by_kind) for t in _hints(hint).values())
     if (origin or hint) in (list, dict):
-        return all(map(readable, inner)) and (origin is not dict or inner[0] is str)
-    return hint is Any or hint in _SCALARS
+        return all(readable(t, by_kind) for t in inner) and (origin is not dict or inner[0] is str)
+    if origin is Literal:
+        return {type(choice) for choice in inner} <= {str, int, bool, type(None)}
+    return hint is Any or hint in _SCALARS or bool(choices(hint))
 
 
 @cache
@@ -149,11 +191,28 @@ def _hints(cls: type) -> dict[str, Any]:
     return {field.name: hints[field.name] for field in fields(cls)}
 
 
+def read_fields(cls: type[T], data: Any, where: str) -> tuple[T | None, list[Problem]]:
+    """Read a mapping into dataclass `cls`, with the rules that hold for a plugin's own keys.
+
+    For what a plugin keeps elsewhere than in its fields: a file of its own, or ``plan.config["vars"]``.
+
+    Args:
+        cls: a dataclass; its fields are of the types that `Reader.convert` lists.
+        data: plain data, such as YAML gives.
+        where: its place, for the problems.
+
+    Returns:
+        The instance, None where it cannot be read, and what is wrong. Relative paths are relative to the working directory.
+    """
+    reader = Reader(Path.cwd())
+    return reader.read(cls, data, where), reader.problems
+
+
 def _is_optional(hint: Any) -> bool:
     return get_origin(hint) in (Union, types.UnionType)
 
 
-def _required(field: Field) -> bool:
+def _required(field: Field[Any]) -> bool:
     return field.default is MISSING and field.default_factory is MISSING
 
 
@@ -163,11 +222,12 @@ def optional_keys(cls: type) -> set[str]:
 
 
 def _keys(cls: type) -> list[str]:
+    """Return the required keys of dataclass `cls`, as a config has them."""
     return [f"{field.name}: …" for field in fields(cls) if _required(field)] or ["…"]
 
 
 def said(value: Any) -> str:
-    """A value as a part of a sentence: ``the integer 3``."""
+    """Return a value as a part of a sentence: ``the integer 3``."""
     if value is None:
         return "null"
     if isinstance(value, Mapping):
@@ -178,7 +238,7 @@ def said(value: Any) -> str:
 
 
 def _bare(value: Any, most: int = 60) -> str:
-    """A value as YAML has it, on one line; a long one shortened."""
+    """Return a value as YAML has it, on one line; a long one is shortened."""
     if isinstance(value, bool | None):
         return "null" if value is None else str(value).lower()
     if isinstance(value, Mapping):
@@ -188,11 +248,13 @@ def _bare(value: Any, most: int = 60) -> str:
 
 
 def _kind(hint: Any) -> str:
-    """What a type wants: ``an integer``."""
+    """Return what a type wants, as a part of a sentence: ``an integer``."""
     hint = ranges.split(hint)[0]
     origin, inner = get_origin(hint), get_args(hint)
     if _is_optional(hint):
         return f"{_kind(inner[0])} or null"
+    if known := [*choices(hint)]:
+        return " or ".join([", ".join(known[:-1]), known[-1]]) if len(known) > 1 else known[0]
     if is_dataclass(hint):
-        return "a mapping"
+        return "a mapping with a kind" if isabstract(hint) else "a mapping"
     return _SCALARS.get(hint, {list: "a list", dict: "a mapping"}.get(origin or hint, "a value"))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from exportkit.checkpoint.locate import format_of
 from exportkit.contract import Preview, ReferenceAnswer, SourceModel, under_reporter
-from exportkit.errors import EnvironmentFailed, ExportKitError, PluginError, Problem, brief, system_error, type_of
+from exportkit.errors import EnvironmentFailed, ExportKitError, PluginError, Problem, brief_in, system_error, type_of
 from exportkit.metagraph import Graph
 from exportkit.planning.resolving import Resolved
 from exportkit.protos import MetaGraphDef
@@ -33,7 +33,7 @@ def build_source(resolved: Resolved, plugins: Plugins, scratch: Path, wanted: Se
         do = "" if isinstance(cause, FileNotFoundError) else refused.do
         raise EnvironmentFailed(Problem(where, f"{refused.where}: {refused.what}", do)) from cause
     except (Exception, SystemExit) as cause:
-        raise PluginError(Problem(where, f"raised {brief(cause)}")) from cause
+        raise PluginError(Problem(where, f"raised {brief_in(cause, type(resolved.source).__module__)}")) from cause
     if what := next(_junk(model, resolved.preview, scratch), None):
         raise PluginError(Problem(where, f"build returned {what}"))
     return model

@@ -12,7 +12,7 @@ from time import perf_counter
 from typing import Any
 
 from exportkit.contract import Export, Phase, PostStep, signatures_of, under_reporter
-from exportkit.errors import DISK_ERRNOS, NETWORK, ExportKitError, Problem, StepFailed, brief, some, system_error
+from exportkit.errors import DISK_ERRNOS, NETWORK, ExportKitError, Problem, StepFailed, brief_in, some, system_error
 from exportkit.exporting.snapshot import Siblings, Watch
 from exportkit.registry import Plugins
 from exportkit.report import StepReport
@@ -101,7 +101,7 @@ class _Guard:
         except ExportKitError:
             raise
         except (Exception, SystemExit) as cause:
-            raise self.failure(*_describe_failure(cause, export)) from cause
+            raise self.failure(*_describe_failure(cause, self.step, export)) from cause
 
     def check(self, watch: Watch) -> None:
         """Raise StepFailed if the version was changed in a way that the step's phase does not allow."""
@@ -165,13 +165,13 @@ class _Guard:
                 warnings.append(f"post.{self.name}: left the working directory for another; it was set back")
 
 
-def _describe_failure(cause: BaseException, export: Export) -> tuple[str, str]:
+def _describe_failure(cause: BaseException, step: PostStep, export: Export) -> tuple[str, str]:
     """Return what went wrong and what to do; the latter is known where the machine or the network refused."""
     if isinstance(cause, OSError):
         refused = system_error(cause, export.directory).problems[0]
         if refused.where == NETWORK or cause.filename is not None or cause.errno in DISK_ERRNOS:
             return f"{refused.where}: {refused.what}", refused.do
-    return f"raised {brief(cause)}", ""
+    return f"raised {brief_in(cause, type(step).__module__)}", ""
 
 
 class _TooLong(Exception):

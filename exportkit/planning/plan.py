@@ -20,7 +20,7 @@ from exportkit import samples
 from exportkit.config import sections
 from exportkit.config.reader import UNSET, Reader, said
 from exportkit.contract import SIGNATURE_FILE, ModelSource, Phase, PostStep, signatures_of
-from exportkit.errors import ConfigError, ExportKitError, PluginError, Problem, brief, did_you_mean
+from exportkit.errors import ConfigError, ExportKitError, PluginError, Problem, brief_in, did_you_mean
 from exportkit.metagraph import Graph, many_objects
 from exportkit.metagraph.tensors import Facts
 from exportkit.operations.bindings import Bindings
@@ -47,6 +47,7 @@ def plan(config: Mapping[str, Any] | DictConfig, plugins: Plugins | None = None)
     plugins = plugins or load_plugins()
     data = _plain(config)
     reader = Reader(Path.cwd())
+    reader.by_kind[ModelSource] = lambda value, where: _source_at(value, reader, plugins, where)
     drafted = _draft(data, reader, plugins)
     drafted.config = _without_secrets(config, data)
     drafted.resolved = _resolved(drafted, reader, plugins)
@@ -166,7 +167,7 @@ def _draft(data: dict[str, Any], reader: Reader, plugins: Plugins) -> ExportPlan
         config=data,
         **{key: reader.convert(bool, data[key], key) for key in ("ensure_shape", "clear_devices", "strip_default_attrs")},
     )
-    drafted.warnings = list(_warnings(drafted))
+    drafted.warnings = [*_warnings(drafted), *plugins.warnings]
     version = drafted.version
     if isinstance(version, int) and version in claim.numbers(drafted.export_dir):
         reader.problems += claim.exists(drafted.export_dir, version).problems
@@ -190,6 +191,11 @@ def _name(value: Any, reader: Reader) -> str:
 def _source(value: Any, reader: Reader, plugins: Plugins, where: str) -> ModelSource | None:
     if value in (None, UNSET):
         return reader.problem(where, "is not chosen", f"choose one: source={'|'.join(sorted(plugins.sources))}")
+    return _source_at(value, reader, plugins, where)
+
+
+def _source_at(value: Any, reader: Reader, plugins: Plugins, where: str) -> ModelSource | None:
+    """Read a source: the config's own, or one in a field of another source."""
     kind = _kind(value, reader, where, "source", plugins.sources)
     return _made(plugins.sources[kind], value, reader, plugins, where) if kind else None
 
@@ -201,7 +207,9 @@ def _made(cls: type, value: Any, reader: Reader, plugins: Plugins, where: str) -
     except ConfigError as error:
         reader.problems += placed(error.problems, where, plugins.providers[cls])
     except (Exception, SystemExit) as cause:
-        raise PluginError(Problem(f"{where} ({plugins.providers[cls]})", f"raised {brief(cause)}")) from cause
+        raise PluginError(
+            Problem(f"{where} ({plugins.providers[cls]})", f"raised {brief_in(cause, cls.__module__)}")
+        ) from cause
     return None
 
 

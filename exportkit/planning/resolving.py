@@ -7,7 +7,7 @@ from typing import Any
 
 from exportkit.checkpoint import Bundle, held
 from exportkit.contract import ModelSource, Preview
-from exportkit.errors import ConfigError, ExportKitError, PluginError, Problem, WeightsError, brief, shortened, type_of
+from exportkit.errors import ConfigError, ExportKitError, PluginError, Problem, WeightsError, brief_in, shortened, type_of
 from exportkit.metagraph import Graph
 from exportkit.metagraph.tensors import Facts
 from exportkit.registry import Plugins, Provider
@@ -113,7 +113,7 @@ def preview_source(source: ModelSource, where: str, plugins: Plugins) -> Preview
     except ConfigError as error:
         preview = Preview(problems=error.problems)
     except (Exception, SystemExit) as cause:
-        raise PluginError(Problem(named, f"preview raised {brief(cause)}")) from cause
+        raise PluginError(Problem(named, f"preview raised {brief_in(cause, type(source).__module__)}")) from cause
     if what := next(_junk(preview), None):
         raise PluginError(Problem(named, f"preview returned {what}"))
     return preview

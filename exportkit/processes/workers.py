@@ -150,7 +150,7 @@ def call_apart(
         keywords: more arguments, by name.
 
     Raises:
-        ExportKitError: an error of this kind that the function raised, as it is.
+        ExportKitError: an error of this kind that the function raised; a problem without a place is at `where`, about `title`.
         StepFailed: it raised something else, crashed, or took too long.
         EnvironmentFailed: its process was killed from outside, or ended with an exit code.
     """
@@ -167,8 +167,14 @@ def call_apart(
     except Exception as error:
         raise StepFailed(Problem(where, f"{title} returned a value that cannot be read: {brief(error)}")) from error
     if kind == call_worker.REFUSED:
+        outcome.args = tuple(_located(problem, where, title) for problem in outcome.problems)
         raise outcome
     return outcome
+
+
+def _located(problem: Problem, where: str, title: str) -> Problem:
+    """Return a problem at `where`, about what is called, if it has no place of its own."""
+    return problem if problem.where or not where else Problem(where, f"{title} {problem.what}", problem.do)
 
 
 @contextmanager

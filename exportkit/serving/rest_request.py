@@ -8,7 +8,7 @@ import base64
 import json
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,14 @@ def request(model: str, signature: SignatureReport, plan: ExportPlan) -> str:
         return _request(model, signature, plan)
     except _NoRequest as cause:
         return f"# {signature.key}: {cause}"
+
+
+def zero_request(plan: ExportPlan, signature: SignatureReport) -> str:
+    """Return a shell command that sends zeros to `signature` by REST, or a comment that says why there is none.
+
+    For pages that people read: it has no data of the config, names no file of this machine, and writes none.
+    """
+    return request(plan.name, signature, replace(plan, samples={}, report=None))
 
 
 def _request(model: str, signature: SignatureReport, plan: ExportPlan) -> str:

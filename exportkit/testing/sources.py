@@ -36,13 +36,13 @@ class SourceSuite(PluginSuite):
     group = "source"
 
     @property
-    def plugin(self) -> type[ModelSource]:
+    def plugin(self) -> type[Any]:
         return self.source
 
     def config(self, directory: Path) -> dict[str, Any]:
         return {
             "name": "suite",
-            "source": {"kind": self.source.kind, **self.keys(directory)},
+            "source": {"kind": self.plugin.kind, **self.keys(directory)},
             "bindings": dict(self.bindings),
             "signatures": dict(self.signatures),
             "export_dir": str(directory.parent / "exports" / "suite"),

@@ -26,21 +26,21 @@ class StepSuite(PluginSuite):
     group = "post"
 
     @property
-    def plugin(self) -> type[PostStep]:
+    def plugin(self) -> type[Any]:
         return self.step
 
     def config(self, directory: Path) -> dict[str, Any]:
         prefix = toys.checkpoint("softmax", directory).prefix
         samples = {"serving_default": {"x": [[1.0, 2.0, 3.0, 4.0], [4.0, 3.0, 2.0, 1.0]]}}
-        post = {self.step.kind: {"kind": self.step.kind, **self.keys(directory)}}
+        post = {self.plugin.kind: {"kind": self.plugin.kind, **self.keys(directory)}}
         return toys.config(prefix, directory.parent, samples=samples, post=post)
 
     def check(self, directory: Path, report: ExportReport) -> None:
-        """What else shall hold of the exported version and the report."""
+        """Check what else holds of the exported version and the report."""
 
     @pytest.fixture
     def without(self, plugins, tmp_path_factory) -> ExportReport:
-        """The report of one export without the step."""
+        """Return the report of one export without the step."""
         place = tmp_path_factory.mktemp("without")
         return self.once("without", lambda: export({**self.config(empty(place / "given")), "post": {}}, plugins))
 
@@ -53,7 +53,7 @@ class StepSuite(PluginSuite):
 
     def test_it_passes(self, exported):
         assert [(line.kind, line.phase, line.status) for line in exported.steps] == [
-            (self.step.kind, self.step.phase.name, "passed")
+            (self.plugin.kind, self.step.phase.name, "passed")
         ]
         self.check(Path(exported.directory), exported)
 
@@ -97,13 +97,13 @@ class StepSuite(PluginSuite):
         with pytest.raises(StepFailed) as failed:
             export(data, plugins)
         said, provider = str(failed.value), plugins.providers[self.step]
-        assert said.startswith(f"post.{self.step.kind} ({provider}): raised RuntimeError: raised by the suite")
+        assert said.startswith(f"post.{self.plugin.kind} ({provider}): raised RuntimeError: raised by the suite")
         base = Path(data["export_dir"])
         assert [path.name for path in base.iterdir()] == (["1"] if self.step.phase is Phase.PUBLISH else [])
 
     def test_a_plan_names_it_and_its_phase(self, data, plugins):
         checks = exportkit.plan(data, plugins).checks
-        assert [(line.stage, line.checked) for line in checks if line.what == self.step.kind] == [
+        assert [(line.stage, line.checked) for line in checks if line.what == self.plugin.kind] == [
             (self.step.phase.name.lower(), False)
         ]
 

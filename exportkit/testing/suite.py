@@ -10,10 +10,11 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, Field, fields
+from enum import Enum
 from fnmatch import fnmatch
 from pathlib import Path
 from types import UnionType
-from typing import Any, ClassVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import pytest
 import yaml
@@ -21,6 +22,7 @@ import yaml
 import exportkit
 from exportkit.cli import hydra_app, main
 from exportkit.cli.fielddocs import field_docs
+from exportkit.config.reader import choices
 from exportkit.errors import ConfigError, ExportKitError, PluginError
 from exportkit.plugin import Phase
 from exportkit.processes.tensorflow import import_tensorflow
@@ -39,35 +41,39 @@ exportkit.plan(json.load(open(sys.argv[2])), plugins)
 seconds = time.perf_counter() - started
 json.dump([early, "tensorflow.python" in sys.modules, seconds], open(sys.argv[3], "w"))
 """
+T = TypeVar("T")
 _MADE: dict[tuple[type, str], Any] = {}
 
 
 class PluginSuite:
-    """What `SourceSuite` and `StepSuite` share.
+    """Checks and helpers that `SourceSuite` and `StepSuite` share.
 
     Attributes:
-        plugin: the class under test.
         group: the config group that it is of.
         varies: patterns of files in a version whose bytes may differ from export to export, as those of a signature do.
     """
 
-    plugin: ClassVar[type]
     group: ClassVar[str]
     varies: ClassVar[Sequence[str]] = ()
 
+    @property
+    def plugin(self) -> type[Any]:
+        """The class under test."""
+        raise NotImplementedError
+
     def keys(self, directory: Path) -> dict[str, Any]:
-        """The keys that a config sets, without `kind`; what they name on disk is written below the empty `directory`."""
+        """Return the keys that a config sets, without `kind`; what they name on disk is written below the empty `directory`."""
         return {}
 
     def config(self, directory: Path) -> dict[str, Any]:
-        """A whole config that exports with the plugin, everything that it reads below `directory`."""
+        """Return a whole config that exports with the plugin, everything that it reads below `directory`."""
         raise NotImplementedError
 
     # What the checks use
 
     @pytest.fixture(autouse=True)
     def _own_place(self, tmp_path, monkeypatch):
-        """A directory, temporary files and an environment for each check alone."""
+        """Give each check a directory, temporary files and an environment of its own."""
         hydra_app.plugins.cache_clear()
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(tempfile, "tempdir", str(empty(tmp_path / "temp")))
@@ -86,21 +92,22 @@ class PluginSuite:
 
     @pytest.fixture
     def outcome(self, tmp_path_factory) -> tuple[bool, bool, float]:
-        """Whether importing the module imports TensorFlow, whether planning does, and the seconds of a plan."""
+        """Return whether importing the module imports TensorFlow, whether planning does, and the seconds of a plan."""
         return self.once("outcome", lambda: self._planned_elsewhere(tmp_path_factory.mktemp("plan")))
 
     @pytest.fixture
     def exported(self, plugins, tmp_path_factory) -> exportkit.ExportReport:
-        """The report of one export, for checks that only look at what came of it."""
+        """Return the report of one export, for checks that only read it."""
         place = tmp_path_factory.mktemp("exported")
         return self.once("exported", lambda: export(self.config(empty(place / "given")), plugins))
 
-    def once(self, name: str, make: Callable[[], Any]) -> Any:
-        """What `make` returned when it was first asked for in this class."""
+    def once(self, name: str, make: Callable[[], T]) -> T:
+        """Return what `make` returned when it was first asked for in this class."""
         key = type(self), name
         if key not in _MADE:
             _MADE[key] = make()
-        return _MADE[key]
+        made: T = _MADE[key]
+        return made
 
     def _planned_elsewhere(self, directory: Path) -> tuple[bool, bool, float]:
         data = self.config(empty(directory / "given"))
@@ -112,13 +119,13 @@ class PluginSuite:
         return tuple(json.loads((directory / "outcome.json").read_text()))
 
     def at(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        """The part of a config that is read into the plugin's class."""
-        part = data["source"] if self.group == "source" else data["post"][self.plugin.kind]
+        """Return the part of a config that is read into the plugin's class."""
+        part: dict[str, Any] = data["source"] if self.group == "source" else data["post"][self.plugin.kind]
         assert part["kind"] == self.plugin.kind
         return part
 
     def changed(self, data: Mapping[str, Any], /, **keys: Any) -> dict[str, Any]:
-        """The config with other keys for the plugin."""
+        """Return the config with other keys for the plugin."""
         part = {**self.at(data), **keys}
         return {**data, "source": part} if self.group == "source" else {**data, "post": {self.plugin.kind: part}}
 
@@ -127,12 +134,12 @@ class PluginSuite:
         return "source" if self.group == "source" else f"post.{self.plugin.kind}"
 
     def refused(self, data: Mapping[str, Any], plugins: Plugins) -> list[str]:
-        """The problems for which a plan is refused."""
+        """Return the problems for which a plan is refused."""
         with pytest.raises(ConfigError) as refusal:
             exportkit.plan(data, plugins)
         return str(refusal.value).splitlines()
 
-    def own_fields(self) -> list[Field]:
+    def own_fields(self) -> list[Field[Any]]:
         return [field for field in fields(self.plugin) if field.name != "kind"]
 
     # What the class says of itself
@@ -209,7 +216,7 @@ class PluginSuite:
                 assert any(line.startswith(f"{self.where}.{field.name}: is not set") for line in said), said
 
     def read(self, plan: exportkit.ExportPlan) -> Any:
-        """The plugin's instance in a plan."""
+        """Return the plugin's instance in a plan."""
         return plan.source if self.group == "source" else plan.post[self.plugin.kind]
 
     def _written(self, data: Mapping[str, Any], directory: Path) -> None:
@@ -219,7 +226,7 @@ class PluginSuite:
         path.write_text("# @package _global_\n" + yaml.safe_dump({"defaults": list(chosen), **data}, sort_keys=False))
 
     def _composed(self, data: Mapping[str, Any], directory: Path, capsys: Any) -> dict[str, Any]:
-        """What the command line makes of the config, as plain data again."""
+        """Return what the command line makes of the config, as plain data again."""
         self._written(data, directory)
         code = main(["model=suite", "--cfg", "job"])
         said = capsys.readouterr()
@@ -258,7 +265,7 @@ class PluginSuite:
     def test_an_export_changes_nothing_but_its_directory(self, data, plugins, tmp_path):
         before = tree(tmp_path)
         report = export(data, plugins)
-        base, given = Path(report.base_path), tmp_path / "given"
+        base, given = Path(report.base_path or ""), tmp_path / "given"
         places = [base, given] if self.publishes else [base]
         left = {path: size for path, size in tree(tmp_path).items() if not set(places) & set(path.parents) or path in before}
         assert left == before
@@ -271,7 +278,7 @@ class PluginSuite:
         assert pickle.dumps(plan) == before
 
     def test_two_exports_are_the_same_bytes(self, data, plugins):
-        first, second = (content(Path(export(data, plugins).directory)) for _ in range(2))
+        first, second = (content(Path(export(data, plugins).directory or "")) for _ in range(2))
         assert sorted(first) == sorted(second)
         differ = [name for name in first if first[name] != second[name]]
         assert [name for name in differ if not any(fnmatch(name, pattern) for pattern in self.varies)] == []
@@ -296,7 +303,7 @@ def export(data: Mapping[str, Any], plugins: Plugins) -> exportkit.ExportReport:
 
 
 def passes_or_refuses(data: Mapping[str, Any], plugins: Plugins) -> None:
-    """Export, or be told in the plugin's own words why not: an exception that it did not expect is no refusal."""
+    """Export, and accept a refusal that the plugin raised on purpose; any other exception fails the check."""
     try:
         assert all(line.status == "passed" for line in export(data, plugins).steps)
     except ExportKitError as refusal:
@@ -305,18 +312,18 @@ def passes_or_refuses(data: Mapping[str, Any], plugins: Plugins) -> None:
 
 
 def tree(directory: Path) -> dict[Path, int]:
-    """The files below a directory, and their sizes."""
+    """Return the files below a directory, and their sizes."""
     return {path: path.stat().st_size for path in directory.rglob("*") if path.is_file()}
 
 
 def content(directory: Path) -> dict[str, bytes]:
-    """The files below a directory by their names in it."""
+    """Return the bytes of the files below a directory by their names in it."""
     return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
 @contextmanager
 def unchanged() -> Iterator[None]:
-    """Whether working directory, environment, threads and TensorFlow's mode are after what happens inside as before."""
+    """Check that working directory, environment, threads and TensorFlow's mode are the same afterwards."""
     import_tensorflow()
     import tensorflow as tf
 
@@ -337,25 +344,32 @@ def unchanged() -> Iterator[None]:
 
 
 def empty(directory: Path) -> Path:
-    """A new directory."""
+    """Make a directory and return it."""
     directory.mkdir()
     return directory
 
 
 def _defaults(cls: type) -> dict[str, Any]:
-    """What the config has for keys that are not given."""
+    """Return what a composed config has for keys that are not given."""
     found = {}
     for field in fields(cls):
         value = field.default_factory() if field.default_factory is not MISSING else field.default
-        found[field.name] = "???" if value is MISSING else str(value) if isinstance(value, Path) else value
+        found[field.name] = "???" if value is MISSING else _written(value)
     return found
 
 
+def _written(value: Any) -> Any:
+    """Return a default as a config writes it."""
+    return value.name if isinstance(value, Enum) else str(value) if isinstance(value, Path) else value
+
+
 def _wrong(hint: Any) -> list[Any]:
-    """Values that a field of this type cannot hold."""
+    """Return values that a field of this type cannot hold."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
         return _wrong(next(kind for kind in inner if kind is not type(None)))
+    if choices(hint):
+        return ["no such choice", ["a", "list"]]
     if hint in (str, Path):
         return [["a", "list"], {"a": "mapping"}]
     if hint in (int, float, bool):

@@ -3,6 +3,7 @@
 import ast
 import hashlib
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
@@ -84,15 +85,24 @@ def file_digest(path: Path) -> str:
 
 
 def packages() -> dict[str, str]:
-    """Return distribution → version: of Python, of the packages that read configs and run graphs, and of every plugin."""
+    """Return distribution → version: of Python, of what reads configs and runs graphs, and of every plugin.
+
+    A plugin that is installed editable changes without its version, so its version is followed by a digest of its files.
+    """
     return {"python": platform.python_version(), **dict(_installed())}
 
 
 @cache
 def _installed() -> tuple[tuple[str, str], ...]:
-    """Return the installed versions; cached, since a later installation does not change what this process has imported."""
-    plugins = {entry.dist.name for entry in importlib.metadata.entry_points(group="exportkit")}
-    found = {name: _version(name) for name in sorted({*_PACKAGES, *plugins})}
+    """Read once: what a process has imported does not change with what is installed later."""
+    modules: dict[str, set[str]] = {}
+    for entry in importlib.metadata.entry_points(group="exportkit"):
+        if entry.dist is not None:
+            modules.setdefault(entry.dist.name, set()).add(entry.module.partition(".")[0])
+    found = {name: _version(name) for name in sorted({*_PACKAGES, *modules})}
+    for name in modules.keys() - {"exportkit"}:
+        if _is_editable(name):
+            found[name] = f"{found[name]} sha256:{_files_digest(modules[name])}"
     return tuple((name, version) for name, version in found.items() if version)
 
 
@@ -101,6 +111,26 @@ def _version(name: str) -> str | None:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def _is_editable(name: str) -> bool:
+    """Return whether pip installed a distribution from a directory that may change (PEP 610, direct_url.json)."""
+    url = importlib.metadata.distribution(name).read_text("direct_url.json")
+    return bool(url and json.loads(url).get("dir_info", {}).get("editable"))
+
+
+def _files_digest(modules: Iterable[str]) -> str:
+    """Return the SHA-256 of the files of some top-level modules, with all that lies in their packages."""
+    found = {}
+    for module in sorted(modules):
+        spec = importlib.util.find_spec(module)
+        places = [] if spec is None else spec.submodule_search_locations or [spec.origin]
+        for place in map(Path, filter(None, places)):
+            files = [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.is_file())
+            found |= {
+                str(path.relative_to(place.parent)): file_digest(path) for path in files if "__pycache__" not in path.parts
+            }
+    return digest(found)
 
 
 def _content_files(plan: ExportPlan) -> Iterator[tuple[str, Path]]:

@@ -4,7 +4,7 @@ The training graph runs whole in TensorFlow's Python with the checkpoint's value
 server, from a copy out of reach of what it was made from.
 """
 
-from exportkit.verifying.parity.divergence import Tolerance, compare
+from exportkit.verifying.parity.divergence import Difference, Tolerance, compare
 from exportkit.verifying.parity.judge import Proof
 
-__all__ = ["Proof", "Tolerance", "compare"]
+__all__ = ["Difference", "Proof", "Tolerance", "compare"]

@@ -1,7 +1,9 @@
-"""What the steps have in common: which signatures, how each is converted, run, and compared with what a server answers."""
+"""Common to all steps: which signatures, how each is converted, run, and compared with what a server answers."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from time import perf_counter
@@ -10,15 +12,25 @@ from urllib.parse import quote
 
 import numpy as np
 from annotated_types import Ge
-from exportkit.errors import Problem, StepFailed, did_you_mean
-from exportkit.plugin import Export, Phase, PostStep, Prepared
-from exportkit.samples import Batch
-from exportkit.serving import native
-from exportkit.serving.tried_samples import loaded, tried
-from exportkit.spec import ExportPlan
-from exportkit.verifying.parity import Tolerance, compare
+from exportkit.plugin import (
+    Batch,
+    Export,
+    ExportPlan,
+    Phase,
+    PostStep,
+    Prepared,
+    Problem,
+    StepFailed,
+    Tolerance,
+    call_apart,
+    compare,
+    default_meta_graph,
+    did_you_mean,
+    run_tensors,
+    samples_of,
+)
 
-from exportkit_formats.child import call
+from exportkit_formats.converting import convert
 from exportkit_formats.numeric import Numeric, numeric
 
 FOLDER = "assets.extra"
@@ -27,7 +39,7 @@ Answers = list[dict[str, np.ndarray]]
 
 @dataclass(kw_only=True)
 class Conversion(PostStep):
-    """A step that converts signatures; its module has the functions `convert` and `answer`, which a worker calls.
+    """A step that converts signatures; processes of their own run `convert` and `answer` of its module.
 
     Attributes:
         title: the format's name in messages.
@@ -49,8 +61,13 @@ class Conversion(PostStep):
     rtol: Annotated[float, Ge(0)] = 1e-4
     """The part of it that grows with the value."""
 
+    @property
+    def module(self) -> Any:
+        """Return the module of the step's class, with its functions `convert` and `answer`."""
+        return sys.modules[type(self).__module__]
+
     def options(self) -> dict[str, Any]:
-        """What the module's `convert` is told beside the model."""
+        """Return further arguments of the module's `convert`."""
         return {}
 
     def check(self, plan: ExportPlan, prepared: Prepared) -> Iterator[Problem]:
@@ -67,7 +84,7 @@ class Conversion(PostStep):
             yield Problem("signatures", "is empty, and no signature is of the method predict", do)
 
     def run(self, export: Export) -> Mapping[str, Any]:
-        meta_graph, (_, batches) = _loaded(export.plan), tried(export)
+        meta_graph, (_, batches) = default_meta_graph(export.plan), samples_of(export)
         parts, left_out = self._parts(export, meta_graph)
         (export.directory / FOLDER).mkdir(exist_ok=True)
         converted = {
@@ -83,7 +100,7 @@ class Conversion(PostStep):
         }
 
     def _parts(self, export: Export, meta_graph: str) -> tuple[dict[str, Numeric], dict[str, str]]:
-        """The numeric part of each signature, and why others that were not asked for by name have none.
+        """Return the numeric part of each signature, and why others that were not asked for by name have none.
 
         Raises:
             StepFailed: one that was asked for has none, or there is no other.
@@ -114,22 +131,22 @@ class _Signature:
     def where(self) -> str:
         return f"signatures.{self.key}"
 
-    def call(self, function: str, **arguments: Any) -> Any:
-        return call(self.where, self.step.title, self.step.timeout, function, **arguments)
+    def call(self, function: Callable[..., Any], **arguments: Any) -> Any:
+        call = partial(function, **arguments)
+        return call_apart(call, where=self.where, title=self.step.title, timeout=self.step.timeout)
 
     def converted(self, batch: Batch) -> dict[str, Any]:
-        """Convert it, and say what came of it.
+        """Convert it, compare its answers, and return its entry in the report.
 
         Raises:
             StepFailed: it cannot be converted, or answers something else.
         """
         started = perf_counter()
         files = [self.export.directory / FOLDER / f"{quote(self.key, safe='')}{suffix}" for suffix in self.step.suffixes]
-        self.call("exportkit_formats.converting:convert", **self._conversion(files[0]))
+        self.call(convert, **self._conversion(files[0]))
         seconds = perf_counter() - started
         requests, expected = self._expected(batch)
-        module = type(self.step).__module__
-        answers = self.call(f"{module}:answer", file=files[0], key=self.key, requests=requests)
+        answers = self.call(self.step.module.answer, file=files[0], key=self.key, requests=requests)
         return {
             "files": {f"{FOLDER}/{file.name}": file.stat().st_size for file in files},
             "seconds": round(seconds, 3),
@@ -147,9 +164,8 @@ class _Signature:
             "outputs": {name: end.tensor for name, end in self.part.outputs.items()},
             "cuts": self.part.pruned.cuts,
         }
-        module = type(self.step).__module__
         return {
-            "converter": f"{module}:convert",
+            "converter": self.step.module.convert,
             "freezing": freezing,
             "key": self.key,
             "file": file,
@@ -158,7 +174,7 @@ class _Signature:
         }
 
     def _expected(self, batch: Batch) -> tuple[Answers, Answers]:
-        """What the model is asked, and what it shall answer: the values that a server's core has at its ends.
+        """Return what the model is asked, and what it has to answer: the values that a server's core has at its ends.
 
         The sample is tried with 1 row, and with all of its rows but at least 2.
 
@@ -179,13 +195,13 @@ class _Signature:
         return asked, expected
 
     def _served(self, samples: Sequence[Mapping[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
-        """For each sample the tensors at the ends of the part and their values, as a server's core computes them."""
+        """Return for each sample the tensors at the ends of the part and their values, as a server's core computes them."""
         meta = self.export.meta_graphs[self.meta_graph]
         fed = meta.signature_def[self.key].inputs
         feeds = [{fed[alias].name: value for alias, value in sample.items()} for sample in samples]
         ends = [end.tensor for side in (self.part.inputs, self.part.outputs) for end in side.values()]
         wanted = [tensor for tensor in dict.fromkeys(ends) if tensor not in feeds[0]]
-        served = native.run(self.export.directory, meta.meta_info_def.tags, [(feed, wanted) for feed in feeds])
+        served = run_tensors(self.export.directory, meta.meta_info_def.tags, [(feed, wanted) for feed in feeds])
         return [feed | dict(zip(wanted, values, strict=True)) for feed, values in zip(feeds, served.outputs, strict=True)]
 
     def _compared(self, expected: Answers, answers: Answers) -> dict[str, Any]:
@@ -208,13 +224,9 @@ def _installed(distribution: str) -> bool:
     return True
 
 
-def _loaded(plan: ExportPlan) -> str:
-    return loaded({key: meta_graph.tags for key, meta_graph in plan.meta_graphs.items()})
-
-
 def _signatures(plan: ExportPlan) -> list[str]:
-    """The signatures of the meta graph that a server loads if it is told nothing."""
-    own = plan.meta_graphs[_loaded(plan)].signatures
+    """Return the signatures of the meta graph that a server loads if no flag names another."""
+    own = plan.meta_graphs[default_meta_graph(plan)].signatures
     return list(plan.signatures) if own is None else own
 
 

@@ -1,18 +1,13 @@
-"""A signature frozen and converted, or the ops named that stand in the way. Runs in the worker."""
+"""Freezes a signature and converts it, or names the ops that cannot be converted. Runs in a process of its own."""
 
-import pkgutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from exportkit.errors import some
+from exportkit.plugin import Problem, StepFailed, import_tensorflow, some
 
 from exportkit_formats.frozen import freeze
-
-
-class Refusal(Exception):
-    """Why something cannot be done: what is wrong, and what to do."""
 
 
 class Uncarried(Exception):
@@ -24,33 +19,32 @@ class Uncarried(Exception):
 
 
 def convert(
-    converter: str, freezing: Mapping[str, Any], key: str, file: Path, scratch: Path, options: Mapping[str, Any]
+    converter: Callable[..., None], freezing: Mapping[str, Any], key: str, file: Path, scratch: Path, options: Mapping[str, Any]
 ) -> None:
     """Freeze a signature and convert it.
 
     Args:
-        converter: ``package.module:function``, called with the frozen graph, `key`, `file`, an empty directory and `options`.
+        converter: called with the frozen graph, `key`, `file`, an empty directory and `options`.
         freezing: the arguments of `freeze`.
         key: the signature.
         file: what is written.
         scratch: where temporary files may be.
 
     Raises:
-        Refusal: an op cannot be carried.
+        StepFailed: an op cannot be carried.
     """
-    from exportkit.processes.tensorflow import import_tensorflow
-
     import_tensorflow()
     frozen = freeze(**freezing)
     try:
         with TemporaryDirectory(dir=scratch) as room:
-            pkgutil.resolve_name(converter)(frozen, key, file, Path(room), **options)
+            converter(frozen, key, file, Path(room), **options)
     except Uncarried as cause:
-        raise Refusal(f"cannot carry {named(frozen.graph_def, cause.names)}", "end the signature before it") from cause
+        what = f"cannot carry {named(frozen.graph_def, cause.names)}"
+        raise StepFailed(Problem("", what, "end the signature before it")) from cause
 
 
 def named(graph_def: Any, names: Iterable[str]) -> str:
-    """The first node of each of these ops, and these nodes, in a graph and its functions: ``a/b (Op), c (Op of int64)``."""
+    """Return these nodes, and the first node of each op, in a graph and its functions: ``a/b (Op), c (Op of int64)``."""
     names = set(names)
     bodies = [graph_def.node, *(function.node_def for function in graph_def.library.function)]
     found = {node.op: _told(node) for nodes in bodies for node in reversed(nodes) if names & {node.name, node.op}}

@@ -1,4 +1,4 @@
-"""A numeric part with its variables as constants: what all converters begin with. Runs in the worker."""
+"""A numeric part with its variables as constants: what all converters begin with. Runs in a process of its own."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -66,7 +66,7 @@ def freeze(
 
 
 def _importable(meta: bytes, cuts: tuple[str, ...]) -> Any:
-    """The MetaGraphDef without exportkit's checks of what a server is fed, whose shapes the placeholders have."""
+    """Return the MetaGraphDef without exportkit's checks of what a server is fed, whose shapes the placeholders have."""
     import tensorflow as tf
 
     graph = tf.compat.v1.MetaGraphDef.FromString(meta)

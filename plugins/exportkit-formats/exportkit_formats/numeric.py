@@ -3,10 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from exportkit.errors import Problem, StepFailed, some
-from exportkit.metagraph import Graph, Pruned, serving_subgraph, split
-from exportkit.plugin import Export
-from exportkit.spec import Lookup
+from exportkit.plugin import Export, Graph, Lookup, Problem, Pruned, StepFailed, serving_subgraph, some, split
 
 TEXT = "string"
 
@@ -42,7 +39,7 @@ class Numeric:
 
 
 def numeric(export: Export, meta_graph: str, key: str) -> Numeric:
-    """The numeric part of signature `key`.
+    """Return the numeric part of signature `key`.
 
     Raises:
         StepFailed: it has none: its outputs are text, it needs a table, or text that no binding ends.
@@ -76,24 +73,24 @@ class _Part:
         return StepFailed(Problem(f"signatures.{self.key}", what, do))
 
     def end(self, ref: str) -> End:
-        """Where a binding stands in the exported graph; one that no signature uses keeps its source's name there."""
+        """Return where a binding stands in the exported graph; one that no signature uses keeps its source's name there."""
         if ref in self.bound:
             return End(self.bound[ref].export_name, self.bound[ref].dtype, self.bound[ref].shape)
         facts = self.prepared.facts[ref]
         return End(self.prepared.wiring.names[ref], facts.dtype or "", facts.shape)
 
     def given(self) -> dict[str, End]:
-        """The inputs that are numbers."""
+        """Return the inputs that are numbers."""
         ends = {alias: self.end(ref) for alias, ref in self.spec.inputs.items()}
         return {alias: end for alias, end in ends.items() if end.dtype != TEXT}
 
     def texts(self) -> dict[str, str]:
-        """The inputs that are text → their operations."""
+        """Return the inputs that are text → their operations."""
         ends = {alias: self.end(ref) for alias, ref in self.spec.inputs.items()}
         return {alias: split(end.tensor)[0] for alias, end in ends.items() if end.dtype == TEXT}
 
     def outputs(self) -> dict[str, End]:
-        """The outputs that compute numbers, and the numbers that labels are looked up from, by the name of their binding."""
+        """Return the outputs that are numbers, and the numbers that labels are looked up from, by their binding's name."""
         ends = {alias: self.end(ref) for alias, ref in self.spec.outputs.items()}
         given = self.given().values()
         found = {alias: end for alias, end in ends.items() if end.dtype != TEXT and end not in given}
@@ -107,7 +104,7 @@ class _Part:
         return found
 
     def behind_text(self, fetches: list[str]) -> dict[str, End]:
-        """The first bindings behind the inputs that are text: what they parse into, or what a config names for that end.
+        """Return the first bindings behind the inputs that are text: what they parse into, or what a config names for that end.
 
         A binding that outputs are computed from is none: the model would be cut away.
         """
@@ -130,7 +127,7 @@ class _Part:
                     yield name, end
 
     def demand_no_text(self, fetches: list[str], cuts: list[str]) -> None:
-        """Raises StepFailed where the outputs still need text, and says where it becomes numbers."""
+        """Raise StepFailed if the outputs still need text; it names where text becomes numbers."""
         reached = self.graph.reach(fetches, cuts)
         for alias, op in self.texts().items():
             if op in reached:
@@ -139,7 +136,7 @@ class _Part:
                 raise self.failure(what, "bind the numbers behind it that the model reads, as in bindings: {ids: NAME:0}")
 
     def _ends(self, name: str) -> bool:
-        """Whether a node makes numbers of text."""
+        """Return whether a node makes numbers of text."""
         reads = {self.graph.dtype(f"{op}:{index}") for op, index in self.graph.inputs(name) if index >= 0}
         return TEXT in reads and any(
             self.graph.dtype(f"{name}:{i}") not in (TEXT, None) for i in range(self.graph.num_outputs(name) or 0)

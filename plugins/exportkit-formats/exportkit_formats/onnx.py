@@ -52,7 +52,7 @@ def convert(frozen: Frozen, key: str, file: Path, scratch: Path, opset: int) -> 
 
 
 class _Heard(logging.Handler):
-    """The nodes that tf2onnx logs as those that it could not convert."""
+    """Return the nodes that tf2onnx logs as those that it could not convert."""
 
     def __init__(self):
         super().__init__(logging.ERROR)
@@ -64,7 +64,7 @@ class _Heard(logging.Handler):
 
 
 def _nodes(graph: Any) -> Iterator[Any]:
-    """The nodes of a model's graph and of the graphs in its loops and branches."""
+    """Return the nodes of a model's graph and of the graphs in its loops and branches."""
     for node in graph.node:
         yield node
         for attribute in node.attribute:
@@ -92,13 +92,13 @@ def _make_loops_readable(graph_def: Any) -> None:
 
 
 def _renamed(edge: str, names: Mapping[str, str]) -> str:
-    """An edge in a function (``node:output:0``, ``^node`` or an argument) under the new names of its nodes."""
+    """Return an edge in a function (``node:output:0``, ``^node`` or an argument) under the new names of its nodes."""
     control, node, rest = re.fullmatch(r"(\^?)([^:]*)(.*)", edge).groups()
     return f"{control}{names.get(node, node)}{rest}"
 
 
 def answer(file: Path, key: str, requests: Sequence[Mapping[str, np.ndarray]]) -> list[dict[str, Any]]:
-    """What the model in a file answers to each request."""
+    """Return what the model in a file answers to each request."""
     from onnxruntime import InferenceSession
 
     session = InferenceSession(str(file), providers=["CPUExecutionProvider"])

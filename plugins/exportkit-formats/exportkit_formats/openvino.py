@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from exportkit.plugin import Problem, StepFailed
 
 from exportkit_formats.conversion import Conversion
-from exportkit_formats.converting import Refusal, Uncarried
+from exportkit_formats.converting import Uncarried
 from exportkit_formats.frozen import Frozen
 
 
@@ -40,12 +41,13 @@ def convert(frozen: Frozen, key: str, file: Path, scratch: Path) -> None:
         raise Uncarried(*(name for line in lines for name in line.split(", "))) from cause
     for end in model.inputs:
         if end.partial_shape.rank.is_dynamic:
-            raise Refusal(f"has to know how many dimensions '{end.any_name}' has", "give its binding a shape")
+            what = f"has to know how many dimensions '{end.any_name}' has"
+            raise StepFailed(Problem("", what, "give its binding a shape"))
     openvino.save_model(model, file, compress_to_fp16=False)
 
 
 def answer(file: Path, key: str, requests: Sequence[Mapping[str, np.ndarray]]) -> list[dict[str, Any]]:
-    """What the model in a file answers to each request."""
+    """Return what the model in a file answers to each request."""
     import openvino
 
     model = openvino.Core().compile_model(file, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})

@@ -37,7 +37,7 @@ def convert(frozen: Frozen, key: str, file: Path, scratch: Path) -> None:
 
 
 def _uncarried(text: str) -> list[str]:
-    """The ops that the converter's error names: ``TF Select ops: A, B``, or those of loops that it cannot make sense of."""
+    """Return the ops that the converter's error names: ``TF Select ops: A, B``, or those of loops that it cannot follow."""
     if "Failed to functionalize Control Flow V1 ops" in text:
         return ["Enter", "Switch"]
     return [
@@ -48,7 +48,7 @@ def _uncarried(text: str) -> list[str]:
 
 
 def answer(file: Path, key: str, requests: Sequence[Mapping[str, np.ndarray]]) -> list[dict[str, Any]]:
-    """What the model in a file answers to each request."""
+    """Return what the model in a file answers to each request."""
     from ai_edge_litert.interpreter import Interpreter
 
     run = Interpreter(model_path=str(file)).get_signature_runner(key)

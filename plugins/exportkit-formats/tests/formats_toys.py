@@ -9,12 +9,11 @@ import exportkit
 import numpy as np
 import pytest
 import tensorflow as tf
-from exportkit.registry import load_plugins
 from exportkit.testing import toys
 from exportkit.testing.graphs import ramp, variable
 
 v1 = tf.compat.v1
-PLUGINS = load_plugins()
+PLUGINS = exportkit.load_plugins()
 FORMATS = ("tflite", "onnx", "openvino")
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from exportkit.errors import StepFailed
+from exportkit.plugin import StepFailed
 from exportkit.testing import toys
 from formats_toys import (
     FORMATS,

@@ -4,7 +4,7 @@ import importlib.metadata
 
 import exportkit
 import pytest
-from exportkit.errors import ConfigError
+from exportkit.plugin import ConfigError
 from exportkit.testing import toys
 from formats_toys import PLUGINS, config, refusal
 

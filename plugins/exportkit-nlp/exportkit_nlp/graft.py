@@ -1,14 +1,14 @@
-"""Two meta graphs made one: a front, and a model whose inputs come from it."""
+"""Joins two meta graphs: a front, and a model whose inputs come from it."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from exportkit.protos import MetaGraphDef
+    from exportkit.plugin import MetaGraphDef
 
 
 def grafted(front: "MetaGraphDef", model: "MetaGraphDef", feeds: Mapping[str, str]) -> "MetaGraphDef":
-    """`model` with `front` before it.
+    """Return `model` with `front` before it.
 
     Args:
         front: its nodes share no name with the model's, and it has no variables.
@@ -30,7 +30,7 @@ def grafted(front: "MetaGraphDef", model: "MetaGraphDef", feeds: Mapping[str, st
 
 
 def _spellings(fed: str, given: str) -> list[tuple[str, str]]:
-    """An edge to `fed` as a GraphDef may write it, with what it becomes: the first output goes without its number."""
+    """Return the ways in which a GraphDef writes an edge to `fed`, each with its replacement; output 0 needs no number."""
     op, _, index = fed.rpartition(":")
     source = given.removesuffix(":0")
     control = [(f"^{op}", f"^{source}")] if index == "0" else []
@@ -38,7 +38,7 @@ def _spellings(fed: str, given: str) -> list[tuple[str, str]]:
 
 
 def free_scope(model: "MetaGraphDef", name: str) -> str:
-    """A scope that no node of `model` is in."""
+    """Return a scope that no node of `model` is in."""
     taken = {node.name.split("/", 1)[0] for node in model.graph_def.node}
     while name in taken:
         name = f"{name}_"

@@ -1,22 +1,32 @@
 """The source `text`: another source's model, with a tokenizer and a vocabulary before it."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Ge
-from exportkit.errors import BindingError, ConfigError, Problem
-from exportkit.metagraph import Graph
-from exportkit.plugin import ModelSource, Preview, SourceModel, hookimpl
+from exportkit.plugin import (
+    BindingError,
+    ConfigError,
+    ExportKitError,
+    Graph,
+    ModelSource,
+    Preview,
+    Problem,
+    SourceModel,
+    export_meta_graph,
+    hookimpl,
+    under_reporter,
+)
 
-from exportkit_nlp import inner
 from exportkit_nlp.graft import free_scope, grafted
 from exportkit_nlp.tokens import Tokenizer, build_front
 from exportkit_nlp.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from exportkit.protos import MetaGraphDef
+    from exportkit.plugin import MetaGraphDef
 
 _FEEDS = ("ids", "mask", "lengths")
 OFFERED = ("sentences", *_FEEDS)
@@ -24,7 +34,7 @@ OFFERED = ("sentences", *_FEEDS)
 
 @dataclass(kw_only=True)
 class TextSource(ModelSource):
-    """Another source's model that is served sentences: they are tokenized and looked up inside the graph.
+    """Another source's model that is served sentences: the graph tokenizes them and looks their words up.
 
     Offers `sentences` (string [batch]) and what it makes of them, as far as the model reads it: `ids`, `mask` and `lengths`;
     besides, whatever the model offers. The vocabulary travels with the export.
@@ -32,8 +42,8 @@ class TextSource(ModelSource):
 
     kind: str = "text"
 
-    model: dict[str, Any] = field(default_factory=dict)
-    """The model, which must be given: another source's config with its `kind`, or `/source@source.model: KIND` in defaults."""
+    model: ModelSource
+    """The model: another source's config with its `kind`, or `/source@source.model: KIND` in defaults."""
 
     vocabulary: Path
     """A file with one word per line; the line's number, from 0, is the word's id."""
@@ -48,7 +58,7 @@ class TextSource(ModelSource):
     """The model's tensor that reads the sentences' lengths, integers [batch]."""
 
     lowercase: bool = True
-    """Whether letters are made small before they are looked up."""
+    """Whether words are looked up in lower case."""
 
     separator: str = r"[^\pL\pM\pN']+"
     """What stands between words, beside white space: an RE2 pattern, by default all but letters, digits and apostrophes."""
@@ -69,17 +79,17 @@ class TextSource(ModelSource):
     """How many ids a sentence has at most, start and end counted; null for as many as it has, or as the model reads."""
 
     def __post_init__(self) -> None:
-        self._model, self._problems = inner.read(self.model, "model", banned=self.kind)
+        if isinstance(self.model, TextSource):
+            raise ConfigError(Problem("model.kind", f"is '{self.kind}' too", "choose the source of the model itself"))
 
     def preview(self) -> Preview:
-        problems = [*self._problems, *self._length_problems(self.max_length, "max_length")]
+        problems = self._length_problems(self.max_length, "max_length")
         try:
             size = len(self._specials()[0].words)
         except ConfigError as error:
             problems += error.problems
-        if self._model is None:
-            return Preview(problems=problems)
-        held = self._model.preview()
+        with _problems_of(self.model, "model"):
+            held = self.model.preview()
         problems += [problem.under("model") for problem in held.problems]
         if held.meta_graph is not None:
             problems += _unknown_tensors(self._fed(), Graph(held.meta_graph))
@@ -87,10 +97,8 @@ class TextSource(ModelSource):
         return Preview(None, held.checkpoint, problems, checked, [*held.when_built, "the tokenizer before it"], found=held)
 
     def build(self, preview: Preview, scratch: Path, wanted: Sequence[str]) -> SourceModel:
-        if self._model is None:
-            raise ConfigError(*self._problems)
-        with inner.told_within(self._model, "model"):
-            model = self._model.build(preview.found, scratch, self._wanted(wanted))
+        with _problems_of(self.model, "model"):
+            model = self.model.build(preview.found, scratch, self._wanted(wanted))
         graph, fed = Graph(model.meta_graph), self._fed(model.tensors)
         if problems := _unknown_tensors(fed, graph):
             raise BindingError(*problems)
@@ -98,9 +106,7 @@ class TextSource(ModelSource):
         return SourceModel(meta, model.checkpoint, {**model.tensors, **offered}, model.notes)
 
     def _joined(self, graph: Graph, fed: Mapping[str, str]) -> tuple["MetaGraphDef", dict[str, str]]:
-        """The model's graph behind the tokenizer's, and the names of the latter's tensors."""
-        from exportkit.capture import export_meta_graph
-
+        """Return the model's graph behind the tokenizer's, and the names of the latter's tensors."""
         batch, length = graph.shape(fed["ids"]) or (None, None)
         scope = free_scope(graph.meta, "text")
         front, offered = build_front(self._tokenizer(length), scope, batch, {name: graph.dtype(fed[name]) for name in fed})
@@ -131,13 +137,22 @@ class TextSource(ModelSource):
         return [Problem(where, f"is a length of {length}, which leaves no room for a word", f"{least} or more are needed")]
 
     def _fed(self, offered: Mapping[str, str] | None = None) -> dict[str, str]:
-        """What the model reads of ids, mask and lengths → its tensor."""
+        """Return what the model reads of ids, mask and lengths → its tensor."""
         named = {name: getattr(self, name) for name in _FEEDS}
         return {name: (offered or {}).get(tensor, tensor) for name, tensor in named.items() if tensor is not None}
 
     def _wanted(self, wanted: Sequence[str]) -> list[str]:
-        """What the model has to provide: what bindings name and this source does not make, and what it is fed through."""
+        """Return what the model has to provide: what bindings name and this source does not make, and its inputs."""
         return list(dict.fromkeys([*(name for name in wanted if name not in OFFERED), *self._fed().values()]))
+
+
+@contextmanager
+def _problems_of(source: ModelSource, where: str) -> Iterator[None]:
+    """Put `where` before the places of problems that the held source reports of itself."""
+    try:
+        yield
+    except ExportKitError as error:
+        raise type(error)(*(under_reporter(problem, source, where) or problem for problem in error.problems)) from error
 
 
 def _unknown_tensors(fed: Mapping[str, str], graph: Graph) -> list[Problem]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exportkit.errors import ConfigError, Problem
+from exportkit.plugin import ConfigError, Problem
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -64,7 +64,7 @@ class Tokenizer:
         return {"ids": ids, "mask": mask, "lengths": lengths}
 
     def _spaced(self, sentences: "tf.Tensor") -> "tf.Tensor":
-        """The words of each sentence with spaces between them.
+        """Return the words of each sentence with spaces between them.
 
         TensorFlow's lower() ends a text at a NUL, and asks for the locale of the server's process: a Turkish one would make an
         I dotless. So ASCII letters and the dotted I are made small before it.
@@ -90,7 +90,7 @@ class Tokenizer:
         return tf.lookup.StaticHashTable(lines, self.unknown)
 
     def _bounded(self, ids: "tf.Tensor", lengths: "tf.Tensor", batch: "tf.Tensor") -> tuple["tf.Tensor", "tf.Tensor"]:
-        """Sentences cut to their length, between their start and their end."""
+        """Return sentences cut to their length, between their start and their end."""
         import tensorflow as tf
 
         column = tf.stack([batch, 1])
@@ -106,7 +106,7 @@ class Tokenizer:
         return ids, lengths
 
     def _padded(self, ids: "tf.Tensor") -> "tf.Tensor":
-        """Sentences of one length, which is never 0: few models can read nothing at all."""
+        """Return sentences of one length, which is never 0: few models can read nothing at all."""
         import tensorflow as tf
 
         missing = tf.maximum(0, (self.fixed_length or 1) - tf.shape(ids)[1])
@@ -123,7 +123,7 @@ def _int64(value: int) -> "tf.Tensor":
 def build_front(
     tokenizer: Tokenizer, scope: str, batch: int | None, dtypes: Mapping[str, str]
 ) -> tuple["tf.Graph", dict[str, str]]:
-    """A graph that turns sentences into what a model reads.
+    """Return a graph that turns sentences into what a model reads.
 
     Args:
         scope: of all its nodes.

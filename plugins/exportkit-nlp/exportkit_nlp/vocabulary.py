@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from exportkit.errors import ConfigError, Problem, did_you_mean
+from exportkit.plugin import ConfigError, Problem, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Vocabulary:
         return cls(path, {word: number for number, word in enumerate(lines)})
 
     def id(self, word: str | int, where: str) -> int:
-        """The id of `word`, or `word` itself where it is a number.
+        """Return the id of `word`, or `word` itself where it is a number.
 
         Raises:
             ConfigError: it is neither a word of the vocabulary nor a number.
@@ -47,7 +47,7 @@ class Vocabulary:
         raise ConfigError(Problem(where, f"'{word}' is not in {self.path}", near or "write a word of it, or an id"))
 
     def ids(self, **words: Any) -> dict[str, int]:
-        """The ids of special words by the keys that name them; a null is left out.
+        """Return the ids of special words by the keys that name them; a null is left out.
 
         Raises:
             ConfigError: all those that the vocabulary does not have.

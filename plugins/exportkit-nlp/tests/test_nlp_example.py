@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from exportkit.cli import main
 from exportkit.examples import thought_encoder
+from exportkit.testing import main
 from nlp_toys import served
 
 SENTENCES = ["Let the river finish speaking.", "Nobody spoke.", "", "Zebras? \0 Ὀδός!", "NOBODY'S business " * 9]

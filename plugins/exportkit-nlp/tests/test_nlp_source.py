@@ -1,5 +1,6 @@
 """The source `text`: what it tells before anything is built, and what is served with it."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -7,15 +8,13 @@ import exportkit
 import numpy as np
 import pytest
 import tensorflow as tf
-from exportkit.errors import BindingError, ConfigError
-from exportkit.metagraph import read_saved_model
-from exportkit.registry import load_plugins
+from exportkit.plugin import BindingError, ConfigError, read_saved_model
+from exportkit.testing import main
 from nlp_toys import END, PADDING, UNKNOWN, answer, encode, save, served, write_vocabulary
 
 from exportkit_nlp.tokens import Tokenizer
 
-PLUGINS = load_plugins()
-OTHERS = ", ".join(sorted(kind for kind in PLUGINS.sources if kind != "text"))
+PLUGINS = exportkit.load_plugins()
 SENTENCES = ["The river.", "Nobody spoke to the river, nobody!", "", "Don't"]
 HOW = {"separator": r"[^a-z']+", "lowercase": True, "unknown": UNKNOWN, "padding": PADDING, "end": END}
 
@@ -116,11 +115,20 @@ def test_a_model_that_has_a_scope_named_text(tmp_path):
 
 def test_everything_that_is_wrong_is_told_at_once(prefix, tmp_path):
     config = _config(prefix, tmp_path, ids="token_id:0", unknown="<unkn>", max_length=1)
-    del config["source"]["model"]["checkpoint"]
+    config["source"]["model"]["checkpoint"] = str(tmp_path / "nowhere")
     assert _refusal(ConfigError, exportkit.plan, config, PLUGINS) == [
-        "source.model.checkpoint: is not set; set it to a path",
         "source.max_length: is a length of 1, which leaves no room for a word; 2 or more are needed",
         f"source.unknown: '<unkn>' is not in {tmp_path / 'words.txt'}; did you mean <unk>?",
+        f"source.model.checkpoint: {tmp_path / 'nowhere'}: no checkpoint is there; {tmp_path} holds words.txt",
+    ]
+
+
+def test_every_key_of_both_sources_is_read(prefix, tmp_path):
+    config = _config(prefix, tmp_path, lowercase="yes", max_length=0, model={"kind": "meta_graph"})
+    assert _refusal(ConfigError, exportkit.plan, config, PLUGINS) == [
+        "source.model.checkpoint: is not set; set it to a path",
+        "source.lowercase: is the text 'yes', not true or false; write true or false",
+        "source.max_length: is 0; write 1 or more, or null",
     ]
 
 
@@ -145,9 +153,9 @@ def test_a_tensor_that_built_code_does_not_have(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("model", "told"),
     [
-        ({}, f"source.model.kind: is not set; write one of {OTHERS}"),
-        ({"kind": "text"}, f"source.model.kind: there is no source 'text' to hold; known: {OTHERS}"),
-        ({"kind": "metagraph"}, "source.model.kind: there is no source 'metagraph' to hold; did you mean meta_graph?"),
+        ({}, f"source.model.kind: is not set; known: {', '.join(sorted(PLUGINS.sources))}"),
+        ("meta_graph", "source.model: is the text 'meta_graph', not a mapping; write {kind: …}"),
+        ({"kind": "metagraph"}, "source.model.kind: there is no source 'metagraph'; did you mean meta_graph?"),
         ({"kind": "meta_graph"}, "source.model.checkpoint: is not set; set it to a path"),
         (
             {"kind": "meta_graph", "checkpoint": "a", "mta": "b"},
@@ -157,6 +165,18 @@ def test_a_tensor_that_built_code_does_not_have(tmp_path, monkeypatch):
 )
 def test_a_model_that_cannot_be_read(prefix, tmp_path, model, told):
     assert _refusal(ConfigError, exportkit.plan, _config(prefix, tmp_path, model=model), PLUGINS) == [told]
+
+
+def test_a_text_before_a_text(prefix, tmp_path):
+    inner = _config(prefix, tmp_path)["source"]
+    assert _refusal(ConfigError, exportkit.plan, _config(prefix, tmp_path, model=inner), PLUGINS) == [
+        "source.model.kind: is 'text' too; choose the source of the model itself"
+    ]
+
+
+def test_the_model_is_a_key_like_all_others(capsys):
+    assert main(["plugins", "text"]) == 0
+    assert re.search(r"model +a source: {kind: …} +must be given", capsys.readouterr().out)
 
 
 def test_paths_of_the_model_do_not_depend_on_where_it_is_built(prefix, tmp_path, monkeypatch):

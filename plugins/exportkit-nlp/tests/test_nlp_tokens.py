@@ -8,7 +8,7 @@ import unicodedata
 import numpy as np
 import pytest
 import tensorflow as tf
-from exportkit.errors import ConfigError
+from exportkit.plugin import ConfigError
 from hypothesis import given
 from hypothesis import strategies as st
 from nlp_toys import END, PADDING, START, UNKNOWN, WORDS, encode, write_vocabulary

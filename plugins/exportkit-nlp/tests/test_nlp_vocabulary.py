@@ -1,7 +1,7 @@
 """Vocabulary files, and every way in which TensorFlow would refuse one only when it is served."""
 
 import pytest
-from exportkit.errors import ConfigError
+from exportkit.plugin import ConfigError
 
 from exportkit_nlp.vocabulary import Vocabulary
 

@@ -1,14 +1,12 @@
 """The step `model_card`: a page that says what a version is, for people who meet it on a server."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jinja2
-from exportkit.plugin import Export, Phase, PostStep, hookimpl
-from exportkit.report import TensorReport
-from exportkit.serving.rest_request import request
+from exportkit.plugin import Export, Phase, PostStep, TensorReport, hookimpl, rest_request
 
 FORMS = {"model_card.md": "card.md.j2", "model_card.html": "card.html.j2"}
 
@@ -36,7 +34,7 @@ class ModelCard(PostStep):
 
 
 def _environment() -> jinja2.Environment:
-    """Templates that refuse a name that is not there, and escape what goes into HTML."""
+    """Return templates that refuse a name that is not there, and escape what goes into HTML."""
     pages = jinja2.Environment(
         loader=jinja2.PackageLoader("exportkit_platform"),
         autoescape=lambda name: name is not None and ".html" in name,
@@ -50,9 +48,8 @@ def _environment() -> jinja2.Environment:
 
 
 def _facts(export: Export, summary: str) -> dict[str, Any]:
-    """What the templates show; nothing that differs between two exports of one model but its version."""
+    """Return what the templates show; nothing that differs between two exports of one model but its version."""
     report, plan = export.report, export.plan
-    bare = replace(plan, samples={}, report=None)  # zeros, for a card shows no data and names no file of the machine
     return {
         "name": plan.name,
         "version": export.version,
@@ -60,7 +57,7 @@ def _facts(export: Export, summary: str) -> dict[str, Any]:
         "owner": plan.config["vars"].get("owner"),
         "sources": _source(plan.config["source"]),
         "meta_graphs": report.meta_graphs,
-        "requests": {s.key: request(plan.name, s, bare) for m in report.meta_graphs for s in m.signatures},
+        "requests": {s.key: rest_request(plan, s) for m in report.meta_graphs for s in m.signatures},
         "weights": report.weights,
         "proof": [line for line in (report.weights.proof, *report.weights.notes) if line],
         "assets": report.assets,
@@ -70,7 +67,7 @@ def _facts(export: Export, summary: str) -> dict[str, Any]:
 
 
 def _source(config: Mapping[str, Any]) -> dict[str, str]:
-    """The source's kind, and the checkpoint that it, or a source that it holds, was given, by its last two parts."""
+    """Return the source's kind, and the checkpoint that it, or a source that it holds, was given, by its last two parts."""
     held = [value for value in config.values() if isinstance(value, Mapping)]
     checkpoint = next((c["checkpoint"] for c in [config, *held] if c.get("checkpoint")), None)
     return {"source": config["kind"], **({"checkpoint": "/".join(Path(checkpoint).parts[-2:])} if checkpoint else {})}
@@ -90,7 +87,7 @@ def _size(size: int) -> str:
 
 
 def _cell(text: Any) -> str:
-    """A text in a cell of a Markdown table: on one line, without what would end the cell or begin HTML."""
+    """Return a text for a cell of a Markdown table: on one line, without what would end the cell or begin HTML."""
     return " ".join(str(text).split()).replace("|", "\\|").replace("<", "&lt;")
 
 

@@ -12,8 +12,7 @@ from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from annotated_types import Ge, Le
-from exportkit.errors import ConfigError, Problem, StepFailed
-from exportkit.plugin import Export, Phase, PostStep, Seconds, hookimpl
+from exportkit.plugin import ConfigError, Export, Phase, PostStep, Problem, Seconds, StepFailed, hookimpl
 
 ANSWER = 1 << 10  # bytes of a refusal that are told
 
@@ -65,7 +64,7 @@ class Notify(PostStep):
             raise ConfigError(*wrong)
 
     def _wrong_variables(self) -> Iterator[Problem]:
-        """What is wrong with the environment, told before anything is published."""
+        """Yield what is wrong with the environment, for the plan."""
         for key, name in {"url_variable": self.url_variable, "token_variable": self.token_variable}.items():
             if name is not None and not os.environ.get(name):
                 yield Problem(key, f"the environment variable {name} is not set", "set it, or leave the step out")
@@ -77,7 +76,7 @@ class Notify(PostStep):
         return os.environ[self.token_variable] if self.token_variable else None
 
     def _sent(self, message: urllib.request.Request) -> tuple[str, bool]:
-        """Why the message was not taken, empty if it was; and whether trying again is of no use."""
+        """Send the message; return why it was not taken, empty if it was, and whether trying again is of no use."""
         try:
             with _OPENER.open(message, timeout=self.answer_within):
                 return "", True

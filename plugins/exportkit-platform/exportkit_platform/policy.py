@@ -1,19 +1,25 @@
-"""A policy: which models may be exported, and as what. Told by the plan as far as it can be, proved by the step `policy`."""
+"""A policy: which models may be exported, and as what. The plan checks what it can; the step `policy` checks the rest."""
 
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Any
 
 from annotated_types import Ge
-from exportkit.config.reader import Reader
-from exportkit.errors import Problem, StepFailed
-from exportkit.metagraph import Graph
-from exportkit.planning.prepare import Prepared
-from exportkit.plugin import Export, Phase, PostStep, hookimpl
-from exportkit.spec import ExportPlan
+from exportkit.plugin import (
+    Export,
+    ExportPlan,
+    Graph,
+    MetaGraphDef,
+    Phase,
+    PostStep,
+    Prepared,
+    Problem,
+    StepFailed,
+    hookimpl,
+    read_fields,
+)
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -23,7 +29,7 @@ POLICY_FILE = "EXPORTKIT_PLATFORM_POLICY"
 
 @dataclass(kw_only=True)
 class Policy:
-    """What a platform asks of every model."""
+    """Rules of a platform for every model."""
 
     owners: list[str] | None = None
     """Teams that may own a model; null for any. Each model names its own in `vars.owner`."""
@@ -39,7 +45,7 @@ class Policy:
 
 
 def policy_of(plan: ExportPlan) -> tuple[Policy | None, list[Problem]]:
-    """The policy that a plan has to keep, and what is wrong with it.
+    """Return the policy that a plan has to keep, and what is wrong with it.
 
     It is the file that the environment names, which no config can change, or else the config's `vars.platform`. None where
     there is neither, or where it cannot be read.
@@ -52,9 +58,8 @@ def policy_of(plan: ExportPlan) -> tuple[Policy | None, list[Problem]]:
         return None, [Problem(POLICY_FILE, what, "name a YAML file with a policy")]
     if data is None:
         return None, []
-    reader = Reader(Path.cwd())
-    policy = reader.read(Policy, data, where)
-    problems = [*reader.problems, *(_patterns(policy, where) if policy else ())]
+    policy, problems = read_fields(Policy, data, where)
+    problems = [*problems, *(_patterns(policy, where) if policy else ())]
     return (None if problems else policy), problems
 
 
@@ -89,8 +94,8 @@ class PolicyStep(PostStep):
         return {"bytes": export.report.weights.bytes, "ops": len(ops)}
 
 
-def _served_ops(meta: Any) -> Iterator[tuple[str, str]]:
-    """Ops that a signature of an exported meta graph reaches, with a node of each."""
+def _served_ops(meta: MetaGraphDef) -> Iterator[tuple[str, str]]:
+    """Yield the ops that a signature of an exported meta graph reaches, with a node of each."""
     graph = Graph(meta)
     for signature in meta.signature_def.values():
         feeds = [info.name for info in signature.inputs.values()]

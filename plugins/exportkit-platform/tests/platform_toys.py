@@ -6,10 +6,9 @@ from typing import Any
 import exportkit
 import pytest
 import tensorflow as tf
-from exportkit.registry import load_plugins
 
 v1 = tf.compat.v1
-PLUGINS = load_plugins()
+PLUGINS = exportkit.load_plugins()
 
 
 def scores() -> dict[str, tf.Tensor]:

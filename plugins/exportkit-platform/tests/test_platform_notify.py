@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from exportkit.errors import ConfigError, StepFailed
+from exportkit.plugin import ConfigError, StepFailed
 from platform_toys import config, export, plan, refusal
 
 SECRET = "s3cr3t-path"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from exportkit.errors import ConfigError, StepFailed
+from exportkit.plugin import ConfigError, StepFailed
 from platform_toys import config, export, plan, refusal
 
 from exportkit_platform.policy import POLICY_FILE, Policy

@@ -1,7 +1,6 @@
 """What the team `template` adds to exportkit. A module of a plugin imports no TensorFlow; its methods do."""
 
-from exportkit.errors import Problem
-from exportkit.plugin import hookimpl
+from exportkit.plugin import Problem, hookimpl
 from exportkit_template.linear import Linear
 from exportkit_template.notice import Notice
 

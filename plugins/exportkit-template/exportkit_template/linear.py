@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from exportkit.errors import Problem
-from exportkit.plugin import ModelSource, Preview, capture
+from exportkit.plugin import ModelSource, Preview, Problem, capture
 
 
 @dataclass(kw_only=True)

@@ -6,9 +6,8 @@ from exportkit_template.linear import Linear
 from exportkit_template.notice import Notice
 
 import exportkit
-from exportkit.cli import main
-from exportkit.errors import ConfigError
-from exportkit.testing import SourceSuite, StepSuite
+from exportkit.plugin import ConfigError
+from exportkit.testing import SourceSuite, StepSuite, main
 
 
 class TestLinear(SourceSuite):
