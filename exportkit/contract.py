@@ -112,7 +112,7 @@ def under_reporter(problem: Problem, reporter: ModelSource | PostStep, where: st
     Args:
         where: the reporter's place in the config.
     """
-    name = re.match(r"\w*", problem.where)[0]
+    name = re.split(r"\W", problem.where, maxsplit=1)[0]
     if name not in (field.name for field in fields(reporter)):
         return None
     value, dotted = getattr(reporter, name), problem.where[len(name) :].startswith(".")

@@ -4,8 +4,8 @@ A plugin imports from here, and in its tests from `exportkit.testing`; what lies
 is imported when it is first used, so that plugins load quickly. None of them imports TensorFlow before it is called.
 
 What to subclass and return:
-    `ModelSource`, `SourceModel`, `Preview`, `PostStep`, `Phase`, `Export`, `BoundTensor`; `hookimpl` marks the hooks that
-    `exportkit.hookspecs` lists.
+    `ModelSource`, `SourceModel`, `Preview` with `Facts` of its tensors, `ReferenceAnswer`; `PostStep`, `Phase`, `Export`,
+    `BoundTensor`; `Command`. `hookimpl` marks the hooks that `exportkit.hookspecs` lists.
 
 Fields and other settings:
     `Seconds` is the type of a time limit, `ModelSource` that of a source which another source holds; `read_fields` reads a
@@ -13,10 +13,12 @@ Fields and other settings:
 
 Problems:
     `Problem` with `ConfigError`, `BindingError`, `WeightsError`, `StepFailed` or `EnvironmentFailed`, all of them
-    `ExportKitError`; `did_you_mean`, `some`, `brief` and `shortened` word them.
+    `ExportKitError`; `did_you_mean`, `some`, `brief` and `shortened` word them; `under_reporter` puts the place of a source
+    that another source holds before its problems.
 
 Making a model:
-    `capture` and `export_meta_graph` from a live graph; `open_checkpoint` and `Bundle` from a checkpoint.
+    `capture` and `export_meta_graph` from a live graph, `capture_function` from a function of TensorFlow 2;
+    `open_checkpoint` and `Bundle` from a checkpoint.
 
 Reading graphs:
     `MetaGraphDef`, `Graph`, `serving_subgraph`, `Pruned`, `split`, `read_saved_model`; `Prepared`: the graphs and weights that

@@ -7,7 +7,10 @@ the classes below by `exportkit.plan`, key by key, so that all their problems ar
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from exportkit.operations.bindings import Bindings
 
 
 @dataclass(kw_only=True)
@@ -255,7 +258,7 @@ class ExportPlan:
 
     name: str
     source: Any
-    bindings: dict[str, Binding]
+    bindings: "Bindings"
     signatures: dict[str, Signature]
     meta_graphs: dict[str, MetaGraph]
     export_dir: Path

@@ -8,6 +8,7 @@ from exportkit.errors import Problem
 from exportkit.metagraph import Graph
 from exportkit.metagraph.kinds import node_list, obstacle, op_class, path_constant
 from exportkit.metagraph.tensors import Facts, Shape, dims, split
+from exportkit.operations.bindings import Bindings
 from exportkit.planning import serving_rules
 from exportkit.protos import dtype_name, meta_graph_pb2
 from exportkit.spec import METHODS, Signature, Tensor
@@ -96,7 +97,7 @@ def _rules(definition: Any, graph: Graph) -> Iterator[Problem]:
     infos = [*definition.inputs.values(), *definition.outputs.values()]
     facts = {info.name: Facts(graph.dtype(info.name) or dtype_name(info.dtype), shape_of(info)) for info in infos}
     found = [
-        *serving_rules.check({name: Tensor(tensor=name) for name in facts}, {"": signature}),
+        *serving_rules.check(Bindings({name: Tensor(tensor=name) for name in facts}), {"": signature}),
         *serving_rules.demands("", signature, facts),
     ]
     for problem in found:
