@@ -255,8 +255,8 @@ def test_an_answer_that_is_not_near_enough_fails(tmp_path, monkeypatch):
         said = real(*args, **arguments)
         return [{name: value + 1 for name, value in row.items()} for row in said] if said else said
 
-    real = conversion.call
-    monkeypatch.setattr(conversion, "call", off_by_one)
+    real = conversion.call_apart
+    monkeypatch.setattr(conversion, "call_apart", off_by_one)
     data = config(toys.checkpoint("averaged", tmp_path).prefix, tmp_path, ["tflite"])
     data["samples"] = {"serving_default": {"x": [1.0, 2.0]}}
     assert refusal(StepFailed, data) == [

@@ -1,9 +1,11 @@
 """The README's blocks, run as a reader would, on the example that exportkit ships."""
 
 import os
+import pty
 import re
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -18,9 +20,14 @@ def test_readme(tmp_path):
     environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "COLUMNS": "160"}
 
     def run(command, code=0):
-        done = subprocess.run(command, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True)
-        assert done.returncode == code, done.stderr
-        return done.stdout + done.stderr
+        """Run a command at a terminal, where the whole report is shown."""
+        ours, theirs = pty.openpty()
+        with subprocess.Popen(command, shell=True, cwd=tmp_path, env=environment, stdout=theirs, stderr=theirs) as process:
+            os.close(theirs)
+            with open(ours, "rb", buffering=0) as terminal:
+                printed = b"".join(_pieces(terminal)).decode().replace("\r\n", "\n")
+        assert process.returncode == code, printed
+        return printed
 
     run("python -m exportkit.examples.mnist_mlp")
     for kind, block in re.findall(r"^```(console|python)\n(.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL):
@@ -28,6 +35,13 @@ def test_readme(tmp_path):
             run(f"python - <<'END'\n{block}END")
         for command, code, promised in _commands(block) if kind == "console" else ():
             _meets(promised, run(command, code))
+
+
+def _pieces(terminal):
+    """What is printed, until the last program that could print has ended: Linux says so with an error."""
+    with suppress(OSError):
+        while piece := terminal.read(1 << 16):
+            yield piece
 
 
 def _commands(block):

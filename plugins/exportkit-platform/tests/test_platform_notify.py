@@ -155,11 +155,13 @@ def _problems(prefix, base, **options):
 def test_what_is_wrong_is_told_before_anything_is_published(scores_prefix, tmp_path, monkeypatch):
     monkeypatch.delenv(URL, raising=False)
     assert _problems(scores_prefix, tmp_path, attempts=0, answer_within=0, pause=-1, token_variable=TOKEN) == [
-        "post.notify.attempts: is 0; write 1 or more",
-        "post.notify.answer_within: is 0; write a number of seconds",
-        "post.notify.pause: is -1; write a number of seconds, or 0",
-        f"post.notify: the environment variable {URL} is not set; set it, or leave the step out",
-        f"post.notify: the environment variable {TOKEN} is not set; set it, or leave the step out",
+        "post.notify.attempts: is 0; write 1 or more, at most 20",
+        "post.notify.answer_within: is 0; write more than 0, at most 1,000,000",
+        "post.notify.pause: is -1; write 0 or more, at most 3,600",
+    ]
+    assert _problems(scores_prefix, tmp_path, token_variable=TOKEN) == [
+        f"post.notify.url_variable: the environment variable {URL} is not set; set it, or leave the step out",
+        f"post.notify.token_variable: the environment variable {TOKEN} is not set; set it, or leave the step out",
     ]
 
 
