@@ -17,7 +17,7 @@ BIN = Path(sys.executable).parent
 @pytest.mark.slow
 @pytest.mark.needs("ai_edge_litert", "tf2onnx", "onnxruntime", "openvino")
 def test_readme(tmp_path):
-    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "COLUMNS": "160", "TERM": "dumb"}
+    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "COLUMNS": "160", "LINES": "50", "TERM": "dumb"}
 
     def run(command, code=0):
         """Run a command at a terminal, where the whole report is shown."""
