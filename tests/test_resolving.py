@@ -50,6 +50,8 @@ class Encoder:
         graphs.softmax()
 """
 
+SUMMARY = "max abs diff 0, mismatches 0; signatures 1, outputs 1; on random values: serving_default"
+
 
 @pytest.fixture
 def run_of(tmp_path):
@@ -154,7 +156,7 @@ def test_a_checkpoint_that_is_deleted_after_the_plan_is_exported(kind, run_of, c
     delete(prefix)
     report = exportkit.run(plan)
     assert report.weights.proof == "2/2 variables equal to the checkpoint, 0 initialised"
-    assert kind != "meta_graph" or report.steps[0].details["summary"] == "max abs diff 0, mismatches 0; signatures 1, outputs 1"
+    assert kind != "meta_graph" or report.steps[0].details["summary"] == SUMMARY
     assert stated(report) == (prefix, digest, [digest])
     assert values(f"{report.directory}/variables/variables") == was
 
@@ -208,7 +210,7 @@ def test_a_plan_in_another_process_finds_another_save(run_of, tmp_path):
     delete(prefix)
     assert refusal(WeightsError, travelled).splitlines() == [
         f"{prefix}: cannot be opened any more after it was planned; {AGAIN}",
-        f"{prefix}: no checkpoint is there; it holds checkpoint",
+        f"{prefix}: no checkpoint is there; {os.path.dirname(prefix)} holds checkpoint",
     ]
 
 
@@ -254,7 +256,7 @@ def test_a_restore_function_whose_checkpoint_is_deleted(run_of, code, tmp_path):
     plan = exportkit.plan(data_)
     code().meanwhile = lambda: delete(prefix)
     assert refusal(WeightsError, plan).splitlines() == [
-        f"{prefix}: no checkpoint is there; it holds checkpoint",
+        f"{prefix}: no checkpoint is there; {os.path.dirname(prefix)} holds checkpoint",
         f"{prefix}: was deleted while it was exported; {AGAIN}",
     ]
 

@@ -2,15 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge
 
-from exportkit.errors import Problem, StepFailed, did_you_mean, some
+from exportkit.errors import Problem, StepFailed, some
 from exportkit.plugin import Export, Phase, PostStep, Seconds, hookimpl
-from exportkit.spec import ExportPlan
-
-UNSAMPLED = ("refuse", "allow")
 
 
 @dataclass(kw_only=True)
@@ -35,7 +32,7 @@ class Verify(PostStep):
     batch_sizes: list[Annotated[int, Ge(1)]] = field(default_factory=list)
     """Numbers of rows to try; empty: 1, and all of the samples' but at least 2. What has no batch axis is tried whole."""
 
-    unsampled: str = "refuse"
+    unsampled: Literal["refuse", "allow"] = "refuse"
     """What becomes of a signature that takes none of the random values that are tried where samples gives none: refuse, or
     allow, which exports it with the status "not verified"."""
 
@@ -90,14 +87,3 @@ def _drawn(details: Mapping[str, Any]) -> str:
 @hookimpl
 def exportkit_post_steps():
     return [Verify]
-
-
-@hookimpl
-def exportkit_check_plan(plan: ExportPlan):
-    for name, step in plan.post.items():
-        if isinstance(step, Verify):
-            if step.unsampled not in UNSAMPLED:
-                where = f"post.{name}.unsampled"
-                yield Problem(where, f"is '{step.unsampled}'", did_you_mean(step.unsampled, UNSAMPLED))
-            if step.batch_sizes and min(step.batch_sizes) < 1:
-                yield Problem(f"post.{name}.batch_sizes", f"is {step.batch_sizes}", "write sizes of 1 or more, or none")

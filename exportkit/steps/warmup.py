@@ -2,19 +2,17 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, MinLen
 
-from exportkit.errors import Problem, did_you_mean
+from exportkit.errors import Problem
 from exportkit.plugin import Export, Phase, PostStep, Prepared, hookimpl
 from exportkit.samples import Batch
 from exportkit.serving.prediction_log import Logged
 from exportkit.serving.tried_samples import tried
 from exportkit.serving.warmup import FILE, MOST, read_warmup, replay, too_many, write_warmup
 from exportkit.spec import ExportPlan
-
-BATCHING = ("maybe", "never")
 
 
 @dataclass(kw_only=True)
@@ -31,13 +29,11 @@ class Warmup(PostStep):
     repeat: Annotated[int, Ge(1)] = 1
     """How often the server sends each: kernels that tune themselves need several runs."""
 
-    batching: str = "maybe"
+    batching: Literal["maybe", "never"] = "maybe"
     """Whether servers batch: maybe, where some may run with --enable_batching, so that signatures that cannot be batched get
     no records (one such record and that server does not start), or never, and every signature gets them."""
 
     def check(self, plan: ExportPlan, prepared: Prepared) -> Iterator[Problem]:
-        if self.batching not in BATCHING:
-            yield Problem("batching", f"is '{self.batching}'", did_you_mean(self.batching, BATCHING))
         if (number := len(plan.signatures) * len(set(self.batch_sizes)) * self.repeat) > MOST:
             yield too_many("batch_sizes", number)
 
