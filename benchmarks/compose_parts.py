@@ -24,7 +24,7 @@ def measure(arguments, params, launcher, options):
     looks = {
         "compose": lambda number, task: None,
         "plan": lambda number, task: plan(task, hydra_app.plugins()) and None,
-        "identity": preflight.look,
+        "identity": preflight.plan_job,
     }
     seconds, before = {"jobs": len(jobs)}, 0.0
     for name, look in looks.items():
