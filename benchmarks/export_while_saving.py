@@ -101,7 +101,7 @@ def command(cwd: Path, *arguments: str) -> subprocess.CompletedProcess:
 
 
 def export(cwd: Path, *overrides: str) -> Iterator[str]:
-    """Export once, and return the error output if that failed."""
+    """Export once; yield its output if that failed."""
     done = command(cwd, *overrides)
     if done.returncode:
         yield f"{' '.join(overrides)} ended with {done.returncode}: {done.stdout}{done.stderr}"

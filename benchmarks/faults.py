@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def points(lab: Lab, prefix: str, every: int, kinds: Sequence[str] = tuple(ACTS)) -> Iterator[tuple[str, list[Case]]]:
-    """Try each kind of fault at each point."""
+    """Yield each kind of fault with the results of trying it at each point."""
     count = len(lab.points())
     for kind in kinds:
         act, onwards = ACTS[kind]

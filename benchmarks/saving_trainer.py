@@ -1,6 +1,6 @@
 """Train, save all the time, and keep a ledger of the saves: ``python saving_trainer.py DIRECTORY LEDGER SECONDS``.
 
-It saves every SECONDS with ``max_to_keep=5`` until there is a file LEDGER.stop. Each line of the ledger is a save: its
+It saves every SECONDS seconds with ``max_to_keep=5`` until there is a file LEDGER.stop. Each line of the ledger is a save: its
 step, the SHA-256 of its index, and that of the bytes that its model is served with.
 """
 

@@ -1,8 +1,9 @@
 """Measure the work of a large sweep before its first job starts: composing, planning, comparing with existing versions.
 
 ``python benchmarks/sweep_planned.py [--distinct 1000] [--versions 100]`` makes configs over one checkpoint and plans two
-sweeps: 10 models times N versions, and N distinct models. Each is measured as ``exportkit plan -m`` as a whole,
-and by its parts in a process of its own (compose_parts.py), beside what Hydra takes to compose a sample of its jobs, once each.
+sweeps: 10 models with `--versions` versions each, and `--distinct` distinct models. Each is measured as ``exportkit plan -m``
+as a whole, and by its parts in a process of its own (compose_parts.py), beside what Hydra takes to compose a sample of its
+jobs, once each.
 """
 
 import argparse
