@@ -1,4 +1,4 @@
-"""The export of dense_checkpoint.py's model as one writes it without exportkit.
+"""Export the model of dense_checkpoint.py without exportkit, in a hand-written script.
 
 ``python by_hand_dense.py CHECKPOINT VERSION_DIRECTORY``
 """

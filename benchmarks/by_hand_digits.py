@@ -1,4 +1,4 @@
-"""The script that conf/model/mnist_meta.yaml stands for, as one writes it without exportkit.
+"""Export what conf/model/mnist_meta.yaml describes without exportkit, in a hand-written script.
 
 ``python by_hand_digits.py CHECKPOINT_DIRECTORY LABELS VERSION_DIRECTORY``
 """

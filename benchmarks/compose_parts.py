@@ -1,7 +1,7 @@
-"""The parts of planning a sweep, each added to the ones before: ``python compose_parts.py OVERRIDE...``.
+"""Measure the parts of planning a sweep, each added to the ones before: ``python compose_parts.py OVERRIDE...``.
 
-Prints seconds as JSON: of composing all jobs, of planning them too, of telling what they would be made from too; and of Hydra
-composing one job, the mean of a sample.
+Prints seconds as JSON: for composing all jobs, with planning them, with computing their identities; and for composing one job
+with Hydra alone, the mean of a sample.
 """
 
 import json
@@ -18,13 +18,13 @@ SAMPLE = 20
 
 
 def measure(arguments, params, launcher, options):
-    """In the place of `exportkit.cli.sweep.sweeping.sweep`."""
+    """Measure; called in the place of `exportkit.cli.sweep.sweeping.sweep`."""
     loader, config = launcher.hydra_context.config_loader, launcher.config
     jobs = expand(arguments, loader, params)
     looks = {
         "compose": lambda number, task: None,
         "plan": lambda number, task: plan(task, hydra_app.plugins()) and None,
-        "identity": preflight.look,
+        "identity": preflight.plan_job,
     }
     seconds, before = {"jobs": len(jobs)}, 0.0
     for name, look in looks.items():

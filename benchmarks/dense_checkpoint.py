@@ -1,8 +1,8 @@
-"""Makes a training checkpoint of any size, with its .meta, in the time that its trainable values take to write.
+"""Write a training checkpoint of any size, with its .meta, in the time that writing its trainable values takes.
 
-``python dense_checkpoint.py PREFIX BYTES`` prints the names of the trainable variables, as JSON. TensorFlow makes the graph
-and no session: the trainable values are random numbers written by the stream, and all the rest, which is Adam's slots, are
-zeros that are holes in the file. Their checksums are right, so everything that reads checkpoints reads this one.
+``python dense_checkpoint.py PREFIX BYTES`` prints the names of the trainable variables, as JSON. TensorFlow builds the
+graph and runs no session: the trainable values are random numbers, written as a stream, and the rest, Adam's slots, are zeros:
+holes in the file. Their checksums are right, so everything that reads checkpoints reads this one.
 """
 
 import functools
@@ -26,7 +26,7 @@ CHUNK = 1 << 22
 
 
 def build(width: int) -> None:
-    """Dense layers of `width` units and Adam: ``x:0`` in, ``scores:0`` out."""
+    """Build dense layers of `width` units, trained by Adam, with the input ``x:0`` and the output ``scores:0``."""
     values = v1.placeholder(tf.float32, [None, width], name="x")
     for i in range(LAYERS):
         with v1.variable_scope(f"layer_{i}"):
@@ -63,7 +63,7 @@ def _write_value(file: BinaryIO, variable: tf.Variable, random: bool) -> object:
 
 
 def _write_random(file: BinaryIO, size: int) -> int:
-    """Write float32 values between -1 and 1; their checksum."""
+    """Write float32 values between -1 and 1, and return their checksum."""
     crc, numbers = 0, np.random.default_rng(file.tell())
     for length in _chunks(size):
         data = (2 * numbers.random(length // 4, np.float32) - 1).tobytes()
@@ -73,7 +73,7 @@ def _write_random(file: BinaryIO, size: int) -> int:
 
 
 def _skip(file: BinaryIO, size: int) -> int:
-    """Leave a hole, which reads as zeros; its checksum."""
+    """Leave a hole, which reads as zeros, and return its checksum."""
     file.seek(size, 1)
     return _zeros_checksum(size)
 

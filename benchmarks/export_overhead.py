@@ -1,7 +1,7 @@
-"""What exporting a small model costs beyond the script that one would write for it: whole processes, in pairs.
+"""Measure the cost of exporting a small model beyond a hand-written script: whole processes, in pairs.
 
-``python benchmarks/export_overhead.py [--pairs N]`` trains the digits example into a temporary directory and exports it N times
-by exportkit (``model=mnist_meta``) and N times by by_hand_digits.py, one after the other and in turn first.
+``python benchmarks/export_overhead.py [--pairs N]`` trains the digits example into a temporary directory and exports it N
+times by exportkit (``model=mnist_meta``) and N times by by_hand_digits.py, in pairs; each goes first in every other pair.
 """
 
 import argparse
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def measure(cwd: Path, number: int) -> tuple[Run, Run]:
-    """One pair: by hand and by exportkit; which of them goes first changes from pair to pair."""
+    """Measure one pair, by hand and by exportkit; which of them goes first changes from pair to pair."""
     if number % 2:
         done = by_exportkit(cwd, number)
         return by_hand(cwd, number), done
@@ -46,7 +46,7 @@ def by_exportkit(cwd: Path, number: int) -> Run:
 
 
 def show(pairs: Sequence[tuple[Run, Run]]) -> None:
-    """Print both measures of both, the ratio within a pair, and where exportkit's time went."""
+    """Print both measures of both, the ratio within a pair, and the time of exportkit's stages."""
     measures = {
         "whole process": lambda run: run.seconds,
         "beside the import": lambda run: run.beside,

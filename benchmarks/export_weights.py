@@ -1,4 +1,4 @@
-"""What exporting big weights costs: by a hand-written script, by exportkit, and by copying the serving bytes as files.
+"""Measure the export of big weights: by a hand-written script, by exportkit, and by copying the serving bytes as files.
 
 ``python benchmarks/export_weights.py [--gigabytes 3 30] [--repeats N]``: for each size of a checkpoint with Adam's slots, of
 which a third is served, all three ways in turn, each in a fresh process with its input in the page cache. The script is left
@@ -41,7 +41,7 @@ class Checkpoint:
 
     @property
     def served(self) -> int:
-        """Bytes of the trainable variables."""
+        """The size of the trainable variables in bytes."""
         entries = Bundle(self.prefix).entries
         return sum(entries[key].size for key in self.trainable)
 
@@ -80,7 +80,7 @@ def make(cwd: Path, gigabytes: float) -> Checkpoint:
 
 
 def measure(cwd: Path, checkpoint: Checkpoint) -> dict[str, Run]:
-    """Each way once; the results are compared and deleted."""
+    """Measure each way once; the results are compared and deleted."""
     done = {}
     if 1.5 * checkpoint.total < _free_memory():
         _warm(checkpoint.prefix)
@@ -100,7 +100,7 @@ def measure(cwd: Path, checkpoint: Checkpoint) -> dict[str, Run]:
 
 
 def _forget(path: Path) -> None:
-    """Take the files below `path` out of the page cache, for each way has to find as much free memory as the others."""
+    """Remove the files below `path` from the page cache, so that each way finds as much free memory as the others."""
     os.sync()
     for file in filter(Path.is_file, path.rglob("*")):
         with file.open("rb") as opened:
@@ -108,7 +108,7 @@ def _forget(path: Path) -> None:
 
 
 def _warm(prefix: str | Path, keys: Sequence[str] = ()) -> None:
-    """Bring the bytes of `keys`, or of all tensors, into the page cache, with nothing left to be written for others."""
+    """Read the bytes of `keys`, or of all tensors, into the page cache, after all pending writes are done."""
     os.sync()
     bundle = Bundle(prefix)
     for key in keys or bundle.entries:
@@ -120,7 +120,7 @@ def _left(run: Run, path: Path) -> Run:
 
 
 def _free_memory() -> int:
-    """Bytes that a process can have without swapping."""
+    """Return how many bytes a process can allocate without swapping."""
     lines = Path("/proc/meminfo").read_text().splitlines()
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
 
@@ -133,7 +133,7 @@ def _same_values(checkpoint: Checkpoint, version: Path) -> None:
 
 
 def show(checkpoint: Checkpoint, rounds: Sequence[dict[str, Run]]) -> None:
-    """Print the medians of each way, and what the goals are about."""
+    """Print the medians of each way, and the values that have goals."""
     ways = {name: [r[name] for r in rounds] for name in rounds[0]}
     title = f"Export of {checkpoint.served / 1e9:.3g} GB out of {checkpoint.total / 1e9:.3g} GB, medians of {len(rounds)}"
     columns = ("", "whole s", "beside import s", "after import s", "then sync s", "peak MB", "written / trainable")
@@ -150,12 +150,12 @@ def _row(runs: Sequence[Run], checkpoint: Checkpoint) -> list[str]:
 
 
 def _after(run: Run) -> float:
-    """Seconds after TensorFlow's import; all of them where nothing imports it, as in cp."""
+    """Return the seconds after TensorFlow's import; all seconds where nothing imports it, as in cp."""
     return run.after if run.stages else run.seconds
 
 
 def _goals(ways: dict[str, list[Run]], checkpoint: Checkpoint) -> Iterator[list[str]]:
-    """What was measured beside each goal; seconds until everything is on the disk, unless the name says otherwise."""
+    """Return each goal with its measured value: seconds until everything is on the disk, unless the name says otherwise."""
     whole, after = (lambda run: run.seconds + run.synced), (lambda run: _after(run) + run.synced)
     ours, copied = (harness.middle(ways[name], after) for name in (EXPORTKIT, COPY))
     if BY_HAND in ways:

@@ -1,4 +1,4 @@
-"""Exports of a directory in which training saves all the time: whether each says what it was made from.
+"""Export a directory in which training saves all the time, and check that each version records the save that it was made from.
 
 ``python benchmarks/export_while_saving.py [--exports 50] [--alone 4] [--every 0.2]`` starts a training run that saves every
 0.2 s and keeps five checkpoints, so that each is gone after a second, while an export takes several. The directory is exported
@@ -72,7 +72,7 @@ def models(cwd: Path) -> None:
 
 @contextmanager
 def training(cwd: Path, every: float) -> Iterator[None]:
-    """Training that saves, from its first save until the end."""
+    """Run training that saves: from before its first save to the end of the context."""
     command = [sys.executable, "saving_trainer.py", cwd / "runs", cwd / "ledger", str(every)]
     with (cwd / "training.log").open("w") as log:
         trainer = subprocess.Popen([str(word) for word in command], cwd=cwd, stdout=log, stderr=subprocess.STDOUT)
@@ -90,7 +90,7 @@ def training(cwd: Path, every: float) -> Iterator[None]:
 
 
 def ledger(cwd: Path) -> dict[int, dict[str, str]]:
-    """Step → what was saved then."""
+    """Return step → the ledger's entry of the save at that step."""
     path = cwd / "ledger"
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     return {line["step"]: line for line in map(json.loads, (text for text in lines if text.endswith("\n")))}
@@ -101,14 +101,14 @@ def command(cwd: Path, *arguments: str) -> subprocess.CompletedProcess:
 
 
 def export(cwd: Path, *overrides: str) -> Iterator[str]:
-    """Export once; what was said where it failed."""
+    """Export once; yield its output if that failed."""
     done = command(cwd, *overrides)
     if done.returncode:
         yield f"{' '.join(overrides)} ended with {done.returncode}: {done.stdout}{done.stderr}"
 
 
 def sweep(cwd: Path, *overrides: str) -> str:
-    """What came of a sweep over all models."""
+    """Run a sweep over all models, and return its result."""
     done = command(cwd, "-m", f"model={','.join(SOURCES)}", *overrides)
     counts = [f"{done.stdout.count(f'  {status} ')} {status}" for status in ("exported", "unchanged", "failed")]
     return f"exit {done.returncode}, {', '.join(counts)}"
@@ -124,7 +124,7 @@ def newest_version(cwd: Path, name: str) -> Path:
 
 
 def step_of(version: Path, saved: dict[int, dict[str, str]]) -> int | None:
-    """The save whose bytes a version has; None for no save's."""
+    """Return the step of the save whose bytes a version has, or None."""
     from saving_trainer import served_bytes
 
     bundle = Bundle(version / "variables" / "variables")
@@ -133,15 +133,15 @@ def step_of(version: Path, saved: dict[int, dict[str, str]]) -> int | None:
 
 
 def is_true(version: Path, saved: dict[int, dict[str, str]]) -> bool:
-    """Whether a version's manifest speaks of the save whose bytes the version has."""
+    """Return whether a version's manifest names the save whose bytes the version has."""
     step, manifest = step_of(version, saved), read_manifest(version)
     if step is None or manifest is None:
         return False
     identity, checkpoint = manifest["identity"], manifest["checkpoint"]
     parts = {key: value for key, value in identity.items() if key != "sha256"}
-    told = (checkpoint["step"], checkpoint["digest"], identity["checkpoints"], identity["sha256"])
+    recorded = (checkpoint["step"], checkpoint["digest"], identity["checkpoints"], identity["sha256"])
     named = checkpoint["prefix"].endswith(f"model.ckpt-{step}")
-    return named and told == (step, saved[step]["index"], [saved[step]["index"]], digest(parts))
+    return named and recorded == (step, saved[step]["index"], [saved[step]["index"]], digest(parts))
 
 
 def row(cwd: Path, name: str, saved: dict[int, dict[str, str]]) -> list[str]:

@@ -1,7 +1,7 @@
-"""What a model server could see, and what is left, when exports are killed, starved or meddled with at every point.
+"""Check what a model server can see, and what is left, when exports are killed or meet full disks or races at every point.
 
-``python benchmarks/faults.py [--every N]``: a point is a system call by which an export, TensorFlow's C++ in it, changes files.
-Each disturbed export is followed by one that nothing disturbs. Needs Linux on x86_64; small disks need root.
+``python benchmarks/faults.py [--every N]``: a point is a system call by which an export, its C++ code too, changes files.
+Each disturbed export is followed by an undisturbed one. Needs Linux on x86_64; small disks need root.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def points(lab: Lab, prefix: str, every: int, kinds: Sequence[str] = tuple(ACTS)) -> Iterator[tuple[str, list[Case]]]:
-    """Each kind of fault at each point."""
+    """Yield each kind of fault with the results of trying it at each point."""
     count = len(lab.points())
     for kind in kinds:
         act, onwards = ACTS[kind]
@@ -57,7 +57,7 @@ def points(lab: Lab, prefix: str, every: int, kinds: Sequence[str] = tuple(ACTS)
 
 
 def disks(lab: Lab, every: int) -> Iterator[tuple[str, list[Case]]]:
-    """Real file systems that are too small by ever less, until one is large enough."""
+    """Export to real file systems that are too small, each larger than the one before, until one is large enough."""
     for kind, option, step in (("disk of 4 KiB, 8 KiB …", "size={}k", 4), ("disk of 1, 2 … inodes", "nr_inodes={}", 1)):
         cases: list[Case] = []
         while not cases or cases[-1].outcome.code:
@@ -69,7 +69,7 @@ def disks(lab: Lab, every: int) -> Iterator[tuple[str, list[Case]]]:
 
 
 def race(lab: Lab, version: str | int) -> str:
-    """Exports at once, and one process that looks as fast as it can."""
+    """Run exports at the same time, and a process that polls the directory as fast as it can."""
     base, outcomes = lab.fresh(), []
 
     def run() -> None:
@@ -103,12 +103,12 @@ def _table(rows: Sequence[tuple[str, list[Case]]]) -> Table:
 
 def _counts(cases: Sequence[Case]) -> list[str]:
     failed = [case for case in cases if case.outcome.code]
-    said = [case for case in failed if case.outcome.code != faultlab.KILLED]
+    reported = [case for case in failed if case.outcome.code != faultlab.KILLED]
     return [
         str(len(cases)),
         str(len(cases) - len(failed)),
         str(len(failed)),
-        f"{sum(case.is_one_line for case in said)} of {len(said)}" if said else "-",
+        f"{sum(case.is_one_line for case in reported)} of {len(reported)}" if reported else "-",
         str(sum(bool(case.versions) for case in failed)),
         str(sum(bool(case.left) for case in cases)),
         str(sum(bool(case.half) for case in cases)),

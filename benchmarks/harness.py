@@ -1,6 +1,6 @@
-"""What every benchmark needs: child processes with their wall time and peak memory, exportkit as one of them, and tables.
+"""Helpers of the benchmarks: child processes with their wall time and peak memory, exportkit among them, and tables.
 
-A number counts beside a baseline that was measured in the same run only, so every row is printed with its ratio. The process
+A number means something only beside a baseline measured in the same run, so every row is printed with its ratio. The process
 that measures stays small and never imports TensorFlow: a child's peak memory, as the kernel counts it, starts at its parent's.
 """
 
@@ -49,12 +49,12 @@ class Run:
 
     @property
     def after(self) -> float:
-        """Seconds from the end of TensorFlow's import to the end of the work, by the child's own clock."""
+        """Return the seconds from the end of TensorFlow's import to the end of the work, by the child's own clock."""
         return sum(self.stages.values()) - self.stages.get(IMPORT, 0.0)
 
     @property
     def beside(self) -> float:
-        """Seconds beside TensorFlow's import: the interpreter's start and end are in it, and the program's other imports."""
+        """Return the seconds without TensorFlow's import; the interpreter's start and end and other imports are included."""
         return self.seconds - self.stages.get(IMPORT, 0.0)
 
 
@@ -78,7 +78,7 @@ def run(command: Sequence[object], cwd: Path) -> Run:
 
 
 def run_tree(command: Sequence[object], cwd: Path, every: float = 0.2) -> Run:
-    """As `run`; the peak is of the command and all that it started together: their proportional set sizes, looked at `every` s.
+    """Do as `run`; the peak is that of the command and all that it started: their proportional set sizes, read every `every` s.
 
     Processes that share what a server of theirs has imported are so counted for it once.
     """
@@ -98,7 +98,7 @@ def run_tree(command: Sequence[object], cwd: Path, every: float = 0.2) -> Run:
 
 
 def below(parent: int) -> list[int]:
-    """The processes that `parent` started, and those that they did."""
+    """Return the processes that `parent` started, and those that these started."""
     parents = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
@@ -111,14 +111,14 @@ def below(parent: int) -> list[int]:
 
 
 def _proportional(pid: int) -> int:
-    """A process's memory in bytes, of pages that others have too its share."""
+    """Return a process's memory in bytes (PSS): of pages that it shares with others, its share."""
     with suppress(OSError, IndexError):
         return 1024 * int(Path(f"/proc/{pid}/smaps_rollup").read_text().split("Pss:")[1].split()[0])
     return 0
 
 
 def script(name: str, *arguments: object, cwd: Path) -> Run:
-    """Run a script that stands beside this file; the last line that it prints is its stages, as JSON."""
+    """Run a script of this directory; the last line that it prints has its stages, as JSON."""
     done = run([sys.executable, HERE / name, *arguments], cwd)
     return replace(done, stages=json.loads(done.output.splitlines()[-1]))
 
@@ -132,25 +132,25 @@ def exportkit(*overrides: str, cwd: Path) -> Run:
 
 
 def sync(path: Path) -> float:
-    """Bring the files below `path` onto the disk; how many seconds that took."""
+    """Write the files below `path` to the disk, and return how many seconds that took."""
     files = [p for p in path.rglob("*") if p.is_file()]
     return run(["sync", *files], path).seconds if files else 0.0
 
 
 def size(path: Path) -> int:
-    """Bytes in the files below `path`."""
+    """Return the size of all files below `path` in bytes."""
     return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
 
 
 @contextmanager
 def workplace(parent: Path | None) -> Iterator[Path]:
-    """A directory to work in, gone afterwards."""
+    """Create a directory to work in, and remove it when the context ends."""
     with tempfile.TemporaryDirectory(prefix="benchmark-", dir=parent) as path:
         yield Path(path).resolve()
 
 
 def spread(values: Sequence[float]) -> tuple[float, float, float]:
-    """Lower quartile, median and upper quartile."""
+    """Return the lower quartile, the median and the upper quartile."""
     if len(values) == 1:
         return values[0], values[0], values[0]
     low, _, high = quantiles(values, n=4, method="inclusive")
@@ -158,12 +158,12 @@ def spread(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def middle(runs: Sequence[Run], number: Callable[[Run], float]) -> float:
-    """The median of a number over runs."""
+    """Return the median of a number over runs."""
     return median(map(number, runs))
 
 
 def show_stages(runs: Sequence[Run]) -> None:
-    """Print where exportkit's time went."""
+    """Print the time of each of exportkit's stages."""
     stages = ", ".join(f"{name} {middle(runs, lambda run, name=name: run.stages[name]):.3f}" for name in runs[0].stages)
     show(f"exportkit's stages, median seconds: {stages}")
 
@@ -186,7 +186,7 @@ def show(what: object) -> None:
 
 
 def setting(directory: Path) -> str:
-    """Where the numbers come from: the machine, how busy it is, and the file system."""
+    """Describe where the numbers were measured: the machine, how busy it is, and the file system."""
     busy = ", ".join(f"{load:.2f}" for load in os.getloadavg())
     kind = subprocess.run(["stat", "-f", "-c", "%T", directory], capture_output=True, text=True).stdout.strip()
     return f"Python {platform.python_version()}, {os.cpu_count()} CPUs, load average {busy}, files on {kind or 'unknown'}"

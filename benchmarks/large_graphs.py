@@ -1,4 +1,4 @@
-"""Processor time of ``inspect`` and ``plan`` on training graphs of any number of nodes.
+"""Measure the processor time of ``inspect`` and ``plan`` on training graphs of any number of nodes.
 
 ``python large_graphs.py --nodes 37000 100000 500000`` writes a graph with its checkpoint, without TensorFlow, and runs both
 commands on it, each in a process of its own; the time is user and system time of the whole process, its start included. The
@@ -61,7 +61,7 @@ class _Net:
             described.output_arg.add(name=f"output_{i}", type_attr=described.attr[0].name)
 
     def variable(self, name: str, trainable: bool) -> str:
-        """A variable with its initialiser; returns the name of what is read."""
+        """Add a variable with its initialiser, and return the name of the tensor that reads it."""
         self.node(f"{name}/initial_value", "Const", shape=(WIDTH, WIDTH))
         self.node(name, "VariableV2", shape=(WIDTH, WIDTH))
         self.node(f"{name}/Assign", "Assign", name, f"{name}/initial_value", shape=(WIDTH, WIDTH))
@@ -88,7 +88,7 @@ class _Net:
         return self.node(f"{scope}/dropout/mul", "Mul", scaled, kept)
 
     def train(self, scope: str, gradient: str) -> str:
-        """The gradient of a layer and its update, in as many nodes again as the layer has."""
+        """Add a layer's gradient and update, in as many nodes again as the layer has."""
         for i in range(12):
             gradient = self.node(f"gradients/{scope}/grad_{i}/mul", "Mul", gradient, f"{scope}/MatMul")
         slots = [f"{scope}/kernel/Adam", f"{scope}/kernel/Adam_1"]
@@ -106,7 +106,7 @@ def _shape(dims: tuple[int, ...] | None) -> protos.tensor_shape_pb2.TensorShapeP
 
 
 def write(directory: Path, nodes: int) -> Path:
-    """Write a checkpoint of about `nodes` nodes with its ``.meta``; returns its prefix."""
+    """Write a checkpoint of about `nodes` nodes with its ``.meta``, and return its prefix."""
     net = _Net()
     value = net.node("x", "Placeholder")
     net.node("labels", "Placeholder", dtype=_INT64, shape=(-1,))
@@ -142,7 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def row(nodes: int, cwd: Path) -> list[str]:
-    """One graph: its config is the one that inspect suggests."""
+    """Measure one graph, with the config that inspect suggests."""
     prefix = write(cwd, nodes)
     inspected = harness.run([sys.executable, "-m", "exportkit", "inspect", prefix.name, "--name", f"net_{nodes}"], cwd)
     models = cwd / "conf" / "model"

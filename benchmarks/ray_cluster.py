@@ -1,8 +1,8 @@
-"""A sweep on a Ray cluster that loses a machine: every job ends exported, once.
+"""Run a sweep on a Ray cluster that loses a machine, and check that every job ends exported, once.
 
-``python benchmarks/ray_cluster.py [--models 20] [--nodes 2]`` starts a cluster of so many raylets with a processor each on this
-machine, and exports a fleet of small models on it by ``exportkit -m … hydra/launcher=ray_cluster``: undisturbed; with a raylet
-and its workers killed when a third of the jobs have ended; and that sweep once more. Every version is then verified.
+``python benchmarks/ray_cluster.py [--models 20] [--nodes 2]`` starts a cluster of `nodes` raylets with one processor each on
+this machine, and exports a fleet of small models on it by ``exportkit -m … hydra/launcher=ray_cluster``: undisturbed; with a
+raylet and its workers killed when a third of the jobs have ended; and that sweep once more. Every version is then verified.
 """
 
 import argparse
@@ -23,12 +23,12 @@ import harness
 from sweep import fleet
 
 STORE = 100_000_000  # bytes of shared memory for each raylet; nothing is stored there
-AGAIN = "the task will be retried"  # what Ray says of each job that was lost
+AGAIN = "the task will be retried"  # what Ray prints for each job that was lost
 
 
 @dataclass(frozen=True)
 class Swept:
-    """A sweep: its wall seconds, its jobs by status, how many ran again, and the versions there are of each model."""
+    """A sweep's wall seconds, jobs by status, number of jobs that ran again, and versions of each model."""
 
     seconds: float
     counts: Counter[str]
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 @contextmanager
 def cluster(nodes: int) -> Iterator[Callable[[], None]]:
-    """A cluster on this machine, which RAY_ADDRESS names; what it yields kills one of its raylets."""
+    """Start a cluster on this machine, named by RAY_ADDRESS; yield a function that kills one of its raylets."""
     os.environ.update(RAY_AUTH_MODE="disabled", RAY_DEDUP_LOGS="0")
     from ray.cluster_utils import Cluster
 
@@ -72,7 +72,7 @@ def cluster(nodes: int) -> Iterator[Callable[[], None]]:
 
 
 def lose(running, node) -> None:
-    """Kill a raylet, and its workers before they can tell what they have done: a machine that is lost."""
+    """Simulate the loss of a machine: kill a raylet, and its workers before they can report anything."""
     (raylet,) = node.all_processes["raylet"]
     for worker in harness.below(raylet.process.pid):
         with suppress(ProcessLookupError):
@@ -99,7 +99,7 @@ def sweep(cwd: Path, names: Sequence[str], exports: str, on_third: Callable[[], 
 
 
 def disturb(process: subprocess.Popen, record: Path, ended: int, then: Callable[[], None]) -> None:
-    """Call `then` when so many jobs have ended and two are at work: one of them on the machine that is lost."""
+    """Call `then` when so many jobs have ended and two are running, one of them on the machine that will be lost."""
     while process.poll() is None:
         done, begun = (len(list(record.glob(f"*/{file}.json"))) for file in ("job", "attempt"))
         if done >= ended and begun >= done + 2:
@@ -108,7 +108,7 @@ def disturb(process: subprocess.Popen, record: Path, ended: int, then: Callable[
 
 
 def verified(cwd: Path) -> str:
-    """How many of all versions pass `exportkit verify`, files and answers."""
+    """Return how many of all versions pass `exportkit verify`, files and answers."""
     versions = sorted(cwd.glob("*/digits_*/[0-9]*"))
     good = sum(
         subprocess.run([sys.executable, "-m", "exportkit", "verify", path], cwd=cwd, capture_output=True).returncode == 0

@@ -1,4 +1,4 @@
-"""Whether two exported versions of the digits classifier give the same answers, bit for bit.
+"""Check whether two exported versions of the digits classifier give the same answers, bit for bit.
 
 ``python same_digits.py VERSION VERSION DIGITS_NPZ``
 """
@@ -13,7 +13,7 @@ from exportkit.examples.score_digits import classify
 
 
 def answers(version: str, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The most likely classes by the classify signature, and all probabilities by the predict signature."""
+    """Return the most likely classes by the classify signature, and all probabilities by the predict signature."""
     model = tf.saved_model.load(version, tags=["serve"])
     return classify(Path(version), images), model.signatures["predict_images"](images=tf.constant(images))["scores"].numpy()
 

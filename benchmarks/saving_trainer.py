@@ -1,6 +1,6 @@
-"""Training that saves all the time, and keeps a ledger of it: ``python saving_trainer.py DIRECTORY LEDGER SECONDS``.
+"""Train, save all the time, and keep a ledger of the saves: ``python saving_trainer.py DIRECTORY LEDGER SECONDS``.
 
-It saves every so many seconds with ``max_to_keep=5`` until there is a file LEDGER.stop. Each line of the ledger is a save: its
+It saves every SECONDS seconds with ``max_to_keep=5`` until there is a file LEDGER.stop. Each line of the ledger is a save: its
 step, the SHA-256 of its index, and that of the bytes that its model is served with.
 """
 
@@ -17,7 +17,7 @@ v1 = tf.compat.v1
 
 
 def model():
-    """y = x @ kernel + bias; bindings can name `x` and `y`."""
+    """Build y = x @ kernel + bias; bindings can name `x` and `y`."""
     x = v1.placeholder(tf.float32, [None, SIZE], "x")
     kernel = v1.get_variable("kernel", [SIZE, SIZE], initializer=v1.zeros_initializer())
     bias = v1.get_variable("bias", [SIZE], initializer=v1.zeros_initializer())
@@ -25,7 +25,7 @@ def model():
 
 
 def served_bytes(kernel, bias) -> str:
-    """SHA-256 of the values that the model is served with."""
+    """Return the SHA-256 of the values that the model is served with."""
     return hashlib.sha256(kernel.tobytes() + bias.tobytes()).hexdigest()
 
 

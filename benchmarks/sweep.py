@@ -1,9 +1,9 @@
-"""A fleet of small models by one sweep, against the script that one would write for each: wall time, cost per job, memory.
+"""Measure one sweep over a fleet of small models against a hand-written script for each: wall time, cost per job, memory.
 
 ``python benchmarks/sweep.py [--models 50] [--scripts 50]`` trains the digits example, makes a fleet of copies of its
 checkpoint, each a model of its own, and exports it: by by_hand_digits.py, a process per model one after the other; by
 ``exportkit -m`` without post steps; by ``exportkit -m`` with those that are on by default; and by that sweep once more, with
-nothing changed. Afterwards a copy of the fleet's first and last models answer as the scripts' exports do.
+nothing changed. Afterwards the fleet's first and last models must answer as the scripts' exports do.
 """
 
 import argparse
@@ -27,7 +27,7 @@ source: {{checkpoint: runs/{name}}}
 
 @dataclass(frozen=True)
 class Measured:
-    """The whole fleet, one way: wall seconds, and bytes of memory that all its processes had at once."""
+    """One way to export the whole fleet: wall seconds, and the peak memory of all its processes together, in bytes."""
 
     seconds: float
     peak: int
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def fleet(cwd: Path, models: int) -> list[str]:
-    """Train the digits example, and make models that differ in nothing but their names and checkpoint files."""
+    """Train the digits example, and write models that differ only in their names and checkpoint files."""
     harness.run([sys.executable, "-m", "exportkit.examples.mnist_mlp"], cwd)
     names = [f"digits_{number:03}" for number in range(models)]
     (cwd / "conf" / "model").mkdir(parents=True)
@@ -69,7 +69,7 @@ def fleet(cwd: Path, models: int) -> list[str]:
 
 
 def by_hand(cwd: Path, names: Sequence[str], share: float) -> Measured:
-    """The scripts, one after the other; `share` is how many models there are for each that is run."""
+    """Run the scripts one after the other; `share` is the number of models for each script that is run."""
     runs = [
         harness.script("by_hand_digits.py", f"runs/{name}", "data/labels.txt", f"by_hand/{name}", cwd=cwd) for name in names
     ]
@@ -83,7 +83,7 @@ def by_sweep(cwd: Path, names: Sequence[str], exports: str, *overrides: str) -> 
 
 
 def show(measured: dict[str, Measured], models: int, scripts: int) -> None:
-    """Print each way's cost, and beside it the goals."""
+    """Print the cost of each way beside the goals."""
     script = measured["a script per model"].seconds
     rows = [
         [

@@ -1,4 +1,4 @@
-"""A sweep killed in the middle, again and again: what it leaves, and whether the next one completes it.
+"""Kill sweeps in the middle; check what they leave, and that the next one completes them.
 
 ``python benchmarks/sweep_killed.py [--times 20] [--models 6]`` trains the digits example and sweeps over a fleet of copies.
 Each time the whole fleet is new; the sweep is killed (SIGKILL) at a random moment, once alone, once with all its processes;
@@ -53,7 +53,7 @@ def command(names: Sequence[str]) -> list[str]:
 
 
 def one(cwd: Path, names: Sequence[str], seconds: float, alone: bool) -> list[str]:
-    """Kill a sweep over a new fleet after so many seconds, and run it again."""
+    """Kill a sweep over a new fleet after some seconds, and run it again."""
     for leftover in ("exports", ".exportkit"):
         shutil.rmtree(cwd / leftover, ignore_errors=True)
     scratch = cwd / "scratch"
@@ -79,7 +79,7 @@ def one(cwd: Path, names: Sequence[str], seconds: float, alone: bool) -> list[st
 
 
 def versions(cwd: Path) -> tuple[int, list[str]]:
-    """How many versions there are, and what is wrong with them."""
+    """Return the number of versions, and their problems."""
     found = [path for path in (cwd / "exports").glob("*/*") if path.name.isdecimal()]
     wrong = [f"{path}: {f}" for path in found for f in verify_version(path, run=False) if f.passed is False]
     return len(found), wrong
@@ -88,7 +88,7 @@ def versions(cwd: Path) -> tuple[int, list[str]]:
 def problems(
     cwd: Path, names: Sequence[str], again: subprocess.CompletedProcess, broken: list[str], scratch: Path
 ) -> list[str]:
-    """What is not as it has to be after the rerun."""
+    """Return the problems that are left after the rerun."""
     found = list(broken)
     if again.returncode:
         found.append(f"the rerun ended with {again.returncode}: {again.stdout}{again.stderr}")

@@ -1,8 +1,9 @@
-"""What it costs to know all of a large sweep before its first job starts: composed, planned and compared with what is there.
+"""Measure the work of a large sweep before its first job starts: composing, planning, comparing with existing versions.
 
 ``python benchmarks/sweep_planned.py [--distinct 1000] [--versions 100]`` makes configs over one checkpoint and plans two
-sweeps: 10 models times so many versions, and so many distinct models. Each is measured as ``exportkit plan -m`` as a whole,
-and by its parts in a process of its own (compose_parts.py), beside what Hydra takes to compose a sample of its jobs, once each.
+sweeps: 10 models with `--versions` versions each, and `--distinct` distinct models. Each is measured as ``exportkit plan -m``
+as a whole, and by its parts in a process of its own (compose_parts.py), beside what Hydra takes to compose a sample of its
+jobs, once each.
 """
 
 import argparse
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def models(cwd: Path, count: int) -> list[str]:
-    """Write so many models, each a file of its own."""
+    """Write the models, each into a file of its own."""
     (cwd / "conf" / "model").mkdir(parents=True)
     names = [f"m{number:05}" for number in range(count)]
     for number, name in enumerate(names):
@@ -55,7 +56,7 @@ def models(cwd: Path, count: int) -> list[str]:
 
 
 def row(title: str, goal: float, words: Sequence[str], cwd: Path) -> list[str]:
-    """A sweep as a whole, its parts, and the ratio to Hydra's own composition."""
+    """Measure a sweep as a whole and by its parts, with the ratio to Hydra's own composition."""
     whole = harness.run_tree([sys.executable, "-m", "exportkit", "plan", "-m", *words], cwd)
     parts = harness.script("compose_parts.py", *words, cwd=cwd).stages
     jobs = parts.pop("jobs")

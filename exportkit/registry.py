@@ -32,7 +32,7 @@ GROUP = "exportkit"
 DISABLE = "EXPORTKIT_DISABLE_PLUGINS"
 _OURS = "this process"
 _POLICY = "exportkit_check_plan"
-_NOUNS = {ModelSource: "source", PostStep: "step"}
+_NOUNS: dict[type, str] = {ModelSource: "source", PostStep: "step"}
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Plugins:
     commands: Mapping[str, type[Command]]
     conf_packages: list[str]
     presets: dict[str, Provider]
-    providers: Mapping[type, Provider]
+    providers: dict[type, Provider]
     hooks: dict[str, list[tuple[Provider, Any]]] = field(repr=False)
     warnings: list[str] = field(default_factory=list)
 
@@ -144,7 +144,7 @@ def _installed() -> Iterator[tuple[Provider, Any]]:
     disabled = {name.strip() for name in os.environ.get(DISABLE, "").split(",")}
     seen = set()
     for entry in sorted(importlib.metadata.entry_points(group=GROUP), key=lambda e: (e.name, e.value)):
-        if disabled & {entry.name, entry.dist.name} or (entry.name, entry.value) in seen:
+        if entry.dist is None or disabled & {entry.name, entry.dist.name} or (entry.name, entry.value) in seen:
             continue
         seen.add((entry.name, entry.value))
         provider = Provider(entry.name, entry.dist.name, entry.dist.version)
@@ -245,7 +245,7 @@ def _add_presets(known: dict[str, Provider], provider: Provider, package: str) -
 
 
 def _classes(plugins: Plugins, hook: str, base: type) -> dict[str, type]:
-    found: dict[str, type] = {}
+    found: dict[str, type[Any]] = {}
     for provider, classes in plugins.call(hook):
         fits = lambda c: isinstance(c, type) and issubclass(c, base) and isinstance(getattr(c, "kind", None), str)  # noqa: E731
         for cls in _checked(provider, hook, classes, fits, f"{base.__name__} classes, each with a kind"):
@@ -285,7 +285,7 @@ def _check_command(provider: Provider, cls: type[Command]) -> None:
         raise _failure(provider, f"{offer} without a help; set help to one line that says what it does")
 
 
-def _check_class(provider: Provider, cls: type, base: type) -> None:
+def _check_class(provider: Provider, cls: type[Any], base: type) -> None:
     """Raise PluginError unless a config can be read into `cls` and it has what `base` requires."""
     offer = f"offers {_NOUNS[base]} '{cls.kind}'"
     if not cls.kind.isidentifier():

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from exportkit.errors import ConfigError, Problem
-from exportkit.processes import inside, tell
+from exportkit.processes import inside, send_message
 
 
 def interruptible():
@@ -106,8 +106,8 @@ def speak(text):
 
 
 def tell_stages():
-    tell("build")
-    tell("ü" * 3000)
+    send_message("build")
+    send_message("ü" * 3000)
     return inside()
 
 

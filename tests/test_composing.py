@@ -323,7 +323,7 @@ def test_processes_compose_what_one_does(sweep, a_thread):
 
 def test_what_templates_do_not_manage_is_hydras(sweep, monkeypatch):
     loader, master = sweep("model=a,b", "version=1,2")
-    monkeypatch.setattr(CachingLoader, "_begun", lambda self, key, defaults: None)
+    monkeypatch.setattr(CachingLoader, "_with_template", lambda self, key, defaults: None)
     for job, overrides in zip(all_of(loader, master, TWO_AXES), TWO_AXES, strict=True):
         assert anatomy(pickle.loads(job.config)) == anatomy(as_hydra_launches(loader, master, job.number, overrides))
 

@@ -271,7 +271,7 @@ def test_the_outlook_of_a_source_without_a_checkpoint(named, export, tmp_path, m
     file.write_text("1.5")
     planned = export(planned=True, source={"file": str(file)} if named else {})
     monkeypatch.setattr(preflight, "plan", lambda task, plugins: planned)
-    assert preflight.look(0, None).identity == (identity(planned)["sha256"] if named else None)
+    assert preflight.plan_job(0, None).identity == (identity(planned)["sha256"] if named else None)
 
 
 def test_a_file_that_is_not_there(export, tmp_path):

@@ -43,7 +43,7 @@ def made(config):
 
 def refused(config):
     with pytest.raises(ConfigError) as refusal:
-        preflight.look(0, config)
+        preflight.plan_job(0, config)
     return str(refusal.value)
 
 
@@ -55,15 +55,15 @@ def outlook(**changes):
 
 
 def test_an_outlook_is_of_the_plan(config, tmp_path):
-    found = preflight.look(0, config(version=4))
+    found = preflight.plan_job(0, config(version=4))
     assert found == Outlook(name="toy", base=str(tmp_path / "exports/toy"), version=4, identity=found.identity)
-    assert preflight.look(1, config()).identity == found.identity
-    assert preflight.look(1, config(strip_default_attrs=False)).identity != found.identity
+    assert preflight.plan_job(1, config()).identity == found.identity
+    assert preflight.plan_job(1, config(strip_default_attrs=False)).identity != found.identity
 
 
 def test_an_explicit_version_of_the_same_content_is_made_already(config):
     assert made(config(version=4)) == 4
-    found = preflight.look(0, config(version=4))
+    found = preflight.plan_job(0, config(version=4))
     assert (found.version, found.made) == (4, 4)
     assert preflight.unchanged({7: found}) == {7: 4}
 
@@ -103,10 +103,10 @@ def test_a_version_that_was_not_published_is_not_made(config, install, tmp_path)
     post = {**MANIFEST, "announce": {"kind": "announce"}}
     made(config(version=4, post=post))
     base = tmp_path / "exports/toy"
-    assert preflight.look(0, config(version=4, post=post)).made == 4
+    assert preflight.plan_job(0, config(version=4, post=post)).made == 4
     (base / ".published/4").unlink()
     assert refused(config(version=4, post=post)).startswith("version: 4 exists in ")
-    found = preflight.look(0, config(post=post))
+    found = preflight.plan_job(0, config(post=post))
     assert found.publishes
     assert preflight.unchanged({0: found}) == {}
     mark_published(base, 4)
@@ -117,7 +117,7 @@ def test_a_version_that_was_not_published_is_not_made(config, install, tmp_path)
 
 
 def test_an_open_version_is_the_newest_one_of_the_same_content(config):
-    job = preflight.look(0, config())
+    job = preflight.plan_job(0, config())
     assert preflight.unchanged({0: job}) == {}
     made(config())
     assert preflight.unchanged({0: job}) == {0: 1}
@@ -131,20 +131,20 @@ def test_as_many_versions_are_looked_at_as_the_sweep_made(config):
     changed = config(strip_default_attrs=False)
     made(config())
     made(changed)
-    jobs = {3: preflight.look(3, config()), 5: preflight.look(5, changed)}
+    jobs = {3: preflight.plan_job(3, config()), 5: preflight.plan_job(5, changed)}
     assert preflight.unchanged(jobs) == {3: 1, 5: 2}
 
 
 def test_a_job_without_an_identity_is_never_unchanged(config):
     made(config())
-    job = preflight.look(0, config())
+    job = preflight.plan_job(0, config())
     assert preflight.unchanged({0: outlook(base=job.base, identity=None)}) == {}
 
 
 def test_an_explicit_version_is_not_the_newest_of_the_same_content(config):
     """It is another number, so it is made."""
     made(config())
-    job = preflight.look(0, config(version=9))
+    job = preflight.plan_job(0, config(version=9))
     assert preflight.unchanged({0: job}) == {}
 
 
@@ -219,14 +219,14 @@ def test_a_version_that_is_made_again_all_the_same_is_refused(tmp_path):
 
 def test_what_many_jobs_share_is_said_once():
     missing, other = Problem("name", "is not set", "set it"), Problem("version", "is 0.5", "write an integer")
-    told = preflight.told({0: [missing], 2: [other, missing], 5: [missing]}, {0: ["model=a"], 2: ["model=b"], 5: []})
+    told = preflight.group_problems({0: [missing], 2: [other, missing], 5: [missing]}, {0: ["model=a"], 2: ["model=b"], 5: []})
     assert list(map(str, told)) == [
         "job 0 (model=a) and 2 more: name: is not set; set it",
         "job 2 (model=b): version: is 0.5; write an integer",
     ]
-    assert str(preflight.told({5: [missing]}, {5: []})[0]).startswith("job 5: name: is not set")
+    assert str(preflight.group_problems({5: [missing]}, {5: []})[0]).startswith("job 5: name: is not set")
 
 
 def test_a_base_path_is_made_by_no_look(config, tmp_path):
-    preflight.unchanged({0: preflight.look(0, config())})
+    preflight.unchanged({0: preflight.plan_job(0, config())})
     assert not Path(tmp_path, "exports").exists()

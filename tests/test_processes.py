@@ -56,7 +56,7 @@ def test_the_stages_of_an_export_are_told(capfd):
 
 
 def test_what_is_told_outside_of_a_task_is_told_to_nobody():
-    processes.tell("build")
+    processes.send_message("build")
     assert not processes.inside()
 
 

@@ -89,7 +89,7 @@ def test_a_problem_is_told_once_under_its_first_job():
     words = sweep_record.distinct_overrides(
         [["model=a", "x=1"], ["model=b", "x=1"], *[[f"model={n}", "x=1"] for n in range(2, 8)]]
     )
-    assert list(map(str, preflight.told(problems, dict(enumerate(words))))) == [
+    assert list(map(str, preflight.group_problems(problems, dict(enumerate(words))))) == [
         "job 0 (model=a) and 2 more: source.bulder: no such key; did you mean builder?",
         "job 1 (model=b): name: is not set",
     ]

@@ -33,11 +33,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print("exportkit: interrupted", file=sys.stderr)
         return 130
     except SystemExit as end:
-        number = end.code - 128 if isinstance(end.code, int) else 0
-        if number not in ENDING:
+        if not isinstance(end.code, int) or end.code - 128 not in ENDING:
             raise
         with suppress(OSError):  # after SIGHUP there is no terminal
-            print(f"exportkit: ended by {signal.Signals(number).name}", file=sys.stderr)
+            print(f"exportkit: ended by {signal.Signals(end.code - 128).name}", file=sys.stderr)
         return end.code
     except ExportKitError as error:
         if raises:

@@ -170,7 +170,7 @@ def _wanted(error: OmegaConfBaseException) -> str | None:
             return wanted
     node = error.child_node if error.child_node is not None else error.parent_node
     kind = getattr(getattr(node, "_metadata", None), "ref_type", None)
-    return WANTED.get(kind)
+    return WANTED.get(kind) if isinstance(kind, type) else None
 
 
 def _no_interpolation(where: str, error: OmegaConfBaseException) -> Problem | None:
@@ -191,7 +191,7 @@ def _flat(node: Any, prefix: str = "") -> Iterator[str]:
     """Yield the full keys of all values below `node`."""
     if isinstance(node, DictConfig) and not (node._is_none() or node._is_missing() or node._is_interpolation()):
         for key in node:
-            yield from _flat(node._get_node(key), f"{prefix}.{key}")
+            yield from _flat(node._get_node(key), f"{prefix}.{key!s}")
     else:
         yield prefix[1:]
 

@@ -38,11 +38,13 @@ def field_docs(cls: type) -> list[FieldDoc]:
 def _documented(cls: type) -> Iterator[tuple[str, str]]:
     """Yield name and documentation of the documented fields in `cls`'s own body; none where its source cannot be read."""
     try:
-        body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0].body
+        definition = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
     except (OSError, TypeError, SyntaxError):
         return
-    for field, below in pairwise(body):
-        if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+    for field, below in pairwise(definition.body if isinstance(definition, ast.ClassDef) else ()):
+        if not isinstance(field, ast.AnnAssign) or not isinstance(field.target, ast.Name):
+            continue
+        if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
             yield field.target.id, inspect.cleandoc(str(below.value.value))
 
 

@@ -18,6 +18,8 @@ def pack() -> DictConfig:
     Hydra imports a plugin twice, so the class of the launcher's schema is not the one that pickle would find.
     """
     config = copy.deepcopy(HydraConfig.instance().cfg)
+    if not isinstance(config, DictConfig):  # Hydra annotates it with its schema
+        raise ValueError("HydraConfig was not set")
     with read_write(config.hydra), open_dict(config.hydra):
         config.hydra.launcher = OmegaConf.to_container(config.hydra.launcher)
     return config

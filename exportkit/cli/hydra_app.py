@@ -99,7 +99,7 @@ def run_alone(arguments: Sequence[str], job: Callable[[DictConfig], Any]) -> Non
 
 def task_config(config: DictConfig) -> DictConfig:
     """Return what a job is called with: the config without Hydra's own node."""
-    return OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+    return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
 
 
 def is_sweep(arguments: Sequence[str]) -> bool:
@@ -224,8 +224,8 @@ def _register(found: registry.Plugins, user: Path | None) -> None:
     store.store(name=SCHEMA, node=Config, provider="exportkit")
     for kind, cls in found.sources.items():
         _store(store, found, cls, group="source", name=kind, package="source")
-    for kind, cls in found.steps.items():
-        _store(store, found, cls, group="post", name=kind, package=f"post.{kind}")
+    for kind, step in found.steps.items():
+        _store(store, found, step, group="post", name=kind, package=f"post.{kind}")
     yaml.add_multi_representer(Path, lambda dumper, path: dumper.represent_str(str(path)))  # for --cfg
     ConfDirectories.user, ConfDirectories.packages = user, found.conf_packages
     HydraPlugins.instance().register(ConfDirectories)

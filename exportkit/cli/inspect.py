@@ -1,12 +1,12 @@
-"""``exportkit inspect PATH``: what is in a ``.meta``, a checkpoint or a SavedModel, and a config that would export it.
+"""``exportkit inspect PATH``: the contents of a ``.meta``, a checkpoint or a SavedModel, and a config that would export it.
 
-Reads protos and the checkpoint's index; the data files are not read, and TensorFlow is not imported.
+Only protos and the checkpoint's index are read, not its data files, and TensorFlow is not imported.
 """
 
 import argparse
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +23,21 @@ SHOWN = 8
 
 @dataclass
 class Found:
-    """What a path holds; each part may be missing.
+    """The contents of a path; each part may be missing.
 
     Attributes:
-        title: what it is, in words.
-        prefix: of its checkpoint.
-        meta: the file of its graph.
-        graphs: a name for each of its graphs → the graph.
-        bundle: its checkpoint.
-        notes: what could not be read.
+        title: a description for the user.
+        prefix: the checkpoint's prefix.
+        meta: the file of the graph.
+        graphs: name → graph; the names are the tags of a SavedModel's graphs, and empty for a ``.meta``.
+        bundle: the checkpoint.
+        notes: why parts could not be read.
     """
 
     title: str
     prefix: str | None = None
     meta: str | None = None
-    graphs: Mapping[str, Graph] = None
+    graphs: Mapping[str, Graph] = field(default_factory=dict)
     bundle: Bundle | None = None
     notes: Sequence[Problem] = ()
 
@@ -62,36 +62,36 @@ class InspectCommand(Command):
     def run(self, arguments: Sequence[str]) -> int:
         options = self.parse(arguments)
         with metagraph.many_objects():
-            return _show(look(options.path), options)
+            return _show(read_path(options.path), options)
 
 
 def _show(found: Found, options: argparse.Namespace) -> int:
     most = None if options.all else SHOWN
     line(found.title)
-    ranking = _ranked(found)
+    ranking = _rank(found)
     for name, graph in found.graphs.items():
         _show_graph(name, graph, ranking, most)
     _show_variables(variables(found), most)
     for note in found.notes:
         text(f"\n{note}", "yellow")
-    if ranking is not None:
-        _show_suggestion(found, ranking, options)
+    if ranking is not None and found.meta is not None:
+        _show_suggestion(found, found.meta, ranking, options)
     return 0
 
 
-def _ranked(found: Found) -> Ranking | None:
-    """What a training graph is likely to serve, of what its checkpoint holds."""
+def _rank(found: Found) -> Ranking | None:
+    """Rank the tensors of a training graph as inputs and outputs of a model; return None where there is no such graph."""
     if not found.meta or not found.graphs:
         return None
-    held = found.bundle and {*found.bundle.entries, *found.bundle.aliases}
-    return metagraph.rank(next(iter(found.graphs.values())), lambda name: held is not None and name not in held)
+    saved = None if found.bundle is None else {*found.bundle.entries, *found.bundle.aliases}
+    return metagraph.rank(next(iter(found.graphs.values())), lambda name: saved is not None and name not in saved)
 
 
-def look(path: str) -> Found:
-    """What is at `path`.
+def read_path(path: str) -> Found:
+    """Read what is at `path`.
 
     Raises:
-        ExportKitError: nothing that exportkit knows.
+        ExportKitError: it is neither a ``.meta``, a checkpoint nor a SavedModel.
     """
     place = Path(path)
     directory = place.parent if place.name.startswith("saved_model.pb") else place
@@ -109,7 +109,7 @@ def _saved_model(directory: Path) -> Found:
 
 
 def _training(path: str) -> Found:
-    """A checkpoint, with its ``.meta`` if that is there; or a ``.meta`` alone."""
+    """Read a checkpoint, with its ``.meta`` if that exists; or a ``.meta`` alone."""
     prefix = resolve(path)
     meta = path if path.endswith(".meta") else f"{prefix}.meta"
     has_meta = os.path.exists(meta)
@@ -133,8 +133,8 @@ def _open(prefix: str) -> tuple[Bundle | None, list[Problem]]:
 
 
 @dataclass(frozen=True)
-class Held:
-    """A variable: its `role` is ``weight``, or what else it is."""
+class ListedVariable:
+    """A variable; `size` is in bytes, `role` is one of those that `role` returns."""
 
     name: str
     dtype: str
@@ -143,21 +143,27 @@ class Held:
     role: str
 
 
-def variables(found: Found) -> list[Held]:
-    """The variables, largest first: of the checkpoint, or of the graph where there is none."""
+def variables(found: Found) -> list[ListedVariable]:
+    """Return the variables, largest first: those of the checkpoint, or those of the graph where there is no checkpoint."""
+    shapes: dict[str, Sequence[int | None] | None]
     if found.bundle is not None:
         entries = found.bundle.entries
         shapes = {key: entry.shape for key, entry in entries.items()}
-        held = [Held(k, e.dtype, e.shape, e.size, role(k, shapes)) for k, e in entries.items()]
+        listed = [ListedVariable(k, e.dtype, e.shape, e.size, role(k, shapes)) for k, e in entries.items()]
     else:
         known = {v.full_name: v for graph in found.graphs.values() for v in graph.variables.values()}
         shapes = {name: v.full_shape for name, v in known.items()}
-        held = [Held(n, v.dtype, v.full_shape, suggestion.size(v), role(n, shapes)) for n, v in known.items()]
-    return sorted(held, key=lambda v: (-v.size, v.name))
+        listed = [ListedVariable(n, v.dtype, v.full_shape, suggestion.size(v), role(n, shapes)) for n, v in known.items()]
+    return sorted(listed, key=lambda v: (-v.size, v.name))
 
 
 def role(name: str, shapes: Mapping[str, Any]) -> str:
-    """What a variable is, told from its name and from those that it goes with."""
+    """Return the role of a variable: ``weight``, ``moving average``, ``optimizer slot`` or ``bookkeeping``.
+
+    Args:
+        name: its name; an optimizer's slot lies below the name of its weight, and has the same shape.
+        shapes: the shapes of all variables, by name.
+    """
     parent, _, leaf = name.rpartition("/")
     if leaf.endswith("ExponentialMovingAverage"):
         return "moving average"
@@ -210,23 +216,23 @@ def _show_files(graph: Graph) -> None:
         line(f"assets: {', '.join(assets)}")
 
 
-def _show_variables(held: Sequence[Held], most: int | None) -> None:
-    if not held:
+def _show_variables(listed: Sequence[ListedVariable], most: int | None) -> None:
+    if not listed:
         return
-    rows = [(v.name, v.dtype, shape_text(v.shape), size_text(v.size), "" if v.role == "weight" else v.role) for v in held]
+    rows = [(v.name, v.dtype, shape_text(v.shape), size_text(v.size), "" if v.role == "weight" else v.role) for v in listed]
     list_of("Variables", ["name", "dtype", "shape", "bytes", ""], rows, most)
-    line("; ".join(_totals(held)))
+    line("; ".join(_totals(listed)))
 
 
-def _totals(held: Sequence[Held]) -> Iterator[str]:
-    yield f"{len(held)} variables, {size_text(sum(v.size for v in held))}"
-    for kind in dict.fromkeys(v.role for v in held):
-        of = [v for v in held if v.role == kind]
-        yield f"{kind}s {len(of)}, {size_text(sum(v.size for v in of))}".replace("bookkeepings", "bookkeeping")
+def _totals(listed: Sequence[ListedVariable]) -> Iterator[str]:
+    yield f"{len(listed)} variables, {size_text(sum(v.size for v in listed))}"
+    for role in dict.fromkeys(v.role for v in listed):
+        members = [v for v in listed if v.role == role]
+        yield f"{role}s {len(members)}, {size_text(sum(v.size for v in members))}".replace("bookkeepings", "bookkeeping")
 
 
-def _show_suggestion(found: Found, ranking: Ranking, options: argparse.Namespace) -> None:
-    """The likeliest signature: what it needs, what stands in its way, and the config that has it."""
+def _show_suggestion(found: Found, meta: str, ranking: Ranking, options: argparse.Namespace) -> None:
+    """Print what the likeliest signature needs, the problems in serving it, and a config that has it."""
     graph = next(iter(found.graphs.values()))
     guess = suggestion.guess(graph, ranking)
     if guess is None:
@@ -237,4 +243,4 @@ def _show_suggestion(found: Found, ranking: Ranking, options: argparse.Namespace
         text(str(problem), "yellow")
     name = options.name or suggestion.model_name(found.prefix)
     line(f"\nA config to start from, for conf/model/{name}.yaml:\n")
-    line(suggestion.config(name, options.path, found.meta, graph, guess))
+    line(suggestion.config(name, options.path, meta, graph, guess))

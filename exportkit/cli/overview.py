@@ -37,7 +37,7 @@ FLAGS = """\
 """
 
 WIDTH = 80
-COLUMN = 45  # where the line of a command says what it does
+COLUMN = 45  # where the description of a command begins
 
 
 def overview(plugins: Plugins, groups: Mapping[str, Sequence[str]], head: str = "") -> str:

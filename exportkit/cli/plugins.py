@@ -39,7 +39,7 @@ class PluginsCommand(Command):
 
 def _list(plugins: Plugins) -> None:
     """Print a table for each distribution."""
-    found = [("source", kind, "", cls) for kind, cls in plugins.sources.items()]
+    found: list[tuple[str, str, str, type]] = [("source", kind, "", cls) for kind, cls in plugins.sources.items()]
     found += [("step", kind, cls.phase.name.lower(), cls) for kind, cls in plugins.steps.items()]
     rows = [(what, kind, phase, _summary(cls), _origin(plugins, cls)) for what, kind, phase, cls in found]
     rows += [

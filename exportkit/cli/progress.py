@@ -14,18 +14,18 @@ from typing import Any
 from exportkit import processes
 from exportkit.cli.channel import is_quiet, is_verbose
 
-Tell = Callable[[str], None]
+StageCallback = Callable[[str], None]  # called with the name of each stage when it begins
 
 
 @contextmanager
-def progress(name: str, moving: bool = True) -> Iterator[Tell]:
+def progress(name: str, moving: bool = True) -> Iterator[StageCallback]:
     """Yield a function to call with the name of each stage of exporting `name`, when it begins.
 
     Args:
         moving: whether the line may move; False where a debugger may use the terminal.
     """
     if processes.inside():
-        yield processes.tell
+        yield processes.send_message
         return
     stages = Stages(name)
     try:

@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from exportkit import processes
 from exportkit.cli import handover, hydra_app
 from exportkit.cli.hydra_app import JobFailed
-from exportkit.cli.progress import Tell, progress
+from exportkit.cli.progress import StageCallback, progress
 from exportkit.cli.sweep.process_launcher import PRELOAD
 from exportkit.errors import Problem
 from exportkit.processes import Died, Ended, Reported, Task
@@ -49,7 +49,7 @@ def run(planned: ExportPlan, config: DictConfig, timeout: float | None) -> Expor
     try:
         with progress(planned.name) as stage, scratch() as place:
             stage("import tensorflow")
-            end, last = _run_task(Task(0, _run, (_packed(planned, config),), place / LOG), timeout, stage)
+            end, last = _run_task(_packed(planned, config), place / LOG, timeout, stage)
     except BaseException:
         claim.remove_stale(planned.export_dir)
         raise
@@ -61,15 +61,17 @@ def run(planned: ExportPlan, config: DictConfig, timeout: float | None) -> Expor
     return end.value
 
 
-def _run_task(task: Task, timeout: float | None, stage: Tell) -> tuple[Ended | Died, str]:
-    """Run a task and show what it prints; return its last event and its last stage."""
+def _run_task(content: bytes, log: Path, timeout: float | None, stage: StageCallback) -> tuple[Ended | Died, str]:
+    """Run the export and show what it prints; return the last event of its process and its last stage."""
     last = "start"
-    with closing(processes.run([task], 1, timeout, PRELOAD)) as events, _shown(task.log):
+    with closing(processes.run([Task(0, _run, (content,), log)], 1, timeout, PRELOAD)) as events, _shown(log):
         for event in events:
             if isinstance(event, Reported):
                 last = event.text
                 stage(last)
-    return event, last
+            elif isinstance(event, Ended | Died):
+                end = event
+    return end, last
 
 
 def _failure(planned: ExportPlan, died: Died, stage: str, made: set[int]) -> JobFailed:
@@ -152,7 +154,7 @@ def _run(content: bytes) -> ExportReport | JobFailed:
         if planned.post:
             processes.reserve()
         report = ExportReport(name=planned.name, stages={"import tensorflow": waited})
-        pipeline.fill(report, planned, hydra_app.plugins(), processes.tell)
+        pipeline.fill(report, planned, hydra_app.plugins(), processes.send_message)
         return report
     except Exception as error:
         return hydra_app.failure(error)

@@ -1,9 +1,10 @@
-"""A config for a graph that nobody has described yet: its likeliest output, and what that needs."""
+"""A suggested config for a graph: its likeliest outputs, and the inputs and constants that they need."""
 
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -22,20 +23,23 @@ class Guess:
     """The likeliest signature of a graph.
 
     Attributes:
-        outputs: the tensors that it gives, the likeliest first.
-        inputs: what is fed.
-        constants: tensors → the values that they have when the model serves.
-        replaced: what dropout gives that no placeholder switches off → what it takes.
-        running: the nodes that decide the answer, that dropout among them.
-        alternatives: other outputs that are likely, with what feeds them beside that.
+        outputs: the output tensors, the likeliest first.
+        inputs: the tensors to be fed.
+        constants: tensor → its value when the model serves.
+        running: the nodes that decide the outputs, dropout that no placeholder switches off among them.
+        alternatives: other likely outputs, each with the tensors that it needs fed beside `inputs`.
     """
 
     outputs: Sequence[Candidate]
     inputs: Sequence[Candidate]
     constants: Mapping[str, Any]
-    alternatives: Sequence[tuple[Candidate, Sequence[str]]] = ()
-    replaced: Mapping[str, str] = field(default_factory=dict)
-    running: metagraph.Running | None = None
+    running: metagraph.Running
+    alternatives: Sequence[tuple[Candidate, Sequence[str]]]
+
+    @cached_property
+    def replaced(self) -> Mapping[str, str]:
+        """The output of each dropout that no placeholder switches off → the dropout's input, which takes its place."""
+        return self.running.dropout
 
     @property
     def stops(self) -> list[str]:
@@ -47,23 +51,26 @@ class Guess:
 
 
 def guess(graph: Graph, ranking: Ranking) -> Guess | None:
-    """The likeliest output with those inputs and constants that it needs; None where no output is likely."""
+    """Return the likeliest outputs with the inputs and constants that they need; None where no output is likely."""
     if not ranking.outputs:
         return None
     outputs = metagraph.together(graph, ranking)
     inputs = ranking.inputs
-    reached = graph.reach([c.tensor for c in outputs], [*(c.tensor for c in inputs), *ranking.constants])
+    fetches, feeds = [c.tensor for c in outputs], [c.tensor for c in inputs]
+    reached = graph.reach(fetches, [*feeds, *ranking.constants])
     edges = {edge for op in reached for edge in graph.inputs(op)}
     baked = {tensor: value for tensor, value in ranking.constants.items() if split(tensor) in edges}
-    guessed = Guess(
-        outputs, [_sized(graph, c, reached) for c in inputs], baked, list(_alternatives(graph, ranking, outputs, reached))
+    return Guess(
+        outputs=outputs,
+        inputs=[_with_free_batch(graph, c, reached) for c in inputs],
+        constants=baked,
+        running=metagraph.Running(graph, fetches, [*feeds, *baked], baked),
+        alternatives=list(_alternatives(graph, ranking, outputs, reached)),
     )
-    running = metagraph.Running(graph, guessed.fetches, guessed.stops, baked)
-    return replace(guessed, running=running, replaced=running.dropout)
 
 
-def _sized(graph: Graph, candidate: Candidate, reached: set[str]) -> Candidate:
-    """A cut tensor with a free first size, unless the graph behind it has that size in its constants."""
+def _with_free_batch(graph: Graph, candidate: Candidate, reached: set[str]) -> Candidate:
+    """Return an input with a free first dimension, unless it is a placeholder or the graph's constants contain that size."""
     shape = candidate.shape
     if candidate.op.startswith("Placeholder") or not shape or shape[0] is None:
         return candidate
@@ -83,22 +90,22 @@ def _alternatives(
 
 
 def needs(graph: Graph, guessed: Guess) -> str:
-    """How much of the graph the guess reaches, in words."""
+    """Describe what serving the guess needs: ``12 variables (3 MB), 40 of 900 nodes, table words``."""
     kept = metagraph.extent(graph, guessed.fetches, guessed.stops)
-    held = kept.variables
     files = [*(f"table {name}" for name in kept.tables), *(f"file {path}" for path in kept.files)]
-    count = f"{len(held)} variables ({size_text(sum(map(size, held)))}), {kept.nodes} of {len(graph.nodes)} nodes"
+    total = size_text(sum(map(size, kept.variables)))
+    count = f"{len(kept.variables)} variables ({total}), {kept.nodes} of {len(graph.nodes)} nodes"
     return ", ".join([count, *files])
 
 
 def size(variable: Variable) -> int:
-    """Bytes of a variable, as far as its shape tells."""
+    """Return the size of a variable in bytes; an unknown dimension counts as 1, an unknown dtype as 1 byte."""
     digits = re.search(r"(8|16|32|64)$", variable.dtype)
     return prod(d or 1 for d in variable.shape or ()) * (_BYTES[digits[1]] if digits else 1)
 
 
 def obstacles(graph: Graph, guessed: Guess, bundle: Bundle | None) -> Iterator[Problem]:
-    """What stands in the way of serving the guess."""
+    """Yield the problems in serving the guess."""
     running = guessed.running
     if guessed.replaced:
         graph = graph.rewired(guessed.replaced)
@@ -123,28 +130,28 @@ def _unsaved(graph: Graph, guessed: Guess, bundle: Bundle) -> Iterator[Problem]:
 
 
 def model_name(prefix: str | None) -> str:
-    """A name for the model that a checkpoint is of: what its directory is called, or its file."""
+    """Return a name for a checkpoint's model: its file's, or its directory's if the file is called as most are (model.ckpt)."""
     path = Path(prefix or "model").absolute()
     plain = path.name.startswith(("model", "checkpoint", "ckpt"))
-    return _word((path.parent if plain else path).name.split(".")[0]) or "model"
+    return _identifier((path.parent if plain else path).name.split(".")[0]) or "model"
 
 
 def config(name: str, path: str, meta: str, graph: Graph, guessed: Guess) -> str:
-    """The text of ``conf/model/NAME.yaml``."""
-    inputs = dict(zip(_names(map(_said, guessed.inputs)), guessed.inputs, strict=True))
-    constants = dict(zip(_names(guessed.constants, taken=inputs), guessed.constants.items(), strict=True))
-    outputs = dict(zip(_names(map(_called, guessed.outputs), taken=[*inputs, *constants]), guessed.fetches, strict=True))
+    """Return the text of ``conf/model/NAME.yaml``."""
+    inputs = dict(zip(_aliases(map(_input_name, guessed.inputs)), guessed.inputs, strict=True))
+    constants = dict(zip(_aliases(guessed.constants, taken=inputs), guessed.constants.items(), strict=True))
+    outputs = dict(zip(_aliases(map(_output_name, guessed.outputs), taken=[*inputs, *constants]), guessed.fetches, strict=True))
     return "\n".join(
         [
             "# @package _global_",
             "defaults: [override /source: meta_graph]",
-            f"name: {_flow(name)}",
-            f"source: {_flow(_source(path, meta))}",
+            f"name: {_to_yaml(name)}",
+            f"source: {_to_yaml(_source(path, meta))}",
             "bindings:",
-            *(f"  {alias}: {_flow(_input(candidate))}" for alias, candidate in inputs.items()),
-            *(f"  {alias}: {_flow({'constant': v, 'replaces': t})}" for alias, (t, v) in constants.items()),
+            *(f"  {alias}: {_to_yaml(_input(candidate))}" for alias, candidate in inputs.items()),
+            *(f"  {alias}: {_to_yaml({'constant': v, 'replaces': t})}" for alias, (t, v) in constants.items()),
             *_without_dropout(guessed),
-            *(f"  {alias}: {_flow(tensor)}" for alias, tensor in outputs.items()),
+            *(f"  {alias}: {_to_yaml(tensor)}" for alias, tensor in outputs.items()),
             *_uncertain(guessed, [*inputs, *constants, *outputs]),
             "signatures:",
             *_signature(list(inputs), list(outputs)),
@@ -157,15 +164,15 @@ def _without_dropout(guessed: Guess) -> Iterator[str]:
     if guessed.replaced:
         yield "  # nothing switches this dropout off, so what goes in takes the place of what comes out"
     for i, (given, taken) in enumerate(guessed.replaced.items()):
-        yield f"  no_dropout{f'_{i}' if i else ''}: {_flow({'tensor': taken, 'replaces': given})}"
+        yield f"  no_dropout{f'_{i}' if i else ''}: {_to_yaml({'tensor': taken, 'replaces': given})}"
 
 
 def _uncertain(guessed: Guess, taken: Sequence[str]) -> Iterator[str]:
-    """Comments: what could be served as well, and what it needs."""
-    names = _names((_called(candidate) for candidate, _ in guessed.alternatives), taken)
+    """Yield comments: other outputs that could be served, and what else they need."""
+    names = _aliases((_output_name(candidate) for candidate, _ in guessed.alternatives), taken)
     for alias, (candidate, feeds) in zip(names, guessed.alternatives, strict=True):
         needs = f"; it also needs {some(feeds, 3)}" if feeds else ""
-        yield f"  # {alias}: {_flow(candidate.tensor)}    # or this{needs}"
+        yield f"  # {alias}: {_to_yaml(candidate.tensor)}    # or this{needs}"
 
 
 def _source(path: str, meta: str) -> dict[str, str]:
@@ -175,10 +182,10 @@ def _source(path: str, meta: str) -> dict[str, str]:
 
 
 def _input(candidate: Candidate) -> dict[str, Any]:
-    """A placeholder is bound; anything else is cut there."""
+    """Return the binding of an input: a placeholder is bound as it is, any other tensor is replaced by a new placeholder."""
     if candidate.op.startswith("Placeholder"):
-        said = {"tensor": candidate.tensor, "dtype": candidate.dtype, "shape": candidate.shape and list(candidate.shape)}
-        return {key: value for key, value in said.items() if value}
+        binding = {"tensor": candidate.tensor, "dtype": candidate.dtype, "shape": candidate.shape and list(candidate.shape)}
+        return {key: value for key, value in binding.items() if value}
     shape = {} if candidate.shape is None else {"shape": list(candidate.shape)}
     return {"placeholder": candidate.tensor, **shape}
 
@@ -192,8 +199,8 @@ def _signature(inputs: Sequence[str], outputs: Sequence[str]) -> list[str]:
     return ["  serving_default:", "    inputs:", *lines, f"    outputs: {{{given}}}"]
 
 
-def _called(candidate: Candidate) -> str:
-    """What an output is called: after its op, or after what it is where the op has no name of its own."""
+def _output_name(candidate: Candidate) -> str:
+    """Return the tensor name that an output's alias is made from: its own, or its role where its op has a default name."""
     op, index = split(candidate.tensor)
     if parts := metagraph.PART_NAMES.get(candidate.op):
         return f"{parts[index]}:0"
@@ -201,8 +208,8 @@ def _called(candidate: Candidate) -> str:
     return f"{candidate.role}:0" if plain and candidate.role else f"{op}:0"
 
 
-def _said(candidate: Candidate) -> str:
-    """What an input is called: after its placeholder, but nobody wants the name of a queue."""
+def _input_name(candidate: Candidate) -> str:
+    """Return the tensor name that an input's alias is made from: a placeholder's own; of others ``feature``, not a queue's."""
     op, index = split(candidate.tensor)
     if not candidate.op.startswith("Placeholder"):
         return f"feature:{index}"
@@ -214,25 +221,27 @@ def _averages(graph: Graph) -> list[str]:
     return ["# weights: {moving_average: true}    # the checkpoint has them: they usually predict better"] * found
 
 
-def _names(tensors: Iterable[str], taken: Iterable[str] = ()) -> list[str]:
-    """A plain and unique name for each tensor: the last part of its op's."""
+def _aliases(tensors: Iterable[str], taken: Iterable[str] = ()) -> list[str]:
+    """Return a unique alias for each tensor, which is none of `taken`: the last part of its op's name."""
     found: list[str] = []
     used = set(taken)
     for tensor in tensors:
         op, index = split(tensor)
-        base = (_word(op.rsplit("/", 1)[-1]) or "tensor") + (f"_{index}" if index else "")
+        base = (_identifier(op.rsplit("/", 1)[-1]) or "tensor") + (f"_{index}" if index else "")
         name = next(n for n in (base, *(f"{base}_{i}" for i in range(1, len(used) + 2))) if n not in used)
         used.add(name)
         found.append(name)
     return found
 
 
-def _word(text: str) -> str:
+def _identifier(text: str) -> str:
+    """Return `text` as a lower-case identifier that YAML reads as a string."""
     word = re.sub(r"\W+", "_", text).strip("_").lower()
     return f"t_{word}" if word[:1].isdigit() or word in ("on", "off", "yes", "no", "y", "n", "true", "false", "null") else word
 
 
-def _flow(value: Any) -> str:
+def _to_yaml(value: Any) -> str:
+    """Return a value as YAML on one line."""
     import yaml
 
     return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000).replace("\n...", "").strip()

@@ -21,7 +21,7 @@ import tensorflow as tf
 
 v1 = tf.compat.v1
 
-RestoreFn = Callable[[v1.Session], None]
+RestoreFn = Callable[[tf.compat.v1.Session], None]
 
 SENTENCES = Path(__file__).with_name("sentences.txt")
 END, UNKNOWN = "<eos>", "<unk>"
@@ -50,7 +50,7 @@ class ThoughtEncoder:
         self.build(_setting(config, "dim"))
         saver = v1.train.Saver(v1.trainable_variables())
 
-        def restore_fn(session: v1.Session) -> None:
+        def restore_fn(session: tf.compat.v1.Session) -> None:
             saver.restore(session, _latest(checkpoint_path))
 
         return restore_fn

@@ -6,7 +6,7 @@ imports nothing of exportkit before it launches.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn
@@ -14,6 +14,9 @@ from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
+
+if TYPE_CHECKING:
+    from exportkit.cli.sweep.engine_side import ReadyLauncher
 
 
 @dataclass
@@ -69,11 +72,11 @@ class FleetSweeper(Sweeper):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         from hydra.core.plugins import Plugins
 
-        found = {"hydra_context": hydra_context, "task_function": task_function, "config": config}
-        self.launcher = Plugins.instance().instantiate_launcher(**found)
+        self.launcher = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
 
     def sweep(self, arguments: list[str]) -> None:
         """Run the jobs that `arguments` expand to. Their results are in their records."""
         from exportkit.cli.sweep import sweeping
 
-        sweeping.sweep(arguments, self.params, self.launcher, sweeping.Options(**self.options))
+        launcher = cast("ReadyLauncher", self.launcher)  # Hydra's interface does not declare what `setup` stores
+        sweeping.sweep(arguments, self.params, launcher, sweeping.Options(**self.options))

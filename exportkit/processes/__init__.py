@@ -16,7 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from exportkit.processes.child import inside, tell
+    from exportkit.processes.child import inside, send_message
     from exportkit.processes.death import Cause, Death
     from exportkit.processes.events import Died, Ended, Event, Reported, Started, Task
     from exportkit.processes.parent import processors, run, terminable
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from exportkit.processes.workers import WorkerDied, call_apart, conversation, exchange
 
 _MODULES = {
-    "child": ("inside", "tell"),
+    "child": ("inside", "send_message"),
     "death": ("Cause", "Death"),
     "events": ("Died", "Ended", "Event", "Reported", "Started", "Task"),
     "parent": ("processors", "run", "terminable"),
@@ -50,7 +50,7 @@ __all__ = [
     "processors",
     "reserve",
     "run",
-    "tell",
+    "send_message",
     "terminable",
 ]
 

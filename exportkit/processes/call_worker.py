@@ -1,4 +1,4 @@
-"""The worker of `exportkit.processes.call_apart`: calls one function and replies with what came of it."""
+"""The worker of `exportkit.processes.call_apart`: calls one function and replies with its value or its error."""
 
 import os
 import pickle

@@ -1,6 +1,7 @@
 """The task's side: a process forked from the server takes on its parent's surroundings, runs the task, writes the result."""
 
 import faulthandler
+import io
 import multiprocessing
 import os
 import pickle
@@ -42,7 +43,7 @@ class Surroundings:
         return self.scratch / "tmp"
 
 
-def tell(text: str) -> None:
+def send_message(text: str) -> None:
     """Send a message, such as a stage's name, to the parent as a `Reported` event; do nothing outside of a task."""
     if _parent is not None:
         with _sending, suppress(BrokenPipeError):
@@ -57,11 +58,11 @@ def inside() -> bool:
 def main(surroundings: Surroundings, parent: Connection, task: bytes) -> None:
     """Run a pickled task, a function and its arguments; write its value, or the reason why there is none, to its scratch."""
     global _parent
-    lifeline = multiprocessing.parent_process().sentinel
-    if wait([lifeline], timeout=0):
+    origin = multiprocessing.parent_process()
+    if origin is None or wait([origin.sentinel], timeout=0):
         return
     os.setsid()
-    end_with(lifeline)
+    end_with(origin.sentinel)
     _take_on(surroundings)
     _parent = parent
     starter = os.getpid()
@@ -87,7 +88,8 @@ def _redirect(output: Sequence[Connection]) -> None:
     for number, connection in zip((1, 2), output, strict=True):
         os.dup2(connection.fileno(), number)
         connection.close()
-    sys.stdout.reconfigure(line_buffering=True)  # a buffer is lost when the process dies
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # a buffer is lost when the process dies
 
 
 def _outcome(task: bytes) -> tuple[bool, Any]:

@@ -1,4 +1,4 @@
-"""How a process ended that did not finish its work: one classification and one text, whoever had started it."""
+"""How a process ended that did not finish its work: one classification and one text, for any way of starting it."""
 
 import os
 import re
@@ -73,7 +73,7 @@ class Death:
 
         Args:
             where: the problem's place.
-            subject: what the text says of the process: ``loading: the process that served it``.
+            subject: how the text begins: ``loading: the process that served it``.
             after_timeout: what to do about a process that took too long.
             after_crash: what to do about a crash.
 

@@ -35,7 +35,7 @@ class Started:
 
 @dataclass(frozen=True)
 class Reported:
-    """A running task sent a message with `tell`."""
+    """A running task sent a message with `send_message`."""
 
     number: int
     text: str

@@ -6,7 +6,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
@@ -35,7 +35,7 @@ def processors() -> int:
 
 def run(
     tasks: Iterable[Task], n_jobs: int | None = None, timeout: float | None = None, preload: Sequence[str] = ()
-) -> Iterator[Event]:
+) -> Generator[Event, None, None]:
     """Run each task in a process of its own, and yield the events of their life as they happen.
 
     A task has the environment, working directory and sys.path of this process. TMPDIR is a directory of its own, which is
@@ -103,8 +103,9 @@ class _Running:
         """Kill the process and all that it started."""
         if self.process.is_alive():
             self.process.kill()
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+        if self.process.pid is not None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.process.pid, signal.SIGKILL)
         self.process.join(_KILL_SECONDS)
 
     def reports(self) -> Iterator[Reported]:
@@ -129,7 +130,7 @@ class _Running:
         if timed_out:
             death = Death.from_timeout(self.limit - self.started)
         else:
-            death = LOST_SERVER if lost else Death.from_exit_code(self.process.exitcode)
+            death = LOST_SERVER if lost else Death.from_exit_code(self.process.exitcode or 0)
         return Died(self.number, _with_output(death, self.task.log), seconds)
 
     def _result(self, seconds: float) -> Ended | Died:
@@ -149,7 +150,9 @@ def _with_output(death: Death, log: Path | None) -> Death:
         return replace(death, last_line=last_line(file), output=log)
 
 
-def _exists(pid: int) -> bool:
+def _exists(pid: int | None) -> bool:
+    if pid is None:
+        return False
     with suppress(ProcessLookupError):
         os.kill(pid, 0)
         return True
@@ -198,7 +201,7 @@ class _Runner:
         soonest = min(running.limit for running in self._running) - time.monotonic()
         patience = None if soonest == _ENDLESS else max(0.0, soonest)
         connections = [running.messages for running in self._running if not running.messages.closed]
-        ready = wait([running.process.sentinel for running in self._running] + connections, patience if block else 0)
+        ready = wait([*(running.process.sentinel for running in self._running), *connections], patience if block else 0)
         for running in list(self._running):
             if running.messages in ready or running.process.sentinel in ready:
                 yield from running.reports()

@@ -56,8 +56,8 @@ class Pool(Generic[T, R]):
     def replies(self) -> Iterator[tuple[int, R | Death]]:
         """Yield the member and the value, or the member's death, of each item sent, as they come, until no member is busy."""
         while self._busy:
-            for connection in wait([self._connections[member] for member in self._busy]):
-                member = self._connections.index(connection)
+            ready = wait([self._connections[member] for member in self._busy])
+            for member in [member for member in self._busy if self._connections[member] in ready]:
                 self._busy.remove(member)
                 yield member, self._reply(member)
 

@@ -34,7 +34,7 @@ def start(task: Task, scratch: Path, preload: Sequence[str]) -> tuple[BaseProces
         preload: the modules that the server imports, if this call starts it.
 
     Returns:
-        The process, and the connection that the task's messages (`tell`) come out of.
+        The process, and the connection that the task's messages (`send_message`) come out of.
 
     Raises:
         Exception: the task cannot be pickled, or its log cannot be written.

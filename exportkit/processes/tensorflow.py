@@ -75,7 +75,7 @@ def _without_keras() -> Iterator[None]:
     the time of the whole import, and 100 MB. A None in sys.modules makes the import of a module fail.
     """
     held = [name for name in _EAGER if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(held))
+    sys.modules.update(dict.fromkeys(held))  # type: ignore[arg-type]  # typeshed has no None there; Python's reference has
     try:
         yield
     finally:

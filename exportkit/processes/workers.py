@@ -109,7 +109,12 @@ class Conversation:
             WorkerDied: it ended first.
         """
         late = threading.Event()
-        timer = threading.Timer(timeout or threading.TIMEOUT_MAX, lambda: (late.set(), self.kill()))
+
+        def kill_late() -> None:
+            late.set()
+            self.kill()
+
+        timer = threading.Timer(timeout or threading.TIMEOUT_MAX, kill_late)
         timer.start()
         try:
             return pickle.load(self._replies)
@@ -193,7 +198,7 @@ def _started(script: ModuleType, stdin: IO[bytes], stdout: IO[bytes], stderr: IO
 
 
 def _fresh(script: ModuleType, files: list[int], descriptor: int) -> subprocess.Popen:
-    command = [sys.executable, "-P", lifeline.__file__, str(descriptor), script.__file__]
+    command = [sys.executable, "-P", lifeline.__file__, str(descriptor), str(script.__file__)]
     stdin, stdout, stderr = files
     return subprocess.Popen(
         command,

@@ -18,14 +18,14 @@ from exportkit.testing.suite import PluginSuite, empty, export, tree
 
 
 class SourceSuite(PluginSuite):
-    """Subclass it, and say which source, with which keys, and how its model is bound and tried.
+    """The checks of a source: subclass it, and set the source, its keys, and how its model is bound and called.
 
     Attributes:
         source: the class under test.
         bindings: as in a config.
         signatures: as in a config; the first one is tried.
         sample: alias → values of one request to the first signature.
-        answer: alias → what it answers, compared to 1e-5; empty where that is not known.
+        answer: alias → the expected answer, compared to 1e-5; empty where it is not known.
     """
 
     source: ClassVar[type[ModelSource]]

@@ -16,7 +16,7 @@ from exportkit.testing.suite import PluginSuite, content, empty, export, passes_
 
 
 class StepSuite(PluginSuite):
-    """Subclass it and say which step; `keys` sets its keys, `config` another model than the toy.
+    """The checks of a step: subclass it and set the step; `keys` sets its keys, `config` another model than the toy.
 
     Attributes:
         step: the class under test.
@@ -96,8 +96,8 @@ class StepSuite(PluginSuite):
         monkeypatch.setattr(self.step, "run", run_and_raise)
         with pytest.raises(StepFailed) as failed:
             export(data, plugins)
-        said, provider = str(failed.value), plugins.providers[self.step]
-        assert said.startswith(f"post.{self.plugin.kind} ({provider}): raised RuntimeError: raised by the suite")
+        reported, provider = str(failed.value), plugins.providers[self.step]
+        assert reported.startswith(f"post.{self.plugin.kind} ({provider}): raised RuntimeError: raised by the suite")
         base = Path(data["export_dir"])
         assert [path.name for path in base.iterdir()] == (["1"] if self.step.phase is Phase.PUBLISH else [])
 

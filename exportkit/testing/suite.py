@@ -1,4 +1,4 @@
-"""The checks that sources and steps have in common: what a class says of itself, and how a config is read into it."""
+"""The checks that sources and steps have in common: how a class describes itself, and how a config is read into it."""
 
 import json
 import os
@@ -142,7 +142,7 @@ class PluginSuite:
     def own_fields(self) -> list[Field[Any]]:
         return [field for field in fields(self.plugin) if field.name != "kind"]
 
-    # What the class says of itself
+    # How the class describes itself
 
     def test_it_is_found_by_its_kind(self, plugins):
         known = plugins.sources if self.group == "source" else plugins.steps
@@ -199,21 +199,21 @@ class PluginSuite:
     def test_a_misspelt_key_gets_its_neighbour(self, data, plugins):
         for field in self.own_fields():
             misspelt = f"{field.name}{field.name[-1]}"
-            said = self.refused(self.changed(data, **{misspelt: None}), plugins)
-            assert any(line.startswith(f"{self.where}.{misspelt}: no such key; did you mean") for line in said), said
+            reported = self.refused(self.changed(data, **{misspelt: None}), plugins)
+            assert any(line.startswith(f"{self.where}.{misspelt}: no such key; did you mean") for line in reported), reported
 
     def test_a_wrong_type_is_told_with_its_path(self, data, plugins):
         hints = get_type_hints(self.plugin)
         for field in self.own_fields():
             for wrong in _wrong(hints[field.name]):
-                said = self.refused(self.changed(data, **{field.name: wrong}), plugins)
-                assert any(line.startswith(f"{self.where}.{field.name}") for line in said), said
+                reported = self.refused(self.changed(data, **{field.name: wrong}), plugins)
+                assert any(line.startswith(f"{self.where}.{field.name}") for line in reported), reported
 
     def test_a_missing_key_is_told_with_its_path(self, data, plugins):
         for field in self.own_fields():
             if field.default is MISSING and field.default_factory is MISSING:
-                said = self.refused(self.changed(data, **{field.name: "???"}), plugins)
-                assert any(line.startswith(f"{self.where}.{field.name}: is not set") for line in said), said
+                reported = self.refused(self.changed(data, **{field.name: "???"}), plugins)
+                assert any(line.startswith(f"{self.where}.{field.name}: is not set") for line in reported), reported
 
     def read(self, plan: exportkit.ExportPlan) -> Any:
         """Return the plugin's instance in a plan."""
@@ -229,9 +229,9 @@ class PluginSuite:
         """Return what the command line makes of the config, as plain data again."""
         self._written(data, directory)
         code = main(["model=suite", "--cfg", "job"])
-        said = capsys.readouterr()
-        assert code == 0, said.err
-        return yaml.safe_load(said.out)
+        reported = capsys.readouterr()
+        assert code == 0, reported.err
+        return yaml.safe_load(reported.out)
 
     # What planning does
 

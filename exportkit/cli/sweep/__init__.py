@@ -1,6 +1,7 @@
 """Sweeps: many jobs by one command, composed and checked before the first starts.
 
-The way of a sweep is `sweeping`. Before the first job: `composing` with its `templates`, and `preflight`. Who runs the jobs:
-`jobs`, each in a process of its own, with `preload`; other engines by `foreign` here and `elsewhere` there. In a job it is
-`attempts`. What is left: `records` of jobs, the `ledger` of all. What is seen: `view` and `closing`.
+`sweeping` calls the steps of a sweep. Before the first job: `composing` with its `composition_cache`, and `preflight`. The
+jobs run in processes of their own: `process_launcher`, with `preload`; or on other engines: `engine_side` where the sweep was
+started, `worker_side` where the job runs. `job_run` is the job itself. Records: `job_record` of a job, `sweep_record` of the
+whole sweep, `server_config` for a model server. Output: `view` and `summary`.
 """

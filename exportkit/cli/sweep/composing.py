@@ -143,7 +143,8 @@ class _Composer(Generic[T]):
 def _job(config: DictConfig) -> Iterator[DictConfig]:
     """Yield the config that a job is called with, under the HydraConfig that it will have; modifies `config`."""
     current = HydraConfig.instance()
-    before, current.cfg = current.cfg, config
+    before = current.cfg
+    current.cfg = config  # type: ignore[assignment]  # Hydra annotates it with its schema, and sets a DictConfig
     try:
         hydra = config.hydra
         with read_write(hydra.runtime), open_dict(hydra.runtime):
@@ -151,7 +152,8 @@ def _job(config: DictConfig) -> Iterator[DictConfig]:
         with read_write(config), open_dict(config):
             del config["hydra"]
         OmegaConf.set_readonly(hydra, True)
-        current.cfg = DictConfig({"hydra": hydra}, flags={"no_deepcopy_set_nodes": True})
+        own = DictConfig({"hydra": hydra}, flags={"no_deepcopy_set_nodes": True})
+        current.cfg = own  # type: ignore[assignment]
         yield config
     finally:
         current.cfg = before

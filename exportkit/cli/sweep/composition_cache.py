@@ -82,7 +82,7 @@ def composition(loader: ConfigLoader, master: DictConfig, jobs: Sequence[Sequenc
 
 
 def _composes_alike(composition: Composition, overrides: Sequence[str]) -> bool:
-    """Whether the cache makes of a job what Hydra does; a job that Hydra refuses proves nothing."""
+    """Return whether the cache composes a job as Hydra does; true for a job that Hydra refuses, which shows nothing."""
     try:
         expected = composition.loader.load_sweep_config(composition.master, list(overrides))
     except Exception:
@@ -91,25 +91,25 @@ def _composes_alike(composition: Composition, overrides: Sequence[str]) -> bool:
 
 
 def same_config(one: Node, other: Node) -> bool:
-    """Whether two configs are equal in types, values before resolution, schemas, flags and the order of keys."""
-    if type(one) is not type(other) or _facts(one) != _facts(other):
+    """Return whether two configs are equal in types, values before resolution, schemas, flags and the order of keys."""
+    if type(one) is not type(other) or _metadata(one) != _metadata(other):
         return False
-    if not isinstance(one, DictConfig | ListConfig):
+    if not isinstance(one, DictConfig | ListConfig) or not isinstance(other, DictConfig | ListConfig):
         return repr(one._value()) == repr(other._value()) and type(one._value()) is type(other._value())
     ours, theirs = _children(one), _children(other)
     if ours is None or theirs is None:
-        return repr(one._content) == repr(other._content)
+        return repr(one.__dict__["_content"]) == repr(other.__dict__["_content"])
     return [key for key, _ in ours] == [key for key, _ in theirs] and all(
         same_config(a, b) for (_, a), (_, b) in zip(ours, theirs, strict=True)
     )
 
 
-def _facts(node: Node) -> dict[str, Any]:
+def _metadata(node: Node) -> dict[str, Any]:
     return {field.name: getattr(node._metadata, field.name) for field in fields(node._metadata)}
 
 
 def _children(node: DictConfig | ListConfig) -> list[tuple[Any, Node]] | None:
-    """A container's nodes by key; None where it is null, missing or an interpolation."""
+    """Return a container's nodes with their keys; None where it is null, missing or an interpolation."""
     content = node.__dict__["_content"]
     if isinstance(content, dict):
         return list(content.items())
@@ -117,18 +117,21 @@ def _children(node: DictConfig | ListConfig) -> list[tuple[Any, Node]] | None:
 
 
 class Repository(CachingConfigRepository):
-    """The configs of one search path, and what was made of them."""
+    """The config files of one search path, and what was computed from them."""
 
     def __init__(self, delegate: IConfigRepository):
         super().__init__(delegate)
-        self.group_exists = cache(self.group_exists)
+        self._group_exists = cache(super().group_exists)
         self.lists: dict[tuple, DefaultsList] = {}
         self.templates: dict[tuple, bytes] = {}
         self.last: tuple = ()
 
+    def group_exists(self, config_path: str) -> bool:
+        return self._group_exists(config_path)
+
 
 class Copies(CachingConfigRepository):
-    """The same configs to merge, which changes them."""
+    """Copies of a repository's configs: merging changes them."""
 
     def __init__(self, original: Repository):
         self.delegate, self.original = original.delegate, original
@@ -140,13 +143,43 @@ class Copies(CachingConfigRepository):
 
 @dataclass
 class Merged(ResultDefault):
-    """Stands on a defaults list for the first ones, merged."""
+    """An element of a defaults list that stands for the first elements, already merged."""
 
     template: bytes = b""
 
 
+def _choices(repo: Repository, overrides: list[Override]) -> tuple[tuple[str, ...], list[Override]]:
+    """Return the overrides that choose from groups, as texts, and the overrides that do not."""
+    values = Overrides(repo=repo, overrides_list=overrides).config_overrides
+    others = set(map(id, values))
+    return tuple(str(override.input_line) for override in overrides if id(override) not in others), values
+
+
+def _cached_defaults_list(
+    repo: Repository, config_name: str | None, overrides_list: list[Override], **how: bool
+) -> DefaultsList:
+    """Return what `create_defaults_list` does, which depends on choices from groups only."""
+    choices, values = _choices(repo, overrides_list)
+    key = (config_name, *how.items(), *choices)
+    if key not in repo.lists:
+        repo.lists[key] = create_defaults_list(repo=repo, config_name=config_name, overrides_list=overrides_list, **how)
+    return replace(repo.lists[key], config_overrides=values)
+
+
+def _with_globals(function: Any, **names: Any) -> Any:
+    """Return a copy of a function for which some names of its module stand for something else."""
+    scope = {**function.__globals__, **names}
+    made = FunctionType(function.__code__, scope, function.__name__, function.__defaults__, function.__closure__)
+    made.__kwdefaults__ = function.__kwdefaults__
+    return made
+
+
 class CachingLoader(ConfigLoaderImpl):
     """Composes the jobs of one sweep. Files are read once: make another one for another sweep."""
+
+    _load_configuration_impl = _with_globals(
+        ConfigLoaderImpl._load_configuration_impl, create_defaults_list=_cached_defaults_list
+    )
 
     def __init__(self, search_path: ConfigSearchPath):
         super().__init__(search_path)
@@ -155,7 +188,7 @@ class CachingLoader(ConfigLoaderImpl):
         self._repositories: dict[tuple, Repository] = {}
 
     def choices(self, master: DictConfig, overrides: Sequence[str]) -> tuple[str, ...]:
-        """What decides which template a job is made from; of one that cannot be composed, nothing."""
+        """Return the overrides that decide which template a job is made from; none if it cannot be composed."""
         try:
             parsed, repository = self._parse_overrides_and_create_caching_repo(master.hydra.job.config_name, overrides)
             return _choices(repository, parsed)[0]
@@ -174,56 +207,29 @@ class CachingLoader(ConfigLoaderImpl):
             self._repositories[key] = repository
         return parsed, self._repositories[key]
 
-    def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: Repository) -> DictConfig:
+    def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: IConfigRepository) -> DictConfig:
+        if not isinstance(repo, Repository):
+            return super()._compose_config_from_defaults_list(defaults, repo)
         key = tuple((default.config_path, default.package, default.primary) for default in defaults)
         if key not in repo.templates:
             common = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(key, repo.last, strict=False))))
             repo.last = key
-            config = self._composed(self._begun(key, defaults, common, repo), repo)
+            config = self._merge(self._with_template(key, defaults, common, repo), repo)
             repo.templates[key] = pickle.dumps(config, pickle.HIGHEST_PROTOCOL)
         return pickle.loads(repo.templates[key])
 
-    def _begun(self, key: tuple, defaults: list[ResultDefault], common: int, repo: Repository) -> list[ResultDefault]:
-        """The same defaults list, of which the first `common` are merged already."""
+    def _with_template(self, key: tuple, defaults: list[ResultDefault], common: int, repo: Repository) -> list[ResultDefault]:
+        """Return the defaults list with one element, already merged, in the place of the first `common`."""
         if not common:
             return defaults
         if key[:common] not in repo.templates:
-            repo.templates[key[:common]] = pickle.dumps(self._composed(defaults[:common], repo), pickle.HIGHEST_PROTOCOL)
+            repo.templates[key[:common]] = pickle.dumps(self._merge(defaults[:common], repo), pickle.HIGHEST_PROTOCOL)
         return [Merged(template=repo.templates[key[:common]]), *defaults[common:]]
 
-    def _composed(self, defaults: list[ResultDefault], repo: Repository) -> DictConfig:
+    def _merge(self, defaults: list[ResultDefault], repo: Repository) -> DictConfig:
         return super()._compose_config_from_defaults_list(defaults, Copies(repo))
 
     def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:
         if isinstance(default, Merged):
             return ConfigResult(provider="template", path="", config=pickle.loads(default.template), header={})
         return super()._load_single_config(default, repo)
-
-
-def _choices(repo: Repository, overrides: list[Override]) -> tuple[tuple[str, ...], list[Override]]:
-    """The overrides that choose from groups, and those that do not."""
-    values = Overrides(repo=repo, overrides_list=overrides).config_overrides
-    others = set(map(id, values))
-    return tuple(str(override.input_line) for override in overrides if id(override) not in others), values
-
-
-def _remembered_list(repo: Repository, config_name: str | None, overrides_list: list[Override], **how: bool) -> DefaultsList:
-    """What `create_defaults_list` returns, which depends on choices only."""
-    choices, values = _choices(repo, overrides_list)
-    key = (config_name, *how.items(), *choices)
-    if key not in repo.lists:
-        repo.lists[key] = create_defaults_list(repo=repo, config_name=config_name, overrides_list=overrides_list, **how)
-    return replace(repo.lists[key], config_overrides=values)
-
-
-def _seeing(function: Any, **names: Any) -> FunctionType:
-    """The same function, for which some names of its module stand for something else."""
-    scope = {**function.__globals__, **names}
-    made = FunctionType(function.__code__, scope, function.__name__, function.__defaults__, function.__closure__)
-    made.__kwdefaults__ = function.__kwdefaults__
-    return made
-
-
-CachingLoader._load_configuration_impl = _seeing(
-    ConfigLoaderImpl._load_configuration_impl, create_defaults_list=_remembered_list
-)

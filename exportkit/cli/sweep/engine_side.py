@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 from hydra.core.utils import JobReturn, JobStatus
-from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext
+from omegaconf import DictConfig
 
 from exportkit.cli import process
 from exportkit.cli.sweep import job_record, sweep_record
@@ -22,7 +24,16 @@ COLOR = re.compile(r"\x1b\[[0-9;]*m")
 AGAIN = "end what still runs there, and start the same command again: what is done is not done twice"
 
 
-def launch(launcher: Launcher, jobs: Sequence[Job], on_end: Callable[[Job], None]) -> None:
+class ReadyLauncher(Protocol):
+    """A launcher of Hydra after its `setup`, which in every launcher stores the sweep's config and context."""
+
+    config: DictConfig
+    hydra_context: HydraContext
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]: ...
+
+
+def launch(launcher: ReadyLauncher, jobs: Sequence[Job], on_end: Callable[[Job], None]) -> None:
     """Run jobs, each with its record in its own directory.
 
     Args:

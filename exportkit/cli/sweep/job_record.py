@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
@@ -69,10 +70,11 @@ class RememberDirectory(Callback):
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: object) -> None:
         where = Path(config.hydra.runtime.output_dir)
         if config.hydra.mode == RunMode.MULTIRUN and job_return.status == JobStatus.FAILED and not (where / RECORD).exists():
-            write_job(_dead_job(job_return.cfg, config.hydra, str(job_return._return_value)), where)
+            task = config if job_return.cfg is None else job_return.cfg
+            write_job(_dead_job(task, config.hydra, str(job_return._return_value)), where)
 
 
-def _dead_job(task: DictConfig, hydra: DictConfig, reason: str, seconds: float = 0.0) -> Job:
+def _dead_job(task: DictConfig, hydra: HydraConf, reason: str, seconds: float = 0.0) -> Job:
     return Job(
         number=_number(Path(hydra.runtime.output_dir), hydra.job.num),
         name=str(OmegaConf.select(task, "name", throw_on_resolution_failure=False)),
@@ -80,8 +82,14 @@ def _dead_job(task: DictConfig, hydra: DictConfig, reason: str, seconds: float =
         base=_base(task),
         seconds=seconds,
         reason=reason,
-        overrides=OmegaConf.to_container(hydra.overrides.task),
+        overrides=task_overrides(hydra),
     )
+
+
+def task_overrides(hydra: HydraConf) -> list[str]:
+    """Return a job's overrides as they were written: to iterate over the config would resolve interpolations in them."""
+    words = OmegaConf.to_container(hydra.overrides.task)
+    return words if isinstance(words, list) else []
 
 
 def record_death(task: DictConfig, reason: str, seconds: float) -> None:
@@ -104,7 +112,7 @@ def is_sweep() -> bool:
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
-def is_planned(hydra: DictConfig) -> bool:
+def is_planned(hydra: HydraConf) -> bool:
     """Return whether the sweep wrote ``sweep.json`` (`write_sweep`) before its first job started."""
     return str(hydra.sweeper._target_).endswith(".FleetSweeper")
 
@@ -128,7 +136,7 @@ def record(report: ExportReport, seconds: float) -> Job:
         bytes=report.bytes,
         proof=report.weights.proof,
         reason=report.error or "",
-        overrides=OmegaConf.to_container(hydra.overrides.task),
+        overrides=task_overrides(hydra),
         report=plain(asdict(report)),
     )
     write_job(job, job_directory())

@@ -54,11 +54,11 @@ def find_earlier(config: DictConfig) -> ExportReport | None:
     made = None if before is None else preflight.made_since(config, before)
     if made is None:
         return None
-    directory = Path(made.base) / str(made.version)
+    directory = Path(made.base) / str(made.made)
     found = ExportReport(
         name=made.name,
         status="exported",
-        version=made.version,
+        version=made.made,
         base_path=made.base,
         directory=str(directory),
         bytes=size(directory),

@@ -1,12 +1,13 @@
-"""What can be told of a sweep's job before any job starts: its plan, its problems, and whether its version is there already."""
+"""Checks of a sweep's jobs before the first one starts: their plans, their problems, and whether their versions exist."""
 
+import copy
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, read_write
 
 from exportkit.cli import hydra_app
 from exportkit.errors import ConfigError, ExportKitError, Problem
@@ -19,13 +20,13 @@ from exportkit.version.published import identity_of, is_published, newest
 
 @dataclass(frozen=True, kw_only=True)
 class Outlook:
-    """What a job would make.
+    """The version that a job would make.
 
     Attributes:
-        identity: of what it would make; None where that is not known, as where a source does not say which files its weights
-            come from.
-        made: the version of just this number and content that is there already.
-        publishes: whether it has steps that run on the visible version.
+        identity: the hash of the version's content (`exportkit.version.identity`); None where it is not known, for example
+            because a source does not name the files of its weights.
+        made: the number of a version that exists already and equals this one; None if there is none, or it was not looked for.
+        publishes: whether the job has steps that run on the visible version.
     """
 
     name: str
@@ -36,16 +37,16 @@ class Outlook:
     publishes: bool = False
 
 
-def look(number: int, task: DictConfig) -> Outlook:
+def plan_job(number: int, task: DictConfig) -> Outlook:
     """Plan a composed job.
 
     Raises:
-        ExportKitError: as `exportkit.plan`.
+        ExportKitError: the job cannot be planned (`exportkit.planning.plan.plan`).
     """
     try:
         planned = plan(task, hydra_app.plugins())
     except ConfigError as error:
-        return _made(task, error)
+        return _existing_version(task, error)
     return Outlook(
         name=planned.name,
         base=str(planned.export_dir),
@@ -56,43 +57,50 @@ def look(number: int, task: DictConfig) -> Outlook:
 
 
 def made_since(task: DictConfig, before: Collection[int]) -> Outlook | None:
-    """What the config would make, with the version that is just that and was not there `before`; None where there is none."""
+    """Return the outlook of a config with an existing version that equals it and is not one of `before`, or None."""
     with suppress(ExportKitError):
-        outlook = look(0, task)
+        outlook = plan_job(0, task)
         explicit = [] if outlook.made is None else [outlook.made]
         for version in explicit or sorted(numbers(Path(outlook.base)), reverse=True):
-            if version not in before and _is(outlook, version):
-                return replace(outlook, version=version)
+            if version not in before and _equals(outlook, version):
+                return replace(outlook, version=version, made=version)
     return None
 
 
-def _is(outlook: Outlook, version: int) -> bool:
-    """Whether a version is what a job would make, with all that comes after."""
+def _equals(outlook: Outlook, version: int) -> bool:
+    """Return whether an existing version is what a job would make, and the steps after its publication have run."""
     base = Path(outlook.base)
     known = outlook.identity is not None and identity_of(base / str(version)) == outlook.identity
     return known and (not outlook.publishes or is_published(base, version))
 
 
-def _made(task: DictConfig, error: ConfigError) -> Outlook:
-    """The outlook of an explicit version that is refused only for being there already, and is what it would be."""
+def _existing_version(task: DictConfig, error: ConfigError) -> Outlook:
+    """Return the outlook of a job whose only problem is that its explicit version exists, if that is what it would make.
+
+    Raises:
+        ConfigError: `error`, in all other cases.
+    """
     version = OmegaConf.select(task, "version")
     if not isinstance(version, int) or [problem.where for problem in error.problems] != ["version"]:
         raise error
-    outlook = replace(look(0, OmegaConf.merge(task, {"version": "auto"})), version=version, made=version)
-    if not _is(outlook, version):
+    automatic = copy.deepcopy(task)
+    with read_write(automatic):
+        automatic.version = "auto"
+    outlook = replace(plan_job(0, automatic), version=version, made=version)
+    if not _equals(outlook, version):
         raise error
     return outlook
 
 
 def unchanged(outlooks: Mapping[int, Outlook]) -> dict[int, int]:
-    """Job → the version that is already what the job would make.
+    """Return job number → the number of an existing version that equals what the job would make.
 
-    A number that the config leaves open is that of one of the newest versions: as far back as this sweep made them.
+    For a job that leaves its version's number open, only the newest versions are compared, as many as there are such jobs.
     """
     found = {number: outlook.made for number, outlook in outlooks.items() if outlook.made is not None}
     of_base = sorted(outlooks, key=lambda number: outlooks[number].base)
     for base, group in groupby(of_base, key=lambda number: outlooks[number].base):
-        jobs = {outlooks[n].identity: n for n in group if outlooks[n].identity and n not in found}
+        jobs = {known: n for n in group if (known := outlooks[n].identity) and n not in found}
         jobs = {i: n for i, n in jobs.items() if isinstance(outlooks[n].version, str)}
         for known, version in newest(Path(base), jobs):
             if not outlooks[jobs[known]].publishes or is_published(Path(base), version):
@@ -101,11 +109,11 @@ def unchanged(outlooks: Mapping[int, Outlook]) -> dict[int, int]:
 
 
 def assigned(outlooks: Mapping[int, Outlook], due: Collection[int]) -> dict[int, int]:
-    """Job → its version's number, for jobs that leave it open below one base path: in their order, whichever ends first.
+    """Return job number → version number, for jobs below one base path that leave it open: in the order of the jobs.
 
-    A model server serves the largest number; which model that is must not be an accident of a race.
+    A model server serves the largest number; which model that is must not depend on which job ends first.
     """
-    found = {}
+    found: dict[int, int] = {}
     for base, group in groupby(sorted(due, key=lambda number: (outlooks[number].base, number)), lambda n: outlooks[n].base):
         jobs = [number for number in group if outlooks[number].version == "auto"]
         if len(jobs) > 1:
@@ -115,8 +123,9 @@ def assigned(outlooks: Mapping[int, Outlook], due: Collection[int]) -> dict[int,
 
 
 def clashes(outlooks: Mapping[int, Outlook]) -> Iterator[tuple[int, Problem]]:
-    """The jobs that would get into the way of an earlier one, and how."""
-    first: dict[tuple, int] = {}
+    """Yield each job that would make the same version as an earlier one, with the problem."""
+    first: dict[tuple[str, int | str], int] = {}
+    key: tuple[str, int | str]
     for number, outlook in sorted(outlooks.items()):
         if isinstance(outlook.version, int):
             key, what = (outlook.base, outlook.version), f"is also made by job {{}}, below {outlook.base}"
@@ -132,22 +141,22 @@ def clashes(outlooks: Mapping[int, Outlook]) -> Iterator[tuple[int, Problem]]:
 
 
 def taken(outlooks: Mapping[int, Outlook]) -> Iterator[tuple[int, Problem]]:
-    """The jobs whose explicit version is there, where it shall be made all the same: a version is never overwritten."""
+    """Yield each job whose explicit version exists, with the problem: even a forced sweep never overwrites a version."""
     for number, outlook in outlooks.items():
         if outlook.made is not None:
             yield from ((number, problem) for problem in exists(Path(outlook.base), outlook.made).problems)
 
 
-def told(problems: Mapping[int, Sequence[Problem]], overrides: Mapping[int, Sequence[str]]) -> list[Problem]:
-    """The problems of all jobs, each under its job and what sets that apart; what many jobs share is said once."""
+def group_problems(problems: Mapping[int, Sequence[Problem]], overrides: Mapping[int, Sequence[str]]) -> list[Problem]:
+    """Return the problems of all jobs, each placed under its job and that job's overrides; a problem of several jobs once."""
     jobs: dict[Problem, list[int]] = {}
     for number, found in problems.items():
         for problem in found:
             jobs.setdefault(problem, []).append(number)
-    return [Problem(_who(numbers, overrides), str(problem)) for problem, numbers in jobs.items()]
+    return [Problem(_describe_jobs(numbers, overrides), str(problem)) for problem, numbers in jobs.items()]
 
 
-def _who(numbers: Sequence[int], overrides: Mapping[int, Sequence[str]]) -> str:
+def _describe_jobs(numbers: Sequence[int], overrides: Mapping[int, Sequence[str]]) -> str:
     first, more = numbers[0], len(numbers) - 1
     words = " ".join(overrides[first])
     return f"job {first}" + (f" ({words})" if words else "") + (f" and {more} more" if more else "")

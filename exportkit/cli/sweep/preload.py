@@ -27,6 +27,6 @@ with suppress(EnvironmentFailed):  # each job tries again, and reports it
 for name in (*OURS, *HYDRAS):
     import_module(name)
 for entry in entry_points(group=GROUP):
-    if entry.dist.name == "exportkit":
+    if entry.dist is not None and entry.dist.name == "exportkit":
         entry.load()
 gc.freeze()  # a job's garbage collector must not touch these objects: that would copy their memory pages

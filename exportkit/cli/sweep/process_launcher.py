@@ -19,6 +19,7 @@ from omegaconf.basecontainer import BaseContainer
 from exportkit import processes
 from exportkit.cli import handover
 from exportkit.cli.hydra_app import JobFailed, task_config
+from exportkit.cli.sweep.job_record import task_overrides
 from exportkit.errors import ConfigError, EnvironmentFailed, Problem, brief
 from exportkit.processes import Died, Ended, Event, Task
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 PRELOAD = ("exportkit.cli.sweep.preload",)
 LAUNCHER = "hydra_plugins.exportkit.ProcessLauncher"
 LOG = "output.log"
-DIRECTORY = {"job_dir_key": "hydra.sweep.dir", "job_subdir_key": "hydra.sweep.subdir"}
+DIRECTORY_KEY, SUBDIRECTORY_KEY = "hydra.sweep.dir", "hydra.sweep.subdir"
 
 log = logging.getLogger(__name__)
 OnEvent = Callable[[Event], None]
@@ -70,8 +71,10 @@ def _returned(
         for event in events:
             if isinstance(event, Ended | Died):
                 config = running.pop(event.number)
-                died = isinstance(event, Died)
-                yield event.number, _failed_return(launcher.hydra_context, config, event) if died else event.value
+                if isinstance(event, Died):
+                    yield event.number, _failed_return(launcher.hydra_context, config, event)
+                else:
+                    yield event.number, event.value
             on_event(event)
     _configure_log(launcher)
 
@@ -86,7 +89,7 @@ def _tasks(shared: bytes, composed: Iterable[tuple[int, DictConfig]], running: d
 def _output_directory(config: DictConfig) -> Path:
     """Return the directory that `run_job` will set as the job's output directory."""
     HydraConfig.instance().set_config(config)
-    return Path(*(str(OmegaConf.select(config, key)) for key in DIRECTORY.values())).absolute()
+    return Path(*(str(OmegaConf.select(config, key)) for key in (DIRECTORY_KEY, SUBDIRECTORY_KEY))).absolute()
 
 
 def _failed_return(context: HydraContext, config: DictConfig, died: Died) -> JobReturn:
@@ -95,7 +98,7 @@ def _failed_return(context: HydraContext, config: DictConfig, died: Died) -> Job
     with read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
         config.hydra.runtime.output_dir = str(_output_directory(config))
     failed = JobReturn(
-        overrides=OmegaConf.to_container(config.hydra.overrides.task),
+        overrides=task_overrides(config.hydra),
         cfg=task,
         hydra_cfg=OmegaConf.masked_copy(config, ["hydra"]),
         task_name=JobRuntime.instance().get("name"),
@@ -190,7 +193,13 @@ def _run(shared: bytes, config: DictConfig) -> JobReturn:
     known: _Shared = pickle.loads(shared)
     Singleton._instances.update(known.singletons)
     BaseContainer._resolvers.update(known.resolvers)
-    done = run_job(task_function=known.function, config=config, hydra_context=known.context, **DIRECTORY)
+    done = run_job(
+        task_function=known.function,
+        config=config,
+        job_dir_key=DIRECTORY_KEY,
+        job_subdir_key=SUBDIRECTORY_KEY,
+        hydra_context=known.context,
+    )
     if done.status == JobStatus.FAILED:
         done.return_value = _printed_error(done._return_value)
     return done

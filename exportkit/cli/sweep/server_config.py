@@ -55,7 +55,7 @@ def write_server_configs(directory: Path, jobs: Sequence[Job]) -> tuple[list[Ser
 
 
 def _grouped(bases: Mapping[str, str], jobs: Iterable[Job]) -> tuple[dict[Tags, dict[str, str]], list[str]]:
-    """Tags → name → base path, and who is left out."""
+    """Return tags → model name → base path, and a warning for each model that is left out."""
     reports = {job.directory: job.report for job in jobs if job.directory and job.report}
     groups: dict[Tags, dict[str, str]] = {}
     warnings = []
@@ -68,10 +68,10 @@ def _grouped(bases: Mapping[str, str], jobs: Iterable[Job]) -> tuple[dict[Tags, 
 
 
 def _tags(base: Path, reports: Mapping[str, Mapping]) -> Tags:
-    """The tags, in order, that a server has to ask the newest version below `base` for.
+    """Return the tags, sorted, with which a server loads the newest version below `base`.
 
     Raises:
-        _LeftOut: it would not load.
+        _LeftOut: a server could not load it.
     """
     found = _newest(base)
     if str(found) in reports:
@@ -91,7 +91,7 @@ def _tags(base: Path, reports: Mapping[str, Mapping]) -> Tags:
 
 
 def _newest(base: Path) -> Path:
-    """The directory of the highest version; of two names for one number a server takes the later."""
+    """Return the directory of the highest version; of two names for one number, as 7 and 007, a server takes the last."""
     names = [name for name in os.listdir(base) if name.isdecimal() and int(name) in numbers(base)]
     if files := [base / name for name in sorted(names) if not (base / name).is_dir()]:
         raise _LeftOut(f"{files[0]} is a file, and a server takes it for a version; remove it")
@@ -103,7 +103,9 @@ def _newest(base: Path) -> Path:
 
 
 def _file_names(groups: Mapping[Tags, Mapping[str, str]]) -> dict[Tags, str]:
-    """Tags → file, in order: ``models.config`` is of those that need no flag, or else of the most models."""
+    """Return tags → file name, in order. ``models.config`` is the first: for the tags that need no flag, or else for those with
+    the most models.
+    """
     order = sorted(groups, key=lambda tags: (set(tags) != modelserver.SERVE, -len(groups[tags]), tags))
     names = ["+".join(quote(tag, safe="") for tag in tags) for tags in order]
     return {tags: f"models.{names[i]}.config" if i else FILE for i, tags in enumerate(order)}

@@ -16,7 +16,7 @@ from exportkit.version import claim
 
 @dataclass
 class Swept:
-    """What came of a sweep, once it has ended."""
+    """The exit code of a sweep, set when it has ended."""
 
     code: int = 0
 
@@ -27,10 +27,10 @@ class Swept:
 
 @contextmanager
 def closing(keeps: bool = True) -> Iterator[Swept]:
-    """Say what became of the sweep that is run inside, if it is one.
+    """Print the summary of the sweep that runs inside of this context, if one does, and write its record.
 
     Args:
-        keeps: whether the record stays, to be named.
+        keeps: whether ``sweep.json`` and ``models.config`` are written, and named in the summary.
     """
     job_record.RememberDirectory.directory = None
     swept = Swept()
@@ -42,7 +42,7 @@ def closing(keeps: bool = True) -> Iterator[Swept]:
     except ExportKitError as error:
         if not swept.is_sweep:
             raise
-        print_problems(str(error))  # the launcher gave up; how far it came is in the records
+        print_problems(str(error))  # the launcher failed; the records show how far it came
         swept.code = error.exit_code
     except (KeyboardInterrupt, SystemExit):
         _close(swept, time.perf_counter() - started, keeps, interrupted=True)

@@ -15,14 +15,15 @@ RUNS = "still runs where its engine has put it"
 def write_sweep(directory: Path, jobs: Iterable[Job], seconds: float | None = None) -> Path:
     """Write ``sweep.json``, once with the planned jobs and at the end with the results, and return its path."""
     listed = sorted(jobs, key=lambda job: job.number)
+    records = [asdict(replace(job, report=None)) for job in listed]
+    for record in records:
+        del record["report"]
     content = {
         "directory": str(directory),
         "seconds": seconds,
         "counts": counts(listed),
-        "jobs": [asdict(replace(job, report=None)) for job in listed],
+        "jobs": records,
     }
-    for job in content["jobs"]:
-        del job["report"]
     directory.mkdir(parents=True, exist_ok=True)
     write_whole(directory / SWEEP, json.dumps(content, indent=2) + "\n")
     return directory / SWEEP
@@ -72,7 +73,7 @@ def _job(path: Path, known: Mapping[int, Job], interrupted: bool) -> Job:
 
 
 def summary(jobs: Sequence[Job], seconds: float) -> str:
-    """``50 jobs in 12.3 s: 47 exported, 2 unchanged, 1 failed``."""
+    """Return one line: ``50 jobs in 12.3 s: 47 exported, 2 unchanged, 1 failed``."""
     found = ", ".join(f"{number} {status}" for status, number in counts(jobs).items())
     return f"{_jobs(len(jobs))} in {seconds:.1f} s: {found}"
 

@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from exportkit.cli import hydra_app
 from exportkit.cli.sweep import engine_side, job_record, preflight, sweep_record
 from exportkit.cli.sweep.composing import compose_all, expand
+from exportkit.cli.sweep.engine_side import ReadyLauncher
 from exportkit.cli.sweep.preflight import Outlook
 from exportkit.cli.sweep.view import View
 from exportkit.errors import ConfigError, Problem
@@ -73,7 +73,7 @@ class Fleet:
 
     def describe_problems(self) -> list[Problem]:
         """Return every problem, placed under its job and the overrides that distinguish the job from the others."""
-        return preflight.told(self.problems, dict(enumerate(sweep_record.distinct_overrides(self.overrides))))
+        return preflight.group_problems(self.problems, dict(enumerate(sweep_record.distinct_overrides(self.overrides))))
 
     def jobs(self, due: str) -> list[job_record.Job]:
         """Return the record of each job before it starts; those that have to run get the status `due`."""
@@ -95,7 +95,7 @@ class Fleet:
         return job
 
 
-def sweep(arguments: Sequence[str], params: Mapping[str, str], launcher: Launcher, options: Options) -> None:
+def sweep(arguments: Sequence[str], params: Mapping[str, str], launcher: ReadyLauncher, options: Options) -> None:
     """Run the jobs that `arguments` and `params` expand to.
 
     Raises:
@@ -118,7 +118,7 @@ def sweep(arguments: Sequence[str], params: Mapping[str, str], launcher: Launche
         _launch(launcher, fleet, view)
 
 
-def prepare(jobs: list[list[str]], launcher: Launcher, view: View, force: bool) -> Fleet:
+def prepare(jobs: list[list[str]], launcher: ReadyLauncher, view: View, force: bool) -> Fleet:
     """Compose and plan all jobs, and find those whose version exists.
 
     Raises:
@@ -130,13 +130,13 @@ def prepare(jobs: list[list[str]], launcher: Launcher, view: View, force: bool) 
     started = time.perf_counter()
     loader = launcher.hydra_context.config_loader
     with view.preparing(len(jobs)) as advance:
-        for job in compose_all(loader, launcher.config, jobs, preflight.look, hydra_app.refusal):
+        for job in compose_all(loader, launcher.config, jobs, preflight.plan_job, hydra_app.refusal):
             if job.config:
                 fleet.configs[job.number] = job.config
-            if job.error is None:
-                fleet.outlooks[job.number] = job.result
-            else:
+            if job.error is not None:
                 fleet.problems[job.number] = list(job.error.problems)
+            elif job.result is not None:
+                fleet.outlooks[job.number] = job.result
             advance()
     if not force:
         fleet.unchanged = preflight.unchanged(fleet.outlooks)
@@ -147,7 +147,7 @@ def prepare(jobs: list[list[str]], launcher: Launcher, view: View, force: bool) 
     return fleet
 
 
-def _launch(launcher: Launcher, fleet: Fleet, view: View) -> None:
+def _launch(launcher: ReadyLauncher, fleet: Fleet, view: View) -> None:
     own = getattr(launcher, "launch_composed", None)
     if own is not None:
         own(((number, fleet.config(number)) for number in fleet.due), view.event)

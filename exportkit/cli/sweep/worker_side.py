@@ -66,7 +66,9 @@ def _run_task(task: Task) -> Ended | Died:
     started = time.monotonic()
     try:
         with contextlib.closing(processes.run([task], 1, preload=process_launcher.PRELOAD)) as events:
-            *_, end = events
+            for event in events:
+                if isinstance(event, Ended | Died):
+                    end = event
             return end
     except Exception as error:  # raised by a signal handler, as Submitit's when a job's time is over
         death = Death(Cause.KILLED, f"was ended by its engine: {brief(error)}")
