@@ -1,4 +1,4 @@
-"""What a file or directory is that was named as a checkpoint and is none, told by its first bytes and its names."""
+"""Description of a file or directory that was named as a checkpoint and is none, from its first bytes and its names."""
 
 import os
 import re
@@ -37,12 +37,12 @@ def describe_file(path: str) -> tuple[str, str]:
     """
     with open(path, "rb") as file:
         start = file.read(_BYTES)
-    for mark, said in _STARTS.items():
+    for mark, described in _STARTS.items():
         if start.startswith(mark):
-            return said
+            return described
     if start.startswith(b"PK\x03\x04"):
-        said = next((said for member, said in _MEMBERS.items() if member in start), None)
-        return said or ("a zip archive and no checkpoint", _TRAINING)
+        archive = ("a zip archive and no checkpoint", _TRAINING)
+        return next((described for member, described in _MEMBERS.items() if member in start), archive)
     if start[4:8] == b"TFL3":
         return "a TensorFlow Lite model and no checkpoint", _TRAINING
     if _GRAPH.match(start) or _GRAPH_TEXT.match(start):
@@ -65,5 +65,5 @@ def describe_directory(path: str) -> tuple[str, str] | None:
 
 
 def is_saved_model(path: str | os.PathLike[str]) -> bool:
-    """Whether `path` is a directory that holds a SavedModel."""
+    """Return whether `path` is a directory that holds a SavedModel."""
     return any(os.path.isfile(os.path.join(path, name)) for name in ("saved_model.pb", "saved_model.pbtxt"))

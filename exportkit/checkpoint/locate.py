@@ -199,7 +199,7 @@ def _unescape(escape: re.Match[bytes]) -> bytes:
 
 def _newest(directory: str, known: list[str]) -> str:
     """The one of names that differ in their last number only in which that is highest."""
-    parts = [re.fullmatch(r"(?s)(.*?)(\d*)(\D*)", name).groups() for name in known]
+    parts = [found.groups() for name in known if (found := re.fullmatch(r"(?s)(.*?)(\d*)(\D*)", name))]
     if len({(stem, end) for stem, _, end in parts}) > 1:
         raise WeightsError(Problem(directory, f"has several checkpoints: {', '.join(known)}", "name one of them"))
     return max(zip(parts, known, strict=True), key=lambda pair: int(pair[0][1] or -1))[1]

@@ -13,7 +13,7 @@ import re
 import sys
 import sysconfig
 import traceback
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,7 +100,7 @@ def examine(reference: str, where: str) -> Definition:
         return Definition(file)
     except (SyntaxError, ValueError) as cause:
         line, what = getattr(cause, "lineno", None) or 1, getattr(cause, "msg", str(cause))
-        raise ConfigError(Problem(where, f"{file}:{line}: {what}", "mend the module")) from None
+        raise ConfigError(Problem(where, f"{file}:{line}: {what}", "fix the module")) from None
     return _definition(tree, name, file, where)
 
 
@@ -145,13 +145,13 @@ def _is_users(file: str) -> bool:
 
 def users_file(module: str) -> str | None:
     """The file of a module of the user's, found without importing it; None for what is installed, or not there."""
-    spec, path = None, None
+    path, origin = None, None
     for depth, name in enumerate(itertools.accumulate(module.split("."), "{}.{}".format)):
         spec = _spec(name, path) if depth == 0 or path is not None else None
         if spec is None:
             return None
-        path = spec.submodule_search_locations
-    return spec.origin if spec.origin and _is_users(spec.origin) else None
+        path, origin = spec.submodule_search_locations, spec.origin
+    return origin if origin and _is_users(origin) else None
 
 
 def method(definition: Definition, name: str, where: str) -> Definition:
@@ -180,7 +180,7 @@ def constructor(definition: Definition) -> Definition:
 
 
 def _find(module: str, where: str) -> str | None:
-    path, spec = None, None
+    path, origin = None, None
     parts = module.split(".")
     for i in range(len(parts)):
         name = ".".join(parts[: i + 1])
@@ -189,10 +189,10 @@ def _find(module: str, where: str) -> str | None:
             return getattr(sys.modules[name], "__file__", None)
         if spec is None:
             raise ConfigError(Problem(where, f"there is no module '{name}'", _near_module(parts[i], path)))
-        path = spec.submodule_search_locations
+        path, origin = spec.submodule_search_locations, spec.origin
         if path is None and i + 1 < len(parts):
             raise ConfigError(Problem(where, f"'{name}' is a module, not a package", f"write {name}:name"))
-    return spec.origin
+    return origin
 
 
 def _spec(name: str, path: Any) -> importlib.machinery.ModuleSpec | None:
@@ -256,7 +256,7 @@ def _made(tree: ast.Module | ast.ClassDef) -> dict[str, ast.AST]:
     return made
 
 
-def _top(body: list[ast.stmt]):
+def _top(body: list[ast.stmt]) -> Iterator[ast.stmt]:
     for node in body:
         yield node
         if isinstance(node, ast.If | ast.Try | ast.With | ast.For | ast.While):

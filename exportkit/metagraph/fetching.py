@@ -83,7 +83,8 @@ def _read_instead(graph: Graph, op: str) -> str:
 
 def _instead(graph: Graph, op: str, wanted: Callable[[NodeDef], bool], noun: str) -> str:
     """The nearest nodes behind `op` that are `wanted` and lie outside every frame and branch."""
-    todo, seen, found = deque([op]), {op}, []
+    todo, seen = deque([op]), {op}
+    found: list[str] = []
     while todo and len(seen) < _FAR and len(found) < 3:
         for user in graph.consumers.get(todo.popleft(), ()):
             if user not in seen and not trains(user):

@@ -15,7 +15,7 @@ from exportkit.errors import BindingError, Problem, did_you_mean
 from exportkit.metagraph.contexts import Context, contexts_of
 from exportkit.metagraph.tensors import Shape, output_types, shapes, shared_name, split
 from exportkit.metagraph.variables import Variable, variables_of
-from exportkit.protos import MetaGraphDef, NodeDef, dtype_name, variable_pb2
+from exportkit.protos import MetaGraphDef, NodeDef, OpDef, VariableDef, dtype_name
 
 _SPARSE = ("indices", "values", "dense_shape", "shape")  # how tf.sparse_placeholder calls its parts
 
@@ -49,7 +49,7 @@ class Graph:
         self.functions = {function.signature.name: function for function in meta.graph_def.library.function}
         self._outputs: dict[str, tuple[str, ...] | None] = {}
         self._inputs: dict[str, tuple[tuple[str, int], ...]] = {}
-        self._members: dict[str, list[variable_pb2.VariableDef]] = {}
+        self._members: dict[str, list[VariableDef]] = {}
 
     # Tensors
 
@@ -71,7 +71,7 @@ class Graph:
             self._outputs[op] = None if signature is None else tuple(map(dtype_name, output_types(node, signature)))
         return self._outputs[op]
 
-    def _signature(self, op: str):
+    def _signature(self, op: str) -> OpDef | None:
         return self.functions[op].signature if op in self.functions else self.ops.get(op)
 
     def shape(self, tensor: str) -> Shape:
@@ -155,7 +155,8 @@ class Graph:
         """
         stopped = set(map(split, stops))
         stopped |= {(op, -1) for op, _ in stopped}
-        todo = deque((split(fetch)[0], None) for fetch in fetches if ":" not in fetch or split(fetch) not in stopped)
+        starts = [split(fetch)[0] for fetch in fetches if ":" not in fetch or split(fetch) not in stopped]
+        todo: deque[tuple[str, str | None]] = deque((name, None) for name in starts)
         via: dict[str, str | None] = {}
         nodes, inputs = self.nodes, self._inputs
         while todo:
@@ -260,12 +261,12 @@ class Graph:
 
     # Variables and constants
 
-    def members(self, collection: str) -> list[variable_pb2.VariableDef]:
+    def members(self, collection: str) -> list[VariableDef]:
         """The VariableDefs in a collection; empty where there is none."""
         if collection not in self._members:
             collections = self.meta.collection_def
             values = collections[collection].bytes_list.value if collection in collections else ()
-            self._members[collection] = [variable_pb2.VariableDef.FromString(value) for value in values]
+            self._members[collection] = [VariableDef.FromString(value) for value in values]
         return self._members[collection]
 
     @cached_property

@@ -135,7 +135,7 @@ class _Outputs:
         tail |= {name: forward.nodes[name] for name in forward.generated if name in forward.nodes and self._has_value(name)}
         saved = {name: place for name, place in tail.items() if name not in forward.lacking}
         found = saved or tail
-        return {name: found[name] for name in sorted(found, key=found.get) if graph.nodes[name].op not in _PLUMBING}
+        return {name: found[name] for name in sorted(found, key=found.__getitem__) if graph.nodes[name].op not in _PLUMBING}
 
     def _has_value(self, name: str) -> bool:
         return (

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, UnsupportedValueType
@@ -29,7 +29,7 @@ from exportkit.planning.checking import objections
 from exportkit.planning.prepare import Model, Prepared, prepare
 from exportkit.planning.resolving import Resolved, placed, resolve
 from exportkit.registry import Plugins, load_plugins
-from exportkit.spec import Check, Config, Constant, ExportPlan, MetaGraph, Replacement, ReportTo, Weights
+from exportkit.spec import Check, Config, Constant, ExportPlan, MetaGraph, Replacement, ReportTo, Sample, Signature, Weights
 from exportkit.version import claim
 
 
@@ -67,7 +67,7 @@ def _plain(config: Mapping[str, Any] | DictConfig) -> dict[str, Any]:
         ConfigError: an interpolation cannot be resolved, or there is a ``_target_``: configs do not import anything.
     """
     try:
-        data = OmegaConf.to_container(OmegaConf.create(config) if not isinstance(config, DictConfig) else config, resolve=True)
+        data = _container(config if isinstance(config, DictConfig) else OmegaConf.create(dict(config)), resolve=True)
     except OmegaConfBaseException as cause:
         raise ConfigError(_unresolved(cause)) from None
     defaults = {**copy.deepcopy(_defaults()), "export_dir": f"exports/{data.get('name')}"}
@@ -75,6 +75,12 @@ def _plain(config: Mapping[str, Any] | DictConfig) -> dict[str, Any]:
     if targets:
         raise ConfigError(*targets)
     return {**defaults, **data}
+
+
+def _container(config: DictConfig, *, resolve: bool) -> dict[str, Any]:
+    """Return a config's root as a dict; empty for one that is null."""
+    data = OmegaConf.to_container(config, resolve=resolve)
+    return {str(key): value for key, value in data.items()} if isinstance(data, dict) else {}
 
 
 def _unresolved(cause: OmegaConfBaseException) -> Problem:
@@ -92,7 +98,7 @@ def _unresolved(cause: OmegaConfBaseException) -> Problem:
 
 @cache
 def _defaults() -> dict[str, Any]:
-    return OmegaConf.to_container(OmegaConf.structured(Config()), resolve=False)
+    return _container(OmegaConf.structured(Config()), resolve=False)
 
 
 def _without_secrets(config: Mapping[str, Any] | DictConfig, data: dict[str, Any]) -> dict[str, Any]:
@@ -156,9 +162,9 @@ def _draft(data: dict[str, Any], reader: Reader, plugins: Plugins) -> ExportPlan
         source=source,
         sources={} if source is None else _sources(data["source"], meta_graphs, reader, plugins),
         bindings=bound,
-        signatures=signatures,
+        signatures=cast(dict[str, Signature], signatures),  # a draft alone holds None for what is broken
         meta_graphs=meta_graphs or {"serving": MetaGraph(tags=["serve"])},  # where none can be read, check the rest
-        samples=sections.samples(data["samples"], reader, signatures, bound),
+        samples=cast(dict[str, dict[str, Sample]], sections.samples(data["samples"], reader, signatures, bound)),
         weights=_weights(data["weights"], reader),
         post=_steps(data["post"], reader, plugins),
         export_dir=_export_dir(data["export_dir"], data["name"], reader),
@@ -226,7 +232,7 @@ def _kind(value: Any, reader: Reader, where: str, noun: str, known: Mapping[str,
 
 
 def _sources(value: Any, meta_graphs: Mapping[str, Any], reader: Reader, plugins: Plugins) -> dict[str, ModelSource]:
-    """Sources of the meta graphs that override fields for a build of their own."""
+    """Return the sources of the meta graphs that override fields for a build of their own."""
     own = {key: meta_graph.source for key, meta_graph in meta_graphs.items() if meta_graph.source}
     merged = {key: OmegaConf.to_container(OmegaConf.merge(value, over)) for key, over in own.items()}
     found = {key: _source(v, reader, plugins, f"meta_graphs.{key}.source") for key, v in merged.items()}
