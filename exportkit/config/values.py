@@ -15,14 +15,14 @@ def unfit(where: str, value: Any, dtype: str | None) -> list[Problem]:
     integer = "int" in dtype
     allowed, do = kinds.get(dtype, ([int], "an integer") if integer else ([int, float], "a number"))
     if not all(type(item) in allowed for item in _flat(value)):
-        return [Problem(where, f"{shown(value)} cannot be of dtype {dtype}", f"write {do}")]
+        return [Problem(where, f"{format_value(value)} cannot be of dtype {dtype}", f"write {do}")]
     low, high = _range(dtype) if integer else (None, None)
     if low is not None and not all(low <= item <= high for item in _flat(value)):
-        return [Problem(where, f"{shown(value)} is out of the range of {dtype}", f"write {low} to {high}")]
+        return [Problem(where, f"{format_value(value)} is out of the range of {dtype}", f"write {low} to {high}")]
     return []
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
     """Return a value as it is written in YAML."""
     return str(value).lower() if isinstance(value, bool) else repr(value)
 

@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException, UnsupportedValueType
 
 from exportkit import samples
 from exportkit.config import sections
-from exportkit.config.reader import UNSET, Reader, said
+from exportkit.config.reader import UNSET, Reader, describe
 from exportkit.contract import SIGNATURE_FILE, ModelSource, Phase, PostStep, signatures_of
 from exportkit.errors import ConfigError, ExportKitError, PluginError, Problem, brief_in, did_you_mean
 from exportkit.metagraph import Graph, many_objects
@@ -222,7 +222,7 @@ def _made(cls: type, value: Any, reader: Reader, plugins: Plugins, where: str) -
 def _kind(value: Any, reader: Reader, where: str, noun: str, known: Mapping[str, type]) -> str | None:
     """Return the kind of a source or step, if there is a plugin of that kind."""
     if not isinstance(value, Mapping):
-        return reader.problem(where, f"is {said(value)}, not a mapping", "write {kind: …}")
+        return reader.problem(where, f"is {describe(value)}, not a mapping", "write {kind: …}")
     kind = value.get("kind", UNSET)
     if kind in (None, UNSET):
         return reader.problem(f"{where}.kind", "is not set", f"known: {', '.join(sorted(known))}")
@@ -282,7 +282,7 @@ def _chosen(value: Any, reader: Reader | None = None) -> dict[str, Any]:
         reader.convert(dict[str, Any], value, "post")
         for name, step in entries.items():
             if not isinstance(step, Mapping | None):
-                reader.problem(f"post.{name}", f"is {said(step)}, not a mapping", "write {kind: …}")
+                reader.problem(f"post.{name}", f"is {describe(step)}, not a mapping", "write {kind: …}")
     return {name: step for name, step in entries.items() if isinstance(step, Mapping) and "kind" in step}
 
 
@@ -319,7 +319,7 @@ def _version(value: Any, reader: Reader) -> str | int:
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= claim.LARGEST:
         return value
     if value not in ("auto", "timestamp"):
-        reader.problem("version", f"is {said(value)}", "write auto, timestamp or an integer from 0, without leading zeros")
+        reader.problem("version", f"is {describe(value)}", "write auto, timestamp or an integer from 0, without leading zeros")
         return "auto"
     return value
 

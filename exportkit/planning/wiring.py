@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from exportkit.config.values import shown, unfit
+from exportkit.config.values import format_value, unfit
 from exportkit.errors import Problem, did_you_mean, nearest, some
 from exportkit.metagraph.tensors import Facts, Shape, compatible
 from exportkit.operations.bindings import Bindings
@@ -199,12 +199,18 @@ def _misshapen(where: str, value: Any, tensor: str, graph: Any) -> list[Problem]
     try:
         own = _value_shape(value)
     except ValueError:
-        return [Problem(where, f"{shown(value)} is ragged: its lists are of different lengths", "write lists of one length")]
+        return [
+            Problem(where, f"{format_value(value)} is ragged: its lists are of different lengths", "write lists of one length")
+        ]
     known = graph.shape(tensor)
     if known is None or compatible(own, known):
         return []
     do = "write one value" if known == () else f"write values of shape {_yaml(known)}"
-    return [Problem(where, f"{shown(value)} has shape {_yaml(own)}, and '{tensor}' is {Facts(graph.dtype(tensor), known)}", do)]
+    return [
+        Problem(
+            where, f"{format_value(value)} has shape {_yaml(own)}, and '{tensor}' is {Facts(graph.dtype(tensor), known)}", do
+        )
+    ]
 
 
 def _value_shape(value: Any) -> tuple[int, ...]:
