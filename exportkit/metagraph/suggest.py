@@ -309,7 +309,7 @@ def together(graph: Graph, ranking: Ranking) -> list[Candidate]:
 def needed(
     graph: Graph, outputs: Sequence[str], constants: Mapping[str, bool | float], known: Container[str] = ()
 ) -> list[Edge]:
-    """Return the edges out of sources that `outputs` depend on, in the graph's order; those before `known` nodes are left out."""
+    """Return the edges out of sources that `outputs` depend on, in graph order, without `known` nodes and what those need."""
     reached = graph.walk(outputs, constants, barrier=lambda node: node.name in known or is_source(graph, node.name))
     stops = set(map(split, constants))
     edges = {edge for name in reached if name not in known and not is_source(graph, name) for edge in graph.inputs(name)}
