@@ -1,4 +1,4 @@
-"""What a config says, as plain dataclasses.
+"""The contents of a config, as plain dataclasses.
 
 `Config` is the root of the Hydra schema. Its free-form parts (bindings, signatures, meta graphs, samples) are turned into
 the classes below by `exportkit.plan`, key by key, so that all their problems are reported together.

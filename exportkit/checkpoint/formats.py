@@ -7,7 +7,7 @@ from pathlib import Path
 
 _TRAINING = "name the training checkpoint that it was made from"
 _KERAS = "load it with Keras, and write a SavedModel with model.export(DIRECTORY)"
-_BYTES = 64 * 1024  # of a file that are looked at
+_BYTES = 64 * 1024  # of a file that are read
 _NAME = rb"[A-Za-z0-9.][\w.\\/>-]*"
 # field 1 (node) of a GraphDef holds field 1 (name) and field 2 (op) of a NodeDef; lengths are varints
 _GRAPH = re.compile(rb"\x0a[\x80-\xff]{0,4}[\x00-\x7f]\x0a[\x80-\xff]{0,2}[\x00-\x7f]" + _NAME + rb"\x12.[A-Z]\w*", re.DOTALL)

@@ -190,7 +190,7 @@ class Forward:
         return {edge for edge in taken - self.data if not self._is_no_label(edge)}
 
     def _is_no_label(self, edge: Edge) -> bool:
-        """Return whether a late tensor is no label: one that gives the length of data, a mask, or a temperature."""
+        """Return whether a late tensor is no label: a scalar, a length of the data, a mask, or a temperature."""
         tensor = "{}:{}".format(*edge)
         found = words(edge[0].rsplit("/", 1)[-1])
         if self.graph.shape(tensor) == () or found & {"len", "length", "lengths", "lens", "size", "mask", "seq", "temperature"}:

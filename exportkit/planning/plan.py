@@ -288,7 +288,7 @@ def _check_models(drafted: ExportPlan, reader: Reader) -> Prepared:
 
 
 def _unbuilt_facts(drafted: ExportPlan, reader: Reader) -> Iterator[Mapping[str, Facts]]:
-    """Check the config against what sources say of graphs that are not built yet, and yield what is known of the bindings."""
+    """Check the config against the previews of graphs that are not built yet; yield the known dtypes and shapes of bindings."""
     for resolved in drafted.resolved_sources():
         if resolved.preview.meta_graph is None and resolved.preview.tensors is not None:
             facts, problems = wiring.unbuilt_facts(drafted.bindings, resolved.preview.tensors)
