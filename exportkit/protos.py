@@ -9,18 +9,19 @@ import importlib
 import importlib.util
 import sys
 import types
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from exportkit.errors import EnvironmentFailed, Problem
 
 
 @contextmanager
-def _bare_tensorflow():
+def _bare_tensorflow() -> Iterator[None]:
     if "tensorflow" in sys.modules:
         yield
         return
     found = importlib.util.find_spec("tensorflow")
-    if found is None:
+    if found is None or found.submodule_search_locations is None:
         raise EnvironmentFailed(Problem("tensorflow", "is not installed", "pip install tensorflow"))
     bare = types.ModuleType("tensorflow")
     bare.__path__ = list(found.submodule_search_locations)
@@ -45,6 +46,7 @@ def _load(*modules: str) -> list[types.ModuleType]:
     op_def_pb2,
     tensor_pb2,
     tensor_shape_pb2,
+    tensor_slice_pb2,
     types_pb2,
     variable_pb2,
     config_pb2,
@@ -63,6 +65,7 @@ def _load(*modules: str) -> list[types.ModuleType]:
     "framework.op_def_pb2",
     "framework.tensor_pb2",
     "framework.tensor_shape_pb2",
+    "framework.tensor_slice_pb2",
     "framework.types_pb2",
     "framework.variable_pb2",
     "protobuf.config_pb2",
@@ -77,11 +80,21 @@ def _load(*modules: str) -> list[types.ModuleType]:
 MetaGraphDef = meta_graph_pb2.MetaGraphDef
 GraphDef = graph_pb2.GraphDef
 NodeDef = node_def_pb2.NodeDef
+OpDef = op_def_pb2.OpDef
+AttrValue = attr_value_pb2.AttrValue
 SavedModel = saved_model_pb2.SavedModel
+TensorShapeProto = tensor_shape_pb2.TensorShapeProto
+TensorSliceProto = tensor_slice_pb2.TensorSliceProto
+VariableDef = variable_pb2.VariableDef
+SaveSliceInfoDef = variable_pb2.SaveSliceInfoDef
+BundleHeaderProto = tensor_bundle_pb2.BundleHeaderProto
+BundleEntryProto = tensor_bundle_pb2.BundleEntryProto
+SavedTensorSlices = saved_tensor_slice_pb2.SavedTensorSlices
+SavedSliceMeta = saved_tensor_slice_pb2.SavedSliceMeta
 
 
 def dtype_name(number: int) -> str:
-    """The usual name of a dtype enum: ``DT_FLOAT`` → ``float32``, reference types without their mark."""
+    """Return the usual name of a dtype enum: ``DT_FLOAT`` → ``float32``, reference types without their mark."""
     name = types_pb2.DataType.Name(number).removeprefix("DT_").removesuffix("_REF").lower()
     return {"float": "float32", "double": "float64", "half": "float16"}.get(name, name)
 

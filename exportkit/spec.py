@@ -1,7 +1,7 @@
-"""What a config says, as plain dataclasses.
+"""The contents of a config, as plain dataclasses.
 
 `Config` is the root of the Hydra schema. Its free-form parts (bindings, signatures, meta graphs, samples) are turned into
-the classes below by `exportkit.plan`, key by key, so that all their problems are told together.
+the classes below by `exportkit.plan`, key by key, so that all their problems are reported together.
 """
 
 from collections.abc import Mapping
@@ -184,7 +184,7 @@ class Random:
 class Examples:
     """Serialized tf.Example protos, one per row of its features' samples."""
 
-    features: dict[str, "Literal | File"]
+    features: dict[str, "Sample | None"]  # None for one that is broken and was reported already
 
 
 Sample = Literal | File | Random | Examples
@@ -238,7 +238,7 @@ class Config:
 
 @dataclass(frozen=True)
 class Check:
-    """A line of the plan: what happens at `stage`, and whether it was `checked` or can be told only `when built`."""
+    """A line of the plan: what happens at `stage`, and whether it was `checked`, or can be only when the graph is built."""
 
     stage: str
     what: str

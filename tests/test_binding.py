@@ -258,7 +258,7 @@ def test_rules_of_inputs():
             {"images": Facts("float32", (None, 5))},
             [
                 "bindings.example.parse_example.images.shape: 'images' is float32 [?, 5], "
-                "which the parsed float32 [?, 4] does not fit; mend the feature's shape"
+                "which the parsed float32 [?, 4] does not fit; fix the feature's shape"
             ],
         ),
         (

@@ -18,10 +18,10 @@ KINDS = [cls for cls in vars(errors).values() if isinstance(cls, type) and issub
 @pytest.mark.parametrize(
     ("problem", "text"),
     [
-        (Problem("a.b", "is wrong", "mend it"), "a.b: is wrong; mend it"),
+        (Problem("a.b", "is wrong", "fix it"), "a.b: is wrong; fix it"),
         (Problem("a.b", "is wrong"), "a.b: is wrong"),
         (Problem("checkpoint", "is wrong").under("source"), "source.checkpoint: is wrong"),
-        (Problem("", "is wrong", "mend it").under("source"), "source: is wrong; mend it"),
+        (Problem("", "is wrong", "fix it").under("source"), "source: is wrong; fix it"),
     ],
 )
 def test_problem_reads_as_one_line(problem, text):
@@ -30,11 +30,11 @@ def test_problem_reads_as_one_line(problem, text):
 
 @pytest.mark.parametrize("cls", KINDS)
 def test_error_survives_pickling(cls):
-    error = cls(Problem("a", "is wrong", "mend it"), Problem("b", "too"))
+    error = cls(Problem("a", "is wrong", "fix it"), Problem("b", "too"))
     again = pickle.loads(pickle.dumps(error))
     assert type(again) is cls
     assert again.problems == error.problems
-    assert str(again) == "a: is wrong; mend it\nb: too"
+    assert str(again) == "a: is wrong; fix it\nb: too"
 
 
 def test_exit_codes():

@@ -338,11 +338,11 @@ NO_ZEROS = "write auto, timestamp or an integer from 0, without leading zeros"
         (
             {"weights": {"names": [{"variable": "dense/(", "key": "x"}]}},
             "weights.names[0].variable: 'dense/(' is not a regular expression: "
-            "missing ), unterminated subpattern at position 6; mend it",
+            "missing ), unterminated subpattern at position 6; fix it",
         ),
         (
             {"weights": {"initialize": ["head/.*"]}},
-            "weights.initialize[0]: 'head/.*' matches no variable; mend or drop the pattern",
+            "weights.initialize[0]: 'head/.*' matches no variable; fix or drop the pattern",
         ),
         (
             {"weights": {"names": [{"variable": "dense/kernel", "key": "dense/bias"}]}},
@@ -464,7 +464,7 @@ CLASSIFY = {
                 "signatures.serving_default.outputs": {"scores": "probs"},
             },
             "bindings.example.parse_example.images.shape: 'images' is float32 [?, 4], which the parsed float32 [?, 5] "
-            "does not fit; mend the feature's shape",
+            "does not fit; fix the feature's shape",
         ),
     ],
 )

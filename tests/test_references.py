@@ -139,7 +139,7 @@ def test_known_names_are_the_modules_own_and_public(code):
 def test_a_module_that_does_not_parse(code):
     (code / "broken.py").write_text("x = 1\ndef build(:\n")
     (code / "binary.py").write_bytes(b"x = 1\0")
-    assert refusal(examine, "broken:build", "builder") == f"builder: {code}/broken.py:2: invalid syntax; mend the module"
+    assert refusal(examine, "broken:build", "builder") == f"builder: {code}/broken.py:2: invalid syntax; fix the module"
     assert refusal(examine, "binary:build", "builder").startswith(f"builder: {code}/binary.py")
 
 

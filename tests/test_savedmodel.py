@@ -130,7 +130,7 @@ def test_a_feature_that_does_not_fit_its_binding_is_refused(tmp_path):
         toys.export(toys.config(toys.saved(tmp_path, build), tmp_path, **changes))
     assert str(refused.value) == (
         "bindings.e.parse_example.feature.shape: 'x' is float32 [?, 2], which the parsed float32 [?, 3] does not fit; "
-        "mend the feature's shape"
+        "fix the feature's shape"
     )
 
 
@@ -258,7 +258,7 @@ def test_names_map_variables_to_keys_and_an_unused_rule_is_told(dense, tmp_path)
     np.testing.assert_array_equal(exported.read("dense/kernel"), Bundle(prefix).read("tower/dense/kernel"))
     with pytest.raises(ExportKitError) as refused:
         toys.export(toys.config(prefix, tmp_path, source=source, weights={"names": [rule, {"variable": "dens", "key": "x"}]}))
-    assert str(refused.value) == "weights.names[1].variable: 'dens' matches no variable; mend or drop the rule"
+    assert str(refused.value) == "weights.names[1].variable: 'dens' matches no variable; fix or drop the rule"
 
 
 def test_an_uncovered_variable_is_named_with_its_nearest_keys(dense, tmp_path):

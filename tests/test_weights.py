@@ -163,14 +163,14 @@ ONE_RUN = "take the graph and the checkpoint of one run"
             [variable("dense/bias", (3,))],
             {"names": rules(("nothing", "x")), "initialize": ["nor_this"]},
             [
-                "weights.names[0].variable: 'nothing' matches no variable; mend or drop the rule",
-                "weights.initialize[0]: 'nor_this' matches no variable; mend or drop the pattern",
+                "weights.names[0].variable: 'nothing' matches no variable; fix or drop the rule",
+                "weights.initialize[0]: 'nor_this' matches no variable; fix or drop the pattern",
             ],
         ),
         (
             [variable("dense/bias", (3,))],
             {"initialize": ["dense"]},
-            ["weights.initialize[0]: 'dense' matches no variable; mend or drop the pattern"],
+            ["weights.initialize[0]: 'dense' matches no variable; fix or drop the pattern"],
         ),
     ],
 )
@@ -203,7 +203,7 @@ def test_the_wrong_checkpoint_is_told_shortly_and_at_once(bundle):
             {"names": rules(("dnn/(", "x"))},
             [
                 "weights.names[0].variable: 'dnn/(' is not a regular expression: "
-                "missing ), unterminated subpattern at position 4; mend it"
+                "missing ), unterminated subpattern at position 4; fix it"
             ],
         ),
         (
@@ -222,7 +222,7 @@ def test_the_wrong_checkpoint_is_told_shortly_and_at_once(bundle):
         ),
         (
             {"initialize": ["ok", "*"]},
-            ["weights.initialize[1]: '*' is not a regular expression: nothing to repeat at position 0; mend it"],
+            ["weights.initialize[1]: '*' is not a regular expression: nothing to repeat at position 0; fix it"],
         ),
     ],
 )

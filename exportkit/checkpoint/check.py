@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from exportkit.checkpoint import encoding
-from exportkit.checkpoint.reader import Bundle, Entry
+from exportkit.checkpoint.index import Entry
+from exportkit.checkpoint.reader import Bundle
 from exportkit.errors import Problem, WeightsError
 
 

@@ -112,7 +112,7 @@ def payload(name: str, array: np.ndarray) -> bytes | memoryview:
     if array.dtype.kind in "OSU":
         return _join([_bytes(name, item) for item in array.ravel().tolist()])
     little = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False)
-    return memoryview(little.reshape(-1).view(np.uint8))
+    return little.reshape(-1).view(np.uint8).data
 
 
 def payload_checksum(dtype: str, count: int, data: bytes | memoryview) -> int:
@@ -140,7 +140,7 @@ def split(data: bytes, count: int) -> list[bytes]:
     return [data[start:end] for start, end in itertools.pairwise(ends)]
 
 
-def objects(values: Sequence[bytes]) -> np.ndarray:
+def objects(values: Sequence[bytes | str]) -> np.ndarray:
     """Return `values` as an object array [n], so that NumPy keeps zero bytes at the end of a string."""
     out = np.empty(len(values), object)
     out[:] = values

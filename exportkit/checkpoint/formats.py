@@ -1,4 +1,4 @@
-"""What a file or directory is that was named as a checkpoint and is none, told by its first bytes and its names."""
+"""Description of a file or directory that was named as a checkpoint and is none, from its first bytes and its names."""
 
 import os
 import re
@@ -7,7 +7,7 @@ from pathlib import Path
 
 _TRAINING = "name the training checkpoint that it was made from"
 _KERAS = "load it with Keras, and write a SavedModel with model.export(DIRECTORY)"
-_BYTES = 64 * 1024  # of a file that are looked at
+_BYTES = 64 * 1024  # of a file that are read
 _NAME = rb"[A-Za-z0-9.][\w.\\/>-]*"
 # field 1 (node) of a GraphDef holds field 1 (name) and field 2 (op) of a NodeDef; lengths are varints
 _GRAPH = re.compile(rb"\x0a[\x80-\xff]{0,4}[\x00-\x7f]\x0a[\x80-\xff]{0,2}[\x00-\x7f]" + _NAME + rb"\x12.[A-Z]\w*", re.DOTALL)
@@ -37,12 +37,12 @@ def describe_file(path: str) -> tuple[str, str]:
     """
     with open(path, "rb") as file:
         start = file.read(_BYTES)
-    for mark, said in _STARTS.items():
+    for mark, described in _STARTS.items():
         if start.startswith(mark):
-            return said
+            return described
     if start.startswith(b"PK\x03\x04"):
-        said = next((said for member, said in _MEMBERS.items() if member in start), None)
-        return said or ("a zip archive and no checkpoint", _TRAINING)
+        archive = ("a zip archive and no checkpoint", _TRAINING)
+        return next((described for member, described in _MEMBERS.items() if member in start), archive)
     if start[4:8] == b"TFL3":
         return "a TensorFlow Lite model and no checkpoint", _TRAINING
     if _GRAPH.match(start) or _GRAPH_TEXT.match(start):
@@ -65,5 +65,5 @@ def describe_directory(path: str) -> tuple[str, str] | None:
 
 
 def is_saved_model(path: str | os.PathLike[str]) -> bool:
-    """Whether `path` is a directory that holds a SavedModel."""
+    """Return whether `path` is a directory that holds a SavedModel."""
     return any(os.path.isfile(os.path.join(path, name)) for name in ("saved_model.pb", "saved_model.pbtxt"))

@@ -1,4 +1,4 @@
-"""Files held open: they can be read as they were, whatever is saved or deleted under their names afterwards."""
+"""Files that are held open: they can be read as they were, whatever is saved or deleted under their names later."""
 
 import errno
 import os
@@ -15,7 +15,7 @@ _MOST = 256  # descriptors that a process may have open before files are no long
 class HeldFile:
     """A file that is opened once: neither a rename over its name nor its removal changes what is read.
 
-    Where the process has many files open already, it is opened again to be read, and has to be the same one.
+    If the process has many files open already, it is opened again for each read, and must still be the same file.
 
     Attributes:
         path: the name that it was opened by.
@@ -47,7 +47,7 @@ class HeldFile:
         """Yield a descriptor to read from with `os.pread`.
 
         Raises:
-            OSError: it is not held, and its name does not lead to it any more.
+            OSError: it is not held, and its name no longer leads to it.
         """
         if self._descriptor is not None:
             yield self._descriptor
@@ -62,12 +62,12 @@ class HeldFile:
 
     @property
     def place(self) -> str:
-        """A path that leads to the file from any process while this one holds it; where there is none, its name."""
+        """A path to the file for any process while this one holds it; the file's absolute path if there is no such path."""
         held = f"/proc/{os.getpid()}/fd/{self._descriptor}"
         return held if self._descriptor is not None and os.path.exists(held) else os.path.abspath(self.path)
 
     def is_written_to(self) -> bool:
-        """Whether the file itself, whatever its name is now, was written to since it was opened."""
+        """Return whether the file itself, whatever its name is now, was written to since it was opened."""
         try:
             with self.open() as descriptor:
                 now = os.fstat(descriptor)
@@ -76,7 +76,7 @@ class HeldFile:
         return (now.st_size, now.st_mtime_ns) != (self._was.st_size, self._was.st_mtime_ns)
 
     def is_replaced(self) -> bool:
-        """Whether its name leads to another file by now."""
+        """Return whether its name leads to another file now."""
         try:
             return not os.path.samestat(os.stat(self.path), self._was)
         except OSError:
@@ -91,7 +91,7 @@ def link(files: Mapping[str, HeldFile], directory: Path) -> None:
 
 
 def fate(files: Mapping[str, HeldFile]) -> str | None:
-    """What happened to files since they were opened, as the end of a sentence about them; None where nothing did."""
+    """Return what happened to files since they were opened, as the end of a sentence about them; None if nothing did."""
     if any(file.is_written_to() for file in files.values()):
         return WRITTEN
     if any(file.is_replaced() for file in files.values()):

@@ -1,4 +1,4 @@
-"""Where checkpoints are: the one that a path means, the latest of a directory, and what is there instead."""
+"""Locations of checkpoints: the one that a path names, the latest in a directory, and what is there instead."""
 
 import glob
 import mmap
@@ -25,13 +25,13 @@ _LFS = b"version https://git-lfs.github.com/spec/"
 
 
 def latest(directory: str | os.PathLike[str]) -> str:
-    """The prefix of the newest checkpoint in a directory.
+    """Return the prefix of the newest checkpoint in a directory.
 
-    That is the one that the file ``checkpoint`` names, looked for beside that file where the recorded path (often of another
+    That is the one that the file ``checkpoint`` names, searched for beside that file if the recorded path (often of another
     machine) does not exist; without such a file the only one, or the one with the highest number.
 
     Raises:
-        WeightsError: there is none, it cannot be told which, or the file names one that is gone.
+        WeightsError: there is none, there are several without a highest number, or the file names one that is gone.
     """
     directory = os.fspath(directory)
     state, known = os.path.join(directory, "checkpoint"), _checkpoints(directory)
@@ -44,13 +44,13 @@ def latest(directory: str | os.PathLike[str]) -> str:
         raise WeightsError(Problem(state, f"names {recorded!r}, which is not there", did_you_mean(recorded, known)))
     if not known:
         raise WeightsError(
-            Problem(directory, *(formats.describe_directory(directory) or ("has no checkpoint", _holds(directory))))
+            Problem(directory, *(formats.describe_directory(directory) or ("has no checkpoint", _describe_content(directory))))
         )
     return os.path.join(directory, _newest(directory, known))
 
 
 def resolve(path: str | os.PathLike[str]) -> str:
-    """The prefix that a user means: one, a file of a checkpoint, or a directory (its latest one)."""
+    """Return the prefix that a path names: a prefix itself, a file of a checkpoint, or a directory (its latest one)."""
     path = os.fspath(path)
     if os.path.isdir(path) and not _is_checkpoint(path):
         return latest(path)
@@ -58,7 +58,7 @@ def resolve(path: str | os.PathLike[str]) -> str:
 
 
 def looks(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Yield once, and again as long as training saves in the directory `path` meanwhile: for loops that end at a success."""
+    """Yield once, and again each time that training has saved in the directory `path` since: for loops that retry."""
     for _ in range(_ATTEMPTS):
         before = _state(path)
         yield
@@ -69,7 +69,7 @@ def looks(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def _state(path: str | os.PathLike[str]) -> list[object]:
-    """What tells whether training has saved in a directory since: its names, and which ``checkpoint`` file it has."""
+    """Return what changes when training saves in a directory: its names, and the identity of its ``checkpoint`` file."""
     found: list[object] = []
     with suppress(OSError):
         found.append(sorted(os.listdir(path)))
@@ -79,24 +79,28 @@ def _state(path: str | os.PathLike[str]) -> list[object]:
 
 
 def _is_young(path: str | os.PathLike[str]) -> bool:
-    """Whether the ``checkpoint`` file of a directory is so new that what it names may still be being written."""
+    """Return whether the ``checkpoint`` file of a directory is so new that the files it names may not be complete."""
     with suppress(OSError):
         return 0 <= time.time() - os.stat(os.path.join(path, "checkpoint")).st_mtime < _YOUNG
     return False
 
 
 def format_of(prefix: str) -> str:
-    """``V2`` or ``V1``; WeightsError with what is near by where no checkpoint is."""
+    """Return ``V2`` or ``V1``.
+
+    Raises:
+        WeightsError: there is no checkpoint; it names what is nearby.
+    """
     if os.path.isfile(prefix + ".index"):
         return "V2"
     if files := v1_files(prefix):
-        _refuse_other(files)
+        _check_v1_files(files)
         return "V1"
-    raise WeightsError(Problem(prefix, "no checkpoint is there", _instead(*os.path.split(prefix))))
+    raise WeightsError(Problem(prefix, "no checkpoint is there", _describe_nearby(*os.path.split(prefix))))
 
 
-def _refuse_other(files: list[str]) -> None:
-    """Refuse files that are no V1 checkpoint, each with what it is."""
+def _check_v1_files(files: list[str]) -> None:
+    """Raise WeightsError for files that are no V1 checkpoint, with a description of each."""
     problems = []
     for path in files:
         with readable(path), HeldFile(path).open() as descriptor:
@@ -108,7 +112,7 @@ def _refuse_other(files: list[str]) -> None:
 
 
 def v1_files(prefix: str) -> list[str]:
-    """The file of a V1 checkpoint, or those of a sharded one, ``prefix-NNNNN-of-NNNNN``; none where there is no such thing.
+    """Return the file of a V1 checkpoint, or those of a sharded one, ``prefix-NNNNN-of-NNNNN``; none if there is no such file.
 
     Raises:
         WeightsError: some of the files are missing.
@@ -124,7 +128,7 @@ def v1_files(prefix: str) -> list[str]:
 
 
 def content(file: HeldFile) -> bytes | mmap.mmap:
-    """The bytes of an index, which is small, or of a V1 file, which holds all the data."""
+    """Return the bytes of an index, which is small, or of a V1 file, which holds all the data and is mapped."""
     with file.open() as descriptor:
         if _is_pointer(descriptor):
             raise WeightsError(Problem(file.path, "is a Git LFS pointer, not a checkpoint", "run `git lfs pull`"))
@@ -136,7 +140,7 @@ def content(file: HeldFile) -> bytes | mmap.mmap:
 
 
 def pread(descriptor: int, size: int, offset: int) -> bytes:
-    """Up to `size` bytes at `offset`; less only where the file ends."""
+    """Return `size` bytes at `offset`, fewer only at the end of the file."""
     pieces = []
     while size > 0 and (piece := os.pread(descriptor, min(size, _MOST_AT_ONCE), offset)):
         pieces.append(piece)
@@ -148,7 +152,7 @@ def open_shard(path: str, needed: int) -> HeldFile:
     """Open a data file of which an index needs `needed` bytes.
 
     Raises:
-        WeightsError: it cannot be that file.
+        WeightsError: it cannot be read, or has fewer bytes.
     """
     try:
         file = HeldFile(path)
@@ -166,13 +170,13 @@ def open_shard(path: str, needed: int) -> HeldFile:
 
 
 def _is_pointer(descriptor: int) -> bool:
-    """Whether a file is the pointer that Git LFS leaves in its place."""
+    """Return whether a file is the pointer that Git LFS leaves in its place."""
     return os.pread(descriptor, len(_LFS), 0) == _LFS
 
 
 @contextmanager
 def readable(path: str) -> Iterator[None]:
-    """Whatever malformed bytes make of a parser becomes one WeightsError that names the file."""
+    """Turn every error that a parser raises for malformed bytes into one WeightsError that names the file."""
     try:
         yield
     except IndexError as error:
@@ -184,7 +188,7 @@ def readable(path: str) -> Iterator[None]:
 
 
 def _recorded(state: str) -> str:
-    """``model_checkpoint_path`` of a ``checkpoint`` file, which is a CheckpointState in protobuf's text format."""
+    """Return ``model_checkpoint_path`` of a ``checkpoint`` file, which is a CheckpointState in protobuf's text format."""
     with readable(state):
         with open(state, "rb") as file:
             found = re.search(rb'^\s*model_checkpoint_path\s*:\s*"((?:[^"\\]|\\.)+)"', file.read(), re.MULTILINE)
@@ -198,15 +202,19 @@ def _unescape(escape: re.Match[bytes]) -> bytes:
 
 
 def _newest(directory: str, known: list[str]) -> str:
-    """The one of names that differ in their last number only in which that is highest."""
-    parts = [re.fullmatch(r"(?s)(.*?)(\d*)(\D*)", name).groups() for name in known]
+    """Return the name with the highest last number.
+
+    Raises:
+        WeightsError: the names differ in more than that number.
+    """
+    parts = [found.groups() for name in known if (found := re.fullmatch(r"(?s)(.*?)(\d*)(\D*)", name))]
     if len({(stem, end) for stem, _, end in parts}) > 1:
         raise WeightsError(Problem(directory, f"has several checkpoints: {', '.join(known)}", "name one of them"))
     return max(zip(parts, known, strict=True), key=lambda pair: int(pair[0][1] or -1))[1]
 
 
 def _checkpoints(directory: str) -> list[str]:
-    """The names of the checkpoints in a directory, V1 too, sorted."""
+    """Return the names of the checkpoints in a directory, V1 too, sorted."""
     with readable(directory):
         files = sorted(os.listdir(directory))
     v2 = [name.removesuffix(".index") for name in files if name.endswith(".index")]
@@ -215,7 +223,7 @@ def _checkpoints(directory: str) -> list[str]:
 
 
 def _is_table(path: str) -> bool:
-    """Whether it is a file that ends as a V1 checkpoint does."""
+    """Return whether `path` is a file that ends as a V1 checkpoint does."""
     if not os.path.isfile(path):
         return False
     with suppress(OSError), open(path, "rb") as file:
@@ -228,8 +236,8 @@ def _is_checkpoint(prefix: str) -> bool:
     return os.path.isfile(prefix + ".index") or bool(v1_files(prefix))
 
 
-def _instead(directory: str, name: str) -> str:
-    """What is near a checkpoint that is not there."""
+def _describe_nearby(directory: str, name: str) -> str:
+    """Return advice about a checkpoint that does not exist: what is nearby."""
     place = directory or "."
     if not os.path.isdir(place):
         return f"there is no directory {directory} either"
@@ -237,9 +245,11 @@ def _instead(directory: str, name: str) -> str:
     known = {*_checkpoints(place), *inner}
     if nearest(name, known):
         return did_you_mean(name, known)
-    return "paths are relative to where exportkit was started" if os.path.samefile(place, ".") else _holds(place, place)
+    return (
+        "paths are relative to where exportkit was started" if os.path.samefile(place, ".") else _describe_content(place, place)
+    )
 
 
-def _holds(directory: str, what: str = "it") -> str:
+def _describe_content(directory: str, what: str = "it") -> str:
     names = sorted(os.listdir(directory))
     return f"{what} holds {some(names, 8)}" if names else f"{what} is empty"

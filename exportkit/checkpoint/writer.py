@@ -17,8 +17,9 @@ import numpy as np
 from exportkit import protos
 from exportkit.checkpoint import encoding, sstable
 from exportkit.checkpoint.held import HeldFile
+from exportkit.checkpoint.index import VERSION, Entry, Extents, Part, slice_key, slice_shape
 from exportkit.checkpoint.locate import looks, readable, resolve
-from exportkit.checkpoint.reader import VERSION, Bundle, Entry, Extents, Part, data_path, slice_key, slice_shape
+from exportkit.checkpoint.reader import Bundle, data_path
 from exportkit.errors import Problem, WeightsError, system_error
 
 _NOT_IN_KERNEL = (errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM)

@@ -45,7 +45,7 @@ class Reader:
         """Return an instance of dataclass `cls` from the mapping `value`, or None after adding what is wrong."""
         before = len(self.problems)
         if not isinstance(value, Mapping):
-            return self.problem(where, f"is {said(value)}, not a mapping", f"write {{{', '.join(_keys(cls))}}}")
+            return self.problem(where, f"is {describe(value)}, not a mapping", f"write {{{', '.join(_keys(cls))}}}")
         hints = _hints(cls)
         unknown = [str(key) for key in value if key not in hints]
         for key in unknown:
@@ -103,15 +103,15 @@ class Reader:
     def _list(self, inner: Any, value: Any, where: str) -> Any:
         if not isinstance(value, list | tuple):
             item = f"{_kind(inner)}, …" if value is None or isinstance(value, Mapping) else _bare(value)
-            return self.problem(where, f"is {said(value)}, not a list", f"write [{item}]")
+            return self.problem(where, f"is {describe(value)}, not a list", f"write [{item}]")
         return [self.convert(inner, item, f"{where}[{i}]") for i, item in enumerate(value)]
 
     def _dict(self, inner: Any, value: Any, where: str) -> Any:
         if not isinstance(value, Mapping):
-            return self.problem(where, f"is {said(value)}, not a mapping", "write {NAME: …}")
+            return self.problem(where, f"is {describe(value)}, not a mapping", "write {NAME: …}")
         for key in value:
             if not isinstance(key, str):
-                self.problem(f"{where}.{_bare(key)}", f"the key is {said(key)}, not a text", "put it in quotes")
+                self.problem(f"{where}.{_bare(key)}", f"the key is {describe(key)}, not a text", "put it in quotes")
         return {str(key): self.convert(inner, item, f"{where}.{_bare(key)}") for key, item in value.items()}
 
     def _chosen(self, hint: Any, value: Any, where: str, wanted: str) -> Any:
@@ -124,7 +124,7 @@ class Reader:
             return known[value]
         near = nearest(value, known) if isinstance(value, str) else []
         quoted = "put it in quotes" if str(value) in known and not isinstance(value, str) else f"write {wanted}"
-        return self.problem(where, f"is {said(value)}, not {_kind(hint)}", did_you_mean(value, known) if near else quoted)
+        return self.problem(where, f"is {describe(value)}, not {_kind(hint)}", did_you_mean(value, known) if near else quoted)
 
     def _scalar(self, hint: Any, value: Any, where: str, wanted: str) -> Any:
         if choices(hint):
@@ -138,7 +138,7 @@ class Reader:
         if hint in (str, int, float, bool) and type(value) is hint:
             return value
         do = "put it in quotes" if hint is str and isinstance(value, int | float) else f"write {wanted}"
-        return self.problem(where, f"is {said(value)}, not {_kind(hint)}", do)
+        return self.problem(where, f"is {describe(value)}, not {_kind(hint)}", do)
 
     def _local(self, value: str | Path, where: str) -> Any:
         """Return the path that `value` names, unless that is an address: only files of this machine are read and written."""
@@ -226,7 +226,7 @@ def _keys(cls: type) -> list[str]:
     return [f"{field.name}: …" for field in fields(cls) if _required(field)] or ["…"]
 
 
-def said(value: Any) -> str:
+def describe(value: Any) -> str:
     """Return a value as a part of a sentence: ``the integer 3``."""
     if value is None:
         return "null"

@@ -1,7 +1,7 @@
-"""References to the user's code, ``package.module:name``: looked at without importing anything, then resolved.
+"""References to the user's code, ``package.module:name``: examined without importing anything, then resolved.
 
 `examine` finds the module through the import system's finders, without importing it or its parents, and reads the
-definition with `ast`; what it cannot see (a name made at run time) is left to `resolve`.
+definition with `ast`; what that does not show (a name that is made at run time) is left to `resolve`.
 """
 
 import ast
@@ -13,7 +13,7 @@ import re
 import sys
 import sysconfig
 import traceback
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from exportkit.errors import ConfigError, Problem, did_you_mean, nearest
 _INSTALLED = {"site-packages", "dist-packages"}  # of this environment, or of one below it
 _FOREIGN = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib"))
 _PACKAGE = os.path.dirname(os.path.dirname(__file__))
-_ADVICE = (  # what an error says → what to do
+_ADVICE = (  # pattern in an error's text → what to do
     (
         r"tensorflow\.contrib|no attribute 'contrib'",
         "TensorFlow 2 has no tf.contrib: pip install tf_slim for contrib.layers, slim and framework; contrib.rnn is "
@@ -47,14 +47,14 @@ _FORM = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 @dataclass(frozen=True)
 class Definition:
-    """What `ast` tells of a function, or of a class's method.
+    """A function, class or method, as read with `ast`.
 
     Attributes:
-        file: where it is written.
+        file: the file that holds it; the module's name where no file is known.
         parameters: its parameters' names in order, without self.
         required: those without a default.
         variadic: it takes ``**kwargs``.
-        node: the definition itself; None where the name is made in another way (an import, an assignment).
+        node: the definition itself; None where the name is defined in another way (an import, an assignment).
     """
 
     file: str
@@ -64,7 +64,7 @@ class Definition:
     node: ast.AST | None = None
 
     def problems(self, given: Collection[str], where: str) -> list[Problem]:
-        """What is wrong with calling it with the keyword arguments `given`."""
+        """Return what is wrong with calling it with the keyword arguments `given`."""
         if self.variadic and not self.required:
             return []
         unknown = [] if self.variadic else [n for n in given if n not in self.parameters]
@@ -80,7 +80,7 @@ class Definition:
 
 
 def examine(reference: str, where: str) -> Definition:
-    """What can be told of `reference` without importing it.
+    """Return the definition of `reference` without importing it.
 
     Raises:
         ConfigError: it is not of the form ``package.module:name``, or there is no such module, or no such name in it.
@@ -100,7 +100,7 @@ def examine(reference: str, where: str) -> Definition:
         return Definition(file)
     except (SyntaxError, ValueError) as cause:
         line, what = getattr(cause, "lineno", None) or 1, getattr(cause, "msg", str(cause))
-        raise ConfigError(Problem(where, f"{file}:{line}: {what}", "mend the module")) from None
+        raise ConfigError(Problem(where, f"{file}:{line}: {what}", "fix the module")) from None
     return _definition(tree, name, file, where)
 
 
@@ -113,55 +113,59 @@ def resolve(reference: str, where: str) -> Any:
     try:
         return pkgutil.resolve_name(reference)
     except (Exception, SystemExit) as cause:
-        raise ConfigError(Problem(where, f"importing '{reference}' raised {told(cause)}", advice(cause))) from cause
+        raise ConfigError(Problem(where, f"importing '{reference}' raised {describe_error(cause)}", advice(cause))) from cause
 
 
-def told(cause: BaseException) -> str:
-    """What the user's code raised and where, on one line: its innermost line outside the standard library and packages."""
+def describe_error(cause: BaseException) -> str:
+    """Return what the user's code raised, on one line, with its innermost line outside the standard library and packages."""
     frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(cause.__traceback__)]
-    own = [f"{file}:{line}" for file, line in frames[1:] if _is_users(file)]
+    own = [f"{file}:{line}" for file, line in frames[1:] if _is_user_file(file)]
     text = f"{type(cause).__name__}: {' '.join(str(cause).split())[:300]}"
     return f"{text} ({own[-1]})" if own else text
 
 
 def advice(cause: BaseException) -> str:
-    """What to do about an error that code of TensorFlow 1, or of a training machine, raises here; empty where nobody knows."""
+    """Return what to do about an error of code for TensorFlow 1 or for a training machine; empty if that is not known."""
     text = f"{type(cause).__name__}: {cause}"
     if known := next((do for pattern, do in _ADVICE if re.search(pattern, text)), ""):
         return known
     if isinstance(cause, ModuleNotFoundError) and cause.name:
         frames = traceback.extract_tb(cause.__traceback__)
-        own = [f"{frame.filename}:{frame.lineno}" for frame in frames if _is_users(frame.filename)]
+        own = [f"{frame.filename}:{frame.lineno}" for frame in frames if _is_user_file(frame.filename)]
         at = f" at {own[-1]}" if own else ""
         return f"install {cause.name.split('.')[0]}, or move its import{at} into the function that needs it"
     return ""
 
 
-def _is_users(file: str) -> bool:
+def _is_user_file(file: str) -> bool:
     examples = file.startswith(os.path.join(_PACKAGE, "examples"))
     installed = not _INSTALLED.isdisjoint(Path(file).parts)
     return os.path.isabs(file) and (examples or not (installed or file.startswith((_PACKAGE, *_FOREIGN))))
 
 
 def users_file(module: str) -> str | None:
-    """The file of a module of the user's, found without importing it; None for what is installed, or not there."""
-    spec, path = None, None
+    """Return the file of a user's module, found without importing it; None for one that is installed or does not exist."""
+    path, origin = None, None
     for depth, name in enumerate(itertools.accumulate(module.split("."), "{}.{}".format)):
         spec = _spec(name, path) if depth == 0 or path is not None else None
         if spec is None:
             return None
-        path = spec.submodule_search_locations
-    return spec.origin if spec.origin and _is_users(spec.origin) else None
+        path, origin = spec.submodule_search_locations, spec.origin
+    return origin if origin and _is_user_file(origin) else None
 
 
 def method(definition: Definition, name: str, where: str) -> Definition:
-    """The method `name` of a class that was examined."""
+    """Return the method `name` of a class that was examined.
+
+    Raises:
+        ConfigError: the class has no such method.
+    """
     if not isinstance(definition.node, ast.ClassDef):
         return Definition(definition.file)
     found = _functions(definition.node)
-    if name in found and _plain(found[name]):
+    if name in found and _is_undecorated(found[name]):
         return _signature(found[name], definition.file, bound=True)
-    if definition.node.bases or name in _made(definition.node):
+    if definition.node.bases or name in _defined_names(definition.node):
         return Definition(definition.file)
     raise ConfigError(
         Problem(where, f"class {definition.node.name} has no method '{name}'", did_you_mean(name, _public(found, name)))
@@ -169,18 +173,18 @@ def method(definition: Definition, name: str, where: str) -> Definition:
 
 
 def constructor(definition: Definition) -> Definition:
-    """The constructor of a class that was examined; anything goes where it is inherited or made by a decorator."""
+    """Return the constructor of a class that was examined; one that is inherited or decorated takes any arguments."""
     node = definition.node
     if not isinstance(node, ast.ClassDef):
         return definition
     init = _functions(node).get("__init__")
-    if init is not None and _plain(init) and not node.decorator_list:
+    if init is not None and _is_undecorated(init) and not node.decorator_list:
         return _signature(init, definition.file, bound=True)
     return Definition(definition.file, variadic=bool(init or node.bases or node.decorator_list), node=node)
 
 
 def _find(module: str, where: str) -> str | None:
-    path, spec = None, None
+    path, origin = None, None
     parts = module.split(".")
     for i in range(len(parts)):
         name = ".".join(parts[: i + 1])
@@ -188,11 +192,11 @@ def _find(module: str, where: str) -> str | None:
         if spec is None and name in sys.modules:
             return getattr(sys.modules[name], "__file__", None)
         if spec is None:
-            raise ConfigError(Problem(where, f"there is no module '{name}'", _near_module(parts[i], path)))
-        path = spec.submodule_search_locations
+            raise ConfigError(Problem(where, f"there is no module '{name}'", _nearest_modules(parts[i], path)))
+        path, origin = spec.submodule_search_locations, spec.origin
         if path is None and i + 1 < len(parts):
             raise ConfigError(Problem(where, f"'{name}' is a module, not a package", f"write {name}:name"))
-    return spec.origin
+    return origin
 
 
 def _spec(name: str, path: Any) -> importlib.machinery.ModuleSpec | None:
@@ -203,18 +207,18 @@ def _spec(name: str, path: Any) -> importlib.machinery.ModuleSpec | None:
     return None
 
 
-def _near_module(name: str, path: Any) -> str:
+def _nearest_modules(name: str, path: Any) -> str:
     near = did_you_mean(name, [m.name for m in pkgutil.iter_modules(path)])
     return near if near.startswith("did") else "is it installed, or in the working directory?"
 
 
 def _definition(tree: ast.Module, name: str, file: str, where: str) -> Definition:
-    made = _made(tree)
-    if name not in made:
-        if "*" in made or "__getattr__" in made:
+    defined = _defined_names(tree)
+    if name not in defined:
+        if "*" in defined or "__getattr__" in defined:
             return Definition(file)
         raise ConfigError(Problem(where, f"there is no '{name}' in {file}", _near(name, tree)))
-    node = made[name]
+    node = defined[name]
     if isinstance(node, ast.ClassDef):
         return Definition(file, node=node)
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not node.decorator_list:
@@ -228,8 +232,10 @@ def _definition(tree: ast.Module, name: str, file: str, where: str) -> Definitio
 
 
 def _near(name: str, tree: ast.Module) -> str:
-    """What else a module has that may be called: its own functions and classes, then what it assigns; nothing imported."""
-    assigned = [n for n, node in _made(tree).items() if isinstance(node, ast.Assign | ast.AnnAssign) and not _is_literal(node)]
+    """Return advice with the names in a module that may be called: its functions and classes, else what it assigns."""
+    assigned = [
+        n for n, node in _defined_names(tree).items() if isinstance(node, ast.Assign | ast.AnnAssign) and not _is_literal(node)
+    ]
     functions = _callables(tree)
     return did_you_mean(name, _public(functions, name) or _public(assigned, name))
 
@@ -239,42 +245,42 @@ def _is_literal(node: ast.Assign | ast.AnnAssign) -> bool:
 
 
 def _public(names: Collection[str], asked: str) -> list[str]:
-    """The names that a user may choose: private ones only for who asks for such a one."""
+    """Return the names that a user may choose; private ones only if the name asked for is private."""
     return [name for name in names if asked.startswith("_") or not name.startswith("_")]
 
 
-def _made(tree: ast.Module | ast.ClassDef) -> dict[str, ast.AST]:
-    """Every name that a module's or class's own lines make, also inside ifs, trys, withs and loops."""
-    made: dict[str, ast.AST] = {}
-    for node in _top(tree.body):
+def _defined_names(tree: ast.Module | ast.ClassDef) -> dict[str, ast.AST]:
+    """Return every name that the body of a module or class defines, also inside if, try, with and loops."""
+    defined: dict[str, ast.AST] = {}
+    for node in _statements(tree.body):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            made[node.name] = node
+            defined[node.name] = node
         elif isinstance(node, ast.Import | ast.ImportFrom):
-            made |= {(alias.asname or alias.name).split(".")[0]: node for alias in node.names}
+            defined |= {(alias.asname or alias.name).split(".")[0]: node for alias in node.names}
         elif isinstance(node, ast.Assign | ast.AnnAssign | ast.With | ast.For):
-            made |= {n.id: node for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-    return made
+            defined |= {n.id: node for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    return defined
 
 
-def _top(body: list[ast.stmt]):
+def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
     for node in body:
         yield node
         if isinstance(node, ast.If | ast.Try | ast.With | ast.For | ast.While):
             handlers = [handler.body for handler in getattr(node, "handlers", [])]
             for part in (node.body, getattr(node, "orelse", []), getattr(node, "finalbody", []), *handlers):
-                yield from _top(part)
+                yield from _statements(part)
 
 
 def _callables(tree: ast.Module) -> list[str]:
-    return [name for name, node in _made(tree).items() if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    return [name for name, node in _defined_names(tree).items() if isinstance(node, ast.FunctionDef | ast.ClassDef)]
 
 
 def _functions(node: ast.ClassDef) -> dict[str, ast.FunctionDef]:
     return {n.name: n for n in node.body if isinstance(n, ast.FunctionDef)}
 
 
-def _plain(node: ast.FunctionDef) -> bool:
-    """Whether a method's parameters are those that are written there: nothing but its kind decorates it."""
+def _is_undecorated(node: ast.FunctionDef) -> bool:
+    """Return whether a method's parameters are as written: at most staticmethod or classmethod decorates it."""
     return all(isinstance(d, ast.Name) and d.id in ("staticmethod", "classmethod") for d in node.decorator_list)
 
 

@@ -22,12 +22,15 @@ from exportkit.spec import (
     Feature,
     File,
     Literal,
+    Lookup,
     MetaGraph,
     ParseExample,
+    Placeholder,
     Random,
     Replacement,
     Sample,
     Signature,
+    Tensor,
 )
 
 _FEATURE_DTYPES = ("float32", "int64", "string")  # what a tf.Example holds (tensorflow/core/example/feature.proto)
@@ -39,7 +42,7 @@ _LFS = b"version https://git-lfs.github.com/spec/"
 
 
 def bindings(data: Any, reader: Reader) -> dict[str, Binding | None]:
-    """All bindings; one that is broken is None, and still offers its name."""
+    """Return all bindings; one that is broken is None, and still offers its name."""
     found = {name: _binding(value, reader, f"bindings.{name}") for name, value in _items(data, reader, "bindings")}
     for name in found:
         if not _NAME.fullmatch(name):
@@ -53,7 +56,7 @@ def _items(data: Any, reader: Reader, where: str) -> list[tuple[str, Any]]:
 
 
 def _entries(data: Any, reader: Reader, where: str, cls: type) -> list[tuple[str, Any]]:
-    """The entries at `where`; one that has optional keys only and is called nearly as another one is a misspelt name."""
+    """Return the entries at `where`; report as misspelt one with optional keys only whose name is close to another's."""
     items = dict(_items(data, reader, where))
     for name, value in list(items.items()):
         others = [other for other in items if other != name]
@@ -79,7 +82,7 @@ def _binding(value: Any, reader: Reader, where: str) -> Binding | None:
 
 
 def _sound(binding: Binding | None, reader: Reader, where: str) -> Binding | None:
-    """What types cannot say: names of dtypes, a value that is there, a vocabulary that exists."""
+    """Check what types cannot express: names of dtypes, a value that is set, a vocabulary that exists."""
     before = len(reader.problems)
     for key in ("tensor", "placeholder", "replaces"):
         if getattr(binding, key, None) == "":
@@ -91,10 +94,11 @@ def _sound(binding: Binding | None, reader: Reader, where: str) -> Binding | Non
             reader.problem(f"{where}.parse_example", "is empty", "write {FEATURE: {dtype: …, shape: […]}}")
     if isinstance(binding, Constant) and binding.constant is None:
         reader.problem(f"{where}.constant", "is null", "write the value to bake")
-    if getattr(binding, "dtype", None) is not None:
-        _dtype(binding.dtype, DTYPE_NAMES, reader, f"{where}.dtype")
-    _shape(getattr(binding, "shape", None), reader, f"{where}.shape", "write null for a size that is not known")
-    if hasattr(binding, "vocabulary"):
+    if isinstance(binding, Tensor | Placeholder):
+        if binding.dtype is not None:
+            _dtype(binding.dtype, DTYPE_NAMES, reader, f"{where}.dtype")
+        _shape(binding.shape, reader, f"{where}.shape", "write null for a size that is not known")
+    if isinstance(binding, Lookup):
         _is_file(binding.vocabulary, reader, f"{where}.vocabulary")
     return None if len(reader.problems) > before else binding
 
@@ -106,7 +110,7 @@ def _feature(feature: Feature, reader: Reader, where: str) -> None:
 
 
 def _default(feature: Feature, where: str) -> list[Problem]:
-    """A default of another kind, one that is ragged or does not fill the feature's shape, or no value of its dtype."""
+    """Report a default that is of another type, ragged, not of the feature's shape, or out of its dtype's range."""
     if wrong := unfit(where, feature.default, feature.dtype):
         return wrong
     try:
@@ -136,7 +140,7 @@ def _dtype(name: str, known: Any, reader: Reader, where: str) -> bool:
 
 
 def _is_file(path: Path, reader: Reader, where: str) -> bool:
-    """Whether a file with content of its own is there; otherwise tells it."""
+    """Return whether a file with content of its own is there; report it otherwise."""
     if not path.is_file():
         names = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         near = did_you_mean(path.name, names) if nearest(path.name, names) else ""
@@ -152,6 +156,7 @@ def _is_file(path: Path, reader: Reader, where: str) -> bool:
 
 
 def signatures(data: Any, reader: Reader) -> dict[str, Signature | None]:
+    """Return all signatures; one that is broken is None."""
     entries = _entries(data, reader, "signatures", Signature)
     return {name: _signature(value, reader, f"signatures.{name}") for name, value in entries}
 
@@ -168,7 +173,7 @@ def _signature(value: Any, reader: Reader, where: str) -> Signature | None:
 
 
 def meta_graphs(data: Any, reader: Reader, signature_keys: Mapping[str, Any], constants: list[str]) -> dict[str, MetaGraph]:
-    """All meta graphs that can be read; their tags must differ, and what they name must be there."""
+    """Return all meta graphs that can be read; report tags that are used twice, and names that do not exist."""
     found: dict[str, MetaGraph] = {}
     tags: dict[frozenset[str], str] = {}
     for name, value in _entries(data, reader, "meta_graphs", MetaGraph):
@@ -201,7 +206,7 @@ def meta_graphs(data: Any, reader: Reader, signature_keys: Mapping[str, Any], co
 
 
 def _tags(tags: list[str], reader: Reader, where: str) -> None:
-    """A server is given tags with commas between them (``--saved_model_tags``)."""
+    """Check that a server can be given the tags: with commas between them (``--saved_model_tags``)."""
     if not tags:
         reader.problem(where, "are empty", "write [serve]")
     if wrong := [tag for tag in tags if not tag or "," in tag]:
@@ -212,38 +217,40 @@ def _tags(tags: list[str], reader: Reader, where: str) -> None:
 
 def samples(
     data: Any, reader: Reader, signature_map: Mapping[str, Signature | None], bound: Mapping[str, Binding | None]
-) -> dict[str, dict[str, Sample]]:
-    """Signature → alias → sample; both must be there."""
-    found: dict[str, dict[str, Sample]] = {}
+) -> dict[str, dict[str, Sample | None]]:
+    """Return signature → alias → sample, None for one that is broken; the signature and the alias must exist."""
+    found: dict[str, dict[str, Sample | None]] = {}
     for key, values in _items(data, reader, "samples"):
         where = f"samples.{key}"
         if key not in signature_map:
             reader.problem(where, f"there is no signature '{key}'", did_you_mean(key, signature_map))
             continue
-        inputs = signature_map[key].inputs if signature_map[key] else None
+        signature = signature_map[key]
+        inputs = None if signature is None else signature.inputs
         found[key] = {}
-        told = len(reader.problems)
+        before = len(reader.problems)
         for alias, value in _items(values, reader, where):
             if inputs is not None and alias not in inputs:
                 reader.problem(f"{where}.{alias}", f"signature '{key}' has no input '{alias}'", did_you_mean(alias, inputs))
-            found[key][alias] = _sample(value, reader, f"{where}.{alias}")
-            if isinstance(found[key][alias], Examples) and inputs is not None and alias in inputs:
-                _features(found[key][alias], inputs[alias], bound, reader, f"{where}.{alias}.examples")
+            sample = found[key][alias] = _sample(value, reader, f"{where}.{alias}")
+            if isinstance(sample, Examples) and inputs is not None and alias in inputs:
+                _features(sample, inputs[alias], bound, reader, f"{where}.{alias}.examples")
         meant = {near for alias in found[key] if alias not in (inputs or ()) for near in nearest(alias, inputs or ())}
         missing = [alias for alias in inputs or () if alias not in found[key] and alias not in meant]
-        if missing and not (len(reader.problems) > told and not found[key]):
+        if missing and not (len(reader.problems) > before and not found[key]):
             reader.problem(where, f"gives no value for {', '.join(missing)}", "a signature is run on all of its inputs")
     return found
 
 
 def _features(sample: Examples, ref: str, bound: Mapping[str, Binding | None], reader: Reader, where: str) -> None:
-    """The features of written examples must be those that are parsed."""
-    if isinstance(bound.get(ref), ParseExample):
+    """Check that the features of written examples are those that the binding parses."""
+    parser = bound.get(ref)
+    if isinstance(parser, ParseExample):
         for name in sample.features:
-            if name not in bound[ref].parse_example:
-                near = did_you_mean(name, bound[ref].parse_example)
+            if name not in parser.parse_example:
+                near = did_you_mean(name, parser.parse_example)
                 reader.problem(f"{where}.{name}", f"binding '{ref}' parses no feature '{name}'", near)
-    elif bound.get(ref) is not None:
+    elif parser is not None:
         reader.problem(where, f"binding '{ref}' takes no tf.Example", "write values, or file[:array]")
 
 
@@ -284,7 +291,7 @@ def _file(value: str, reader: Reader, where: str) -> Sample | None:
 
 
 def _array(path: Path, name: str, array: str, reader: Reader, where: str) -> File | None:
-    """An array of an .npz file, which is a zip archive of .npy files."""
+    """Return an array of an .npz file, which is a zip archive of .npy files."""
     try:
         with zipfile.ZipFile(path) as archive:
             known = [member.removesuffix(".npy") for member in archive.namelist()]

@@ -9,26 +9,26 @@ from exportkit.errors import Problem
 
 def unfit(where: str, value: Any, dtype: str | None) -> list[Problem]:
     """Return what keeps `value`, a scalar or nested lists, from being a tensor of `dtype`: at most one problem."""
-    kinds = {"bool": ([bool], "true or false"), "string": ([str], "a text")}
-    integer = "int" in (dtype or "")
-    allowed, do = kinds.get(dtype or "", ([int], "an integer") if integer else ([int, float], "a number"))
+    kinds: dict[str, tuple[list[type], str]] = {"bool": ([bool], "true or false"), "string": ([str], "a text")}
     if dtype is None:
         return []
+    integer = "int" in dtype
+    allowed, do = kinds.get(dtype, ([int], "an integer") if integer else ([int, float], "a number"))
     if not all(type(item) in allowed for item in _flat(value)):
-        return [Problem(where, f"{shown(value)} cannot be of dtype {dtype}", f"write {do}")]
+        return [Problem(where, f"{format_value(value)} cannot be of dtype {dtype}", f"write {do}")]
     low, high = _range(dtype) if integer else (None, None)
     if low is not None and not all(low <= item <= high for item in _flat(value)):
-        return [Problem(where, f"{shown(value)} is out of the range of {dtype}", f"write {low} to {high}")]
+        return [Problem(where, f"{format_value(value)} is out of the range of {dtype}", f"write {low} to {high}")]
     return []
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
     """Return a value as it is written in YAML."""
     return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def _range(dtype: str) -> tuple[int, int] | tuple[None, None]:
-    """The least and the greatest integer of a dtype; None for one that is not named by its bits."""
+    """Return the least and the greatest integer of a dtype; None for one that is not named by its bits."""
     found = re.fullmatch(r"q?(u?)int(\d+)", dtype)
     if found is None:
         return None, None

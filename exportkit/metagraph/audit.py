@@ -1,4 +1,4 @@
-"""What stands in the way of serving a subgraph, and what may surprise whoever serves it."""
+"""Problems that prevent a subgraph from being served, and warnings about what may surprise whoever serves it."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,7 +16,7 @@ from exportkit.metagraph.tensors import VARIABLE_OPS, canonical, shared_name
 from exportkit.protos import NodeDef
 
 _NOTHING: Mapping[str, object] = MappingProxyType({})
-_WHY = {
+_REASONS = {
     "queue": "belongs to the training input queue",
     "iterator": "belongs to the training input pipeline",
     "reader": "reads files of the training machine",
@@ -31,30 +31,30 @@ _WHY = {
 def problems(
     graph: Graph, fetches: Iterable[str], stops: Iterable[str], where: str, constants: Mapping[str, object] = _NOTHING
 ) -> list[Problem]:
-    """Everything that `fetches` reach and a model server cannot run, the nearest to the fetches first.
+    """Return everything that `fetches` reach and a model server cannot run, the nearest to the fetches first.
 
-    What stands behind a node that is reported is not followed: it goes with that node.
+    The inputs of a node that is reported are not followed: cutting that node off removes them too.
 
     Args:
         graph: the whole graph.
         fetches: tensors (``op:0``) or operations (``op``).
         stops: the tensors that are fed or baked.
         where: the place that each Problem names, such as ``signatures.serving_default``.
-        constants: of the stops those that are baked → their values, which decide branches of tf.cond.
+        constants: those of the stops that are baked → their values, which decide branches of tf.cond.
     """
     fetches, stops = tuple(fetches), tuple(map(canonical, stops))
     via = graph.walk(fetches, stops, lambda node: obstacle(graph, node) is not None)
     blocked = [name for name in via if _blocks(graph, graph.nodes[name])]
     used = _used(graph, via) if blocked else {}
-    found = [_judged(graph, graph.nodes[name], via[name], used) for name in blocked]
+    found = [_obstacle_problem(graph, graph.nodes[name], via[name], used) for name in blocked]
     found += _in_functions(graph, via)
     found += [_unfilled(graph, name, stops) for name in via if holds_table(graph, name)]
     found += valueless(graph, fetches, stops, constants)
-    return [Problem(where, *said) for said in found if said]
+    return [Problem(where, *one) for one in found if one]
 
 
 def _used(graph: Graph, reached: Iterable[str]) -> dict[str, list[str]]:
-    """Node → its tensors that a reached node takes."""
+    """Return node → those of its tensors that a reached node takes."""
     used: dict[str, set[int]] = {}
     for name in reached:
         for op, index in graph.inputs(name):
@@ -68,13 +68,13 @@ def _blocks(graph: Graph, node: NodeDef) -> bool:
     return unknown or obstacle(graph, node) is not None
 
 
-def _judged(graph: Graph, node: NodeDef, user: str | None, used: dict[str, list[str]]) -> tuple[str, str] | None:
+def _obstacle_problem(graph: Graph, node: NodeDef, user: str | None, used: dict[str, list[str]]) -> tuple[str, str] | None:
     found = obstacle(graph, node)
     needed = f"{node.name} ({node.op})" + (f", which {user} needs," if user else "")
     if found == "placeholder":
         return _unfed(graph, node, user)
     if found:
-        return f"{needed} {_WHY[found]}", _way_out(graph, node, user, used)
+        return f"{needed} {_REASONS[found]}", _way_out(graph, node, user, used)
     if graph.ops and node.op not in graph.ops and node.op not in graph.functions:
         return f"{needed} is of an op that the meta graph does not describe", _way_out(graph, node, user, used)
     return None
@@ -114,14 +114,14 @@ def _in_functions(graph: Graph, reached: Iterable[str]) -> Iterator[tuple[str, s
     for function, caller in graph.called(nodes).items():
         for node in graph.functions[function].node_def:
             inside = f"{node.name} ({node.op}) in the function {function}, which {caller} calls,"
-            if why := _WHY.get(op_class(node.op) or ""):
+            if why := _REASONS.get(op_class(node.op) or ""):
                 yield f"{inside} {why}", f"bind a tensor behind {caller} with {{placeholder: TENSOR}}"
             elif node.op == "VarHandleOp" and shared_name(node) not in outer:
                 yield f"{inside} is a variable that the graph itself does not have", "build it outside the function"
 
 
 def _unfilled(graph: Graph, table: str, stops: Iterable[str]) -> tuple[str, str] | None:
-    """What is wrong with a table that nothing fills, or nothing that a server can run."""
+    """Report a table that nothing fills, or nothing that a server can run."""
     ops = table_initializers(graph, table)
     if not ops:
         return f"nothing fills the table {table}", "build the graph with the table's initializer, or bind the tensor behind it"
@@ -135,22 +135,22 @@ def _unfilled(graph: Graph, table: str, stops: Iterable[str]) -> tuple[str, str]
 def warnings(
     graph: Graph, fetches: Iterable[str], cuts: Iterable[str], where: str, constants: Mapping[str, object] = _NOTHING
 ) -> list[Problem]:
-    """What is allowed and may surprise: randomness, updates of variables, device pins.
+    """Return what is allowed and may surprise: randomness, updates of variables, device pins.
 
     Args:
         graph: the whole graph.
         fetches: tensors (``op:0``) or operations (``op``).
         cuts: the tensors that are fed or baked.
         where: the place that each Problem names.
-        constants: of the cuts those that are baked → their values. Branches of tf.cond that they leave out are not judged.
+        constants: those of the cuts that are baked → their values. Branches of tf.cond that they exclude are not checked.
     """
     return Running(graph, fetches, cuts, constants).warnings(where)
 
 
 class Running:
-    """The nodes that decide an answer once constants are baked: none in a branch that is not taken, none behind a known value.
+    """The nodes that run for an answer once constants are baked: none in a branch that is not taken or behind a known value.
 
-    Args: as of `warnings`.
+    Takes the arguments of `warnings`.
     """
 
     def __init__(self, graph: Graph, fetches: Iterable[str], cuts: Iterable[str], constants: Mapping[str, object] = _NOTHING):
@@ -165,19 +165,19 @@ class Running:
 
     @property
     def dropout(self) -> dict[str, str]:
-        """The outputs of dropout that stays on whatever is fed → what goes into it."""
+        """Output of a dropout that is on whatever is fed → its input."""
         return {given: taken for taken, given in dropouts(self.graph, self.names).values()}
 
     def warnings(self, where: str) -> list[Problem]:
-        """What is allowed and may surprise."""
+        """Return what is allowed and may surprise, at the place `where`."""
         graph = self.graph
         nodes = [graph.nodes[name] for name in self.names]
         nodes += [n for name in graph.called(_decided(graph, nodes, self._folding)) for n in graph.functions[name].node_def]
-        return [Problem(where, *said) for said in (*_random(graph, nodes), *_updating(nodes), *_pinned(nodes))]
+        return [Problem(where, *one) for one in (*_random(graph, nodes), *_updating(nodes), *_pinned(nodes))]
 
 
 def _decided(graph: Graph, nodes: Iterable[NodeDef], folding: Folding) -> Iterator[NodeDef]:
-    """The nodes, an If that a constant decides without the branch that is not taken."""
+    """Yield the nodes; an If that a constant decides is yielded without the branch that is not taken."""
     for node in nodes:
         value = folding.value(graph.inputs(node.name)[0]) if node.op in ("If", "StatelessIf") else None
         if value is None:
@@ -190,7 +190,7 @@ def _decided(graph: Graph, nodes: Iterable[NodeDef], folding: Folding) -> Iterat
 
 
 def left_out(graph: Graph, reached: Iterable[str], folding: Folding) -> set[str]:
-    """The nodes that never run because a known predicate of a tf.cond (Switch, Merge) decides for the other branch."""
+    """Return the nodes that never run, as a known predicate of a tf.cond (Switch, Merge) selects the other branch."""
     switches = [name for name in reached if graph.nodes[name].op in ("Switch", "RefSwitch")]
     values = {name: folding.value(graph.inputs(name)[1]) for name in switches}
     closed = {(name, 0 if value else 1) for name, value in values.items() if value is not None}

@@ -1,4 +1,4 @@
-"""Which nodes run in a while frame or in one branch of a tf.cond, as control flow of TensorFlow 1 writes them.
+"""Nodes that run in a while frame or in one branch of a tf.cond, in the control flow of TensorFlow 1.
 
 A tensor in a frame has a value per iteration and one in a branch may have none, so a server can fetch neither.
 Source of the rules: TensorFlow's ``core/common_runtime/executor.cc`` (Enter, Exit, Switch, Merge).
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 ENTERS = frozenset({"Enter", "RefEnter"})
 EXITS = frozenset({"Exit", "RefExit"})
 SWITCHES = frozenset({"Switch", "RefSwitch"})
-_FAR = 100  # nodes that only pass a predicate on
+_FAR = 100  # nodes in a row that only pass a predicate on
 MERGES = frozenset({"Merge", "RefMerge"})
 
 
@@ -40,7 +40,7 @@ Context = tuple[Within, ...]
 
 
 def contexts_of(graph: Graph) -> Mapping[str, Context]:
-    """Node → what it runs within, outermost first; nodes that always run once are not listed."""
+    """Return node → the frames and branches that it runs in, outermost first; nodes that always run once are left out."""
     return _Contexts(graph).found
 
 
@@ -71,7 +71,7 @@ class _Contexts:
         return self._merged(edges, incoming) if node.op in MERGES else longest
 
     def _edge(self, op: str, index: int) -> Context:
-        """What the consumer of an edge runs within."""
+        """Return the context that the consumer of an edge runs in."""
         node, context = self.graph.nodes[op], self.found.get(op, ())
         if node.op not in SWITCHES or index < 0:
             return context
@@ -83,7 +83,7 @@ class _Contexts:
         return context if within in context else (*context, within)
 
     def _merged(self, edges: list[tuple[str, int]], incoming: list[Context]) -> Context:
-        """A loop's Merge runs in the frame that is entered; a condition's where both of its branches begin."""
+        """Return the context of a Merge: a loop's runs in the frame that is entered, a condition's where its branches begin."""
         pairs = zip(edges, incoming, strict=True)
         entered = [context for (op, _), context in pairs if self.graph.nodes[op].op in ENTERS]
         if entered:
@@ -93,12 +93,13 @@ class _Contexts:
 
 
 def _outside(context: Context) -> Context:
-    """A context without its innermost frame."""
+    """Return a context without its innermost frame."""
     last = max((i for i, within in enumerate(context) if within.frame), default=0)
     return context[:last]
 
 
 def _seen_through(graph: Graph, edge: tuple[str, int]) -> tuple[str, int]:
+    """Return the edge whose value is passed on, through identities and switches."""
     for _ in range(_FAR):
         node = graph.nodes.get(edge[0])
         if node is None or not (node.op == "Identity" or node.op in SWITCHES) or not node.input:
@@ -108,7 +109,7 @@ def _seen_through(graph: Graph, edge: tuple[str, int]) -> tuple[str, int]:
 
 
 def _users(graph: Graph) -> dict[str, list[str]]:
-    """Node → the nodes that take a tensor of it or wait for it."""
+    """Return node → the nodes that take one of its tensors, or have a control edge from it."""
     users: dict[str, list[str]] = {}
     for name in graph.nodes:
         for op, _ in graph.inputs(name):

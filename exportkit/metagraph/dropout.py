@@ -1,4 +1,4 @@
-"""Dropout that is wired into a graph: which tensor goes into it, and which comes out."""
+"""Dropout in a graph: its input and its output tensors."""
 
 from collections.abc import Iterable
 
@@ -8,17 +8,17 @@ from exportkit.metagraph.tensors import canonical, split
 from exportkit.metagraph.words import trains
 
 _ARITHMETIC = frozenset({"Add", "AddV2", "Sub", "Floor", "GreaterEqual", "Greater", "Less", "LessEqual", "Cast", "Reshape"})
-_FAR = 10  # nodes from a draw to where it meets what it drops
+_FAR = 10  # nodes from a random draw to the product with the dropped tensor
 
 
 def dropouts(graph: Graph, nodes: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """Random op → (the tensor that its dropout takes, the tensor that it gives), of those `nodes` that belong to dropout."""
+    """Return random op → (input, output) of its dropout, for those `nodes` that belong to dropout."""
     draws = [name for name in nodes if name in graph.nodes and RANDOM.fullmatch(graph.nodes[name].op)]
     return {name: found for name in draws if (found := _dropout(graph, name))}
 
 
 def _dropout(graph: Graph, draw: str) -> tuple[str, str] | None:
-    """Follow a draw to the product, or the choice, that it decides: ``x / keep * floor(keep + uniform)``."""
+    """Follow a random draw to the product or selection that it decides, as in ``x / keep * floor(keep + uniform)``."""
     name, decided = draw, False
     for _ in range(_FAR):
         users = graph.consumers.get(name, ())
@@ -39,7 +39,7 @@ def _dropout(graph: Graph, draw: str) -> tuple[str, str] | None:
 
 
 def _unscaled(graph: Graph, edge: tuple[str, int]) -> str:
-    """What dropout takes, before it is divided by the share that is kept."""
+    """Return the input of dropout, before it is divided by the share that is kept."""
     node = graph.nodes[edge[0]]
     if node.op in ("RealDiv", "Div", "Mul") and len(node.input) >= 2:
         shapes = [graph.shape(canonical(i)) for i in node.input[:2]]

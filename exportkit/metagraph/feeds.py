@@ -1,4 +1,4 @@
-"""What a training graph is fed with: data, and the switches and rates that have one value when the model serves."""
+"""Placeholders of a training graph: data, and the switches and rates that have one value when the model serves."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -13,32 +13,32 @@ _CHOOSES = frozenset(
 )
 _FLOATS = frozenset({"float32", "float64", "float16", "bfloat16"})
 _RATES = {"keep": 1.0, "drop": 0.0}
-_MOST = 400  # users that are looked through; a rate has one per layer that it is used in
+_MOST = 400  # nodes that are followed; a rate is used once per layer
 
 
 def constants_suggested(graph: Graph) -> dict[str, bool | float]:
-    """Placeholders that only training feeds → the value they have when the model serves."""
+    """Return placeholder that only training feeds → its value when the model serves."""
     tensors = (canonical(name) for name, node in graph.nodes.items() if node.op.startswith("Placeholder"))
     found = {tensor: constant_for(graph, tensor) for tensor in tensors}
     return {tensor: value for tensor, value in found.items() if value is not None}
 
 
 def constant_for(graph: Graph, tensor: str) -> bool | float | None:
-    """The serving value of a placeholder that switches training on or sets dropout, by its name or by who takes it; or None."""
+    """Return the serving value of a placeholder that switches training or sets dropout, by its name or its use; else None."""
     dtype, name = graph.dtype(tensor), split(tensor)[0]
     if graph.shape(tensor):
         return None
     if dtype == "bool":
-        return _switch(graph, name)
+        return _switch_value(graph, name)
     if dtype not in _FLOATS:
         return None
     leaf = name.rsplit("/", 1)[-1].lower()
     named = re.search("|".join(_RATES), leaf) if graph.shape(tensor) == () or _unranked_rate(graph, name) else None
-    used = _dropout(graph, name)
+    used = _dropout_value(graph, name)
     return used if used is not None else _RATES[named[0]] if named else None
 
 
-def _switch(graph: Graph, name: str) -> bool | None:
+def _switch_value(graph: Graph, name: str) -> bool | None:
     leaf = name.rsplit("/", 1)[-1].lower()
     if re.search(r"test|eval|infer|predict|serving", leaf):
         return True
@@ -47,36 +47,36 @@ def _switch(graph: Graph, name: str) -> bool | None:
 
 
 def _unranked_rate(graph: Graph, name: str) -> bool:
-    """Whether a placeholder of unknown rank is no data: nothing multiplies it with a matrix."""
+    """Return whether a placeholder of unknown rank is no data: nothing multiplies it with a matrix."""
     users = {graph.nodes[user].op for user in _users(graph, name)}
     return not any("MatMul" in op or "Conv" in op or op.startswith("Gather") for op in users)
 
 
-def _dropout(graph: Graph, name: str) -> float | None:
-    """The value of a rate with which dropout keeps everything, by the arithmetic that it goes through.
+def _dropout_value(graph: Graph, name: str) -> float | None:
+    """Return the value of a rate at which dropout keeps everything, from the arithmetic that uses it; else None.
 
-    ``floor(keep + uniform)`` keeps all at 1, ``uniform >= rate`` at 0 and ``uniform < keep`` at 1; each ``1 - rate`` turns
-    that round.
+    ``floor(keep + uniform)`` keeps all at 1, ``uniform >= rate`` at 0 and ``uniform < keep`` at 1; each ``1 - rate`` inverts
+    that.
     """
     todo, seen = [(name, False)], {name}
     while todo:
-        op, turned = todo.pop(0)
+        op, inverted = todo.pop(0)
         for user in graph.consumers.get(op, ()):
-            kept = _keeps(graph, user, op)
+            kept = _keeping_rate(graph, user, op)
             if kept is not None:
-                return 1.0 - kept if turned else kept
+                return 1.0 - kept if inverted else kept
             node = graph.nodes[user]
-            turns = node.op == "Sub" and split(node.input[1])[0] == op
-            if user not in seen and len(seen) < _MOST and (node.op in _PASSES or turns):
+            inverts = node.op == "Sub" and split(node.input[1])[0] == op
+            if user not in seen and len(seen) < _MOST and (node.op in _PASSES or inverts):
                 seen.add(user)
-                todo.append((user, turned ^ turns))
+                todo.append((user, inverted ^ inverts))
     return None
 
 
-def _keeps(graph: Graph, user: str, rate: str) -> float | None:
-    """What `rate` has to be for the random choice that `user` makes to keep everything; None where it makes none."""
+def _keeping_rate(graph: Graph, user: str, rate: str) -> float | None:
+    """Return the `rate` at which the random choice of node `user` keeps everything; None if it makes no such choice."""
     op, operands = graph.nodes[user].op, [o for o, index in graph.inputs(user) if index >= 0]
-    if len(operands) != 2 or not any(_drawn(graph, o) for o in operands if o != rate):
+    if len(operands) != 2 or not any(_is_random(graph, o) for o in operands if o != rate):
         return None
     if op in ("Add", "AddV2"):
         return 1.0
@@ -88,21 +88,17 @@ def _keeps(graph: Graph, user: str, rate: str) -> float | None:
     )
 
 
-def _drawn(graph: Graph, op: str, depth: int = 4) -> bool:
-    """Whether a node is a random draw, or one that was scaled and moved."""
+def _is_random(graph: Graph, op: str, depth: int = 4) -> bool:
+    """Return whether a node is a random draw, also one that was scaled or shifted."""
     node = graph.nodes[op]
     if node.op == "RandomUniform":
         return True
     inner = (o for o, index in graph.inputs(op) if index >= 0) if node.op in ("Add", "AddV2", "Mul", "Sub") and depth else ()
-    return any(_drawn(graph, o, depth - 1) for o in inner)
+    return any(_is_random(graph, o, depth - 1) for o in inner)
 
 
-def _users(graph: Graph, name: str) -> list[str]:
-    """Who takes a placeholder, seen through identities and the switches of a condition."""
-    return list(_walked(graph, name))
-
-
-def _walked(graph: Graph, name: str) -> Iterator[str]:
+def _users(graph: Graph, name: str) -> Iterator[str]:
+    """Yield the nodes that take a placeholder, also through identities and the switches of a condition."""
     todo, seen = [name], {name}
     for op in todo:
         for user in graph.consumers.get(op, ()):
@@ -113,12 +109,12 @@ def _walked(graph: Graph, name: str) -> Iterator[str]:
 
 
 def bakes_size(graph: Graph, reached: Iterable[str], size: int) -> bool:
-    """Whether a batch of `size` rows is written into constants of the nodes `reached`, so that no other size can be fed."""
+    """Return whether constants among the nodes `reached` fix a batch of `size` rows, so that no other size can be fed."""
     return any(_holds_size(graph.nodes[name], size) for name in reached if graph.nodes[name].op == "Const")
 
 
 def _holds_size(node: NodeDef, size: int) -> bool:
-    """Whether a Const has `size` rows, or is a shape that begins with `size`."""
+    """Return whether a Const has `size` rows, or is a shape that begins with `size`."""
     tensor = node.attr["value"].tensor
     dims = [dim.size for dim in tensor.tensor_shape.dim]
     if dims and dims[0] == size:

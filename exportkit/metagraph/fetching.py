@@ -1,4 +1,4 @@
-"""Which tensors a server cannot fetch or feed: those in a while frame or in one branch of a tf.cond, and handles."""
+"""Tensors that a server cannot fetch or feed: those in a while frame or in one branch of a tf.cond, and handles."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,7 +19,12 @@ _FAR = 10_000  # nodes
 def valueless(
     graph: Graph, fetches: Iterable[str], stops: Iterable[str], constants: Mapping[str, object]
 ) -> Iterator[tuple[str, str]]:
-    """What is wrong with tensors that have no one value per request, and what to take instead."""
+    """Report tensors that do not have exactly one value per request, with what to take instead.
+
+    Args:
+        stops: the tensors that are fed or baked.
+        constants: those of them that are baked → their values.
+    """
     stops, fetches = set(map(canonical, stops)), [f for f in fetches if ":" in f]
     folding = Folding(graph, {canonical(tensor): value for tensor, value in constants.items()}, frozenset(stops))
     for fetch in fetches:
@@ -57,7 +62,7 @@ def _fetched(graph: Graph, tensor: str, folding: Folding) -> Iterator[tuple[str,
 
 
 def edge_context(graph: Graph, tensor: str) -> Context:
-    """What a tensor has its value within: its node's frames and branches, and the branch that a Switch begins."""
+    """Return the context of a tensor: its node's frames and branches, and the branch that begins if the node is a Switch."""
     op, index = split(tensor)
     context = graph.contexts.get(op, ())
     if graph.nodes[op].op in ("Switch", "RefSwitch"):
@@ -82,8 +87,9 @@ def _read_instead(graph: Graph, op: str) -> str:
 
 
 def _instead(graph: Graph, op: str, wanted: Callable[[NodeDef], bool], noun: str) -> str:
-    """The nearest nodes behind `op` that are `wanted` and lie outside every frame and branch."""
-    todo, seen, found = deque([op]), {op}, []
+    """Return the advice to take one of the nearest nodes after `op` that are `wanted` and outside every frame and branch."""
+    todo, seen = deque([op]), {op}
+    found: list[str] = []
     while todo and len(seen) < _FAR and len(found) < 3:
         for user in graph.consumers.get(todo.popleft(), ()):
             if user not in seen and not trains(user):
@@ -97,7 +103,7 @@ def _instead(graph: Graph, op: str, wanted: Callable[[NodeDef], bool], noun: str
 
 
 def _entering(graph: Graph, tensor: str, frame: str) -> list[str]:
-    """The tensors that enter a frame and that `tensor` is computed from; the frame's first ones where there are none."""
+    """Return the tensors that enter a frame and from which `tensor` is computed; those that vary if there are any."""
     reached = graph.walk([tensor], barrier=lambda node: node.op in ENTERS)
     enters = [graph.nodes[name] for name in reached if graph.nodes[name].op in ENTERS and graph.inputs(name)]
     named = [canonical(node.input[0]) for node in enters if node.attr["frame_name"].s.decode(errors="replace") == frame]

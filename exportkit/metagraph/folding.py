@@ -1,6 +1,6 @@
-"""What a graph's scalars are once constants are baked: the bounds of a tensor's elements, where they follow from the graph.
+"""Bounds of tensors' elements once constants are baked, as far as they follow from the graph.
 
-So dropout that keeps everything (``floor(1 + uniform)`` is 1) and a branch behind a constant false are known without a run.
+They show without a run that dropout keeps everything (``floor(1 + uniform)`` is 1), or that a branch is never taken.
 """
 
 import math
@@ -12,14 +12,14 @@ from typing import Any
 from exportkit.metagraph.graph import Graph
 from exportkit.protos import NodeDef, dtype_name
 
-_DEEP = 60  # nodes; a rate or a predicate is computed from a handful
+_DEEP = 60  # nodes; a rate or a predicate is computed from far fewer
 _PACKED = {"float32": "f", "float64": "d", "int32": "i", "int64": "q", "bool": "?"}
 _SAME = frozenset({"Identity", "Reshape", "StopGradient", "Squeeze", "ExpandDims", "Enter", "Switch", "ReadVariableOp", "Cast"})
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """All elements lie between `low` and `high`, both included, or `high` excluded where it is `open`."""
+    """Bounds of a tensor's elements: `low` and `high`, both included; `high` is excluded if `open`."""
 
     low: float
     high: float
@@ -27,17 +27,17 @@ class Bounds:
 
     @property
     def value(self) -> float | None:
-        """The value of every element, where there is only one."""
+        """The value that all elements have; None if there may be several."""
         return self.low if self.low == self.high and not self.open else None
 
 
 class Folding:
-    """Bounds of tensors, computed when they are asked for.
+    """Bounds of tensors, computed on demand.
 
     Args:
         graph: the whole graph.
         constants: tensor (``op:0``) → the value that is baked there.
-        fed: tensors whose value a request decides.
+        fed: tensors whose value comes with a request.
     """
 
     def __init__(self, graph: Graph, constants: Mapping[str, Any], fed: frozenset[str] = frozenset()):
@@ -45,14 +45,14 @@ class Folding:
         self._known: dict[tuple[str, int], Bounds | None] = {}
 
     def value(self, edge: tuple[str, int]) -> float | None:
-        """The only value that a tensor's elements can have; None where there may be several."""
+        """Return the only value that a tensor's elements can have; None if there may be several."""
         bounds = self.bounds(edge)
         return None if bounds is None else bounds.value
 
     def bounds(self, edge: tuple[str, int], depth: int = 0) -> Bounds | None:
-        """The bounds of a tensor's elements; None where they are not known."""
+        """Return the bounds of a tensor's elements; None if they are not known."""
         if edge not in self._known:
-            self._known[edge] = None  # a loop comes back here
+            self._known[edge] = None  # ends the recursion where the graph has a loop
             if depth < _DEEP:
                 self._known[edge] = self._folded(edge, depth)
         return self._known[edge]
@@ -84,7 +84,7 @@ def _exactly(value: Any) -> Bounds | None:
 
 
 def _content(node: NodeDef) -> Bounds | None:
-    """The bounds of a Const whose elements are all the same, as those of a scalar are."""
+    """Return the bounds of a small Const; None for one of more than 16 values (or 128 bytes)."""
     tensor = node.attr["value"].tensor
     for field in ("float_val", "double_val", "int_val", "int64_val", "bool_val"):
         if values := getattr(tensor, field):
@@ -93,7 +93,7 @@ def _content(node: NodeDef) -> Bounds | None:
 
 
 def _packed(tensor: Any) -> Bounds | None:
-    """The bounds of what `tensor_content` packs, little-endian (tensorflow/core/framework/tensor.proto)."""
+    """Return the bounds of the values in `tensor_content`, which are little-endian (tensorflow/core/framework/tensor.proto)."""
     data, letter = tensor.tensor_content, _PACKED.get(dtype_name(tensor.dtype))
     if not data or letter is None or len(data) > 128 or len(data) % struct.calcsize(letter):
         return None

@@ -1,7 +1,7 @@
-"""The forward pass of a training graph: where data meets weights, where labels and losses begin, and what lies between.
+"""The forward pass of a training graph: its layers, its labels and losses, and the nodes between the two.
 
-The tensors that are worth serving lie in the *tail*: behind the last layer that multiplies or looks up weights, and before
-anything that depends on a label or on a loss. A net whose output another net takes has a tail of its own (a generator).
+The tensors that are worth serving lie in the *tail*: after the last layer that multiplies or looks up weights, and before
+anything that depends on a label or on a loss. A net whose output is another net's input has a tail of its own (a generator).
 """
 
 import re
@@ -24,9 +24,9 @@ _LOSS_OPS = re.compile(r"(Sparse)?SoftmaxCrossEntropyWithLogits|CTCLoss(V2)?|\w*
 _DIFFERENCES = frozenset({"Sub", "SquaredDifference"})
 _COUNTS = frozenset({"Equal", "NotEqual", "Cast"})  # how an accuracy begins
 _ARITHMETIC = frozenset({"Log", "Log1p", "Neg", "Maximum", "Minimum", "Square", "Abs"})  # of losses
-FAR = 100  # nodes that pass a value on; a graph of somebody else's may have a circle of them
+FAR = 100  # nodes in a row that pass a value on: a limit, as a malformed graph may have a cycle of them
 PASSES = frozenset({"Identity", "Reshape", "Squeeze", "ExpandDims", "StopGradient"})
-_ENDLESS = re.compile(
+_USELESS = re.compile(
     r"Shape|ShapeN|Size|Rank|Assert|Print|CheckNumerics|\w*Summary(V2)?|NoOp|Assign\w*|(Resource)?(Sparse)?Apply\w+|Scatter\w+|"
     r"ZerosLike|OnesLike|BroadcastGradientArgs|Queue\w*Enqueue\w*"
 )
@@ -34,12 +34,12 @@ _CRF = re.compile(r"(^|/)(crf|transitions?)\b|transition_(params|matrix)", re.I)
 
 
 class Forward:
-    """What a graph computes before its losses.
+    """The part of a graph that computes answers, before its losses.
 
     Args:
         graph: the whole graph.
-        constants: tensors that are baked; they are neither data nor labels.
-        lacks: whether a variable's value is missing, by its name in a checkpoint.
+        constants: tensors that are baked: neither data nor labels.
+        lacks: returns whether a variable's value is missing, by its name in a checkpoint.
     """
 
     def __init__(self, graph: Graph, constants: Iterable[str] = (), lacks: Callable[[str], bool] = lambda _: False):
@@ -54,13 +54,13 @@ class Forward:
         self.lacking = self.downstream(v.op_name for v in graph.variables.values() if lacks(v.full_name))
 
     def _forward_nodes(self) -> dict[str, int]:
-        """The nodes that neither train nor save nor report, in the graph's order."""
+        """Return the nodes that neither train nor save nor report → their place in the graph, in order."""
         useless: dict[str, bool] = {}
         found: dict[str, int] = {}
         for place, (name, node) in enumerate(self.graph.nodes.items()):
             op = node.op
             if op not in useless:
-                useless[op] = _ENDLESS.fullmatch(op) is not None
+                useless[op] = _USELESS.fullmatch(op) is not None
             if not useless[op] and not trains(name):
                 found[name] = place
         return found
@@ -78,7 +78,7 @@ class Forward:
         return [v.op_name for v in variables if v.trainable] or [v.op_name for v in variables if "float" in v.dtype]
 
     def downstream(self, ops: Iterable[str], within: Callable[[str], bool] = lambda _: True) -> set[str]:
-        """What depends on `ops` by data edges, without them."""
+        """Return the nodes that depend on `ops` by data edges, without `ops`."""
         todo, found = deque(ops), set()
         while todo:
             for name in self.users.get(todo.popleft(), ()):
@@ -88,7 +88,7 @@ class Forward:
         return found
 
     def upstream(self, ops: Iterable[str]) -> set[str]:
-        """What `ops` depend on by data edges, without them."""
+        """Return the nodes that `ops` depend on by data edges, without `ops`."""
         todo, found = deque(ops), set()
         while todo:
             for op, index in self.graph.inputs(todo.popleft()):
@@ -101,9 +101,9 @@ class Forward:
 
     @cached_property
     def layers(self) -> dict[str, str]:
-        """Nodes that multiply data with weights, or look weights up → the node that the weights come from."""
+        """Node that multiplies data with weights, or looks weights up → the node that the weights come from."""
         found = {name: weights for name in self.nodes if name in self.fed and (weights := self._layer(name))}
-        return found or {name: "" for name in self.nodes if name in self.fed and self._touches(name)}
+        return found or {name: "" for name in self.nodes if name in self.fed and self._mixes(name)}
 
     def _layer(self, name: str) -> str:
         op = self.graph.nodes[name].op
@@ -123,7 +123,7 @@ class Forward:
         return frozenset(self.sources)
 
     def _is_weight(self, op: str) -> bool:
-        """A variable, something computed from one, or a frozen value."""
+        """Return whether a node is a variable, is computed from one, or holds a frozen value."""
         if op in self.weighted or op in self._variable_set:
             return True
         return op in self.graph.nodes and self.graph.nodes[op].op in ("Const", "Enter", "Identity")
@@ -136,15 +136,15 @@ class Forward:
         return self.back(op, lambda node: node in ("Identity", "ReadVariableOp", "Enter", "Cast", "Reshape"))
 
     def back(self, op: str, passes: Callable[[str], bool]) -> str:
-        """The first node, from `op` on backwards over first inputs, whose op does not pass its value on."""
+        """Return the first node, from `op` backwards over first inputs, whose op does not satisfy `passes`."""
         for _ in range(FAR):
             if not passes(self.graph.nodes[op].op) or not self.graph.inputs(op):
                 break
             op = self.graph.inputs(op)[0][0]
         return op
 
-    def _touches(self, name: str) -> bool:
-        """Whether a node combines data with weights in any way."""
+    def _mixes(self, name: str) -> bool:
+        """Return whether a node combines data with weights in any way."""
         edges = [op for op, index in self.graph.inputs(name) if index >= 0]
         return self.graph.nodes[name].op not in ("Merge", "Switch", "Enter") and any(
             op not in self.fed and (op in self.weighted or op in self._variable_set) for op in edges
@@ -171,29 +171,29 @@ class Forward:
 
     @cached_property
     def _into_layers(self) -> set[str]:
-        """The nodes that a layer's result depends on, the layers themselves where another one follows."""
+        """The nodes that a layer's result depends on, with every layer that another one follows."""
         return self.upstream(self._before_losses)
 
     @cached_property
     def data(self) -> set[Edge]:
-        """The tensors of sources that some layer's result depends on, or a softmax: no label goes through one."""
+        """The tensors of sources that the result of a layer or of a softmax depends on; a label goes through neither."""
         softmax = [name for name in self.nodes if self.graph.nodes[name].op == "Softmax" and name not in self._loss_op_region]
         reading = [*self._into_layers, *self._before_losses, *self.upstream(softmax), *softmax]
         return {edge for name in reading for edge in self.graph.inputs(name) if edge[0] in self._source_set}
 
     @cached_property
     def labels(self) -> set[Edge]:
-        """The tensors of sources that meet the forward pass behind its last layer only, as labels do."""
+        """The tensors of sources that join the forward pass only after its last layer, as labels do."""
         if not self._before_losses:
             return set()
         taken = {e for s in self.sources for user in self.users.get(s, ()) for e in self.graph.inputs(user) if e[0] == s}
-        return {edge for edge in taken - self.data if not self._sizes(edge)}
+        return {edge for edge in taken - self.data if not self._is_no_label(edge)}
 
-    def _sizes(self, edge: Edge) -> bool:
-        """Whether a tensor says how much of the data is real, or how sharp an answer is to be: no label, though late."""
+    def _is_no_label(self, edge: Edge) -> bool:
+        """Return whether a late tensor is no label: a scalar, a length of the data, a mask, or a temperature."""
         tensor = "{}:{}".format(*edge)
-        said = words(edge[0].rsplit("/", 1)[-1])
-        if self.graph.shape(tensor) == () or said & {"len", "length", "lengths", "lens", "size", "mask", "seq", "temperature"}:
+        found = words(edge[0].rsplit("/", 1)[-1])
+        if self.graph.shape(tensor) == () or found & {"len", "length", "lengths", "lens", "size", "mask", "seq", "temperature"}:
             return True
         return {self.graph.nodes[user].op for user in self.users.get(edge[0], ())} >= {"CTCLoss", "CTCGreedyDecoder"}
 
@@ -208,7 +208,7 @@ class Forward:
         return any(edge in self.labels for edge in self.graph.inputs(name))
 
     def _self_compared(self) -> Iterator[str]:
-        """Differences between a prediction and the very data that it was made from, as autoencoders have them."""
+        """Yield differences between a prediction and the data that it was computed from, as autoencoders have."""
         for name in self.nodes:
             if self.graph.nodes[name].op in _DIFFERENCES and name in self.weighted and name in self.fed:
                 ops = [self.seen_through(op) for op, index in self.graph.inputs(name) if index >= 0]
@@ -216,13 +216,14 @@ class Forward:
                     yield name
 
     def seen_through(self, op: str) -> str:
+        """Return the node whose value `op` passes on, through identities, reshapes and casts."""
         return self.back(op, lambda node: node in PASSES or node == "Cast")
 
     # The tail
 
     @cached_property
     def tail(self) -> dict[str, int]:
-        """Nodes behind the last layer and before the losses → their place in the graph."""
+        """Node after the last layer and before the losses → its place in the graph."""
         if not self.variables:
             return {name: place for name, place in self.nodes.items() if name in self.fed and name not in self.losses}
         found = (name for name in self.nodes if name in self.weighted and name in self.fed and name not in self.losses)
@@ -230,7 +231,7 @@ class Forward:
 
     @cached_property
     def compared(self) -> dict[str, str]:
-        """Nodes that a loss takes, seen through reshapes of its own → the node of the loss."""
+        """Node that a loss takes, through the loss's own reshapes → the node of the loss."""
         found: dict[str, str] = {}
         for name in self.nodes:
             if name in self.losses and self.graph.nodes[name].op not in _COUNTS:
@@ -240,7 +241,7 @@ class Forward:
         return found
 
     def before_reshapes(self, op: str) -> str:
-        """The tensor that a loss compares, before the Reshape or the logarithm that the loss itself made of it."""
+        """Return the node that a loss compares, before a Reshape or a logarithm that belongs to the loss."""
         before = op
         for _ in range(FAR):
             if not self.only_for_loss(op) and self.graph.nodes[op].op not in _ARITHMETIC:
@@ -252,7 +253,7 @@ class Forward:
         return op
 
     def only_for_loss(self, op: str) -> bool:
-        """Whether a node only arranges a tensor for a loss: a Reshape, or a slice within a loss's scope."""
+        """Return whether a node only arranges a tensor for a loss: a Reshape, or a slice in a loss's scope."""
         if op not in self._arranges:
             node = self.graph.nodes[op].op
             sliced = node in ("StridedSlice", "Slice") and any(map(like_loss, op.split("/")[:-1]))
@@ -267,7 +268,7 @@ class Forward:
 
     @cached_property
     def generated(self) -> dict[str, str]:
-        """Tensors' nodes that one net makes and another takes in place of data → the weights of the other net."""
+        """Node that one net computes and another takes in place of data → the weights of the other net."""
         found: dict[str, str] = {}
         for weights, uses in self._shared().items():
             plain = [name for name in uses if not any(op in self.weighted for op in self._operands(name))]
@@ -277,7 +278,7 @@ class Forward:
             for name in made[:4]:
                 operand = next(op for op in self._operands(name) if op in self.weighted)
                 if weights not in self.upstream([operand]):
-                    found |= dict.fromkeys(self._made(operand), weights)
+                    found |= dict.fromkeys(self._generated_nodes(operand), weights)
         return found
 
     def _shared(self) -> Mapping[str, list[str]]:
@@ -289,8 +290,8 @@ class Forward:
     def _operands(self, name: str) -> list[str]:
         return [op for op, index in self.graph.inputs(name) if index >= 0 and op in self.fed]
 
-    def _made(self, op: str) -> Iterator[str]:
-        """The generated tensors behind reshapes and concatenations."""
+    def _generated_nodes(self, op: str) -> Iterator[str]:
+        """Yield the generated nodes that `op` reshapes or concatenates."""
         todo = [op]
         for op in todo:
             node = self.graph.nodes[op]
@@ -301,9 +302,9 @@ class Forward:
 
 
 def is_source(graph: Graph, name: str) -> bool:
-    """Whether a node brings something into the graph: a placeholder, or what comes out of a queue, an iterator or a file."""
+    """Return whether a node brings data into the graph: a placeholder, or an output of a queue, an iterator or a file."""
     op = graph.nodes[name].op
-    if not _brings(op):
+    if not _is_source_op(op):
         return False
     if op.startswith("Placeholder"):
         return not name.startswith("save/") and not (op == "PlaceholderWithDefault" and graph.shape(f"{name}:0") == ())
@@ -311,7 +312,7 @@ def is_source(graph: Graph, name: str) -> bool:
 
 
 @cache
-def _brings(op: str) -> bool:
+def _is_source_op(op: str) -> bool:
     found = op_class(op)
     values = op.startswith("QueueDequeue") or "GetNext" in op or "Unstage" in op or "FunctionBuffering" in op
     reads = found == "python" or op.startswith("Placeholder") or op in ("ReadFile", "ReaderRead", "ReaderReadV2")
@@ -319,4 +320,5 @@ def _brings(op: str) -> bool:
 
 
 def like_labels(edges: Iterable[Edge]) -> bool:
+    """Return whether one of the edges is named like a label."""
     return any(like_label(op.rsplit("/", 1)[-1]) for op, _ in edges)

@@ -1,7 +1,7 @@
-"""An index over a MetaGraphDef's graph that answers every question in O(1) or O(nodes).
+"""An index over a MetaGraphDef's graph, with lookups in O(1) or O(nodes).
 
-Works on TensorFlow's protos alone; what an op returns is told from the op definitions that a MetaGraphDef carries with it
-(``meta_info_def.stripped_op_list``), so a graph of any age can be judged by any TensorFlow.
+It works on TensorFlow's protos alone. The outputs of an op are those of the op definitions in the MetaGraphDef itself
+(``meta_info_def.stripped_op_list``), so any TensorFlow can check a graph of any age.
 """
 
 import difflib
@@ -15,14 +15,14 @@ from exportkit.errors import BindingError, Problem, did_you_mean
 from exportkit.metagraph.contexts import Context, contexts_of
 from exportkit.metagraph.tensors import Shape, output_types, shapes, shared_name, split
 from exportkit.metagraph.variables import Variable, variables_of
-from exportkit.protos import MetaGraphDef, NodeDef, dtype_name, variable_pb2
+from exportkit.protos import MetaGraphDef, NodeDef, OpDef, VariableDef, dtype_name
 
-_SPARSE = ("indices", "values", "dense_shape", "shape")  # how tf.sparse_placeholder calls its parts
+_SPARSE = ("indices", "values", "dense_shape", "shape")  # names of the parts of a tf.sparse_placeholder
 
 
 @contextmanager
 def many_objects() -> Iterator[None]:
-    """Pause the collection of cyclic garbage, which looks at every node again and again while a large graph is read."""
+    """Pause the collection of cyclic garbage, which visits every node again and again while a large graph is read."""
     running = gc.isenabled()
     gc.disable()
     try:
@@ -33,7 +33,7 @@ def many_objects() -> Iterator[None]:
 
 
 class Graph:
-    """An index over the graph of a MetaGraphDef. Nothing in it is copied, and nothing of it is changed.
+    """An index over the graph of a MetaGraphDef. It copies nothing and changes nothing.
 
     Attributes:
         meta: the MetaGraphDef.
@@ -49,17 +49,17 @@ class Graph:
         self.functions = {function.signature.name: function for function in meta.graph_def.library.function}
         self._outputs: dict[str, tuple[str, ...] | None] = {}
         self._inputs: dict[str, tuple[tuple[str, int], ...]] = {}
-        self._members: dict[str, list[variable_pb2.VariableDef]] = {}
+        self._members: dict[str, list[VariableDef]] = {}
 
     # Tensors
 
     def num_outputs(self, op: str) -> int | None:
-        """How many tensors the node `op` returns; None where its op is not described."""
+        """Return the number of tensors that the node `op` returns; None if its op is not described."""
         outputs = self._dtypes(op)
         return None if outputs is None else len(outputs)
 
     def dtype(self, tensor: str) -> str | None:
-        """The dtype of a tensor, ``float32`` …, reference or not; None where it cannot be told."""
+        """Return the dtype of a tensor, ``float32`` …, without the suffix of a reference; None if it is not known."""
         op, index = split(tensor)
         outputs = self._dtypes(op)
         return outputs[index] if outputs and 0 <= index < len(outputs) else None
@@ -71,13 +71,13 @@ class Graph:
             self._outputs[op] = None if signature is None else tuple(map(dtype_name, output_types(node, signature)))
         return self._outputs[op]
 
-    def _signature(self, op: str):
+    def _signature(self, op: str) -> OpDef | None:
         return self.functions[op].signature if op in self.functions else self.ops.get(op)
 
     def shape(self, tensor: str) -> Shape:
-        """The static shape of a tensor as the graph's writer inferred it, with None for each unknown dimension.
+        """Return the static shape of a tensor as the graph's writer inferred it, with None for each unknown dimension.
 
-        Read from the attribute ``_output_shapes`` (``add_shapes``), or else from the op's own. None for an unknown rank.
+        It is read from the attribute ``_output_shapes`` (``add_shapes``), or else from the op's own; None for an unknown rank.
         """
         op, index = split(tensor)
         node = self.nodes.get(op)
@@ -85,23 +85,25 @@ class Graph:
         return known[index] if 0 <= index < len(known) else None
 
     def find(self, name: str) -> str | Problem:
-        """The full name of the tensor that `name` means (``x`` → ``x:0``), or what is wrong with it and its nearest names.
+        """Return the full name of the tensor `name` (``x`` → ``x:0``), or what is wrong with it, with the nearest names.
 
-        The Problem stands nowhere yet: give it its place with ``.under("bindings.images.tensor")``.
+        The Problem has no place yet: set it with ``.under("bindings.images.tensor")``.
         """
         op, index = split(name.strip())
         if index >= 0 and op in self.nodes:
             outputs = self.num_outputs(op)
             if outputs is None or index < outputs:
                 return f"{op}:{index}"
-            return Problem("", f"{name} is not a tensor: {_counted(op, self.nodes[op].op, outputs)}", _valid(op, outputs))
+            return Problem(
+                "", f"{name} is not a tensor: {_describe_outputs(op, self.nodes[op].op, outputs)}", _describe_valid(op, outputs)
+            )
         parts = [f"{op}/{part}:0" for part in _SPARSE if f"{op}/{part}" in self.nodes]
         if len(parts) > 2:
             return Problem("", f"{name} is a sparse tensor, not one tensor", f"bind its parts: {', '.join(parts)}")
         return Problem("", f"the graph has no tensor {name}", self.nearest(op, ":0"))
 
     def nearest(self, name: str, suffix: str = "") -> str:
-        """What to do about an unknown node name: the names in this graph that are nearest to it, or end nearly as it does."""
+        """Return what to do about an unknown node name: the names nearest to it, or those whose last part is."""
         known = list(self.nodes) if len(self.nodes) <= 8 else _likely(name, self.nodes)
         leaves = difflib.get_close_matches(_leaf(name), [_leaf(k) for k in known], n=1, cutoff=0.75)
         names = [f"{k}{suffix}" for k in known]
@@ -110,7 +112,7 @@ class Graph:
     # Edges
 
     def inputs(self, op: str) -> tuple[tuple[str, int], ...]:
-        """The edges into a node: (op, output index), with -1 for a control edge."""
+        """Return the edges into a node: (op, output index), with -1 for a control edge."""
         found = self._inputs.get(op)
         if found is None:
             found = self._inputs[op] = tuple(map(split, self.nodes[op].input))
@@ -118,7 +120,7 @@ class Graph:
 
     @cached_property
     def consumers(self) -> Mapping[str, list[str]]:
-        """Node name → the nodes that take a tensor of it, in the graph's order. Control edges do not count."""
+        """Node → the nodes that take one of its tensors, in the graph's order, without control edges."""
         consumers: dict[str, list[str]] = {}
         for name in self.nodes:
             for op, index in self.inputs(name):
@@ -130,11 +132,11 @@ class Graph:
 
     @cached_property
     def contexts(self) -> Mapping[str, Context]:
-        """Node → the while frames and branches of tf.cond that it runs in, for those that run in any."""
+        """Node → the while frames and branches of tf.cond that it runs in; nodes that run in none are left out."""
         return contexts_of(self)
 
     def reach(self, fetches: Iterable[str], stops: Iterable[str] = ()) -> set[str]:
-        """Names of the nodes that `fetches` need: backwards over data and control edges, and into functions' resources.
+        """Return the nodes that `fetches` need: backwards over data and control edges, and the resources that functions use.
 
         Args:
             fetches: tensors (``op:0``) and operations (``op``).
@@ -142,20 +144,21 @@ class Graph:
                 the same op is.
 
         Raises:
-            BindingError: a name that the graph does not have.
+            BindingError: the graph does not have a name.
         """
         return set(self.walk(fetches, stops))
 
     def walk(
         self, fetches: Iterable[str], stops: Iterable[str] = (), barrier: Callable[[NodeDef], bool] | None = None
     ) -> dict[str, str | None]:
-        """As reach(), breadth first: node name → the node through which it was reached, None for a fetch.
+        """Like `reach`, breadth first: return node → the node through which it was reached, None for a fetch.
 
-        What stands behind a node that is a `barrier` is not followed.
+        The inputs of a node for which `barrier` returns True are not followed.
         """
         stopped = set(map(split, stops))
         stopped |= {(op, -1) for op, _ in stopped}
-        todo = deque((split(fetch)[0], None) for fetch in fetches if ":" not in fetch or split(fetch) not in stopped)
+        starts = [split(fetch)[0] for fetch in fetches if ":" not in fetch or split(fetch) not in stopped]
+        todo: deque[tuple[str, str | None]] = deque((name, None) for name in starts)
         via: dict[str, str | None] = {}
         nodes, inputs = self.nodes, self._inputs
         while todo:
@@ -182,7 +185,7 @@ class Graph:
         )
 
     def rewired(self, replaced: Mapping[str, str]) -> "Graph":
-        """The graph with other tensors in the places of some: tensor (``op:0``) → the one that its consumers take instead."""
+        """Return the graph with some tensors replaced: tensor (``op:0``) → the one that its consumers take instead."""
         if not replaced:
             return self
         edges = {split(old): new for old, new in replaced.items()}
@@ -197,7 +200,7 @@ class Graph:
     # Functions
 
     def called(self, nodes: Iterable[NodeDef]) -> dict[str, str]:
-        """Library functions that `nodes` call, directly or not, → the node that calls them, in the order of discovery."""
+        """Return library function that `nodes` call, directly or not → the node that calls it, in the order of discovery."""
         if not self.functions:
             return {}
         found: dict[str, str] = {}
@@ -212,7 +215,7 @@ class Graph:
         return found
 
     def is_plain(self, name: str) -> bool:
-        """Whether a node surely calls no function."""
+        """Return whether a node certainly calls no function."""
         return not self.functions or self.nodes[name].op in self._plain
 
     def _functions_of(self, node: NodeDef) -> Iterator[str]:
@@ -223,7 +226,7 @@ class Graph:
             yield from [value.func.name] if value.HasField("func") else (func.name for func in value.list.func)
 
     def _function_attrs(self, node: NodeDef) -> list[str]:
-        """Names of a node's attributes that hold functions; only an op that is not described is searched for them."""
+        """Return the names of a node's attributes that hold functions; an op that is not described is searched for them."""
         if node.op in self.ops:
             return [name for name in self._described[node.op] if name in node.attr]
         return sorted(name for name, value in node.attr.items() if value.HasField("func") or value.list.func)
@@ -245,7 +248,7 @@ class Graph:
         return gradients
 
     def _hidden(self, name: str) -> list[str]:
-        """Variables and tables of the graph that the functions called by a node name by shared_name, not by an edge."""
+        """Return the graph's variables and tables that the functions called by a node use by shared_name, without an edge."""
         if not self.functions or self.nodes[name].op in self._plain:
             return []
         shared = self._shared_names
@@ -260,45 +263,45 @@ class Graph:
 
     # Variables and constants
 
-    def members(self, collection: str) -> list[variable_pb2.VariableDef]:
-        """The VariableDefs in a collection; empty where there is none."""
+    def members(self, collection: str) -> list[VariableDef]:
+        """Return the VariableDefs in a collection; none if there is no such collection."""
         if collection not in self._members:
             collections = self.meta.collection_def
             values = collections[collection].bytes_list.value if collection in collections else ()
-            self._members[collection] = [variable_pb2.VariableDef.FromString(value) for value in values]
+            self._members[collection] = [VariableDef.FromString(value) for value in values]
         return self._members[collection]
 
     @cached_property
     def variables(self) -> Mapping[str, Variable]:
-        """Every variable op of the graph by its `Variable.name`, in the graph's order."""
+        """All variable ops of the graph by `Variable.name`, in the graph's order."""
         return variables_of(self)
 
     def origin(self, tensor: str) -> NodeDef | None:
-        """The node that `tensor` comes from, seen through reads and identities; None where it was cut away."""
+        """Return the node that `tensor` comes from, through reads and identities; None if it was cut off."""
         node = self.nodes.get(split(tensor)[0])
         while node is not None and node.op in ("Identity", "ReadVariableOp"):
             node = self.nodes.get(self.inputs(node.name)[0][0])
         return node
 
     def strings(self, tensor: str) -> list[str]:
-        """The values of a string Const; empty for anything else."""
+        """Return the values of a string Const; an empty list for anything else."""
         node = self.origin(tensor)
         found = node.attr["value"].tensor.string_val if node is not None and node.op == "Const" else ()
         return [value.decode(errors="replace") for value in found]
 
 
-def _counted(op: str, kind: str, outputs: int) -> str:
-    return f"{op} ({kind}) returns {outputs or 'no'} tensor{'' if outputs == 1 else 's'}"
+def _describe_outputs(op: str, op_type: str, outputs: int) -> str:
+    return f"{op} ({op_type}) returns {outputs or 'no'} tensor{'' if outputs == 1 else 's'}"
 
 
-def _valid(op: str, outputs: int) -> str:
+def _describe_valid(op: str, outputs: int) -> str:
     if outputs < 2:
         return f"write {op}:0" if outputs else "name an op that returns one"
     return f"write {op}:0 to {op}:{outputs - 1}"
 
 
 def _likely(name: str, known: Iterable[str], most: int = 200) -> list[str]:
-    """Those of `known` that share most trigrams with `name`: difflib alone takes seconds over 50,000 names."""
+    """Return those of `known` that share most trigrams with `name`: difflib alone takes seconds for 50,000 names."""
     grams = {name[i : i + 3] for i in range(len(name) - 2)} or {name}
     forward = [k for k in known if not k.startswith(("gradients/", "save/")) or k[:5] == name[:5]]
     score = Counter({k: sum(gram in k for gram in grams) - abs(len(k) - len(name)) / 1000 for k in forward})

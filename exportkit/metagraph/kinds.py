@@ -61,8 +61,9 @@ def assets(graph: Graph) -> list[NodeDef]:
 def path_constant(graph: Graph, tensor: str) -> NodeDef | None:
     """Return the node that holds the path in `tensor`; None if it was cut off."""
     node = graph.origin(tensor)
-    default = node is not None and node.op == "PlaceholderWithDefault"
-    return path_constant(graph, node.input[0]) if default else node
+    if node is not None and node.op == "PlaceholderWithDefault":
+        return path_constant(graph, node.input[0])
+    return node
 
 
 def node_list(graph: Graph, collection: str) -> list[str]:

@@ -9,7 +9,7 @@ from exportkit.metagraph.kinds import obstacle
 from exportkit.metagraph.tables import asset_paths, blocker, holds_table, table_initializers
 from exportkit.metagraph.tensors import VARIABLE_OPS, canonical, split
 from exportkit.metagraph.variables import VARIABLE_COLLECTIONS, Variable
-from exportkit.protos import DTYPE_NAMES, MetaGraphDef, NodeDef, variable_pb2
+from exportkit.protos import DTYPE_NAMES, GraphDef, MetaGraphDef, NodeDef, VariableDef
 
 # Every kept variable is in the collection `variables` and takes its value from the checkpoint. In these collections, too, it
 # would be reset by an init op that is built from them.
@@ -70,7 +70,7 @@ def serving_subgraph(
     meta = MetaGraphDef()
     _write_info(graph, kept, meta)
     _write_nodes(graph, kept, holders, meta.graph_def, clear_devices)
-    _write_functions(graph, kept, meta.graph_def.library, clear_devices)
+    _write_functions(graph, kept, meta.graph_def, clear_devices)
     _write_collections(graph, holders, tables, assets, kept, meta)
     return Pruned(
         meta=meta,
@@ -176,8 +176,9 @@ class _Holder:
     def _assign(self) -> list[str]:
         """Return the initialiser's name if it is a plain assignment to the variable, else nothing."""
         node = self.graph.nodes.get(self.variable.initializer or "")
-        plain = node is not None and node.op in ("Assign", "AssignVariableOp")
-        return [node.name] if plain and split(node.input[0])[0] == self.variable.op_name else []
+        if node is None or node.op not in ("Assign", "AssignVariableOp"):
+            return []
+        return [node.name] if split(node.input[0])[0] == self.variable.op_name else []
 
     def rewired(self) -> dict[str, str]:
         """Return the plain assignment that is changed to assign the variable to itself → the snapshot that it assigns."""
@@ -194,9 +195,9 @@ class _Holder:
     def _read(self) -> str:
         return self.snapshot or f"{self.variable.op_name}/exportkit_read:0"
 
-    def definition(self, kept: set[str]) -> variable_pb2.VariableDef:
+    def definition(self, kept: set[str]) -> VariableDef:
         """Return its VariableDef, the graph's own or a new one, changed to name kept nodes only."""
-        definition, name = variable_pb2.VariableDef(), self.variable.op_name
+        definition, name = VariableDef(), self.variable.op_name
         if self.variable.definition:
             definition.CopyFrom(self.variable.definition)
         own = not self.lacks or self.rewired()
@@ -246,7 +247,7 @@ def _write_info(graph: Graph, kept: set[str], meta: MetaGraphDef) -> None:
     meta.meta_info_def.stripped_op_list.op.extend(op for op in source.stripped_op_list.op if op.name in used)
 
 
-def _write_nodes(graph: Graph, kept: set[str], holders: list[_Holder], out, clear_devices: bool) -> None:
+def _write_nodes(graph: Graph, kept: set[str], holders: list[_Holder], out: GraphDef, clear_devices: bool) -> None:
     out.versions.CopyFrom(graph.meta.graph_def.versions)
     rewired = {op: value for holder in holders for op, value in holder.rewired().items()}
     for name, node in graph.nodes.items():
@@ -277,18 +278,25 @@ def _drop_edges(graph: Graph, node: NodeDef, kept: set[str]) -> None:
         node.input[:] = [name for name, (op, index) in zip(node.input, edges, strict=True) if index >= 0 or op in kept]
 
 
-def _write_functions(graph: Graph, kept: set[str], library, clear_devices: bool) -> None:
+def _write_functions(graph: Graph, kept: set[str], out: GraphDef, clear_devices: bool) -> None:
     called = graph.called(node for name, node in graph.nodes.items() if name in kept)
     for name, function in graph.functions.items():
         if name in called:
-            library.function.add().CopyFrom(function)
+            out.library.function.add().CopyFrom(function)
             if clear_devices:
-                for node in library.function[-1].node_def:
+                for node in out.library.function[-1].node_def:
                     node.device = ""
-    library.gradient.extend(g for g in graph.meta.graph_def.library.gradient if g.function_name in called)
+    out.library.gradient.extend(g for g in graph.meta.graph_def.library.gradient if g.function_name in called)
 
 
-def _write_collections(graph: Graph, holders: list[_Holder], tables: Mapping, assets: Mapping, kept: set[str], meta) -> None:
+def _write_collections(
+    graph: Graph,
+    holders: list[_Holder],
+    tables: Mapping[str, tuple[str, ...]],
+    assets: Mapping[str, str],
+    kept: set[str],
+    meta: MetaGraphDef,
+) -> None:
     definitions = {h.variable.op_name: h.definition(kept).SerializeToString(deterministic=True) for h in holders}
     for collection in VARIABLE_COLLECTIONS:
         held = [op for op in _held_by(graph, collection) if op in definitions]

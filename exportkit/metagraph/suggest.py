@@ -1,8 +1,8 @@
-"""Which tensors of an unknown training graph are likely to be its outputs, and what those need as inputs and constants.
+"""Suggested outputs of an unknown training graph, and the inputs and constants that these need.
 
-Nothing here decides anything: `inspect` shows it, and a person chooses. The outputs come first: tensors of the forward pass's
-tail (see `exportkit.metagraph.forward`) that can be exported, ranked by what they are, what they are called and what a loss
-does with them. The inputs are then what an output needs.
+The suggestions decide nothing: `inspect` shows them, and a person chooses. Outputs are found first: tensors in the tail of the
+forward pass (see `exportkit.metagraph.forward`) that can be exported, ranked by their ops, their names and how losses use them.
+The inputs are what an output needs.
 """
 
 import re
@@ -45,7 +45,7 @@ _SQUASHES = frozenset({"Softmax", "Sigmoid", "Tanh"})
 _WEIGHS = re.compile(r"Mul|(Batch)?MatMul(V2)?")
 _PLUMBING = frozenset({"Switch", "Enter", "NextIteration", "LoopCond", "Assert", "TensorArrayV3", "Const"})
 _NEVER = frozenset({None, "bool", "resource", "variant"})
-_LOOKED_INTO = 8  # heads whose needs are worked out
+_SCORED_BY_NEEDS = 8  # heads of which the inputs and weights that they need are computed
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,13 @@ class Candidate:
 
     Attributes:
         tensor: ``op:0``.
-        dtype: ``float32`` …, None where it cannot be told.
-        shape: static shape, None for an unknown rank.
-        op: the op that it comes from, ``Placeholder``.
-        score: higher is likelier; only the order means something.
-        why: the reasons, for people.
-        head: tensors of the same head have the same: they are views of one answer, such as logits and their softmax.
-        role: which view of its head it is, ``probabilities``, ``logits`` or ``classes``; empty for any other.
+        dtype: ``float32`` …; None if it is not known.
+        shape: its static shape; None for an unknown rank.
+        op: the op that computes it, such as ``Placeholder``.
+        score: higher is likelier; only the order has a meaning.
+        why: the reasons, in words.
+        head: the number of its head; tensors of one head are views of one answer, such as logits and their softmax.
+        role: its role among the views of its head: ``probabilities``, ``logits`` or ``classes``; empty for any other.
     """
 
     tensor: str
@@ -75,13 +75,13 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Ranking:
-    """What is likely to be served of a graph.
+    """The tensors of a graph that are likely to be served.
 
     Attributes:
         outputs: the likeliest first.
-        inputs: what the likeliest output needs.
-        others: what the next ones need beside that.
-        constants: placeholders that only training feeds → the value they have when the model serves.
+        inputs: the inputs that the likeliest output needs.
+        others: further inputs that the next two outputs need.
+        constants: placeholders that only training feeds → their value when the model serves.
     """
 
     outputs: Sequence[Candidate] = ()
@@ -95,12 +95,12 @@ def rank(graph: Graph, lacks: Callable[[str], bool] = lambda _: False) -> Rankin
 
     Args:
         graph: the whole graph.
-        lacks: whether the checkpoint has no value for a variable, by its name there.
+        lacks: returns whether the checkpoint has no value for a variable, by its name there.
 
     Raises:
-        BindingError: a node takes what the graph does not have.
+        BindingError: a node has an input that the graph does not have.
     """
-    graph.walk(graph.nodes)  # refuses a graph that lacks a node
+    graph.walk(graph.nodes)  # raises BindingError for a graph that lacks a node
     constants = constants_suggested(graph)
     forward = Forward(graph, constants, lacks)
     outputs = _Outputs(forward).ranked()
@@ -123,19 +123,19 @@ class _Outputs:
         for candidate in sorted(candidates, key=lambda c: -c.score):
             heads.setdefault(candidate.head, []).append(candidate)
         ordered = sorted(heads.values(), key=lambda views: -views[0].score)
-        settled = [self._needs(views) for views in ordered[:_LOOKED_INTO]] + ordered[_LOOKED_INTO:]
+        settled = [self._needs(views) for views in ordered[:_SCORED_BY_NEEDS]] + ordered[_SCORED_BY_NEEDS:]
         spread = [replace(c, score=round(c.score - 1.0 * place, 3)) for views in settled for place, c in enumerate(views)]
         return [c for c in sorted(spread, key=lambda c: -c.score) if c.score > -20]
 
     @cached_property
     def views(self) -> dict[str, int]:
-        """The nodes that can be exported → their head. Where the checkpoint lacks something for all of them, all the same."""
+        """Node that can be exported → its place in the graph; nodes that lack a value in the checkpoint only if all do."""
         graph, forward = self.graph, self.forward
         tail = {name: place for name, place in forward.tail.items() if self._has_value(name)}
         tail |= {name: forward.nodes[name] for name in forward.generated if name in forward.nodes and self._has_value(name)}
         saved = {name: place for name, place in tail.items() if name not in forward.lacking}
         found = saved or tail
-        return {name: found[name] for name in sorted(found, key=found.get) if graph.nodes[name].op not in _PLUMBING}
+        return {name: found[name] for name in sorted(found, key=found.__getitem__) if graph.nodes[name].op not in _PLUMBING}
 
     def _has_value(self, name: str) -> bool:
         return (
@@ -144,7 +144,7 @@ class _Outputs:
 
     @cached_property
     def heads(self) -> dict[str, int]:
-        """View → the number of its head: the views that hang together."""
+        """View → the number of its head: a connected group of views."""
         found: dict[str, int] = {}
         for number, start in enumerate(self.views):
             todo = [start] if start not in found else []
@@ -160,9 +160,9 @@ class _Outputs:
     def _candidate(self, name: str) -> Candidate:
         node, index = self.graph.nodes[name], _PARTS.get(self.graph.nodes[name].op, (0,))[0]
         tensor = f"{name}:{index}"
-        said = [*self._by_kind(name), *self._by_name(name), *self._by_use(name)]
-        why = ", ".join(text for points, text in said if points > 0 and text)
-        score = round(sum(points for points, _ in said), 3)
+        reasons = [*self._by_op(name), *self._by_name(name), *self._by_use(name)]
+        why = ", ".join(text for points, text in reasons if points > 0 and text)
+        score = round(sum(points for points, _ in reasons), 3)
         return Candidate(
             tensor, self.graph.dtype(tensor), self.graph.shape(tensor), node.op, score, why, self.heads[name], self._role(name)
         )
@@ -175,22 +175,22 @@ class _Outputs:
         compared = self.forward.compared.get(name)
         return "logits" if users & {"Softmax", "Sigmoid"} or (compared and op in _LINEAR) else ""
 
-    def _by_kind(self, name: str) -> list[tuple[float, str]]:
+    def _by_op(self, name: str) -> list[tuple[float, str]]:
         op = self.graph.nodes[name].op
         shape = self.graph.shape(f"{name}:0")
         origin = self._origin(name)
-        said = [(self._end(origin), op)] if op in _ENDS or origin != name else []
+        reasons = [(self._op_points(origin), op)] if op in _ENDS or origin != name else []
         if origin != name:
-            said.append((0.1 if self.graph.nodes[name].op != "ExpandDims" else -0.6, ""))
+            reasons.append((0.1 if self.graph.nodes[name].op != "ExpandDims" else -0.6, ""))
         return [
-            *said,
+            *reasons,
             (-6, "a scalar") if shape == () else (0, ""),
             (-1.5, "drawn at random") if op in ("Multinomial",) or RANDOM.fullmatch(op) else (0, ""),
             (-3, "") if op == "Exit" and not self.forward.users.get(name) else (0, ""),
         ]
 
-    def _end(self, name: str) -> float:
-        """What an op is worth as the last one of a net; a softmax that weighs something else is inside it."""
+    def _op_points(self, name: str) -> float:
+        """Return the points of an op as the last one of a net; few for a softmax that weights other values, as in attention."""
         op = self.graph.nodes[name].op
         if op not in _SQUASHES:
             return _ENDS.get(op, 0)
@@ -203,7 +203,7 @@ class _Outputs:
         return _ENDS[op]
 
     def _origin(self, name: str) -> str:
-        """The node whose value a node only passes on."""
+        """Return the node whose value a node only passes on; the node itself if it does not."""
         for _ in range(FAR):
             passes = self.graph.nodes[name].op in PASSES and not self.forward.only_for_loss(name)
             before = self.graph.inputs(name)[0][0] if passes and self.graph.inputs(name) else ""
@@ -227,7 +227,7 @@ class _Outputs:
         ]
 
     def _name_points(self, leaf: str, op: str) -> float:
-        """What a name is worth. Logits are seldom what is wanted most, however they are called; so with class numbers."""
+        """Return the points of a name. Logits and class numbers are seldom what is wanted most, whatever their name."""
         if not like_output(leaf) or not chosen(leaf, op):
             return 0
         if "logits" in words(leaf) or op in ("ArgMax", "Cast"):
@@ -236,17 +236,17 @@ class _Outputs:
 
     def _by_use(self, name: str) -> list[tuple[float, str]]:
         forward = self.forward
-        users = [user for user in forward.users.get(name, ()) if user in self.views and not self._reports(user)]
+        users = [user for user in forward.users.get(name, ()) if user in self.views and not self._is_report(user)]
         return [
             (3, f"compared by {self._compared(name)}") if self._compared(name) else (0, ""),
             (1, "nothing in the forward pass consumes it") if not users else (0, ""),
             (-5, "a reshape of the loss") if forward.only_for_loss(name) else (0, ""),
             (4, "another net takes it in place of data") if name in forward.generated else (0, ""),
-            (-4, "judges what another net generates") if self._judges(name) else (0, ""),
+            (-4, "judges what another net generates") if self._is_judge(name) else (0, ""),
         ]
 
     def _compared(self, name: str) -> str | None:
-        """The loss that compares a tensor, or the logits that it is the softmax of."""
+        """Return the loss op that compares a tensor, or the logits of which it is the softmax; None if there is none."""
         compared = self.forward.compared
         if name not in compared and not self.forward.only_for_loss(name):
             name = self._origin(name)
@@ -255,7 +255,7 @@ class _Outputs:
             name = self._origin(name) if name in self.views else name
         return compared.get(name)
 
-    def _reports(self, name: str) -> bool:
+    def _is_report(self, name: str) -> bool:
         return any(like_loss(part) or like_metric(part) for part in name.split("/")) or self.graph.nodes[name].op in (
             "Cast",
             "Equal",
@@ -264,7 +264,7 @@ class _Outputs:
             "Sum",
         )
 
-    def _judges(self, name: str) -> bool:
+    def _is_judge(self, name: str) -> bool:
         return name in self._judging
 
     @cached_property
@@ -276,7 +276,7 @@ class _Outputs:
         )
 
     def _needs(self, views: Sequence[Candidate]) -> list[Candidate]:
-        """The views of one head, judged by what the best of them needs: all the weights, no labels, no Python."""
+        """Return the views of one head, scored by what the best of them needs: all the weights, no labels, no Python."""
         best = split(views[0].tensor)[0]
         above = self.forward.upstream([best])
         weights = self.forward.variables
@@ -287,7 +287,7 @@ class _Outputs:
 
 
 def together(graph: Graph, ranking: Ranking) -> list[Candidate]:
-    """The likeliest output with the other views of its head that need nothing more: logits, classes, parts of a decoding."""
+    """Return the likeliest output and the views of its head that need no more inputs: logits, classes, parts of a decoding."""
     best, *others = ranking.outputs
     if best.op in PART_NAMES:
         op = split(best.tensor)[0]
@@ -309,7 +309,7 @@ def together(graph: Graph, ranking: Ranking) -> list[Candidate]:
 def needed(
     graph: Graph, outputs: Sequence[str], constants: Mapping[str, bool | float], known: Container[str] = ()
 ) -> list[Edge]:
-    """The edges out of sources that `outputs` depend on, in the graph's order; nothing behind the nodes `known` is new."""
+    """Return the edges out of sources that `outputs` depend on, in graph order, without `known` nodes and what those need."""
     reached = graph.walk(outputs, constants, barrier=lambda node: node.name in known or is_source(graph, node.name))
     stops = set(map(split, constants))
     edges = {edge for name in reached if name not in known and not is_source(graph, name) for edge in graph.inputs(name)}
@@ -324,15 +324,15 @@ def _input(graph: Graph, edge: Edge, first: bool) -> Candidate:
     tensor = "{}:{}".format(*edge)
     shape, dtype = graph.shape(tensor), graph.dtype(tensor)
     op, leaf = graph.nodes[edge[0]].op, edge[0].rsplit("/", 1)[-1]
-    said = ["the likeliest output needs it" if first else "a likely output needs it", f"{dtype} {_written(shape)}"]
-    said += ["named like an input"] if _NAMED.isdisjoint(words(leaf)) is False else []
-    return Candidate(tensor, dtype, shape, op, 0.0, ", ".join(said))
+    reasons = ["the likeliest output needs it" if first else "a likely output needs it", f"{dtype} {_format(shape)}"]
+    reasons += ["named like an input"] if not _INPUT_WORDS.isdisjoint(words(leaf)) else []
+    return Candidate(tensor, dtype, shape, op, 0.0, ", ".join(reasons))
 
 
-_NAMED = frozenset(
+_INPUT_WORDS = frozenset(
     ["x", "input", "inputs", "image", "images", "feature", "features", "data", "token", "tokens", "id", "ids", "text", "batch"]
 )
 
 
-def _written(shape: Shape) -> str:
+def _format(shape: Shape) -> str:
     return "of unknown rank" if shape is None else "[" + ", ".join("null" if d is None else str(d) for d in shape) + "]"

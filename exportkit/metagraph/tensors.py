@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from exportkit.protos import NodeDef
+from exportkit.protos import AttrValue, NodeDef, OpDef, TensorShapeProto
 
 REF_VARIABLES = frozenset({"Variable", "VariableV2", "AutoReloadVariable"})
 VARIABLE_OPS = REF_VARIABLES | {"VarHandleOp"}
@@ -44,7 +44,7 @@ def canonical(name: str) -> str:
     return "{}:{}".format(*split(name))
 
 
-def dims(shape) -> Shape:
+def dims(shape: TensorShapeProto) -> Shape:
     """Return a TensorShapeProto as a tuple, with None for an unknown dimension; None for an unknown rank."""
     return None if shape.unknown_rank else tuple(dim.size if dim.size >= 0 else None for dim in shape.dim)
 
@@ -55,11 +55,11 @@ def shared_name(node: NodeDef) -> str:
     return (shared.s.decode() if shared else "") or node.name
 
 
-def output_types(node: NodeDef, signature) -> Iterator[int]:
+def output_types(node: NodeDef, signature: OpDef) -> Iterator[int]:
     """Yield the dtype enums of a node's outputs, from its OpDef (tensorflow/core/framework/op_def.proto, OpDef.ArgDef)."""
     defaults = {a.name: a.default_value for a in signature.attr}
 
-    def value(name: str):
+    def value(name: str) -> AttrValue:
         return node.attr[name] if name in node.attr else defaults[name]
 
     for arg in signature.output_arg:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from exportkit.metagraph.tensors import VARIABLE_OPS, Shape, dims, split
-from exportkit.protos import NodeDef, dtype_name, variable_pb2
+from exportkit.protos import NodeDef, SaveSliceInfoDef, VariableDef, dtype_name
 
 if TYPE_CHECKING:
     from exportkit.metagraph.graph import Graph
@@ -23,7 +23,7 @@ VARIABLE_COLLECTIONS = (
 )
 RESTORE_OPS = frozenset({"RestoreV2", "Restore", "RestoreSlice"})
 _SAVE_OPS = {"SaveV2": 3, "SaveSlices": 3, "Save": 2}  # op → index of its first saved tensor
-_Definitions = dict[str, tuple[variable_pb2.VariableDef, set[str]]]
+_Definitions = dict[str, tuple[VariableDef, set[str]]]
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,13 @@ class Variable:
     dtype: str
     shape: Shape
     resource: bool
-    slice: variable_pb2.SaveSliceInfoDef | None
+    slice: SaveSliceInfoDef | None
     full_name: str
     full_shape: Shape
     initializer: str | None
     trainable: bool
     collections: tuple[str, ...]
-    definition: variable_pb2.VariableDef | None
+    definition: VariableDef | None
 
 
 def variables_of(graph: Graph) -> dict[str, Variable]:
@@ -108,7 +108,7 @@ def _assignment(graph: Graph, variable: str) -> str | None:
     """Return the op that most likely initialises a variable without a VariableDef, or None."""
     assigns = [name for name in graph.consumers.get(variable, ()) if _assigns(graph, graph.nodes[name], variable)]
     own = [name for name in assigns if name == f"{variable}/Assign"]
-    return (own or assigns or [None])[0]
+    return next(iter(own or assigns), None)
 
 
 def _assigns(graph: Graph, node: NodeDef, variable: str) -> bool:

@@ -1,4 +1,4 @@
-"""What the authors of training graphs call things: outputs, labels, losses, copies of a net."""
+"""Words in the names of training graphs: for outputs, labels, losses and copies of a net."""
 
 import re
 from collections.abc import Iterable
@@ -50,7 +50,7 @@ _TRAINS = _words_of(
     train training val valid aux auxiliary discriminator critic
     """
 )
-_COPIES = frozenset(["target", "old", "oldpi", "teacher", "worker"])  # made after another net, to train it
+_COPIES = frozenset(["target", "old", "oldpi", "teacher", "worker"])  # copied from another net, to train it
 _TRAINING = re.compile(
     r"gradients\w*|save(_\d+)?|report_uninitialized\w*|init(_\d+)?|train_op|.*(optimi[sz]er|adam|rmsprop|momentum|adagrad).*|"
     r"\w*[Ii]nitializer|Assign(_\d+)?|.*ExponentialMovingAverage",
@@ -62,53 +62,58 @@ _DEFAULT = re.compile(r"_\d+$")
 
 @lru_cache(maxsize=100_000)
 def words(name: str) -> frozenset[str]:
-    """The words in one part of a name, in small letters: ``predictedReward_1`` → predicted, reward."""
+    """Return the words in one part of a name, in lower case: ``predictedReward_1`` → predicted, reward."""
     return frozenset(word.lower() for word in _SPLIT.findall(name))
 
 
 def like_output(part: str) -> bool:
+    """Return whether a part of a name has a word for an output."""
     return not _OUTPUTS.isdisjoint(words(part))
 
 
 def like_answer(part: str) -> bool:
-    """Whether a part of a name says that this is the answer, and not only that it has to do with one."""
+    """Return whether a part of a name, as a whole, means the answer, and does not only contain such a word."""
     return part.lower().strip("_0123456789") in _ANSWERS
 
 
 def like_decoder(part: str) -> bool:
+    """Return whether a part of a name has a word for a decoder."""
     return not _DECODERS.isdisjoint(words(part))
 
 
 def like_label(part: str) -> bool:
+    """Return whether a part of a name has a word for a label."""
     return not _LABELS.isdisjoint(words(part))
 
 
 def like_loss(part: str) -> bool:
+    """Return whether a part of a name has a word for a loss."""
     return not _LOSSES.isdisjoint(words(part))
 
 
 def like_metric(part: str) -> bool:
+    """Return whether a part of a name has a word for a metric."""
     return not _METRICS.isdisjoint(words(part))
 
 
 def chosen(leaf: str, op: str) -> bool:
-    """Whether somebody chose this name: it is not what TensorFlow calls a node of that op by default."""
+    """Return whether somebody chose this name: it is not TensorFlow's default name for a node of that op."""
     return _DEFAULT.sub("", leaf).lower() != op.removesuffix("V2").lower()
 
 
 @lru_cache(maxsize=100_000)
 def trains(scope: str) -> bool:
-    """Whether a node of that name, or one in that scope, belongs to training: gradients, optimizers, the Saver."""
+    """Return whether a node of that name, or one in that scope, belongs to training: gradients, optimizers, the Saver."""
     head, _, leaf = scope.rpartition("/")
-    return (trains(head) if head else False) or bool(_part_trains(leaf))
+    return (trains(head) if head else False) or bool(_is_training_part(leaf))
 
 
 @lru_cache(maxsize=10_000)
-def _part_trains(part: str) -> bool:
+def _is_training_part(part: str) -> bool:
     return _TRAINING.fullmatch(part) is not None
 
 
 def copy_of(parts: Iterable[str]) -> float:
-    """Which of several copies of a net a scope is likely to be: above 0 the one that serves, below 0 one that trains."""
+    """Return how likely scopes are those of the copy of a net that serves (above 0), or of one that trains (below 0)."""
     found = frozenset().union(*map(words, parts))
     return len(found & _SERVES) - len(found & _TRAINS) - 4 * len(found & _COPIES)

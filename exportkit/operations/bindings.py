@@ -25,7 +25,7 @@ class Bindings(dict[str, Binding | None]):
 
     def offers(self) -> dict[str, str]:
         """Return every name that signatures and bindings can refer to → the binding that offers it."""
-        offered = {}
+        offered: dict[str, str] = {}
         for name, binding in self.items():
             if isinstance(binding, TopK) or binding is None:
                 offered |= {f"{name}.values": name, f"{name}.indices": name}

@@ -1,7 +1,8 @@
-"""What sources, steps and policies have against a plan: asked for the plan, and again when every graph is built."""
+"""Problems that sources, steps and policies report about a plan: when it is made, and again when every graph is built."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 from exportkit.contract import ModelSource, PostStep
 from exportkit.errors import ConfigError, PluginError, Problem, brief, shortened
@@ -42,13 +43,13 @@ def _questions(plan: ExportPlan, plugins: Plugins) -> Iterator[Callable[..., lis
 
 
 def _check(
-    reporter: ModelSource | PostStep, where: str, provider: Provider, *, plan: ExportPlan, prepared: Prepared
+    reporter: ModelSource | PostStep, where: str, provider: Provider | None, *, plan: ExportPlan, prepared: Prepared
 ) -> list[Problem]:
     """Return the problems that a source or step reports of itself, below its place."""
     named = f"{where} ({provider})"
     try:
         answer = reporter.check(plan, prepared)
-        problems = answer if isinstance(answer, str) else list(answer)
+        problems: Sequence[Any] = answer if isinstance(answer, str) else list(answer)
     except ConfigError as error:
         problems = error.problems
     except (Exception, SystemExit) as cause:

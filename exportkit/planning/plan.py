@@ -4,21 +4,18 @@ A `.meta` is read and prepared here as far as protos go, so that a wrong name, a
 checkpoint key is reported before anything is built. Code is checked as far as `ast` and the checkpoint's index allow.
 """
 
-import copy
 import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
-from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException, UnsupportedValueType
 
 from exportkit import samples
 from exportkit.config import sections
-from exportkit.config.reader import UNSET, Reader, said
+from exportkit.config.reader import UNSET, Reader, describe
 from exportkit.contract import SIGNATURE_FILE, ModelSource, Phase, PostStep, signatures_of
 from exportkit.errors import ConfigError, ExportKitError, PluginError, Problem, brief_in, did_you_mean
 from exportkit.metagraph import Graph, many_objects
@@ -26,10 +23,11 @@ from exportkit.metagraph.tensors import Facts
 from exportkit.operations.bindings import Bindings
 from exportkit.planning import serving_rules, weights, wiring
 from exportkit.planning.checking import objections
+from exportkit.planning.plain import plain_config, without_secrets
 from exportkit.planning.prepare import Model, Prepared, prepare
 from exportkit.planning.resolving import Resolved, placed, resolve
 from exportkit.registry import Plugins, load_plugins
-from exportkit.spec import Check, Config, Constant, ExportPlan, MetaGraph, Replacement, ReportTo, Weights
+from exportkit.spec import Check, Config, Constant, ExportPlan, MetaGraph, Replacement, ReportTo, Sample, Signature, Weights
 from exportkit.version import claim
 
 
@@ -45,11 +43,11 @@ def plan(config: Mapping[str, Any] | DictConfig, plugins: Plugins | None = None)
         PluginError: a plugin broke its contract.
     """
     plugins = plugins or load_plugins()
-    data = _plain(config)
+    data = plain_config(config)
     reader = Reader(Path.cwd())
     reader.by_kind[ModelSource] = lambda value, where: _source_at(value, reader, plugins, where)
     drafted = _draft(data, reader, plugins)
-    drafted.config = _without_secrets(config, data)
+    drafted.config = without_secrets(config, data)
     drafted.resolved = _resolved(drafted, reader, plugins)
     with many_objects():
         drafted.prepared = _check_models(drafted, reader)
@@ -58,82 +56,6 @@ def plan(config: Mapping[str, Any] | DictConfig, plugins: Plugins | None = None)
         raise ConfigError(*reader.problems)
     drafted.checks = list(_checks(drafted))
     return drafted
-
-
-def _plain(config: Mapping[str, Any] | DictConfig) -> dict[str, Any]:
-    """Return the config as plain data, interpolations resolved.
-
-    Raises:
-        ConfigError: an interpolation cannot be resolved, or there is a ``_target_``: configs do not import anything.
-    """
-    try:
-        data = OmegaConf.to_container(OmegaConf.create(config) if not isinstance(config, DictConfig) else config, resolve=True)
-    except OmegaConfBaseException as cause:
-        raise ConfigError(_unresolved(cause)) from None
-    defaults = {**copy.deepcopy(_defaults()), "export_dir": f"exports/{data.get('name')}"}
-    targets = list(_targets(data, ""))
-    if targets:
-        raise ConfigError(*targets)
-    return {**defaults, **data}
-
-
-def _unresolved(cause: OmegaConfBaseException) -> Problem:
-    """Return what is wrong with a value that has no plain form."""
-    where, what = cause.full_key or "config", str(cause).splitlines()[0]
-    if isinstance(cause, UnsupportedValueType):
-        return Problem(where, what, "write plain values")
-    missing = re.search(r"Interpolation key '([^']*)' not found", what)
-    if missing and missing[1] in _defaults():
-        return Problem(missing[1], f"is not in the config, and {where} needs it", f"set it, or leave out ~{missing[1]}")
-    if missing:
-        return Problem(where, f"${{{missing[1]}}} is not in the config", did_you_mean(missing[1], _defaults()) or "set it")
-    return Problem(where, what, "correct the interpolation")
-
-
-@cache
-def _defaults() -> dict[str, Any]:
-    return OmegaConf.to_container(OmegaConf.structured(Config()), resolve=False)
-
-
-def _without_secrets(config: Mapping[str, Any] | DictConfig, data: dict[str, Any]) -> dict[str, Any]:
-    """Return the config as it is written down: a value from the environment stays the interpolation that reads it."""
-    written = OmegaConf.to_container(config, resolve=False) if isinstance(config, DictConfig) else dict(config)
-    secrets = {value: words for words, value in _paired(written, data) if "${oc.env:" in words and value}
-
-    def masked(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: masked(inner) for key, inner in value.items()}
-        if isinstance(value, list):
-            return [masked(inner) for inner in value]
-        for secret, words in secrets.items() if isinstance(value, str) else ():
-            value = value.replace(secret, words)
-        return value
-
-    return masked(data) if secrets else data
-
-
-def _paired(written: Any, resolved: Any) -> Iterator[tuple[str, str]]:
-    """Yield the texts of a config before and after resolving, place by place."""
-    if isinstance(written, dict) and isinstance(resolved, dict):
-        for key in written.keys() & resolved:
-            yield from _paired(written[key], resolved[key])
-    elif isinstance(written, list) and isinstance(resolved, list):
-        for one, other in zip(written, resolved, strict=False):
-            yield from _paired(one, other)
-    elif isinstance(written, str) and isinstance(resolved, str):
-        yield written, resolved
-
-
-def _targets(value: Any, where: str) -> Iterator[Problem]:
-    if isinstance(value, list):
-        for i, inner in enumerate(value):
-            yield from _targets(inner, f"{where}[{i}]")
-    for key, inner in value.items() if isinstance(value, dict) else ():
-        place = f"{where}.{key}".lstrip(".")
-        if key == "_target_":
-            do = "name code where a source asks for it: package.module:name"
-            yield Problem(place, "configs do not import anything by _target_", do)
-        yield from _targets(inner, place)
 
 
 def _draft(data: dict[str, Any], reader: Reader, plugins: Plugins) -> ExportPlan:
@@ -156,9 +78,9 @@ def _draft(data: dict[str, Any], reader: Reader, plugins: Plugins) -> ExportPlan
         source=source,
         sources={} if source is None else _sources(data["source"], meta_graphs, reader, plugins),
         bindings=bound,
-        signatures=signatures,
+        signatures=cast(dict[str, Signature], signatures),  # a draft alone holds None for what is broken
         meta_graphs=meta_graphs or {"serving": MetaGraph(tags=["serve"])},  # where none can be read, check the rest
-        samples=sections.samples(data["samples"], reader, signatures, bound),
+        samples=cast(dict[str, dict[str, Sample]], sections.samples(data["samples"], reader, signatures, bound)),
         weights=_weights(data["weights"], reader),
         post=_steps(data["post"], reader, plugins),
         export_dir=_export_dir(data["export_dir"], data["name"], reader),
@@ -216,7 +138,7 @@ def _made(cls: type, value: Any, reader: Reader, plugins: Plugins, where: str) -
 def _kind(value: Any, reader: Reader, where: str, noun: str, known: Mapping[str, type]) -> str | None:
     """Return the kind of a source or step, if there is a plugin of that kind."""
     if not isinstance(value, Mapping):
-        return reader.problem(where, f"is {said(value)}, not a mapping", "write {kind: …}")
+        return reader.problem(where, f"is {describe(value)}, not a mapping", "write {kind: …}")
     kind = value.get("kind", UNSET)
     if kind in (None, UNSET):
         return reader.problem(f"{where}.kind", "is not set", f"known: {', '.join(sorted(known))}")
@@ -226,7 +148,7 @@ def _kind(value: Any, reader: Reader, where: str, noun: str, known: Mapping[str,
 
 
 def _sources(value: Any, meta_graphs: Mapping[str, Any], reader: Reader, plugins: Plugins) -> dict[str, ModelSource]:
-    """Sources of the meta graphs that override fields for a build of their own."""
+    """Return the sources of the meta graphs that override fields for a build of their own."""
     own = {key: meta_graph.source for key, meta_graph in meta_graphs.items() if meta_graph.source}
     merged = {key: OmegaConf.to_container(OmegaConf.merge(value, over)) for key, over in own.items()}
     found = {key: _source(v, reader, plugins, f"meta_graphs.{key}.source") for key, v in merged.items()}
@@ -276,7 +198,7 @@ def _chosen(value: Any, reader: Reader | None = None) -> dict[str, Any]:
         reader.convert(dict[str, Any], value, "post")
         for name, step in entries.items():
             if not isinstance(step, Mapping | None):
-                reader.problem(f"post.{name}", f"is {said(step)}, not a mapping", "write {kind: …}")
+                reader.problem(f"post.{name}", f"is {describe(step)}, not a mapping", "write {kind: …}")
     return {name: step for name, step in entries.items() if isinstance(step, Mapping) and "kind" in step}
 
 
@@ -313,7 +235,7 @@ def _version(value: Any, reader: Reader) -> str | int:
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= claim.LARGEST:
         return value
     if value not in ("auto", "timestamp"):
-        reader.problem("version", f"is {said(value)}", "write auto, timestamp or an integer from 0, without leading zeros")
+        reader.problem("version", f"is {describe(value)}", "write auto, timestamp or an integer from 0, without leading zeros")
         return "auto"
     return value
 
@@ -366,7 +288,7 @@ def _check_models(drafted: ExportPlan, reader: Reader) -> Prepared:
 
 
 def _unbuilt_facts(drafted: ExportPlan, reader: Reader) -> Iterator[Mapping[str, Facts]]:
-    """Check the config against what sources say of graphs that are not built yet, and yield what is known of the bindings."""
+    """Check the config against the previews of graphs that are not built yet; yield the known dtypes and shapes of bindings."""
     for resolved in drafted.resolved_sources():
         if resolved.preview.meta_graph is None and resolved.preview.tensors is not None:
             facts, problems = wiring.unbuilt_facts(drafted.bindings, resolved.preview.tensors)

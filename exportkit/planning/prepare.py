@@ -46,7 +46,7 @@ class Prepared:
     Attributes:
         parts: meta graph key → part; parts that need the same pruned graph share it.
         sources: name in the export → the bundle and key of its value.
-        coverage: the same with what the report shall say of it.
+        coverage: the same, with lines about it for the report.
         warnings: what is allowed and may surprise.
     """
 
@@ -89,7 +89,7 @@ def prepare(plan: ExportPlan, models: Mapping[str, Model]) -> tuple[Prepared, li
 
 
 def _rewired(model: Model, wiring: Wiring, known: list[tuple[Graph, dict[str, str], Graph]]) -> Graph:
-    """The model's graph with the tensors that the config puts in place of others; one for those that agree."""
+    """Return the model's graph with the config's replacements of tensors; meta graphs with the same ones share it."""
     replaced = {old: wiring.final(old) for old in wiring.replaced}
     for graph, same, made in known:
         if graph is model.graph and same == replaced:
@@ -114,7 +114,7 @@ def demand(plan: ExportPlan, models: Mapping[str, Model]) -> Prepared:
 
 
 def _sound(plan: ExportPlan, wiring: Wiring) -> Iterator[str]:
-    """Signatures all of whose tensors were found; the others were reported already."""
+    """Yield the signatures all of whose tensors were found; the others were reported already."""
     for key in wiring.signatures:
         signature = plan.signatures[key]
         leaves = [*plan.bindings.fed(signature), *(plan.bindings.leaf(r) for r in signature.outputs.values())]
@@ -129,7 +129,7 @@ def _stops(plan: ExportPlan, wiring: Wiring, signature: Signature) -> list[str]:
 def _signature_problems(
     key: str, plan: ExportPlan, wiring: Wiring, graph: Graph, facts: Mapping[str, Facts], cuts_known: bool
 ) -> Iterator[Problem]:
-    """What is wrong with a signature; what it reaches is judged only where all that was to be baked was found."""
+    """Report what is wrong with a signature; the nodes that it reaches are judged only if all constants were found."""
     signature, where = plan.signatures[key], f"signatures.{key}"
     yield from serving_rules.demands(where, signature, facts)
     fetches = wiring.fetches(plan.signatures, plan.bindings, [key])
@@ -154,7 +154,7 @@ def _signature_warnings(key: str, plan: ExportPlan, wiring: Wiring, graph: Graph
 
 
 def _fixed_batches(key: str, shapes: Mapping[str, Shape]) -> Iterator[str]:
-    """Inputs whose first dimension is fixed, those of one size on one line."""
+    """Warn about inputs whose first dimension is fixed, those of one size on one line."""
     sizes: dict[int, list[str]] = {}
     for name, shape in shapes.items():
         if shape and shape[0] is not None:
@@ -166,7 +166,7 @@ def _fixed_batches(key: str, shapes: Mapping[str, Shape]) -> Iterator[str]:
 
 
 def _fixed_outputs(key: str, signature: Signature, facts: Mapping[str, Facts]) -> Iterator[str]:
-    """Outputs whose first dimension is fixed though that of every input is open: a batch that is baked in on the way."""
+    """Warn about outputs whose first dimension is fixed though that of every input is open: the graph fixes the batch size."""
     shapes = [facts.get(ref, Facts()).shape for ref in signature.inputs.values()]
     if not shapes or not all(shape and shape[0] is None for shape in shapes):
         return
@@ -183,7 +183,7 @@ def _consumed(tensor: str, reached: set[str], graph: Graph) -> bool:
 
 
 def _pruned(plan: ExportPlan, prepared: Prepared, model: Model, wiring: Wiring, graph: Graph) -> Pruned:
-    """The serving subgraph; the one of an earlier meta graph where it is the same."""
+    """Return the serving subgraph; that of an earlier meta graph if it is the same."""
     for other in prepared.parts.values():
         if other.model is model and _same(other.wiring, wiring):
             return other.pruned
@@ -198,23 +198,26 @@ def _same(a: Wiring, b: Wiring) -> bool:
 
 
 def _cover(plan: ExportPlan, prepared: Prepared) -> list[Problem]:
-    """Find the place of every value; of meta graphs with checkpoints of their own the first that has a variable gives it."""
+    """Find where every value is; among meta graphs with checkpoints of their own the first with a variable provides it."""
     problems: list[Problem] = []
     hits: set[str] = set()
     models = {id(part.model): part.model for part in prepared.parts.values()}.values()
-    for model in (model for model in models if model.bundle is not None):
+    for model in models:
+        bundle = model.bundle
+        if bundle is None:
+            continue
         variables = weights.by_name(part.pruned.variables for part in prepared.parts.values() if part.model is model)
         new = [v for v in variables if v.full_name not in prepared.coverage.saved]
-        coverage, wrong = weights.cover(new, model.bundle, plan.weights, hits)
+        coverage, wrong = weights.cover(new, bundle, plan.weights, hits)
         problems += wrong
-        prepared.sources |= {name: (model.bundle, key) for name, key in coverage.keys.items()}
+        prepared.sources |= {name: (bundle, key) for name, key in coverage.keys.items()}
         prepared.coverage = _joined(prepared.coverage, coverage)
     problems += _uninitialisable(prepared)
     return problems + (list(weights.unused(plan.weights, hits)) if any(model.bundle for model in models) else [])
 
 
 def _uninitialisable(prepared: Prepared) -> Iterator[Problem]:
-    """Variables that the config has initialised, and whose initial value does not travel with the graph."""
+    """Report variables that the config has initialised, and whose initial value is left out of the export."""
     lacking = {name: why for part in prepared.parts.values() for name, why in part.pruned.no_initializer.items()}
     for name in prepared.coverage.initialized:
         for part in prepared.coverage.saved[name].parts:
@@ -230,5 +233,5 @@ def _joined(a: Coverage, b: Coverage) -> Coverage:
 
 
 def _distinct(problems: Sequence[Problem]) -> list[Problem]:
-    """Each thing that is wrong once, at the first place where it was met."""
+    """Return each problem once, at the first place where it was found."""
     return list({(p.what, p.do): p for p in reversed(problems)}.values())[::-1]

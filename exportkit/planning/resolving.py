@@ -1,4 +1,4 @@
-"""Sources, resolved once: what each found for the plan, which the build, the identity and the manifest use."""
+"""Sources, resolved once for the plan; the build, the identity and the manifest use what was found."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -44,7 +44,7 @@ class Resolved:
         Raises:
             WeightsError: it was overwritten since, or is gone and was not held open.
         """
-        if self.digest is None:
+        if self.digest is None or self.preview.checkpoint is None:
             return self
         if self.bundle is not None:
             self.check_untouched(_PLANNED)
@@ -63,7 +63,9 @@ class Resolved:
 
     def refusal(self, what: str, when: str = "while it was exported") -> WeightsError:
         """Return the error that says what happened to the checkpoint."""
-        return WeightsError(Problem(self.preview.checkpoint, f"{what} {when}", "export again, or name another checkpoint"))
+        return WeightsError(
+            Problem(self.preview.checkpoint or self.where, f"{what} {when}", "export again, or name another checkpoint")
+        )
 
     def check_untouched(self, when: str = "while it was exported") -> None:
         """Check that nobody wrote to the checkpoint's files: held open, they change only if somebody writes to them in place.
@@ -84,7 +86,8 @@ def resolve(source: ModelSource, where: str, plugins: Plugins) -> tuple[Resolved
     Raises:
         PluginError: its plugin broke the contract.
     """
-    preview, error = preview_source(source, where, plugins), None
+    preview = preview_source(source, where, plugins)
+    failures: tuple[Problem, ...] = ()
     for _ in range(_ATTEMPTS):
         problems = placed([*preview.problems, *_missing_files(preview)], where, plugins.providers[type(source)])
         if not preview.checkpoint:
@@ -92,13 +95,13 @@ def resolve(source: ModelSource, where: str, plugins: Plugins) -> tuple[Resolved
         try:
             bundle = Bundle(preview.checkpoint)
         except ExportKitError as cause:
-            error, failed = cause, preview.checkpoint
+            failures, failed = cause.problems, preview.checkpoint
         else:
             return Resolved(where, source, preview, bundle.digest, bundle), problems
         preview = preview_source(source, where, plugins)  # training may have saved another one and deleted this
         if preview.checkpoint == failed:
             break
-    return Resolved(where, source, preview), [*problems, *error.problems]
+    return Resolved(where, source, preview), [*problems, *failures]
 
 
 def preview_source(source: ModelSource, where: str, plugins: Plugins) -> Preview:
@@ -146,7 +149,7 @@ def _missing_files(preview: Preview) -> Iterator[Problem]:
             yield Problem("", f"is made from {file}, and there is no such file", "write the path of a file")
 
 
-def placed(problems: Iterable[Problem], where: str, provider: Provider) -> list[Problem]:
+def placed(problems: Iterable[Problem], where: str, provider: Provider | None) -> list[Problem]:
     """Return the problems that a plugin reports of its config, each below `where`; one without a place names the plugin."""
     return [problem.under(where) if problem.where else problem.located(f"{where} ({provider})") for problem in problems]
 

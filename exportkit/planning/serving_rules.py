@@ -1,4 +1,4 @@
-"""What may be wrong between bindings and signatures, and what TensorFlow Serving demands of a signature.
+"""Rules for bindings and signatures together, and those that TensorFlow Serving has for a signature.
 
 The rules are those of predict_util.cc, classifier.cc and regressor.cc: a SignatureDef that breaks them loads, and then fails
 every request.
@@ -9,11 +9,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from exportkit.errors import Problem, did_you_mean
 from exportkit.metagraph.tensors import Facts, compatible
 from exportkit.operations.bindings import Bindings, computed_from, operation
-from exportkit.spec import Constant, Lookup, ParseExample, Placeholder, Replacement, Signature, Tensor, TopK
+from exportkit.spec import Binding, Constant, Lookup, ParseExample, Placeholder, Replacement, Signature, Tensor, TopK
 
 
 def check(bindings: Bindings, signatures: Mapping[str, Signature | None]) -> Iterator[Problem]:
-    """Whatever can be wrong between bindings and signatures, whichever graph it is."""
+    """Report what is wrong between bindings and signatures, whatever the graph is."""
     offered = bindings.offers()
     for name, binding in bindings.items():
         where = f"bindings.{name}"
@@ -31,7 +31,7 @@ def check(bindings: Bindings, signatures: Mapping[str, Signature | None]) -> Ite
 
 
 def _check_ref(where: str, ref: str, bindings: Bindings, offered: Mapping[str, str]) -> Iterator[Problem]:
-    """A reference to a value: it must be there, and be a tensor or computed from one."""
+    """Check a reference to a value: it must exist, and be a tensor or computed from one."""
     binding = bindings.get(ref)
     if isinstance(binding, ParseExample | Constant | Replacement):
         do = "name a tensor, a lookup or a part of a top_k"
@@ -62,13 +62,13 @@ def _check_parse(where: str, binding: ParseExample, bindings: Bindings) -> Itera
         elif target not in bindings:
             do = did_you_mean(target, feedable) or "declare it under bindings"
             yield Problem(f"{where}.parse_example.{feature}.to", f"there is no binding '{target}'", do)
-        elif bindings[target] is not None and target not in feedable:
-            what = f"'{target}' is a {operation(bindings[target])} and cannot be fed"
+        elif (fed := bindings[target]) is not None and target not in feedable:
+            what = f"'{target}' is a {operation(fed)} and cannot be fed"
             yield Problem(f"{where}.parse_example.{feature}.to", what, "name a tensor or placeholder binding")
 
 
 def _check_parsers(bindings: Bindings, signatures: Mapping[str, Signature | None]) -> Iterator[Problem]:
-    """A tensor has one value if it is not fed itself: that of one parse_example, whichever signature is asked."""
+    """Check that a tensor is fed by the same parse_example in all signatures: it has one value where it is not fed."""
     feeders: dict[str, str] = {}
     for name in dict.fromkeys(ref for signature in signatures.values() if signature for ref in signature.inputs.values()):
         binding = bindings.get(name)
@@ -83,8 +83,8 @@ def _check_signature(where: str, signature: Signature, bindings: Bindings, offer
         place = f"{where}.inputs.{alias}"
         if ref not in bindings:
             yield Problem(place, f"there is no binding '{ref}'", did_you_mean(ref, bindings) or "declare it under bindings")
-        elif not isinstance(bindings[ref], Tensor | Placeholder | ParseExample | None):
-            yield Problem(place, f"'{ref}' is a {operation(bindings[ref])} and cannot be fed", "name a tensor or a placeholder")
+        elif not isinstance(binding := bindings[ref], Tensor | Placeholder | ParseExample | None):
+            yield Problem(place, f"'{ref}' is a {operation(binding)} and cannot be fed", "name a tensor or a placeholder")
     for alias, ref in signature.outputs.items():
         yield from _check_ref(f"{where}.outputs.{alias}", ref, bindings, offered)
     if not signature.outputs:
@@ -104,7 +104,7 @@ def _check_fed_once(where: str, signature: Signature, bindings: Bindings) -> Ite
 
 
 def _check_aliases(where: str, signature: Signature) -> Iterator[Problem]:
-    """The aliases that TensorFlow Serving demands of classify and regress."""
+    """Check the aliases that TensorFlow Serving requires for classify and regress."""
     if signature.method == "predict":
         return
     if set(signature.inputs) != {"inputs"}:
@@ -122,7 +122,7 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def demands(where: str, signature: Signature, facts: Mapping[str, Facts]) -> Iterator[Problem]:
-    """The dtypes and ranks that TensorFlow Serving demands, as far as `facts` (binding reference → facts) tell."""
+    """Check the dtypes and ranks that TensorFlow Serving requires, as far as `facts` (binding reference → facts) go."""
     if signature.method == "predict":
         return
     for alias, ref, side in _both_sides(signature):
@@ -157,9 +157,9 @@ _DEMANDS = {  # alias → dtype, form in words, whether a shape is of it
 }
 
 
-def computed(bindings: Bindings, facts: Mapping[str, Facts]) -> Iterator[Problem]:
-    """What cannot be computed or fed, as far as `facts` tell: labels of no integers, more entries than there are, features
-    of another shape than what they feed."""
+def computed(bindings: Mapping[str, Binding | None], facts: Mapping[str, Facts]) -> Iterator[Problem]:
+    """Report what cannot be computed or fed, as far as `facts` go: lookups of other values than integers, a `k` above the
+    number of entries, and features whose shape or dtype does not fit the tensor that they feed."""
     for name, binding in bindings.items():
         if isinstance(binding, Lookup) and (known := facts.get(binding.lookup)) and "int" not in (known.dtype or "int"):
             what = f"'{binding.lookup}' is {known.dtype}, not integers"
@@ -181,10 +181,11 @@ def _check_k(where: str, binding: TopK, shape: tuple[int | None, ...]) -> Iterat
 def _check_features(where: str, binding: ParseExample, facts: Mapping[str, Facts]) -> Iterator[Problem]:
     for key, target in binding.targets().items():
         feature, known = binding.parse_example[key], facts.get(target, Facts())
-        parsed = Facts(feature.dtype, (None, *feature.shape))
-        if known.shape is not None and not compatible(known.shape, parsed.shape):
+        shape = (None, *feature.shape)
+        parsed = Facts(feature.dtype, shape)
+        if known.shape is not None and not compatible(known.shape, shape):
             what = f"'{target}' is {known}, which the parsed {parsed} does not fit"
-            yield Problem(f"{where}.{key}.shape", what, "mend the feature's shape")
+            yield Problem(f"{where}.{key}.shape", what, "fix the feature's shape")
         elif known.dtype not in (None, *_CASTS[feature.dtype]):
             what = f"'{target}' is {known}, which a {parsed.dtype} cannot feed"
             fits = [dtype for dtype in _CASTS if known.dtype in _CASTS[dtype]]

@@ -20,7 +20,7 @@ class Coverage:
         saved: name in the export → the variable.
         keys: name in the export → checkpoint key.
         initialized: names whose value is their initialiser's, because the config says so.
-        notes: what the report shall say.
+        notes: lines for the report.
     """
 
     saved: dict[str, SavedVariable] = field(default_factory=dict)
@@ -29,7 +29,7 @@ class Coverage:
     notes: list[str] = field(default_factory=list)
 
     def summary(self, equal: int | None = None) -> str:
-        """``32/32 variables equal to the checkpoint, 0 initialised``, once `equal` of them were proved to be."""
+        """Return ``32/32 variables equal to the checkpoint, 0 initialised`` once `equal` of them were compared with it."""
         found = (
             f"{len(self.keys)}/{len(self.saved)} variables from"
             if equal is None
@@ -39,7 +39,7 @@ class Coverage:
 
 
 def check(weights: Weights, where: str = "weights") -> Iterator[Problem]:
-    """Regular expressions that do not compile, and keys that refer to groups that are not there."""
+    """Report regular expressions that do not compile, and keys that refer to groups that do not exist."""
     for i, rule in enumerate(weights.names):
         place = f"{where}.names[{i}]"
         found = _compiled(rule.variable, f"{place}.variable")
@@ -49,7 +49,8 @@ def check(weights: Weights, where: str = "weights") -> Iterator[Problem]:
         names = {number: name for name, number in found.groupindex.items()}
         groups = (f"(?P<{names[i]}>)" if i in names else "()" for i in range(1, found.groups + 1))
         try:
-            re.match("".join(groups), "").expand(rule.key)
+            if matched := re.match("".join(groups), ""):
+                matched.expand(rule.key)
         except (re.error, IndexError) as cause:
             yield Problem(f"{place}.key", f"'{rule.key}' does not fit the expression: {cause}", r"write \1 for its first group")
     for i, pattern in enumerate(weights.initialize):
@@ -58,11 +59,11 @@ def check(weights: Weights, where: str = "weights") -> Iterator[Problem]:
             yield problem
 
 
-def _compiled(pattern: str, where: str) -> re.Pattern | Problem:
+def _compiled(pattern: str, where: str) -> re.Pattern[str] | Problem:
     try:
         return re.compile(pattern)
     except re.error as cause:
-        return Problem(where, f"'{pattern}' is not a regular expression: {cause}", "mend it")
+        return Problem(where, f"'{pattern}' is not a regular expression: {cause}", "fix it")
 
 
 def cover(variables: Iterable[Variable], bundle: Bundle, weights: Weights, hits: set[str]) -> tuple[Coverage, list[Problem]]:
@@ -71,11 +72,11 @@ def cover(variables: Iterable[Variable], bundle: Bundle, weights: Weights, hits:
     Args:
         variables: the variables that the signatures reach, of all meta graphs of one checkpoint.
         bundle: the checkpoint's index.
-        weights: the config's word on it.
-        hits: gets what of the config's word was used, for `unused`.
+        weights: the config's rules.
+        hits: the rules and patterns that matched a variable are added to it, for `unused`.
 
     Returns:
-        The coverage, and what is wrong: variables that nothing covers with the nearest keys, and those whose shape or dtype
+        The coverage, and what is wrong: variables without a value, with the nearest keys, and those whose shape or dtype
         is not the checkpoint's (a stale graph or another run's checkpoint).
     """
     coverage = Coverage(saved=saved_variables(variables))
@@ -100,7 +101,7 @@ def cover(variables: Iterable[Variable], bundle: Bundle, weights: Weights, hits:
 
 
 def _wanted(name: str, weights: Weights) -> str:
-    """The key that the rules give to a variable, before moving averages."""
+    """Return the key that the rules give to a variable, before moving averages."""
     for rule in weights.names:
         matched = re.fullmatch(rule.variable, name)
         if matched:
@@ -127,31 +128,31 @@ def _lookup(name: str, bundle: Bundle) -> str | None:
 
 
 def _uncovered(wanted: Mapping[str, str], bundle: Bundle, most: int = 10) -> Iterator[Problem]:
-    """Variables that nothing covers, each with its nearest keys; of a long list the rest by name only."""
+    """Report variables without a value, each with its nearest keys; of a long list the rest by name only."""
     known = [*bundle.entries, *bundle.aliases]
     for name, key in list(wanted.items())[:most]:
         near = nearest(key, known)
         do = f"its nearest keys: {', '.join(near)}; " if near else ""
         do += "map it with weights.names, or list it in weights.initialize"
-        yield Problem(bundle.prefix, f"variable {_called(name, key)} is not in the checkpoint", do)
+        yield Problem(bundle.prefix, f"variable {_quoted(name, key)} is not in the checkpoint", do)
     if rest := list(wanted)[most:]:
         do = f"is it the checkpoint of another model? it holds {some(known)}"
         yield Problem(bundle.prefix, f"{len(rest)} more variables are not in the checkpoint: {some(rest)}", do)
 
 
-def _called(name: str, key: str) -> str:
+def _quoted(name: str, key: str) -> str:
     return f"'{name}'" + (f" (as '{key}')" if key != name else "")
 
 
 def _mismatch(variable: SavedVariable, bundle: Bundle, key: str) -> Iterator[Problem]:
     entry = bundle.entries[key]
-    called, do = _called(variable.name, key), "take the graph and the checkpoint of one run"
+    named, do = _quoted(variable.name, key), "take the graph and the checkpoint of one run"
     if variable.shape is not None and not _same_shape(variable.shape, entry.shape):
         in_graph = f"[{', '.join('?' if size is None else str(size) for size in variable.shape)}]"
-        what = f"variable {called} is {in_graph} in the graph and {list(entry.shape)} in the checkpoint"
+        what = f"variable {named} is {in_graph} in the graph and {list(entry.shape)} in the checkpoint"
         yield Problem(bundle.prefix, what, do)
     if variable.dtype != entry.dtype:
-        what = f"variable {called} is {variable.dtype} in the graph and {entry.dtype} in the checkpoint"
+        what = f"variable {named} is {variable.dtype} in the graph and {entry.dtype} in the checkpoint"
         yield Problem(bundle.prefix, what, do)
 
 
@@ -160,13 +161,13 @@ def _same_shape(graph: tuple[int | None, ...], saved_shape: tuple[int, ...]) -> 
 
 
 def unused(weights: Weights, hits: set[str]) -> Iterator[Problem]:
-    """The rules and patterns that no variable matched, after all were covered."""
+    """Report the rules and patterns that no variable matched, once all variables were covered."""
     for i, rule in enumerate(weights.names):
         if f"names {rule.variable}" not in hits:
-            yield Problem(f"weights.names[{i}].variable", f"'{rule.variable}' matches no variable", "mend or drop the rule")
+            yield Problem(f"weights.names[{i}].variable", f"'{rule.variable}' matches no variable", "fix or drop the rule")
     for i, pattern in enumerate(weights.initialize):
         if f"initialize {pattern}" not in hits:
-            yield Problem(f"weights.initialize[{i}]", f"'{pattern}' matches no variable", "mend or drop the pattern")
+            yield Problem(f"weights.initialize[{i}]", f"'{pattern}' matches no variable", "fix or drop the pattern")
 
 
 def _average_notes(coverage: Coverage, bundle: Bundle, weights: Weights, without: list[str]) -> list[str]:
@@ -179,7 +180,7 @@ def _average_notes(coverage: Coverage, bundle: Bundle, weights: Weights, without
 
 
 def by_name(rows: Iterable[Mapping[str, Variable]]) -> list[Variable]:
-    """The union of several meta graphs' variables, each name once."""
+    """Return the union of several meta graphs' variables, each name once."""
     union: dict[str, Variable] = {}
     for variables in rows:
         for name, variable in variables.items():

@@ -1,16 +1,14 @@
-"""What bindings and signatures mean on a graph: which tensors they name, where they cut it, and what is known of them."""
+"""Bindings and signatures on a graph: the tensors that they name, where they cut it, and dtypes and shapes."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from exportkit.config.values import shown, unfit
+from exportkit.config.values import format_value, unfit
 from exportkit.errors import Problem, did_you_mean, nearest, some
 from exportkit.metagraph.tensors import Facts, Shape, compatible
 from exportkit.operations.bindings import Bindings
 from exportkit.spec import Binding, Constant, Lookup, MetaGraph, ParseExample, Placeholder, Replacement, Signature, Tensor, TopK
-
-_NAMES_A_TENSOR = {Tensor: "tensor", Placeholder: "placeholder", Constant: "replaces"}
 
 
 @dataclass(kw_only=True)
@@ -34,19 +32,19 @@ class Wiring:
     train_op: str | None = None
 
     def fetches(self, signatures: Mapping[str, Signature], bindings: Bindings, keys: Iterable[str] | None = None) -> list[str]:
-        """The tensors that the outputs of the signatures `keys` (default: all) are computed from."""
+        """Return the tensors that the outputs of the signatures `keys` (default: all) are computed from."""
         keys = self.signatures if keys is None else keys
         leaves = (bindings.leaf(ref) for key in keys for ref in signatures[key].outputs.values())
         return list(dict.fromkeys(self.names[name] for name in leaves if name in self.names))
 
     def final(self, tensor: str) -> str:
-        """The tensor that stands in the place of `tensor`: itself where nothing replaces it."""
+        """Return the tensor that takes the place of `tensor`: itself if nothing replaces it."""
         for _ in self.replaced:
             tensor = self.replaced.get(tensor, tensor)
         return tensor
 
     def feeds(self, signature: Signature, bindings: Bindings) -> list[str]:
-        """The tensors that the inputs of `signature` replace."""
+        """Return the tensors that the inputs of `signature` replace."""
         return [self.inputs[name] for name in bindings.fed(signature) if name in self.inputs]
 
 
@@ -70,29 +68,42 @@ def wire(
     """
     problems: list[Problem] = []
     own = signatures if meta_graph.signatures is None else meta_graph.signatures
-    wiring = Wiring(signatures=[k for k in own if signatures.get(k) is not None])
+    sound = {k: signature for k, signature in signatures.items() if signature is not None}
+    wiring = Wiring(signatures=[k for k in own if k in sound])
     for name, binding in bindings.items():
-        named = _NAMES_A_TENSOR.get(type(binding))
+        named = _named_tensor(binding)
         if named is None:
             continue
-        tensor = find(getattr(binding, named), graph, offered, f"bindings.{name}.{named}", problems)
+        tensor = find(named[1], graph, offered, f"bindings.{name}.{named[0]}", problems)
         if tensor is not None:
             wiring.names[name] = tensor
             problems += _assertions(f"bindings.{name}", binding, Facts(graph.dtype(tensor), graph.shape(tensor)))
     _bake(wiring, key, meta_graph, bindings, graph, problems)
     _replace(wiring, bindings, graph, offered, problems)
-    inputs = {name for key in wiring.signatures for name in bindings.fed(signatures[key])}
+    inputs = {name for key in wiring.signatures for name in bindings.fed(sound[key])}
     problems += _contradictions(wiring, bindings, inputs)
     for name, tensor in wiring.names.items():
         wiring.names[name] = tensor if name in inputs else wiring.final(tensor)
-    _cut(wiring, bindings, signatures, graph, problems)
+    _cut(wiring, bindings, sound, graph, problems)
     if meta_graph.train_op is not None:
         wiring.train_op = _find_op(meta_graph.train_op, graph, offered, f"meta_graphs.{key}.train_op", problems)
     return wiring, problems
 
 
+def _named_tensor(binding: Binding | None) -> tuple[str, str] | None:
+    """Return the key under which a binding names its tensor of the graph, and that name; None for any other binding."""
+    match binding:
+        case Tensor():
+            return "tensor", binding.tensor
+        case Placeholder():
+            return "placeholder", binding.placeholder
+        case Constant():
+            return "replaces", binding.replaces
+    return None
+
+
 def find(name: str, graph: Any, offered: Mapping[str, str], where: str, problems: list[Problem]) -> str | None:
-    """The tensor called `name`, by the source or in the graph; otherwise a problem with the nearest names."""
+    """Return the tensor that the source or the graph calls `name`; None after adding a problem with the nearest names."""
     found = graph.find(offered.get(name, name))
     if not isinstance(found, Problem):
         return found
@@ -113,9 +124,9 @@ def _find_op(name: str, graph: Any, offered: Mapping[str, str], where: str, prob
     return None
 
 
-def _assertions(where: str, binding: Binding, known: Facts) -> Iterator[Problem]:
-    """A dtype or shape that the config asserts and the graph denies."""
-    if isinstance(binding, Constant):
+def _assertions(where: str, binding: Binding | None, known: Facts) -> Iterator[Problem]:
+    """Report a dtype or shape that the config asserts and the graph contradicts."""
+    if not isinstance(binding, Tensor | Placeholder):
         return
     if binding.dtype and known.dtype and binding.dtype != known.dtype:
         yield Problem(f"{where}.dtype", f"the tensor is {known.dtype}, not {binding.dtype}", f"write {known.dtype}")
@@ -142,7 +153,7 @@ def _bake(wiring: Wiring, key: str, meta_graph: MetaGraph, bindings: Bindings, g
 
 
 def _replace(wiring: Wiring, bindings: Bindings, graph: Any, offered: Mapping[str, str], problems: list[Problem]) -> None:
-    """Find what takes the place of what."""
+    """Add the tensors that replace others to the wiring."""
     for name, binding in bindings.items():
         if not isinstance(binding, Replacement):
             continue
@@ -156,7 +167,7 @@ def _replace(wiring: Wiring, bindings: Bindings, graph: Any, offered: Mapping[st
 
 
 def _unlike(where: str, tensor: str, replaced: str, wiring: Wiring, graph: Any) -> Iterator[Problem]:
-    """Why one tensor cannot take the place of another."""
+    """Report why one tensor cannot take the place of another."""
     new, old = (Facts(graph.dtype(t), graph.shape(t)) for t in (tensor, replaced))
     op, other = tensor.split(":")[0], replaced.split(":")[0]
     if replaced in wiring.replaced:
@@ -174,7 +185,7 @@ def _unlike(where: str, tensor: str, replaced: str, wiring: Wiring, graph: Any) 
 
 
 def _contradictions(wiring: Wiring, bindings: Bindings, inputs: Iterable[str]) -> Iterator[Problem]:
-    """What is replaced by a tensor cannot be fed or baked as well."""
+    """Report tensors that are replaced by another and fed or baked as well."""
     for name, binding in bindings.items():
         if (isinstance(binding, Constant) or name in inputs) and wiring.names.get(name) in wiring.replaced:
             taken = wiring.replaced[wiring.names[name]]
@@ -182,22 +193,28 @@ def _contradictions(wiring: Wiring, bindings: Bindings, inputs: Iterable[str]) -
 
 
 def _misshapen(where: str, value: Any, tensor: str, graph: Any) -> list[Problem]:
-    """What is wrong with a constant's shape; one value fits every shape, for it is repeated."""
+    """Return what is wrong with a constant's shape; a single value fits every shape, as it is repeated."""
     if not isinstance(value, list | tuple):
         return []
     try:
         own = _value_shape(value)
     except ValueError:
-        return [Problem(where, f"{shown(value)} is ragged: its lists are of different lengths", "write lists of one length")]
+        return [
+            Problem(where, f"{format_value(value)} is ragged: its lists are of different lengths", "write lists of one length")
+        ]
     known = graph.shape(tensor)
     if known is None or compatible(own, known):
         return []
     do = "write one value" if known == () else f"write values of shape {_yaml(known)}"
-    return [Problem(where, f"{shown(value)} has shape {_yaml(own)}, and '{tensor}' is {Facts(graph.dtype(tensor), known)}", do)]
+    return [
+        Problem(
+            where, f"{format_value(value)} has shape {_yaml(own)}, and '{tensor}' is {Facts(graph.dtype(tensor), known)}", do
+        )
+    ]
 
 
 def _value_shape(value: Any) -> tuple[int, ...]:
-    """The shape of nested lists; ValueError where they are ragged."""
+    """Return the shape of nested lists; raise ValueError if they are ragged."""
     if not isinstance(value, list | tuple):
         return ()
     inner = {_value_shape(item) for item in value} or {()}
@@ -206,10 +223,8 @@ def _value_shape(value: Any) -> tuple[int, ...]:
     return (len(value), *inner.pop())
 
 
-def _cut(
-    wiring: Wiring, bindings: Bindings, signatures: Mapping[str, Signature | None], graph: Any, problems: list[Problem]
-) -> None:
-    """Decide which tensors are replaced by fresh placeholders: those that some signature feeds."""
+def _cut(wiring: Wiring, bindings: Bindings, signatures: Mapping[str, Signature], graph: Any, problems: list[Problem]) -> None:
+    """Add the tensors that fresh placeholders replace to the wiring: those that some signature feeds."""
     for key in wiring.signatures:
         for name in bindings.fed(signatures[key]):
             tensor = wiring.names.get(name)
@@ -230,7 +245,7 @@ def _cut(
 
 
 def facts_of(bindings: Bindings, wiring: Wiring, graph: Any) -> dict[str, Facts]:
-    """What the protos tell of every name that a signature can refer to."""
+    """Return what the protos say about every name that a signature can refer to: dtype and shape."""
     known: dict[str, Facts] = {}
     for name, binding in bindings.items():
         if isinstance(binding, ParseExample):
@@ -247,20 +262,22 @@ def unbuilt_facts(bindings: Bindings, offered: Mapping[str, str | Facts]) -> tup
     """Return what is known of the names that a signature can refer to while the graph is not built, and what is wrong.
 
     Args:
-        offered: all names that the source will offer → dtype and shape, or a tensor's name, which tells nothing yet.
+        offered: all names that the source will offer → dtype and shape, or a tensor's name, of which nothing is known yet.
     """
     known: dict[str, Facts] = {}
     problems: list[Problem] = []
     for name, binding in bindings.items():
-        key = _NAMES_A_TENSOR.get(type(binding))
-        tensor = getattr(binding, key) if key else ":"
         if isinstance(binding, ParseExample):
             known[name] = Facts("string", (None,))
-        elif ":" not in tensor and tensor not in offered:
+        named = _named_tensor(binding)
+        if named is None:
+            continue
+        key, tensor = named
+        if ":" not in tensor and tensor not in offered:
             listed = f"the source offers {some(sorted(offered), 8)}" if offered else "the source offers none"
             near = did_you_mean(tensor, offered) if nearest(tensor, offered) else f"a tensor of its graph is written {tensor}:0"
             problems.append(Problem(f"bindings.{name}.{key}", f"the source offers no '{tensor}'", f"{near} ({listed})"))
-        elif isinstance(own := offered.get(tensor), Facts) and not isinstance(binding, Constant):
+        elif isinstance(own := offered.get(tensor), Facts) and isinstance(binding, Tensor | Placeholder):
             problems += _assertions(f"bindings.{name}", binding, own)
             known[name] = Facts(own.dtype or binding.dtype, _shape(binding, own.shape))
     for _ in bindings:
@@ -269,11 +286,13 @@ def unbuilt_facts(bindings: Bindings, offered: Mapping[str, str | Facts]) -> tup
 
 
 def _shape(binding: Tensor | Placeholder, known: Shape) -> Shape:
-    """A bound tensor's shape: a fresh placeholder may loosen what the graph says, any other binding only adds to it."""
-    said = None if binding.shape is None else tuple(binding.shape)
-    if said is None or known is None or isinstance(binding, Placeholder):
-        return known if said is None else said
-    return tuple(a if k is None else k for k, a in zip(known, said, strict=False)) if len(known) == len(said) else known
+    """Return a bound tensor's shape: a fresh placeholder may loosen the graph's, any other binding only adds to it."""
+    declared = None if binding.shape is None else tuple(binding.shape)
+    if declared is None or known is None or isinstance(binding, Placeholder):
+        return known if declared is None else declared
+    if len(known) != len(declared):
+        return known
+    return tuple(d if k is None else k for k, d in zip(known, declared, strict=False))
 
 
 def _derive(bindings: Bindings, known: dict[str, Facts]) -> None:

@@ -45,7 +45,7 @@ def call(function: Callable, where: str, *args: Any, **kwargs: Any) -> Any:
     except ExportKitError:
         raise
     except (Exception, SystemExit) as cause:
-        raise ConfigError(Problem(where, f"raised {references.told(cause)}", references.advice(cause))) from cause
+        raise ConfigError(Problem(where, f"raised {references.describe_error(cause)}", references.advice(cause))) from cause
 
 
 @contextmanager
