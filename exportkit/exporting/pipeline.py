@@ -97,7 +97,7 @@ def build(plan: ExportPlan, plugins: Plugins | None = None, progress: Progress |
 def _record_failure(report: ExportReport, error: BaseException) -> None:
     """Write the failure into the report, and attach the report to the error."""
     report.status, report.error = "failed", str(error) or type(error).__name__
-    error.report = report
+    vars(error)["report"] = report
 
 
 def _silent(stage: str) -> None:
@@ -318,5 +318,5 @@ def finish(plan: ExportPlan, plugins: Plugins, report: ExportReport) -> None:
             report.write(plan.report)
         except OSError as error:
             log.warning("%s", system_error(error, plan.report))
-    for error in plugins.notify("exportkit_export_finished", report=report):
-        log.warning("%s", error)
+    for failure in plugins.notify("exportkit_export_finished", report=report):
+        log.warning("%s", failure)

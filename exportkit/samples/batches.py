@@ -181,11 +181,15 @@ class _Loader:
 
 
 def _batch(values: Mapping[str, np.ndarray], shapes: Mapping[str, Shape], notes: tuple[str, ...], drawn: bool) -> Batch:
-    free = frozenset(a for a, v in values.items() if v.ndim and (shapes[a] is None or shapes[a][0] is None))
+    free = frozenset(a for a, v in values.items() if v.ndim and _has_free_rows(shapes[a]))
     sizes = {len(values[alias]) for alias in free}
     if len(sizes) != 1 or 0 in sizes:
         return Batch(values, notes=notes, drawn=drawn)
     return Batch(values, sizes.pop(), free, notes, drawn)
+
+
+def _has_free_rows(shape: Shape) -> bool:
+    return shape is None or shape[0] is None
 
 
 def _given(sample: Literal | File) -> Any:

@@ -1,6 +1,5 @@
 """What nodes hold: their attributes, and small integers such as shapes and depths."""
 
-from math import prod
 from typing import Any
 
 from exportkit.checkpoint import tensorproto
@@ -25,7 +24,7 @@ def integers(graph: Graph, tensor: str) -> list[int | None] | None:
     if node.op == "Const":
         proto = attribute(node, "value").tensor
         shape = dims(proto.tensor_shape)
-        if shape is None or None in shape or prod(shape) > MOST or len(shape) > 1:
+        if shape is None or len(shape) > 1 or any(size is None or size > MOST for size in shape):
             return None
         try:
             array = tensorproto.from_proto(proto.SerializeToString())

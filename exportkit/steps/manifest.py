@@ -41,7 +41,7 @@ class Manifest(PostStep):
         recorded = self._samples(export, large)
         if large:
             (export.directory / SAMPLES).parent.mkdir(exist_ok=True)
-            np.savez(export.directory / SAMPLES, **large)
+            np.savez(export.directory / SAMPLES, **large)  # type: ignore[arg-type]  # numpy's stub checks them as `allow_pickle`
         signatures = sorted(signatures_of(*export.plan.post.values()))
         content = {**_facts(export), "samples": recorded, "signatures": signatures}
         write_manifest(export.directory, content)

@@ -19,20 +19,25 @@ def inputs(directory: Path, recorded: Mapping[str, Any] | None) -> dict[str, np.
         StepFailed: the file beside the manifest does not hold what the manifest says.
     """
     said = (recorded or {}).get("inputs", {})
-    values = {alias: _beside(directory, one) if "file" in one else tensorproto.from_json(one) for alias, one in said.items()}
-    return values if values and all(value is not None for value in values.values()) else None
+    found = {alias: _beside(directory, one) if "file" in one else tensorproto.from_json(one) for alias, one in said.items()}
+    values = {alias: value for alias, value in found.items() if value is not None}
+    return values if values and len(values) == len(found) else None
 
 
 def _beside(directory: Path, said: Mapping[str, Any]) -> np.ndarray:
     name = str(said["file"]).removeprefix(f"{SAMPLES.as_posix()}:")
     try:
         value = tensorproto.from_numpy(_read(directory / SAMPLES, name), said["dtype"])
+        if _is_recorded(value, said):
+            return value
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        value = None
-    sound = value is not None and list(value.shape) == said["shape"] and tensorproto.dtype_of(value) == said["dtype"]
-    if not sound or tensorproto.digest(value) != said["sha256"]:
-        raise StepFailed(Problem(str(SAMPLES), f"does not hold {name} as the manifest has it", "export the version again"))
-    return value
+        pass  # not the file that the step `manifest` wrote
+    raise StepFailed(Problem(str(SAMPLES), f"does not hold {name} as the manifest has it", "export the version again"))
+
+
+def _is_recorded(value: np.ndarray, recorded: Mapping[str, Any]) -> bool:
+    alike = list(value.shape) == recorded["shape"] and tensorproto.dtype_of(value) == recorded["dtype"]
+    return alike and tensorproto.digest(value) == recorded["sha256"]
 
 
 def _read(path: Path, name: str) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 from exportkit.checkpoint import tensorproto
 from exportkit.errors import ExportKitError, Problem, StepFailed
 from exportkit.metagraph import Graph
+from exportkit.protos import ConfigProto
 from exportkit.serving import native, warmup
 from exportkit.serving.native import Request
 from exportkit.verifying.audit import drawn, recorded
@@ -73,14 +74,14 @@ class _Loaded:
         return native.run_signatures(self.directory, self.tags, requests, timeout=TIMEOUT, config=self.config).outputs
 
 
-def _config(graph: Graph) -> Any:
+def _config(graph: Graph) -> ConfigProto | None:
     """The server's own; a graph that is pinned to an accelerator runs here all the same."""
-    return native.ConfigProto(allow_soft_placement=True) if pinned(graph) else None
+    return ConfigProto(allow_soft_placement=True) if pinned(graph) else None
 
 
 def _trial(directory: Path, graph: Graph, key: str, said: Mapping[str, Any] | None, model: native.Running) -> Trial:
     """The recorded inputs, or else made-up ones: the first that the model answers."""
-    if (inputs := recorded.inputs(directory, said)) is not None:
+    if said is not None and (inputs := recorded.inputs(directory, said)) is not None:
         return Trial(inputs, said["outputs"] or {}, drawn=False)
     first = None
     for inputs in drawn.inputs(graph, graph.meta.signature_def[key]):

@@ -1,6 +1,7 @@
 """The checks in their order, and what each of them stands on."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,7 @@ def verify_version(
     saved_model = _taken(found, "saved_model.pb", lambda: read_saved_model(directory))
     found += _guarded("variables", lambda: variables.check(directory, saved_model))
     for meta in saved_model.meta_graphs if saved_model else ():
-        graph = Graph(meta)
-        found += _guarded("graph", lambda graph=graph: graphs.check(directory, graph, variables.names(directory)))
+        found += _guarded("graph", partial(_check_graph, directory, Graph(meta)))
     if against is not None and saved_model:
         found += _guarded("weights", lambda: variables.compare(directory, saved_model, against, manifest))
     found += _unverified(manifest)
@@ -54,6 +54,10 @@ def verify_version(
     elif run:
         found.append(Finding(None, "run", "not tried, as its files are not what was published"))
     return found
+
+
+def _check_graph(directory: Path, graph: Graph) -> Iterator[Finding]:
+    return graphs.check(directory, graph, variables.names(directory))
 
 
 def _unverified(manifest: dict[str, Any] | None) -> list[Finding]:

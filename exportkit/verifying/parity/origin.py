@@ -13,7 +13,7 @@ from exportkit.metagraph.tensors import VARIABLE_OPS, split
 from exportkit.operations.bindings import operation
 from exportkit.serving.native import Refusal, Running, unoptimized
 from exportkit.spec import Lookup, TopK
-from exportkit.verifying.parity import divergence
+from exportkit.verifying.parity import adapters, divergence
 from exportkit.verifying.parity.divergence import Difference, Tolerance, compare
 from exportkit.verifying.parity.reference import Reference
 from exportkit.verifying.parity.trials import MovedExport, TrainingGraph, Trial
@@ -83,7 +83,7 @@ class _Search:
         ref = self._plan.signatures[trial.signature].outputs[alias]
         if said := self._misnamed(trial, alias, ref) or self._parsed(trial):
             return said
-        tensor = self._wiring.names[self._plan.bindings.leaf(ref)]
+        tensor = self._wiring.names[adapters.leaf(ref, self._plan.bindings)]
         there = partial(_fetch, self._running, self._there.feeds(trial))
         found = divergence.first(
             self._comparable(tensor), there, partial(self._here.fetch, self._model, trial), self._tolerance
@@ -117,7 +117,7 @@ class _Search:
 
     def _called(self, tensor: str) -> str:
         origin = self._graph.origin(tensor)
-        if origin.op in VARIABLE_OPS:
+        if origin is not None and origin.op in VARIABLE_OPS:
             return f"variable {origin.name}"
         return f"node {tensor.removesuffix(':0')}"
 

@@ -12,14 +12,17 @@ import numpy as np
 from exportkit.checkpoint.encoding import numpy_dtype, objects
 from exportkit.contract import Export
 from exportkit.errors import Problem, StepFailed
+from exportkit.protos import ConfigProto
 from exportkit.samples import Batch
 from exportkit.serving import native
-from exportkit.serving.native import ConfigProto, Refusal, Running, unoptimized
+from exportkit.serving.native import Refusal, Running, unoptimized
 from exportkit.verifying.parity import adapters, reference, relocation
 from exportkit.verifying.parity.reference import Job, Reference
 
-Answer = dict[str, np.ndarray] | Refusal
+Values = dict[str, np.ndarray]
+Answer = Values | Refusal
 Answers = tuple[Answer, Answer]  # to one question, asked twice: an answer that is not the same twice is random
+Twice = tuple[Values, Values]  # Answers without a refusal
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ def trials(export: Export, key: str, batches: Mapping[str, Batch], sizes: Sequen
     found = []
     for name, batch in batches.items():
         for rows in _sizes(batch, sizes):
-            inputs = batch.resized(rows) if rows else dict(batch.values)
+            inputs: Mapping[str, np.ndarray] = batch.resized(rows) if rows else dict(batch.values)
             found.append(_trial(export, key, name, rows, inputs, drawn=batch.drawn))
         for inputs in batch.refused:
             found.append(_trial(export, key, name, _length(batch, inputs), inputs, drawn=batch.drawn, doubtful=True))
@@ -159,7 +162,7 @@ class TrainingGraph:
     def _answer(self, running: Reference, trial: Trial) -> Answer:
         plan, names = self._export.plan, self._part.wiring.names
         outputs = plan.signatures[trial.signature].outputs
-        leaves = list(dict.fromkeys(plan.bindings.leaf(ref) for ref in outputs.values()))
+        leaves = list(dict.fromkeys(adapters.leaf(ref, plan.bindings) for ref in outputs.values()))
         values = running.run(self.feeds(trial), [names[leaf] for leaf in leaves])
         if isinstance(values, Refusal):
             return values
