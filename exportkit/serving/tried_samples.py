@@ -14,7 +14,9 @@ from exportkit.checkpoint import tensorproto
 from exportkit.errors import StepFailed
 from exportkit.modelserver import loaded
 from exportkit.samples import Batch, rows
-from exportkit.samples.hints import Hint, first_sizes, hints
+from exportkit.samples.baked import first_sizes
+from exportkit.samples.graph_hints import hints
+from exportkit.samples.hints import Hint
 from exportkit.serving import native
 from exportkit.serving.native import Refusal, Running
 

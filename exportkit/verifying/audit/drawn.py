@@ -11,7 +11,7 @@ from exportkit.metagraph import Graph, canonical
 from exportkit.protos import dtype_name
 from exportkit.samples.arrays import Misfit
 from exportkit.samples.drawing import Attempt, Draw, Drawn, attempts
-from exportkit.samples.hints import hints
+from exportkit.samples.graph_hints import hints
 from exportkit.spec import Random
 from exportkit.verifying.audit.graphs import shape_of
 

@@ -13,9 +13,9 @@ from exportkit.contract import Export
 from exportkit.errors import Problem, some
 from exportkit.metagraph import Graph
 from exportkit.metagraph.tensors import Facts
+from exportkit.protos import ConfigProto
 from exportkit.samples import Batch
 from exportkit.serving import tried_samples
-from exportkit.protos import ConfigProto
 from exportkit.serving.native import Refusal, unoptimized
 from exportkit.verifying.parity import divergence
 from exportkit.verifying.parity.divergence import Difference, Tolerance, compare, unequal
