@@ -11,7 +11,7 @@ from exportkit.spec import Binding, Examples, ExportPlan, File, Literal, ParseEx
 
 
 def problems(plan: ExportPlan, facts: Sequence[Mapping[str, Facts]]) -> Iterator[Problem]:
-    """Return the samples of `plan` that cannot be the values of their inputs, each with its config key.
+    """Yield a problem for each sample of `plan` that cannot be the value of its input, with its config key.
 
     Args:
         plan: signatures, bindings and samples may be None where they are broken and were reported already.

@@ -63,7 +63,7 @@ class Verify(PostStep):
 
 
 def _summary(details: Mapping[str, Any]) -> str:
-    """``max abs diff 0, mismatches 0; signatures 2, outputs 3; on random values: predict``."""
+    """Return ``max abs diff 0, mismatches 0; signatures 2, outputs 3; on random values: predict``."""
     signatures = [s for found in details.values() for s in found.get("signatures", {}).values()]
     outputs = [output for signature in signatures for output in signature["outputs"].values()]
     signatures = [signature for signature in signatures if signature["outputs"]]
@@ -73,7 +73,7 @@ def _summary(details: Mapping[str, Any]) -> str:
 
 
 def _originals(details: Mapping[str, Any]) -> str:
-    """``; original model: answers 2, max abs diff 0``, where its answers were compared."""
+    """Return ``; original model: answers 2, max abs diff 0``, where its answers were compared."""
     compared = [found["original model"] for found in details.values() if "original model" in found]
     worst = [output["max_abs_diff"] for found in compared for output in found["outputs"].values()]
     number = sum(found["answers"] for found in compared)

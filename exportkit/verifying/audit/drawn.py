@@ -19,7 +19,7 @@ MOST = 16  # ways to draw the input of a signature
 
 
 def inputs(graph: Graph, definition: Any) -> Iterator[dict[str, np.ndarray]]:
-    """Alias → a value, drawn in one way after the other, the likeliest first; see `exportkit.samples.drawing`."""
+    """Yield alias → value, drawn in one way after the other, the likeliest first; see `exportkit.samples.drawing`."""
     infos = {alias: info for alias, info in sorted(definition.inputs.items()) if info.name}
     known = hints(graph, [info.name for info in infos.values()])
     drawn = [

@@ -1,4 +1,4 @@
-"""The checks in their order, and what each of them stands on."""
+"""All checks of a version, in order."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -61,7 +61,7 @@ def _check_graph(directory: Path, graph: Graph) -> Iterator[Finding]:
 
 
 def _unverified(manifest: dict[str, Any] | None) -> list[Finding]:
-    """What was exported though nobody could compare it with the training graph."""
+    """Return a finding for a version that was exported though it could not be compared with the training graph."""
     verify = (manifest or {}).get("verify") or {}
     if verify.get("status") != "not verified":
         return []
@@ -73,7 +73,7 @@ def _failed(found: list[Finding]) -> bool:
 
 
 def _taken(found: list[Finding], what: str, read: Callable[[], Any]) -> Any:
-    """What `read` returns; None where it fails, which is then among the findings."""
+    """Return what `read` returns; None where it fails, which is then among the findings."""
     try:
         return read()
     except ExportKitError as error:
@@ -82,7 +82,7 @@ def _taken(found: list[Finding], what: str, read: Callable[[], Any]) -> Any:
 
 
 def _guarded(what: str, check: Callable[[], Iterator[Finding]]) -> list[Finding]:
-    """The findings of a check; a version can be broken in more ways than a check foresees."""
+    """Return the findings of a check; an error that it does not foresee is one too."""
     found: list[Finding] = []
     try:
         for finding in check():

@@ -31,7 +31,7 @@ SMALL = 1e-3  # of an output's largest value: more than another order of sums co
 
 @dataclass
 class Outcome:
-    """What the report says of an output: differences from the training graph, and of the optimised graph from the written.
+    """The report on an output: differences from the training graph, and of the optimised graph from the written.
 
     `compared` counts the elements that were compared with the training graph's, in all trials.
     """
@@ -72,7 +72,7 @@ class Proof:
         """Run both sides and compare.
 
         Returns:
-            What the report says of it.
+            The details for the report.
 
         Raises:
             StepFailed: a side does not run at all.
@@ -171,7 +171,7 @@ class Proof:
                 yield from self._noted(trial, alias, found, ours)
 
     def _unordered(self, trial: Trial, alias: str, there: Twice, here: Twice) -> bool:
-        """Whether all answers are equal but for the order of sums, with no random node behind them."""
+        """Return whether all answers are equal but for the order of sums, with no random node behind them."""
         values = [answers[alias] for answers in (*there, *here)]
         if values[0].dtype.kind not in "fc" or any(value.shape != values[0].shape for value in values):
             return False
@@ -223,7 +223,7 @@ class Proof:
                 self.problems.append(Problem(f"signatures.{name}", what, do))
 
     def _block(self, name: str) -> str:
-        """The samples to fill in, with what is bound."""
+        """Return the samples to fill in, with what is bound."""
         inputs = self._export.signatures[name].inputs
         files = ", ".join(f"{alias}: 'samples.npz:{alias}'" for alias in inputs)
         bound = {alias: self._export.bound[self._key][ref] for alias, ref in inputs.items()}
@@ -235,13 +235,13 @@ class Proof:
         return Problem(_place(*output), what, "is dropout left on? bake its rate or is_training: bindings.NAME.constant")
 
     def _drawn(self, signature: str, form: str) -> str:
-        """The random nodes behind a signature, in the words of `form`; empty where there are none."""
+        """Return the random nodes behind a signature, in the wording of `form`; empty where there are none."""
         fetches = [info.name for info in self._here.meta.signature_def[signature].outputs.values()]
         nodes = divergence.random_nodes(Graph(self._here.meta), fetches)
         return form.format(some(nodes, 3)) if nodes else ""
 
     def _uncompared(self, asked: Sequence[Trial]) -> Iterator[Problem]:
-        """The signatures of which not one element was compared: nothing was proved of them."""
+        """Yield a problem for each signature of which not one element was compared: nothing was proved of it."""
         elements = dict.fromkeys(dict.fromkeys(trial.signature for trial in asked), 0)
         for (signature, _), outcome in self._outcomes.items():
             elements[signature] += outcome.compared
@@ -263,7 +263,7 @@ class Proof:
         return [failure for output in random for failure in self._judge_seeded(output, asked, sides)]
 
     def _seeded(self, asked: Sequence[Trial]) -> tuple[list[Answers], ...]:
-        """The answers of the training graph, of the export, and of the export in another process."""
+        """Return the answers of the training graph, of the export, and of the export in another process."""
         here = MovedExport(self._export, self._key, self._timeout, seeded=True)
         there = self._there.answers(asked, seeded=True)
         return there, here.answers(asked, unoptimized()), here.answers(asked, unoptimized())
@@ -298,7 +298,7 @@ class Proof:
     # As a server optimises it
 
     def _judge_optimized(self, asked: Sequence[Trial], written: Sequence[Answers], optimized: Sequence[Answers]) -> None:
-        """TensorFlow's optimiser may change the last bits, and with them the order of what is nearly equal; no more."""
+        """Check that TensorFlow's optimiser changes only the last bits, and with them the order of what is nearly equal."""
         for trial, (a, _), (b, _) in zip(asked, written, optimized, strict=True):
             if isinstance(a, Refusal):
                 continue
