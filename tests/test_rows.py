@@ -472,7 +472,6 @@ def test_plan_says_once_what_is_fixed(prefix, tmp_path):
     "kind, keys, where, what",
     [
         ("verify", {"unsampled": "alow"}, "unsampled: is 'alow'", "did you mean allow?"),
-        ("verify", {"batch_sizes": [0]}, "batch_sizes: is [0]", "write sizes of 1 or more, or none"),
         ("warmup", {"batching": "always"}, "batching: is 'always'", "known: maybe, never"),
     ],
 )

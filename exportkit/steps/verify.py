@@ -95,9 +95,6 @@ def exportkit_post_steps():
 @hookimpl
 def exportkit_check_plan(plan: ExportPlan):
     for name, step in plan.post.items():
-        if isinstance(step, Verify):
-            if step.unsampled not in UNSAMPLED:
-                where = f"post.{name}.unsampled"
-                yield Problem(where, f"is '{step.unsampled}'", did_you_mean(step.unsampled, UNSAMPLED))
-            if step.batch_sizes and min(step.batch_sizes) < 1:
-                yield Problem(f"post.{name}.batch_sizes", f"is {step.batch_sizes}", "write sizes of 1 or more, or none")
+        if isinstance(step, Verify) and step.unsampled not in UNSAMPLED:
+            where = f"post.{name}.unsampled"
+            yield Problem(where, f"is '{step.unsampled}'", did_you_mean(step.unsampled, UNSAMPLED))
