@@ -36,8 +36,8 @@ class Verify(PostStep):
     """Numbers of rows to try; empty: 1, and all of the samples' but at least 2. What has no batch axis is tried whole."""
 
     unsampled: str = "refuse"
-    """What becomes of a signature that takes none of the random values that are tried where samples gives none: refuse, or
-    allow, which exports it with the status "not verified"."""
+    """Whether a signature may be exported that takes none of the random values which are tried where samples gives none:
+    refuse, or allow, which exports it with the status "not verified"."""
 
     run_timeout: Seconds = 600.0
     """Seconds that starting a model, or one run of it, may take."""
