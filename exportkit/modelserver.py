@@ -10,7 +10,7 @@ SERVE = frozenset({"serve"})  # the tags that it looks for, where it is not give
 
 
 def loaded(tags: Mapping[str, Iterable[str]]) -> str:
-    """The meta graph that is served: the one tagged ``serve``, which needs no flag, or else the first.
+    """Return the meta graph that is served: the one tagged ``serve``, which needs no flag, or else the first.
 
     Args:
         tags: meta graph key → its tags.
@@ -24,7 +24,7 @@ def default_meta_graph(plan: ExportPlan) -> str:
 
 
 def command(options: Mapping[str, str], tags: Iterable[str], number: int = 0) -> str:
-    """A command line of the shell.
+    """Return a command line for the shell.
 
     Args:
         options: flag → value, beside ports and tags.

@@ -39,8 +39,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from exportkit.capture import capture, export_meta_graph
-    from exportkit.capture_function import capture_function
+    from exportkit.capture import capture, capture_function, export_meta_graph
     from exportkit.checkpoint import Bundle, open_checkpoint
     from exportkit.config.ranges import Seconds
     from exportkit.config.reader import read_fields
@@ -88,8 +87,7 @@ if TYPE_CHECKING:
     from exportkit.verifying.parity import Difference, Tolerance, compare
 
 _NAMES = {
-    "capture": "capture export_meta_graph",
-    "capture_function": "capture_function",
+    "capture": "capture capture_function export_meta_graph",
     "checkpoint": "Bundle open_checkpoint",
     "config.ranges": "Seconds",
     "config.reader": "read_fields",

@@ -77,6 +77,7 @@ def _load(*modules: str) -> list[types.ModuleType]:
     "util.saved_tensor_slice_pb2",
 )
 
+ConfigProto = config_pb2.ConfigProto
 MetaGraphDef = meta_graph_pb2.MetaGraphDef
 GraphDef = graph_pb2.GraphDef
 NodeDef = node_def_pb2.NodeDef

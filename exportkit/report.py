@@ -133,13 +133,13 @@ class ExportReport:
         return self.server_command_of(self.served)
 
     def server_command_of(self, meta_graph: MetaGraphReport | None) -> str:
-        """The command line of a server that loads another meta graph than `served`."""
+        """Return the command line of a server that loads another meta graph than `served`."""
         tags = meta_graph.tags if meta_graph else modelserver.SERVE
         return modelserver.command({"model_name": self.name, "model_base_path": str(self.base_path)}, tags)
 
 
 def plain(value: Any) -> Any:
-    """`value` as JSON can hold it: steps may return paths, numpy's numbers and what is not a number."""
+    """Return `value` as JSON can hold it: steps may return paths, numpy's numbers and what is not a number."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

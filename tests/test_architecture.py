@@ -33,7 +33,6 @@ def mapped():
 # room → third parties that it may import, then those that it may import inside functions only
 PARTIES = {
     "capture": ("numpy", "tensorflow"),
-    "capture_function": ("numpy", "tensorflow"),
     "config": ("annotated_types numpy", ""),
     "checkpoint": ("google google_crc32c numpy", "ml_dtypes"),
     "examples": ("numpy tensorflow", "sklearn"),

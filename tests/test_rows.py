@@ -14,7 +14,8 @@ import exportkit
 from exportkit.cli import tables
 from exportkit.errors import ConfigError, StepFailed
 from exportkit.metagraph import Graph, read
-from exportkit.samples.hints import first_sizes, hints
+from exportkit.samples.baked import first_sizes
+from exportkit.samples.graph_hints import hints
 from exportkit.verifying.audit import verify_version
 
 v1 = tf.compat.v1

@@ -240,12 +240,13 @@ def test_a_builder_that_fails(text, told, code, scratch, tmp_path):
 )
 def test_code_of_tensorflow_1_is_told_what_it_needs(line, do, code, scratch):
     source = builder(code(f"def build():\n    {line}"))
-    assert refusal(ConfigError, source.build, scratch, []).endswith(f"user_code.py:12); {do}")
+    assert refusal(ConfigError, built, source, scratch, []).endswith(f"user_code.py:12); {do}")
 
 
 def test_dimensions_are_objects_where_the_config_says_so(code, checkpoint, scratch):
     text = "def build():\n    graphs.averaged()\n    tf.zeros([tf.zeros([3, 2]).shape[0].value], name='three')"
-    model = builder(code(text), checkpoint=Path(checkpoint("averaged").prefix), v2_tensorshape=False).build(scratch, [])
+    source = builder(code(text), checkpoint=Path(checkpoint("averaged").prefix), v2_tensorshape=False)
+    model = built(source, scratch, [])
     assert metagraph.Graph(model.meta_graph).shape("three:0") == (3,)
     assert type(tf.zeros([3]).shape[0]) is int
 

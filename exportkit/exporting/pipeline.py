@@ -13,6 +13,7 @@ from exportkit.checkpoint import Bundle, check_copied
 from exportkit.checkpoint.held import DELETED
 from exportkit.contract import Export, Phase, SourceModel
 from exportkit.errors import ConfigError, EnvironmentFailed, ExportKitError, Problem, WeightsError, brief, system_error
+from exportkit.exporting.description import describe
 from exportkit.exporting.source_runner import build_source
 from exportkit.exporting.step_runner import run_steps
 from exportkit.metagraph import Graph
@@ -23,7 +24,7 @@ from exportkit.planning.resolving import Resolved, opened
 from exportkit.processes.scratch import scratch
 from exportkit.processes.tensorflow import import_tensorflow
 from exportkit.registry import Plugins, load_plugins
-from exportkit.report import ExportReport, MetaGraphReport, SignatureReport, TensorReport, WeightsReport
+from exportkit.report import ExportReport
 from exportkit.spec import ExportPlan
 from exportkit.version.claim import Claim, is_private, size
 from exportkit.version.identity import identity
@@ -89,7 +90,7 @@ def build(plan: ExportPlan, plugins: Plugins | None = None, progress: Progress |
     plan = opened(plan)
     with scratch() as place:
         built = _build(plan, plugins or load_plugins(), report, place, progress or _silent)
-    _describe(plan, built, report)
+    describe(report, plan, built.source, built.prepared, built.bound)
     report.status = "built"
     return report
 
@@ -97,7 +98,7 @@ def build(plan: ExportPlan, plugins: Plugins | None = None, progress: Progress |
 def _record_failure(report: ExportReport, error: BaseException) -> None:
     """Write the failure into the report, and attach the report to the error."""
     report.status, report.error = "failed", str(error) or type(error).__name__
-    error.report = report
+    vars(error)["report"] = report
 
 
 def _silent(stage: str) -> None:
@@ -219,7 +220,7 @@ def _write(
     from exportkit.exporting import savedmodel
 
     progress("write")
-    _describe(plan, built, report)
+    describe(report, plan, built.source, built.prepared, built.bound)
     with report.stage("write"), _tensorflow_errors(plan.export_dir):
         written = savedmodel.write(claim.directory, plan, built.prepared, built.bound)
     report.assets = sorted(path.name for path in (claim.directory / "assets").glob("*"))
@@ -267,50 +268,6 @@ def _tensorflow_errors(where: Path) -> Iterator[None]:
         raise system_error(OSError(number, what, path), where) from cause
 
 
-def _describe(plan: ExportPlan, built: Built, report: ExportReport) -> None:
-    report.meta_graphs = [_meta_graph_report(plan, key, bound) for key, bound in built.bound.items()]
-    coverage = built.prepared.coverage
-    report.weights = WeightsReport(
-        variables=len(coverage.saved),
-        bytes=sum(bundle.entries[key].size for bundle, key in built.prepared.sources.values()),
-        proof=coverage.summary(),
-        how=_how(built.prepared),
-        notes=[*built.source.notes, *coverage.notes],
-    )
-
-
-def _how(prepared: Prepared) -> str:
-    """Return how the values were moved: bytes are copied, but V1 checkpoints hold numbers in protobufs, which are decoded."""
-    formats = {bundle.format for bundle, _ in prepared.sources.values()}
-    ways = {"V2": "copied as bytes", "V1": "decoded from a V1 checkpoint"}
-    return " and ".join(way for version, way in ways.items() if version in formats)
-
-
-def _meta_graph_report(plan: ExportPlan, key: str, bound: "BoundGraph") -> MetaGraphReport:
-    return MetaGraphReport(
-        key=key,
-        tags=list(plan.meta_graphs[key].tags),
-        nodes_before=bound.part.pruned.nodes_before,
-        nodes_after=bound.part.pruned.nodes_after,
-        signatures=[_signature_report(plan, name, bound) for name in bound.part.wiring.signatures],
-    )
-
-
-def _signature_report(plan: ExportPlan, key: str, bound: "BoundGraph") -> SignatureReport:
-    signature = plan.signatures[key]
-    return SignatureReport(
-        key=key,
-        method=signature.method,
-        inputs=[_tensor_report(alias, ref, bound.fed[ref]) for alias, ref in signature.inputs.items()],
-        outputs=[_tensor_report(alias, ref, bound.values[ref]) for alias, ref in signature.outputs.items()],
-    )
-
-
-def _tensor_report(alias: str, ref: str, tensor: Any) -> TensorReport:
-    shape = None if tensor.shape.rank is None else tensor.shape.as_list()
-    return TensorReport(alias=alias, binding=ref, tensor=tensor.name, dtype=tensor.dtype.base_dtype.name, shape=shape)
-
-
 def finish(plan: ExportPlan, plugins: Plugins, report: ExportReport) -> None:
     """Write the report and call the observers; what they raise is logged and changes nothing."""
     if plan.report is not None:
@@ -318,5 +275,5 @@ def finish(plan: ExportPlan, plugins: Plugins, report: ExportReport) -> None:
             report.write(plan.report)
         except OSError as error:
             log.warning("%s", system_error(error, plan.report))
-    for error in plugins.notify("exportkit_export_finished", report=report):
-        log.warning("%s", error)
+    for failure in plugins.notify("exportkit_export_finished", report=report):
+        log.warning("%s", failure)

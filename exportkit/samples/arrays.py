@@ -21,10 +21,10 @@ class Misfit(Exception):
 
 
 def read(path: Path, name: str | None) -> np.ndarray:
-    """An array from a ``.npy``, the array `name` of an ``.npz``, or a TFRecord's records or their feature `name`.
+    """Read an array from a ``.npy``, the array `name` of an ``.npz``, or the records of a TFRecord or their feature `name`.
 
     Raises:
-        Misfit: the file is not what its name says, or has nothing of that name.
+        Misfit: the file is not of the format of its suffix, or has nothing of that name.
     """
     try:
         return _records(path, name) if path.suffix == ".tfrecord" else _numpy(path, name)
@@ -39,7 +39,7 @@ def header(path: Path, name: str | None) -> tuple[np.dtype, tuple[int, ...]]:
     """Return dtype and shape of the array in a ``.npy``, or of the array `name` of an ``.npz``; its values are not read.
 
     Raises:
-        Misfit: the file is not what its name says.
+        Misfit: the file is not of the format of its suffix.
     """
     try:
         if path.suffix == ".npy":
@@ -81,7 +81,7 @@ def _records(path: Path, name: str | None) -> np.ndarray:
 
 
 def fit(value: Any, dtype: str, shape: Shape) -> np.ndarray:
-    """`value` as an array of that dtype, where that changes no value, and of that shape; strings are bytes.
+    """Return `value` as an array of that dtype, where that changes no value, and of that shape; strings are bytes.
 
     Raises:
         Misfit: it is ragged, of another kind or shape, or would change.
@@ -129,7 +129,7 @@ def _strings(value: Any) -> np.ndarray:
 
 
 def _numbers(array: np.ndarray, dtype: str) -> np.ndarray:
-    """Numbers of another dtype: floats are rounded, as float64 is to float32; integers and booleans must stay what they are."""
+    """Return numbers as another dtype: floats are rounded, as float64 is to float32; integers and booleans must stay equal."""
     target = numpy_dtype(dtype)
     if array.dtype == target:
         return array

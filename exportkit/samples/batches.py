@@ -26,13 +26,13 @@ class Batch:
         values: alias → array of the dtype that is bound; strings are bytes in object arrays.
         rows: how many rows it has; None where it cannot be cut into rows.
         open: aliases whose first dimension is that of the rows.
-        notes: what the report shall say of where the values come from.
+        notes: lines for the report on where the values come from.
         drawn: whether any of the values are random ones.
         sizes: numbers of rows that the model took, where it was asked.
         axes: alias → ``batch``, ``batch fixed at 32`` or ``not a batch``, where the model was asked.
         unbatched: why a server cannot batch requests to the signature; empty where it can, None where nobody has asked.
-        refusal: what the model said of the first values that were tried, where it took none; empty where it took some.
-        refused: values that it did not take.
+        refusal: the model's error for the first values that were tried, where it took none; empty where it took some.
+        refused: the values that it refused.
     """
 
     values: Mapping[str, np.ndarray]
@@ -47,7 +47,7 @@ class Batch:
     refused: tuple[Mapping[str, np.ndarray], ...] = ()
 
     def resized(self, rows: int) -> dict[str, np.ndarray]:
-        """The sample with that many rows: its first ones, or all of them again and again."""
+        """Return the sample with that many rows: its first ones, or all of them again and again."""
         order = np.arange(rows) % (self.rows or 1)
         return {alias: value[order] if alias in self.open else value for alias, value in self.values.items()}
 
@@ -60,7 +60,7 @@ def load(plan: ExportPlan, bound: Mapping[str, BoundTensor], keys: Iterable[str]
         keys: the signatures; default: all of the plan.
 
     Returns:
-        Signature → sample, as far as its tensors' shapes tell which of its sizes are those of a batch.
+        Signature → sample, with its rows as far as its tensors' static shapes show them.
 
     Raises:
         ConfigError: all samples that do not fit the dtype or shape that is bound, or cannot be read.
@@ -79,10 +79,10 @@ def load(plan: ExportPlan, bound: Mapping[str, BoundTensor], keys: Iterable[str]
 def candidates(
     plan: ExportPlan, bound: Mapping[str, BoundTensor], key: str, hints: Mapping[str, Hint], inner: Iterable[int]
 ) -> Iterator[Batch]:
-    """The sample of a signature; where values are drawn, one after the other in the ways that `exportkit.samples.drawing` has.
+    """Yield samples of a signature; where values are drawn, one for each way of `exportkit.samples.drawing`.
 
     Args:
-        hints: binding → what the graph says of it.
+        hints: binding → what the graph tells about it.
         inner: first dimensions that are baked into the graph.
 
     Raises:
@@ -134,7 +134,7 @@ class _Loader:
         return _batch(values, shapes, () if given or not inputs else (DRAWN,), bool(drawn))
 
     def _drawn(self, alias: str, sample: Random) -> dict[str, Drawn]:
-        """What is drawn for an input: itself, or each feature of the tf.Examples that it parses."""
+        """Return what is drawn for an input: itself, or each feature of the tf.Examples that it parses."""
         ref = self.plan.signatures[self.key].inputs[alias]
         binding, tensor = self.plan.bindings[ref], self.bound[ref]
         if not isinstance(binding, ParseExample):
@@ -181,15 +181,24 @@ class _Loader:
 
 
 def _batch(values: Mapping[str, np.ndarray], shapes: Mapping[str, Shape], notes: tuple[str, ...], drawn: bool) -> Batch:
-    free = frozenset(a for a, v in values.items() if v.ndim and (shapes[a] is None or shapes[a][0] is None))
+    free = frozenset(a for a, v in values.items() if v.ndim and _has_free_rows(shapes[a]))
     sizes = {len(values[alias]) for alias in free}
     if len(sizes) != 1 or 0 in sizes:
         return Batch(values, notes=notes, drawn=drawn)
     return Batch(values, sizes.pop(), free, notes, drawn)
 
 
-def _given(sample: Literal | File) -> Any:
-    return sample.value if isinstance(sample, Literal) else read(sample.path, sample.array)
+def _has_free_rows(shape: Shape) -> bool:
+    return shape is None or shape[0] is None
+
+
+def _given(sample: Sample | None) -> Any:
+    """Return what the config wrote, or the array that it names."""
+    if isinstance(sample, Literal):
+        return sample.value
+    if isinstance(sample, File):
+        return read(sample.path, sample.array)
+    raise Misfit("has no values", "write them, or name a file")
 
 
 def _encoded(columns: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -11,7 +11,7 @@ from exportkit.spec import Binding, Examples, ExportPlan, File, Literal, ParseEx
 
 
 def problems(plan: ExportPlan, facts: Sequence[Mapping[str, Facts]]) -> Iterator[Problem]:
-    """Return the samples of `plan` that cannot be the values of their inputs, each with its config key.
+    """Yield a problem for each sample of `plan` that cannot be the value of its input, with its config key.
 
     Args:
         plan: signatures, bindings and samples may be None where they are broken and were reported already.
@@ -19,9 +19,12 @@ def problems(plan: ExportPlan, facts: Sequence[Mapping[str, Facts]]) -> Iterator
     """
     for key, given in plan.samples.items():
         signature = plan.signatures.get(key)
-        for alias, sample in given.items() if signature else ():
-            binding = plan.bindings.get(signature.inputs.get(alias, ""))
-            known = next((f[signature.inputs[alias]] for f in facts if signature.inputs.get(alias) in f), _asserted(binding))
+        if signature is None:
+            continue
+        for alias, sample in given.items():
+            ref = signature.inputs.get(alias, "")
+            binding = plan.bindings.get(ref)
+            known = next((f[ref] for f in facts if ref in f), _asserted(binding))
             yield from _misfits(f"samples.{key}.{alias}", sample, binding, known)
 
 

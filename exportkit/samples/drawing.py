@@ -29,7 +29,7 @@ class Attempt:
         rows: of an open first dimension.
         size: of every other open dimension.
         vector: of the only dimension of a float vector, where it is not `rows`.
-        whole: what integers are that the graph says nothing of: ``drawn``, ``zero`` or ``one``.
+        whole: what integers without a hint are: ``drawn``, ``zero`` or ``one``.
         rank: of a tensor of unknown rank.
     """
 
@@ -41,7 +41,7 @@ class Attempt:
 
 
 def attempts(shapes: Sequence[Shape], inner: Sequence[int]) -> Iterator[Attempt]:
-    """The ways to choose sizes, the likeliest first; a bounded number.
+    """Yield the ways to choose sizes, the likeliest first; their number is bounded.
 
     Args:
         shapes: of all inputs.
@@ -89,13 +89,13 @@ class Draw:
         self._steps = max(1, min((step for one in inputs for step in self._times(one)), default=attempt.size))
 
     def _times(self, one: Drawn) -> Iterator[int]:
-        """Sizes that may be those of time: of second dimensions, and of all further ones that are open."""
+        """Yield sizes that may be those of time: of second dimensions, and of all further ones that are open."""
         size, shape = self._sizes[one.name], one.shape or ()
         yield from size[1:2]
         yield from (size[axis] for axis in range(2, len(shape)) if shape[axis] is None)
 
     def value(self, one: Drawn) -> np.ndarray:
-        """The value of one of them.
+        """Return the value of one of them.
 
         Raises:
             Misfit: its bounds hold nothing, or it would be too large.
@@ -104,7 +104,7 @@ class Draw:
         if prod(size) > LARGE:
             raise Misfit(f"would have {prod(size):,} random values", "write its values")
         if one.hint.sparse is not None:
-            return _part(one, _dense_shape(one.hint.sparse.shape, self._attempt))
+            return _sparse_part(one, _dense_shape(one.hint.sparse.shape, self._attempt))
         return _value(one, size, self._attempt, self._steps)
 
 
@@ -125,7 +125,7 @@ def _generator(one: Drawn) -> np.random.Generator:
 
 
 def _value(one: Drawn, size: list[int], attempt: Attempt, steps: int) -> np.ndarray:
-    """Values from the sample's bounds; where those are [0, 1), integers are what the hint says, or else 0 or 1."""
+    """Draw values within the bounds of the sample; where those are [0, 1), integers follow the hint, or else are 0 or 1."""
     generator, sample, hint = _generator(one), one.sample, one.hint
     if one.dtype == "string":
         return _texts(hint, size)
@@ -144,7 +144,7 @@ def _value(one: Drawn, size: list[int], attempt: Attempt, steps: int) -> np.ndar
 
 
 def _bounds(hint: Hint, size: Sequence[int], attempt: Attempt, steps: int) -> tuple[int, int]:
-    """The bounds of integers of which the config says nothing."""
+    """Return the bounds of integers for which the config gives none."""
     if attempt.whole != "drawn":
         return (0, 1) if attempt.whole == "zero" else (1, 2)
     if hint.below:
@@ -167,7 +167,7 @@ def _texts(hint: Hint, size: Sequence[int]) -> np.ndarray:
 
 
 def _image(side: int = 32) -> bytes:
-    """A PNG of random colours, which every decoder of TensorFlow but those of BMP and GIF alone reads (decode_image_op.cc)."""
+    """Return a PNG of random colours: all decoders but those of BMP or GIF alone read it (decode_image_op.cc)."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -183,8 +183,8 @@ def _dense_shape(shape: Shape, attempt: Attempt) -> list[int]:
     return [d or (attempt.size if axis else attempt.rows) for axis, d in enumerate(known)]
 
 
-def _part(one: Drawn, dense: Sequence[int]) -> np.ndarray:
-    """Part of a sparse tensor with one entry in each row, and those in order, as its operations demand."""
+def _sparse_part(one: Drawn, dense: Sequence[int]) -> np.ndarray:
+    """Return a part of a sparse tensor with one entry in each row, in order, as its operations demand."""
     if one.hint.part == "dense_shape":
         return fit(np.array(dense), one.dtype, None)
     rows = dense[0] if one.shape is None or one.shape[0] is None else one.shape[0]

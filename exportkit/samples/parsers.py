@@ -14,7 +14,7 @@ _MOST = 1 << 20  # elements of a feature
 
 
 def features(nodes: Mapping[str, NodeDef], node: NodeDef) -> Iterator[tuple[str, np.ndarray]]:
-    """Key → zeros or empty texts [1, …] of each dense feature of the parser `node`; `nodes` are those of its graph."""
+    """Yield key → zeros or empty texts [1, …] of each dense feature of the parser `node`; `nodes` are those of its graph."""
     types, shapes = attribute(node, "Tdense").list.type, attribute(node, "dense_shapes").list.shape
     for key, dtype, shape in zip(_dense_keys(nodes, node), types, shapes, strict=False):
         size = [1, *(1 if d is None else d for d in dims(shape) or ())]
@@ -25,7 +25,7 @@ def features(nodes: Mapping[str, NodeDef], node: NodeDef) -> Iterator[tuple[str,
 
 
 def _dense_keys(nodes: Mapping[str, NodeDef], node: NodeDef) -> list[str]:
-    """The names of the dense features: an attribute, one vector in V2, an input each before."""
+    """Return the names of the dense features: an attribute, one vector in V2, an input each before."""
     if node.op == "ParseSingleExample":
         return [key.decode() for key in attribute(node, "dense_keys").list.s]
     if node.op == "ParseExampleV2":

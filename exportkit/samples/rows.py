@@ -27,12 +27,12 @@ def fixed_at(size: int) -> str:
 def found(
     batch: Batch, shapes: Mapping[str, Shape], hints: Mapping[str, Hint], inner: Sequence[int], whole: Answer, ask: Ask
 ) -> Batch:
-    """The batch with its axes, from what the model answers.
+    """Return the batch with its axes, from what the model answers.
 
     Args:
         batch: a sample that the model takes.
         shapes: alias → static shape.
-        hints: alias → what the graph says of it.
+        hints: alias → what the graph tells about it.
         inner: first dimensions that are baked into the graph.
         whole: the answer to the sample as it is.
         ask: sends the model other values.
@@ -64,7 +64,7 @@ def found(
 
 
 def _static(value: np.ndarray, shape: Shape, whole: Answer) -> str:
-    """What is known of an input whose first size is not open: a batch of that size has its share in an output."""
+    """Return what is known of an input whose first size is not open: a batch of that size has its share in an output."""
     if shape is None or not shape or shape[0] is None or not value.ndim:
         return NOT
     size = shape[0]
@@ -73,7 +73,7 @@ def _static(value: np.ndarray, shape: Shape, whole: Answer) -> str:
 
 
 def _groups(batch: Batch, shapes: Mapping[str, Shape], parts: set[str]) -> Iterator[list[str]]:
-    """Inputs with open first sizes that are equal; the largest group first."""
+    """Yield groups of inputs whose open first sizes are equal; the largest group first."""
     groups: dict[int, list[str]] = {}
     for alias, value in batch.values.items():
         shape = shapes[alias]
@@ -87,16 +87,15 @@ def _other_sizes(rows: int) -> tuple[int, ...]:
 
 
 def _steady(again: Answer | None, whole: Answer) -> frozenset[str]:
-    """The outputs that are the same twice."""
-    return frozenset(alias for alias in whole if again is not None and _near(again[alias], whole[alias]))
+    """Return the outputs that are the same twice."""
+    return frozenset(alias for alias in whole if again is not None and _nearly_equal(again[alias], whole[alias]))
 
 
 def _follows(answer: Answer, whole: Answer, size: int, rows: int, steady: frozenset[str]) -> bool:
-    """Whether outputs have as many rows as they are asked, and each row is answered as before."""
+    """Return whether outputs have as many rows as their inputs, and each row has the same answer as before."""
     following = [alias for alias in whole if _has(answer[alias], size) and _has(whole[alias], rows)]
-    same = (
-        _near(answer[alias], whole[alias][np.arange(size) % rows], scale=whole[alias]) for alias in following if alias in steady
-    )
+    order = np.arange(size) % rows
+    same = (_nearly_equal(answer[alias], whole[alias][order], whole[alias]) for alias in following if alias in steady)
     return bool(following) and all(same)
 
 
@@ -104,7 +103,7 @@ def _has(value: np.ndarray, rows: int) -> bool:
     return value.ndim > 0 and len(value) == rows
 
 
-def _near(one: np.ndarray, other: np.ndarray, scale: np.ndarray | None = None) -> bool:
+def _nearly_equal(one: np.ndarray, other: np.ndarray, scale: np.ndarray | None = None) -> bool:
     if one.shape != other.shape:
         return False
     if other.dtype.kind not in "fc":
@@ -115,7 +114,7 @@ def _near(one: np.ndarray, other: np.ndarray, scale: np.ndarray | None = None) -
 
 
 def _unbatched(axes: Mapping[str, str], taken: Mapping[int, Answer], answers: Mapping[int, Answer | None]) -> str:
-    """Why a server cannot put requests together (batching_session.cc: every first dimension is the number of rows)."""
+    """Return why a server cannot batch requests (batching_session.cc: every first dimension is the number of rows)."""
     if not axes:
         return "it has no inputs"
     for alias, axis in axes.items():

@@ -33,7 +33,7 @@ class NoFeature(Exception):
 
 
 def records(path: Path) -> Iterator[bytes]:
-    """The records of a TFRecord file.
+    """Yield the records of a TFRecord file.
 
     Raises:
         ValueError: the file is cut short, damaged, or compressed.
@@ -57,7 +57,7 @@ def _proved(data: bytes, checksum: bytes, whole: bool) -> bytes:
 
 
 def encode(columns: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Rows as serialized tf.Example protos.
+    """Encode rows as serialized tf.Example protos.
 
     Args:
         columns: feature → float32, int64 or string [N, …]; of none at all comes one empty example.
@@ -78,7 +78,7 @@ def _example(features: Mapping[str, Any]) -> Any:
 
 
 def _feature(row: np.ndarray) -> Any:
-    """The feature of one row [1, …]; the row stays an array, for NumPy cuts the zero bytes at the end of a lone text."""
+    """Return the feature of one row [1, …]; the row stays an array, for NumPy cuts the zero bytes at the end of a lone text."""
     kind = "string" if row.dtype.kind == "O" else row.dtype.name
     feature = feature_pb2.Feature()
     getattr(feature, _LISTS[kind]).value.extend(row.ravel().tolist())
@@ -86,7 +86,7 @@ def _feature(row: np.ndarray) -> Any:
 
 
 def decode(serialized: Sequence[bytes], features: Mapping[str, Feature]) -> dict[str, np.ndarray]:
-    """Serialized tf.Example protos as columns, by the rule of tf.io.FixedLenFeature.
+    """Decode serialized tf.Example protos to columns, by the rule of tf.io.FixedLenFeature.
 
     Returns:
         Feature → values [N, …] of its dtype.
@@ -99,7 +99,7 @@ def decode(serialized: Sequence[bytes], features: Mapping[str, Feature]) -> dict
 
 
 def column(serialized: Sequence[bytes], name: str) -> np.ndarray:
-    """One feature of serialized tf.Example protos, of the dtype and size that it has in the first.
+    """Decode one feature of serialized tf.Example protos, with the dtype and size that it has in the first.
 
     Returns:
         Values [N, size].
@@ -137,7 +137,7 @@ def _values(where: str, name: str, feature: Feature, row: Mapping[str, Any]) -> 
     size, dtype = int(np.prod(feature.shape)), object if feature.dtype == "string" else feature.dtype
     kind = row[name].WhichOneof("kind") if name in row else None
     if kind is None and feature.default is None:
-        raise ValueError(f"{where} is missing, and has no default" + _near(name, row))
+        raise ValueError(f"{where} is missing, and has no default" + _suggestion(name, row))
     if kind is None:
         return np.broadcast_to(_default(feature), feature.shape)
     if kind != _LISTS[feature.dtype]:
@@ -155,6 +155,6 @@ def _default(feature: Feature) -> np.ndarray:
     return objects([str(text).encode() for text in texts.flat]).reshape(texts.shape)
 
 
-def _near(name: str, row: Mapping[str, Any]) -> str:
-    near = did_you_mean(name, row)
-    return f" ({near})" if near else ""
+def _suggestion(name: str, row: Mapping[str, Any]) -> str:
+    suggestion = did_you_mean(name, row)
+    return f" ({suggestion})" if suggestion else ""

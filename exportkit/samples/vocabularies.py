@@ -10,7 +10,7 @@ _BYTES = 1 << 16  # of a file, from its start
 
 
 def keys(graph: Graph, table: str) -> list[bytes]:
-    """Some texts that the table (the tensor of its handle) knows; none where its keys are no texts, or cannot be read."""
+    """Return some texts that the table (the tensor of its handle) has as keys; none where they are no texts or unreadable."""
     origin = graph.origin(table)
     for name in table_initializers(graph, origin.name) if origin is not None else ():
         node = graph.nodes[name]
@@ -23,7 +23,7 @@ def keys(graph: Graph, table: str) -> list[bytes]:
 
 
 def _lines(path: str, key: int, delimiter: bytes) -> list[bytes]:
-    """Lines of a file, or a column of them; a `key` of -1 is the line's number (lookup_table_init_op.cc)."""
+    """Return lines of a file, or a column of them; a `key` of -1 is the line's number (lookup_table_init_op.cc)."""
     try:
         with open(path, "rb") as file:
             lines = file.read(_BYTES).replace(b"\r", b"").split(b"\n")[:-1][:MOST]

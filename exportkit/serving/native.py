@@ -15,13 +15,12 @@ import numpy as np
 from exportkit.errors import ExportKitError, Problem, StepFailed, did_you_mean
 from exportkit.metagraph import read_saved_model
 from exportkit.processes import Death, WorkerDied, conversation, exchange
-from exportkit.protos import MetaGraphDef, config_pb2
+from exportkit.protos import ConfigProto, MetaGraphDef, config_pb2
 from exportkit.serving import native_worker
 
 if TYPE_CHECKING:
     from exportkit.processes.workers import Conversation
 
-ConfigProto = config_pb2.ConfigProto
 Run = tuple[Mapping[str, np.ndarray], Sequence[str]]
 Reply = tuple[list[np.ndarray] | None, float, tuple[str, str] | None]
 
@@ -159,31 +158,36 @@ class Running:
             StepFailed: it does not load.
             EnvironmentFailed: the process was killed from outside, or cannot be started.
         """
-        self.load()
+        worker = self._loaded()
         try:
-            return self._exchange("run", (dict(feeds), list(fetches)))
+            return self._exchange(worker, "run", (dict(feeds), list(fetches)))
         except StepFailed as death:
             return Refusal(death.problems[0].what.partition(": ")[2], died=True)
 
     def load(self) -> None:
         """Load the model, if it is not loaded. Raises what `run` raises."""
+        self._loaded()
+
+    def _loaded(self) -> "Conversation":
+        """Return the process that has the model, started if there is none."""
         if self._worker is not None:
-            return
-        self._worker = self._open.enter_context(conversation(native_worker))
+            return self._worker
+        worker = self._worker = self._open.enter_context(conversation(native_worker))
         self.loads += 1
-        if isinstance(refusal := self._exchange("loading", self._header), Refusal):
+        if isinstance(refusal := self._exchange(worker, "loading", self._header), Refusal):
             self._stop()
             raise StepFailed(Problem(self._where, f"loading: {refusal.text}"))
+        return worker
 
-    def _exchange(self, stage: str, message: Any) -> Any:
+    def _exchange(self, worker: "Conversation", stage: str, message: Any) -> Any:
         """Return the reply to a message.
 
         Raises:
             StepFailed, EnvironmentFailed: the process died of it.
         """
-        self._worker.send(message)
+        worker.send(message)
         try:
-            value, _, error = self._worker.receive(self._timeout)
+            value, _, error = worker.receive(self._timeout)
         except WorkerDied as died:
             self._stop()
             raise _death_error(died.death, self._where, stage) from None

@@ -108,8 +108,10 @@ _PROTOTYPES = {
 @cache
 def _tf() -> ctypes.CDLL:
     """Return the C API of the installed TensorFlow wheel."""
-    folder, *_ = importlib.util.find_spec("tensorflow").submodule_search_locations
-    library = ctypes.CDLL(str(Path(folder, "libtensorflow_cc.so.2")))
+    spec = importlib.util.find_spec("tensorflow")
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError("tensorflow is not installed")
+    library = ctypes.CDLL(str(Path(spec.submodule_search_locations[0], "libtensorflow_cc.so.2")))
     for name, (result, *arguments) in _PROTOTYPES.items():
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments
@@ -175,7 +177,7 @@ class Session:
         Raises:
             StatusError: TensorFlow reports an error, a name is not in the graph, or a value has a wrong or unknown dtype.
         """
-        inputs, outputs = self._outputs(feeds), self._outputs(fetches)
+        inputs, outputs = self._outputs(list(feeds)), self._outputs(fetches)
         fed, fetched = (c_void_p * len(feeds))(), (c_void_p * len(fetches))()
         try:
             for i, (name, value) in enumerate(feeds.items()):

@@ -1,6 +1,6 @@
 """The REST requests that try an export: ``curl`` lines that work as they stand.
 
-Values are the first row of a signature's sample, or zeros where the config gives none. What JSON can say is the rule of
+Values are the first row of a signature's sample, or zeros where the config gives none. What JSON can hold is the rule of
 TensorFlow Serving's json_tensor.cc and http_rest_api_util.cc.
 """
 
@@ -50,7 +50,7 @@ class _Zeros:
         return made
 
     def __str__(self) -> str:
-        """As Python, which is short whatever its size."""
+        """Return the value as Python, which is short whatever its size."""
         text = repr(self.value) if isinstance(self.value, bool) else json.dumps(self.value)
         for size in reversed(self.sizes):
             text = f"[{text}]" if size == 1 else f"[{text}] * {size}"
@@ -58,7 +58,7 @@ class _Zeros:
 
 
 def request(model: str, signature: SignatureReport, plan: ExportPlan) -> str:
-    """A command of the shell that asks `signature` of `model`, or a comment that says why there is none.
+    """Return a shell command that sends a sample to `signature` of `model`, or a comment on why there is none.
 
     A body that is too long to be read is written beside the report, where the plan has one; elsewhere Python makes zeros.
     """
@@ -69,7 +69,7 @@ def request(model: str, signature: SignatureReport, plan: ExportPlan) -> str:
 
 
 def zero_request(plan: ExportPlan, signature: SignatureReport) -> str:
-    """Return a shell command that sends zeros to `signature` by REST, or a comment that says why there is none.
+    """Return a shell command that sends zeros to `signature` by REST, or a comment on why there is none.
 
     For pages that people read: it has no data of the config, names no file of this machine, and writes none.
     """
@@ -96,7 +96,7 @@ def _request(model: str, signature: SignatureReport, plan: ExportPlan) -> str:
 
 
 def _check(signature: SignatureReport) -> None:
-    """What REST can send and answer at all."""
+    """Refuse what REST cannot send or answer."""
     for side, tensors in (("input", signature.inputs), ("output", signature.outputs)):
         for tensor in tensors:
             if tensor.dtype not in _DTYPES:
@@ -106,7 +106,7 @@ def _check(signature: SignatureReport) -> None:
 
 
 def _written(text: str, key: str, plan: ExportPlan) -> Path | None:
-    """The file beside the report that the body was written to, if it could be."""
+    """Return the file beside the report that the body was written to, if it could be."""
     if plan.report is None:
         return None
     file = plan.report.with_name(f"{plan.report.stem}-request-{quote(key, safe='')}.json")
@@ -126,7 +126,7 @@ def _elements(body: Any) -> int:
 
 
 def _python(body: Any) -> str:
-    """`body` as an expression of Python, in which JSON's texts and numbers are what they are."""
+    """Return `body` as a Python expression, in which JSON's texts and numbers are the same."""
     if isinstance(body, Mapping):
         return f"{{{', '.join(f'{json.dumps(key)}: {_python(value)}' for key, value in body.items())}}}"
     if isinstance(body, list):
@@ -138,7 +138,7 @@ def _python(body: Any) -> str:
 
 
 def _given(signature: SignatureReport, plan: ExportPlan) -> dict[str, np.ndarray]:
-    """One row of the sample that the config gives; nothing where it gives none that can be read any more."""
+    """Return one row of the sample that the config gives; nothing where there is none, or it can no longer be read."""
     if signature.key not in plan.samples:
         return {}
     bound = {t.binding: BoundTensor(None, t.tensor, t.dtype, _shape(t)) for t in signature.inputs}
@@ -167,7 +167,7 @@ def _sampled(signature: SignatureReport, plan: ExportPlan, given: Mapping[str, n
 
 
 def _json(value: Any, alias: str = "") -> Any:
-    """An array as JSON: only integers are without a point, and bytes that are no text are base64."""
+    """Return an array as JSON: only integers are written without a point, and bytes that are no text are base64."""
     if isinstance(value, np.ndarray) and value.ndim:
         return [_json(item, alias) for item in value]
     if isinstance(value, np.ndarray):
@@ -185,7 +185,7 @@ def _text(value: bytes, alias: str) -> Any:
 
 
 def _features_of(serialized: bytes, features: Mapping[str, Feature]) -> dict[str, Any]:
-    """The values of a tf.Example: JSON examples know lists only, what has more than one dimension goes flat."""
+    """Return the values of a tf.Example: JSON examples have lists only, so arrays of more dimensions are flattened."""
     found = {}
     for name, feature in sorted(tfexample.Example.FromString(serialized).features.feature.items()):
         kind = feature.WhichOneof("kind")
@@ -217,7 +217,7 @@ def _sizes(tensor: TensorReport) -> tuple[int, ...]:
 
 
 def _zero_input(tensor: TensorReport, sizes: tuple[int, ...], plan: ExportPlan) -> _Zeros:
-    """Zeros for an input; where tf.Examples are parsed, one of zeros, for an empty text is none."""
+    """Return zeros for an input; where tf.Examples are parsed, an example of zeros, for an empty text is none."""
     if not (features := _parsed(tensor, plan)):
         return _zero(tensor.dtype, sizes, tensor.alias)
     if sum(prod(feature.shape) for feature in features.values()) > MOST:
@@ -245,13 +245,13 @@ def _flat(feature: Feature) -> tuple[int, ...]:
 
 
 def _parsed(tensor: TensorReport, plan: ExportPlan) -> Mapping[str, Feature]:
-    """The features that a parse_example takes; none of a tensor, whose graph may parse them itself."""
+    """Return the features that a parse_example takes; none of a tensor, whose graph may parse them itself."""
     binding = plan.bindings.get(tensor.binding)
     return binding.parse_example if isinstance(binding, ParseExample) else {}
 
 
 def _by_rows(signature: SignatureReport) -> bool:
-    """Whether REST can split the tensors into instances, of which one is enough."""
+    """Return whether REST can split the tensors into instances, of which one is enough."""
     if signature.batching:
         return signature.batching == "yes"
     return all(t.shape and t.shape[0] in (None, 1) for t in [*signature.inputs, *signature.outputs])

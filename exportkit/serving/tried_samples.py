@@ -14,7 +14,9 @@ from exportkit.checkpoint import tensorproto
 from exportkit.errors import StepFailed
 from exportkit.modelserver import loaded
 from exportkit.samples import Batch, rows
-from exportkit.samples.hints import Hint, first_sizes, hints
+from exportkit.samples.baked import first_sizes
+from exportkit.samples.graph_hints import hints
+from exportkit.samples.hints import Hint
 from exportkit.serving import native
 from exportkit.serving.native import Refusal, Running
 
@@ -28,13 +30,13 @@ MOST = 24  # ways to draw the values of one signature that a model is asked
 
 
 def tried(export: "Export") -> tuple["MetaGraphDef", dict[str, Batch]]:
-    """The meta graph that a server loads if it is told nothing, and the samples of its signatures."""
+    """Return the meta graph that a server loads by default, and the samples of its signatures."""
     key = loaded({key: meta.meta_info_def.tags for key, meta in export.meta_graphs.items()})
     return export.meta_graphs[key], found(export, key)
 
 
 def found(export: "Export", key: str, timeout: float = TIMEOUT) -> dict[str, Batch]:
-    """The samples of meta graph `key`, that its signatures answer, with their axes; looked for once in an export.
+    """Return the samples of meta graph `key` that its signatures answer, with their axes; they are searched once in an export.
 
     Of a signature that takes none the last one that was tried is there, with the model's refusal; of a model that does not load
     the samples as they are drawn first.
@@ -68,12 +70,12 @@ class _Search:
         with Running(self._export.directory, tags, timeout=self._timeout, config=native.unoptimized()) as model:
             try:
                 model.load()
-            except StepFailed:  # the step that asks runs it as well, and says why in its own words
+            except StepFailed:  # the calling step runs it as well, and reports why
                 return samples.load(self._export.plan, self._bound, keys)
             return {key: self._signature(key, known, model) for key in keys}
 
     def _hints(self) -> dict[str, Hint]:
-        """Binding → what the training graph says of the tensor that it feeds."""
+        """Return binding → what the training graph tells about the tensor that it feeds."""
         inputs = self._part.wiring.inputs
         known = hints(self._part.model.graph, inputs.values())
         return {name: known[tensor] for name, tensor in inputs.items()}
@@ -93,7 +95,7 @@ class _Search:
                 refusal, last = refusal or answer.text, batch
                 refused.append(batch.values)
                 deaths += answer.died
-            elif batch.drawn and _says_little(answer, model.ask(key, batch.values)):
+            elif batch.drawn and _is_uninformative(answer, model.ask(key, batch.values)):
                 poor = poor or (batch, answer)
             else:
                 return self._judged(key, known, inner, model, batch, answer)
@@ -115,8 +117,8 @@ class _Search:
         return rows.found(batch, shapes, own, inner, answer, ask)
 
 
-def _says_little(answer: Mapping[str, np.ndarray], again: Mapping[str, np.ndarray] | Refusal) -> bool:
-    """Whether another sample would prove more: this one gives nothing, or something else each time.
+def _is_uninformative(answer: Mapping[str, np.ndarray], again: Mapping[str, np.ndarray] | Refusal) -> bool:
+    """Return whether another sample would prove more: this one gives no values, or others each time.
 
     A convolution of an image that is smaller than its kernel may leave its output as the memory was.
     """

@@ -50,7 +50,7 @@ def call(function: Callable, where: str, *args: Any, **kwargs: Any) -> Any:
 
 @contextmanager
 def tensor_shapes(v2: bool) -> Iterator[None]:
-    """Dimensions as integers, or as the objects of TensorFlow 1 (``shape[0].value``) while the user's code runs."""
+    """Have dimensions as integers, or as objects of TensorFlow 1 (``shape[0].value``), while the user's code runs."""
     import tensorflow as tf
 
     if v2:
@@ -130,14 +130,14 @@ def tensor_names(offered: Mapping[str, Any] | None, graph: "tf.Graph", function:
 
 
 def _no_tensors(
-    offered: Mapping[str, Any], names: Mapping[str, Any], known: Sequence[str], foreign: set[str], where: str, said: str
+    offered: Mapping[str, Any], names: Mapping[str, Any], known: Sequence[str], foreign: set[str], where: str, returned: str
 ) -> Iterator[Problem]:
     present = set(known)
     for key, value in offered.items():
         name = names[str(key)]
         if not isinstance(name, str):
-            yield Problem(where, f"{said} {type_of(value)} as '{key}'", "return tensors or their names")
+            yield Problem(where, f"{returned} {type_of(value)} as '{key}'", "return tensors or their names")
         elif key in foreign or not {name, f"{name}:0"} & present:
             near = did_you_mean(name, known) if isinstance(value, str) else ""
             do = near if near.startswith("did") else "return tensors of the graph that is the default when it is called"
-            yield Problem(where, f"{said} '{name}' as '{key}', which is no tensor of the graph", do)
+            yield Problem(where, f"{returned} '{name}' as '{key}', which is no tensor of the graph", do)

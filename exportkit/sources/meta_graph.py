@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exportkit import metagraph
-from exportkit.checkpoint import Bundle, formats, looks
+from exportkit.checkpoint import Bundle, formats, looks, open_checkpoint
 from exportkit.errors import ExportKitError, Problem
 from exportkit.plugin import ModelSource, Preview, SourceModel, hookimpl
 from exportkit.protos import MetaGraphDef
@@ -38,17 +38,18 @@ class MetaGraphSource(ModelSource):
         return Preview(graph, prefix, [*problems, *wrong], checked=[f"graph {self._meta(prefix)}"] if graph else [])
 
     def _read(self, prefix: str | None) -> tuple[MetaGraphDef | None, list[Problem]]:
-        if prefix is None and self.meta is None:
-            return None, []
-        if self.meta is None and not os.path.exists(self._meta(prefix)):
-            return None, [Problem("checkpoint", *_without_graph(prefix))]
+        if self.meta is None:
+            if prefix is None:
+                return None, []
+            if not os.path.exists(self._meta(prefix)):
+                return None, [Problem("checkpoint", *_without_graph(prefix))]
         try:
             return metagraph.read(self._meta(prefix)), []
         except ExportKitError as error:
             return None, [Problem("meta", f"{p.where}: {p.what}", p.do) for p in error.problems]
 
     def build(self, preview: Preview, scratch: Path, wanted: Sequence[str]) -> SourceModel:
-        return SourceModel(preview.meta_graph, preview.checkpoint)
+        return SourceModel(preview.meta_graph, preview.checkpoint or open_checkpoint(self.checkpoint).prefix)
 
     def _meta(self, prefix: str | None) -> str:
         return str(self.meta) if self.meta else f"{prefix}.meta"

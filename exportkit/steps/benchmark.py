@@ -66,14 +66,14 @@ class Benchmark(PostStep):
 
 
 def _figures(seconds: Sequence[float]) -> dict[str, float]:
-    """Milliseconds of the first run, and percentiles of the others."""
+    """Return the milliseconds of the first run, and percentiles of the others."""
     first, *warm = (1000 * np.array(seconds)).tolist()
     percentiles = np.percentile(warm, [50, 90, 99]).tolist()
     return {f"{name}_ms": round(value, 3) for name, value in zip(FIGURES, [first, *percentiles], strict=True)}
 
 
 def table(details: Mapping[str, Any]) -> list[str]:
-    """The figures as lines of text."""
+    """Return the figures as lines of text."""
     head = ["signature", "batch", *(f"{name} ms" for name in FIGURES), "rows/s"]
     body = [[_name(row), _size(row), *(f"{row[f'{name}_ms']:.3f}" for name in FIGURES), _speed(row)] for row in details["rows"]]
     widths = [max(map(len, column)) for column in zip(head, *body, strict=True)]

@@ -41,7 +41,7 @@ class Manifest(PostStep):
         recorded = self._samples(export, large)
         if large:
             (export.directory / SAMPLES).parent.mkdir(exist_ok=True)
-            np.savez(export.directory / SAMPLES, **large)
+            np.savez(export.directory / SAMPLES, **large)  # type: ignore[arg-type]  # numpy's stub checks them as `allow_pickle`
         signatures = sorted(signatures_of(*export.plan.post.values()))
         content = {**_facts(export), "samples": recorded, "signatures": signatures}
         write_manifest(export.directory, content)
@@ -52,7 +52,7 @@ class Manifest(PostStep):
         }
 
     def _samples(self, export: Export, large: dict[str, np.ndarray]) -> dict[str, Any]:
-        """Signature → inputs and outputs; the outputs are left out where two runs of one input differ.
+        """Return signature → inputs and outputs; the outputs are left out where two runs of one input differ.
 
         Args:
             large: is given the inputs that go into a file of their own, by their names in it.
@@ -65,7 +65,7 @@ class Manifest(PostStep):
             key: {
                 "inputs": _asked(key, inputs, large),
                 **_rows(batches[key]),
-                "outputs": _said(first) if _same(first, second) else None,
+                "outputs": _to_json(first) if _same(first, second) else None,
             }
             for (key, inputs), first, second in zip(asked.items(), answers, answers[len(asked) :], strict=False)
         }
@@ -75,21 +75,21 @@ class Manifest(PostStep):
 
 
 def _asked(key: str, inputs: Mapping[str, np.ndarray], large: dict[str, np.ndarray]) -> dict[str, Any]:
-    """What the manifest says of inputs, so that they can be asked again: of a large one where its values are."""
-    said = _said(inputs)
-    for alias in (alias for alias, one in said.items() if "sha256" in one):
+    """Return inputs as the manifest records them for a later check; for a large one the place of its values."""
+    recorded = _to_json(inputs)
+    for alias in (alias for alias, one in recorded.items() if "sha256" in one):
         name = f"{key}.{alias}"
         large[name] = tensorproto.to_numpy(inputs[alias])
-        said[alias]["file"] = f"{SAMPLES.as_posix()}:{name}"
-    return said
+        recorded[alias]["file"] = f"{SAMPLES.as_posix()}:{name}"
+    return recorded
 
 
 def _rows(batch: Batch) -> dict[str, Any]:
-    """Which axes are a batch's, and whether a server can batch requests."""
+    """Return which axes are those of a batch, and whether a server can batch requests."""
     return {"axes": dict(batch.axes), "batching": batch.unbatched or "yes"}
 
 
-def _said(values: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def _to_json(values: Mapping[str, np.ndarray]) -> dict[str, Any]:
     return {alias: tensorproto.to_json(value) for alias, value in sorted(values.items())}
 
 
@@ -113,7 +113,7 @@ def _facts(export: Export) -> dict[str, Any]:
 
 
 def _checkpoint(export: Export) -> dict[str, Any]:
-    """The checkpoint that the config names; where it names none, the one that the source's values were saved to."""
+    """Return the checkpoint that the config names; where it names none, the one that the source's values were saved to."""
     bundle = export.checkpoint
     named = next(iter(export.plan.resolved.values())).preview.checkpoint
     step = bundle.entries.get("global_step")
@@ -122,17 +122,17 @@ def _checkpoint(export: Export) -> dict[str, Any]:
 
 
 def _config_directory() -> Path:
-    """Where configs are looked for: ``conf`` where exportkit was started, or that directory itself."""
+    """Return the directory of the configs: ``conf`` where exportkit was started, or that directory itself."""
     return Path("conf") if Path("conf").is_dir() else Path()
 
 
 def _git(directory: Path) -> dict[str, Any]:
-    """The commit that the config's directory is at, and whether it was changed since; nothing outside of git."""
-    commit, changes = _git_says(directory, "rev-parse", "HEAD"), _git_says(directory, "status", "--porcelain", "--", ".")
+    """Return the commit of the config's directory, and whether it was changed since; nothing outside of git."""
+    commit, changes = _git_output(directory, "rev-parse", "HEAD"), _git_output(directory, "status", "--porcelain", "--", ".")
     return {} if commit is None else {"git": {"commit": commit, "dirty": bool(changes)}}
 
 
-def _git_says(directory: Path, *words: str) -> str | None:
+def _git_output(directory: Path, *words: str) -> str | None:
     environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
     try:
         answer = subprocess.run(["git", *words], cwd=directory, env=environment, capture_output=True, text=True)
@@ -142,7 +142,7 @@ def _git_says(directory: Path, *words: str) -> str | None:
 
 
 def _proof(export: Export) -> dict[str, Any]:
-    """What the step `verify` found, without how long it took, and how near was near enough."""
+    """Return what the step `verify` found, without times, and the tolerances."""
     tolerances = {"atol": 0.0, "rtol": 0.0}
     for step in export.plan.post.values():
         if step.kind == "verify":

@@ -33,8 +33,8 @@ class Verify(PostStep):
     """Numbers of rows to try; empty: 1, and all of the samples' but at least 2. What has no batch axis is tried whole."""
 
     unsampled: Literal["refuse", "allow"] = "refuse"
-    """What becomes of a signature that takes none of the random values that are tried where samples gives none: refuse, or
-    allow, which exports it with the status "not verified"."""
+    """Whether a signature may be exported that takes none of the random values which are tried where samples gives none:
+    refuse, or allow, which exports it with the status "not verified"."""
 
     run_timeout: Seconds = 600.0
     """Seconds that starting a model, or one run of it, may take."""
@@ -60,7 +60,7 @@ class Verify(PostStep):
 
 
 def _summary(details: Mapping[str, Any]) -> str:
-    """``max abs diff 0, mismatches 0; signatures 2, outputs 3; on random values: predict``."""
+    """Return ``max abs diff 0, mismatches 0; signatures 2, outputs 3; on random values: predict``."""
     signatures = [s for found in details.values() for s in found.get("signatures", {}).values()]
     outputs = [output for signature in signatures for output in signature["outputs"].values()]
     signatures = [signature for signature in signatures if signature["outputs"]]
@@ -70,7 +70,7 @@ def _summary(details: Mapping[str, Any]) -> str:
 
 
 def _originals(details: Mapping[str, Any]) -> str:
-    """``; original model: answers 2, max abs diff 0``, where its answers were compared."""
+    """Return ``; original model: answers 2, max abs diff 0``, where its answers were compared."""
     compared = [found["original model"] for found in details.values() if "original model" in found]
     worst = [output["max_abs_diff"] for found in compared for output in found["outputs"].values()]
     number = sum(found["answers"] for found in compared)

@@ -56,7 +56,7 @@ class Warmup(PostStep):
         }
 
     def _unwarmed(self, batch: Batch) -> str:
-        """Why a signature gets no records; empty where it does."""
+        """Return why a signature gets no records; empty where it does."""
         if batch.drawn and batch.refusal:
             return f"it takes none of {len(batch.refused)} random values; write samples for it"
         if self.batching == "maybe" and batch.unbatched:

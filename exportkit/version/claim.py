@@ -112,7 +112,7 @@ class Claim:
             raise EnvironmentFailed(Problem(str(self.directory), "was removed while it was being written", do))
 
     def _is_ours(self, directory: Path) -> bool:
-        """Whether this is the directory that the claim made, under whatever name."""
+        """Return whether this is the directory that the claim made, under whatever name."""
         return len(self._held) == 2 and _same(self._held[1], directory)
 
     def _rename(self) -> None:
@@ -148,24 +148,24 @@ class Claim:
 
     @property
     def is_visible(self) -> bool:
-        """Whether the version stands under its number while the commit has not ended."""
+        """Whether the version is visible under its number while the commit has not ended."""
         return self._is_ours(self.base / str(self.number))
 
 
 def exists(base: Path, number: int) -> ConfigError:
-    """The refusal of an explicit version that is there, or in the making, already."""
+    """Return the refusal of an explicit version that exists, or is being made, already."""
     state = "exists" if number in numbers(base) else "is being written by another process"
     return ConfigError(Problem("version", f"{number} {state} in {base}", "a version is never overwritten: write version=auto"))
 
 
 def used_up(base: Path) -> ConfigError:
-    """The refusal to go on counting above the largest number."""
+    """Return the refusal to count above the largest number."""
     what = f"{LARGEST} is in use in {base}, and TensorFlow Serving sees no larger one"
     return ConfigError(Problem("version", what, "write an integer that is free, or choose another export_dir"))
 
 
 def numbers(base: Path) -> set[int]:
-    """The versions that TensorFlow Serving sees below `base`: every name that is an int64, a plain file's too."""
+    """Return the versions that TensorFlow Serving sees below `base`: every name that is an int64, a plain file's too."""
     try:
         found = {int(name) for name in os.listdir(base) if re.fullmatch("[0-9]{1,4000}", name)}
         return {number for number in found if number <= LARGEST}
@@ -174,12 +174,12 @@ def numbers(base: Path) -> set[int]:
 
 
 def size(version: Path) -> int:
-    """Bytes in all files of a version."""
+    """Return the bytes in all files of a version."""
     return sum(path.stat().st_size for path in version.rglob("*") if path.is_file())
 
 
 def staging(base: Path, number: int) -> Path:
-    """Where version `number` is written: a name that TensorFlow Serving ignores, in the same file system.
+    """Return where version `number` is written: a name that TensorFlow Serving ignores, in the same file system.
 
     A link or a file that has the name is not ours: it stays, and leading zeros make another name.
     """
@@ -197,7 +197,7 @@ def _may_be_directory(path: Path) -> bool:
 
 
 def is_private(directory: Path) -> bool:
-    """Whether nobody but its owner can enter a directory, which is what umask 077 makes of it."""
+    """Return whether nobody but its owner can enter a directory, which is what umask 077 makes of it."""
     return not directory.stat().st_mode & (stat.S_IXGRP | stat.S_IXOTH)
 
 
@@ -237,7 +237,7 @@ def _first(base: Path, version: str) -> int:
 
 
 def _within_int64(base: Path, number: int) -> int:
-    """`number`, which TensorFlow Serving can see.
+    """Return `number`, if TensorFlow Serving can see it.
 
     Raises:
         ConfigError: it is above 2^63-1.
@@ -248,7 +248,7 @@ def _within_int64(base: Path, number: int) -> int:
 
 
 def _next_free(base: Path, number: int) -> int:
-    """The next number that is neither a version nor, as far as one can see, about to be one."""
+    """Return the next number that is neither a version nor, as far as one can see, about to be one."""
     while number in numbers(base) or staging(base, number).exists():
         number += 1
     return number
@@ -263,7 +263,7 @@ def _make(base: Path) -> None:
 
 
 def _lock(path: Path, create: bool = True) -> int | None:
-    """The held lock of a staging directory, or None where another process holds it, or there is none to lock."""
+    """Return the held lock of a staging directory, or None where another process holds it, or there is none to lock."""
     while True:
         made = create and _made(path)
         try:
@@ -314,7 +314,7 @@ def _set_aside(path: Path) -> Path:
 
 
 def _same(descriptor: int, path: Path) -> bool:
-    """Whether an open file is what stands at a path."""
+    """Return whether an open file is the one at a path."""
     with suppress(OSError):
         return os.path.samestat(os.fstat(descriptor), os.stat(path))
     return False

@@ -7,7 +7,7 @@ import importlib.util
 import json
 import os
 import platform
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -121,10 +121,10 @@ def _is_editable(name: str) -> bool:
 
 def _files_digest(modules: Iterable[str]) -> str:
     """Return the SHA-256 of the files of some top-level modules, with all that lies in their packages."""
-    found = {}
+    found: dict[str, str] = {}
     for module in sorted(modules):
         spec = importlib.util.find_spec(module)
-        places = [] if spec is None else spec.submodule_search_locations or [spec.origin]
+        places: Sequence[str | None] = [] if spec is None else spec.submodule_search_locations or [spec.origin]
         for place in map(Path, filter(None, places)):
             files = [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.is_file())
             found |= {

@@ -33,7 +33,7 @@ def write_manifest(directory: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_manifest(directory: Path) -> dict[str, Any] | None:
-    """The manifest of a version, or None where it has none.
+    """Return the manifest of a version, or None where it has none.
 
     Raises:
         StepFailed: it was changed, is newer than this exportkit, or leaves out a file that is no signature.
@@ -70,7 +70,7 @@ def _text(content: Mapping[str, Any]) -> str:
 
 
 def _pieces(value: Any, newline: str) -> Iterator[str]:
-    """JSON with a line for each key, and one for each array however long it is."""
+    """Yield JSON with a line for each key, and one for each array however long it is."""
     if not isinstance(value, Mapping) or not value:
         yield json.dumps(value, ensure_ascii=False, default=str)
         return
@@ -82,7 +82,7 @@ def _pieces(value: Any, newline: str) -> Iterator[str]:
 
 
 def digests(directory: Path, signatures: Iterable[str] = ()) -> dict[str, str]:
-    """File → SHA-256, of every file of a version but the manifest and the signatures over it."""
+    """Return file → SHA-256, of every file of a version but the manifest and the signatures over it."""
     left_out = {FILE, SIGNATURE, *map(Path, signatures)}
     paths = sorted(Path(folder, name) for folder, _, names in os.walk(directory) for name in names)
     relative = (path.relative_to(directory) for path in paths)
@@ -90,7 +90,7 @@ def digests(directory: Path, signatures: Iterable[str] = ()) -> dict[str, str]:
 
 
 def differences(directory: Path, manifest: Mapping[str, Any]) -> Iterator[Problem]:
-    """The files of a version that are not as its manifest has them, and the signatures that it names and that are gone."""
+    """Yield a problem for each file that is not as the manifest has it, and for each signature that it names and is gone."""
     files, signatures = manifest["files"], manifest.get("signatures", ())
     found = digests(directory, signatures)
     for name in sorted(files.keys() | found.keys()):

@@ -101,10 +101,11 @@ def _feed(plan: ExportPlan, bound: BoundGraph) -> None:
     parsed: dict[str, tf.Tensor] = {}
     signatures = [plan.signatures[key] for key in bound.part.wiring.signatures]
     for name in sorted({ref for signature in signatures for ref in signature.inputs.values()}):
-        if isinstance(plan.bindings[name], ParseExample):
+        binding = plan.bindings[name]
+        if isinstance(binding, ParseExample):
             serialized = v1.placeholder(tf.string, [None], name)
             bound.fed[name] = bound.values[name] = serialized
-            parsed |= adapters.parse(name, plan.bindings[name], serialized)
+            parsed |= adapters.parse(name, binding, serialized)
     for name in bound.part.wiring.inputs:
         known = bound.part.facts[name]
         bound.fed[name] = bound.values[name] = adapters.placeholder(name, known, parsed.get(name))

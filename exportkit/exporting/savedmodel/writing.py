@@ -17,6 +17,7 @@ from exportkit.protos import MetaGraphDef, meta_graph_pb2
 from exportkit.spec import METHODS, ExportPlan
 
 v1 = tf.compat.v1
+_Saver: Any = v1.train.Saver
 
 
 def write(directory: Path, plan: ExportPlan, prepared: Prepared, bound: Mapping[str, BoundGraph]) -> dict[str, MetaGraphDef]:
@@ -78,7 +79,7 @@ def _output_tensor(ref: str, bound: BoundGraph) -> tf.Tensor:
     return bound.checked.get(ref, bound.values[ref])
 
 
-class _CopyingSaver(v1.train.Saver):
+class _CopyingSaver(_Saver):
     """A Saver that writes its checkpoint by copying bytes from the source checkpoints.
 
     Its restore ops are TensorFlow's own. Only `save` is different: it writes the union of all meta graphs' variables, copied,

@@ -11,7 +11,7 @@ from exportkit.metagraph import Graph, canonical
 from exportkit.protos import dtype_name
 from exportkit.samples.arrays import Misfit
 from exportkit.samples.drawing import Attempt, Draw, Drawn, attempts
-from exportkit.samples.hints import hints
+from exportkit.samples.graph_hints import hints
 from exportkit.spec import Random
 from exportkit.verifying.audit.graphs import shape_of
 
@@ -19,7 +19,7 @@ MOST = 16  # ways to draw the input of a signature
 
 
 def inputs(graph: Graph, definition: Any) -> Iterator[dict[str, np.ndarray]]:
-    """Alias → a value, drawn in one way after the other, the likeliest first; see `exportkit.samples.drawing`."""
+    """Yield alias → value, drawn in one way after the other, the likeliest first; see `exportkit.samples.drawing`."""
     infos = {alias: info for alias, info in sorted(definition.inputs.items()) if info.name}
     known = hints(graph, [info.name for info in infos.values()])
     drawn = [

@@ -13,30 +13,35 @@ from exportkit.version.manifest import SAMPLES
 
 
 def inputs(directory: Path, recorded: Mapping[str, Any] | None) -> dict[str, np.ndarray] | None:
-    """Alias → value of a signature's recorded inputs; None where there are none, or only the digest of one was kept.
+    """Return alias → value of a signature's recorded inputs; None where there are none, or only the digest of one was kept.
 
     Raises:
-        StepFailed: the file beside the manifest does not hold what the manifest says.
+        StepFailed: the file beside the manifest does not hold what the manifest recorded.
     """
-    said = (recorded or {}).get("inputs", {})
-    values = {alias: _beside(directory, one) if "file" in one else tensorproto.from_json(one) for alias, one in said.items()}
-    return values if values and all(value is not None for value in values.values()) else None
+    arrays = (recorded or {}).get("inputs", {})
+    found = {alias: _beside(directory, one) if "file" in one else tensorproto.from_json(one) for alias, one in arrays.items()}
+    values = {alias: value for alias, value in found.items() if value is not None}
+    return values if values and len(values) == len(found) else None
 
 
-def _beside(directory: Path, said: Mapping[str, Any]) -> np.ndarray:
-    name = str(said["file"]).removeprefix(f"{SAMPLES.as_posix()}:")
+def _beside(directory: Path, recorded: Mapping[str, Any]) -> np.ndarray:
+    name = str(recorded["file"]).removeprefix(f"{SAMPLES.as_posix()}:")
     try:
-        value = tensorproto.from_numpy(_read(directory / SAMPLES, name), said["dtype"])
+        value = tensorproto.from_numpy(_read(directory / SAMPLES, name), recorded["dtype"])
+        if _is_recorded(value, recorded):
+            return value
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        value = None
-    sound = value is not None and list(value.shape) == said["shape"] and tensorproto.dtype_of(value) == said["dtype"]
-    if not sound or tensorproto.digest(value) != said["sha256"]:
-        raise StepFailed(Problem(str(SAMPLES), f"does not hold {name} as the manifest has it", "export the version again"))
-    return value
+        pass  # not the file that the step `manifest` wrote
+    raise StepFailed(Problem(str(SAMPLES), f"does not hold {name} as the manifest has it", "export the version again"))
+
+
+def _is_recorded(value: np.ndarray, recorded: Mapping[str, Any]) -> bool:
+    alike = list(value.shape) == recorded["shape"] and tensorproto.dtype_of(value) == recorded["dtype"]
+    return alike and tensorproto.digest(value) == recorded["sha256"]
 
 
 def _read(path: Path, name: str) -> np.ndarray:
-    """An array of an .npz file. Its members are stored as they are: one that unpacks to more than the file is none of ours."""
+    """Read an array of an .npz file whose members are stored; one that is larger than the file is compressed, so not ours."""
     with zipfile.ZipFile(path) as archive:
         if archive.getinfo(f"{name}.npy").file_size > path.stat().st_size:
             raise ValueError(f"{name} is compressed")

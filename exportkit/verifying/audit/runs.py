@@ -10,6 +10,7 @@ import numpy as np
 from exportkit.checkpoint import tensorproto
 from exportkit.errors import ExportKitError, Problem, StepFailed
 from exportkit.metagraph import Graph
+from exportkit.protos import ConfigProto
 from exportkit.serving import native, warmup
 from exportkit.serving.native import Request
 from exportkit.verifying.audit import drawn, recorded
@@ -21,7 +22,7 @@ TIMEOUT = 600.0
 
 @dataclass(frozen=True)
 class Trial:
-    """What a signature is asked, and the outputs that were recorded of it (alias → what the manifest says of the array)."""
+    """The inputs of a signature, and its recorded outputs (alias → the array as in the manifest)."""
 
     inputs: Mapping[str, np.ndarray]
     outputs: Mapping[str, Any] = field(default_factory=dict)
@@ -54,7 +55,7 @@ class _Loaded:
     known: dict[str, Any] = field(default_factory=dict)
 
     def answers(self, trials: Mapping[str, Trial]) -> dict[str, Any]:
-        """Signature → outputs by alias, or the problems; all of one start of the process, or of one each where that fails."""
+        """Return signature → outputs by alias, or the problems; from one process, or where that fails from one for each."""
         if not self.known:
             try:
                 self.known = dict(zip(trials, self._ask(trials), strict=True))
@@ -73,22 +74,22 @@ class _Loaded:
         return native.run_signatures(self.directory, self.tags, requests, timeout=TIMEOUT, config=self.config).outputs
 
 
-def _config(graph: Graph) -> Any:
-    """The server's own; a graph that is pinned to an accelerator runs here all the same."""
-    return native.ConfigProto(allow_soft_placement=True) if pinned(graph) else None
+def _config(graph: Graph) -> ConfigProto | None:
+    """Return the session's config: the server's own (None), or for a graph pinned to an accelerator one that runs it here."""
+    return ConfigProto(allow_soft_placement=True) if pinned(graph) else None
 
 
-def _trial(directory: Path, graph: Graph, key: str, said: Mapping[str, Any] | None, model: native.Running) -> Trial:
-    """The recorded inputs, or else made-up ones: the first that the model answers."""
-    if (inputs := recorded.inputs(directory, said)) is not None:
-        return Trial(inputs, said["outputs"] or {}, drawn=False)
+def _trial(directory: Path, graph: Graph, key: str, record: Mapping[str, Any] | None, model: native.Running) -> Trial:
+    """Return the recorded inputs, or else made-up ones: the first that the model answers."""
+    if record is not None and (inputs := recorded.inputs(directory, record)) is not None:
+        return Trial(inputs, record["outputs"] or {}, drawn=False)
     first = None
     for inputs in drawn.inputs(graph, graph.meta.signature_def[key]):
         first = inputs if first is None else first
         try:
             answer = model.ask(key, inputs)
         except ExportKitError:
-            break  # it does not load: the run says so
+            break  # it does not load, which the run reports
         if not isinstance(answer, native.Refusal):
             return Trial(inputs)
         if answer.died:
@@ -107,7 +108,7 @@ def _judged(what: str, trial: Trial, answer: Any, tolerances: Mapping[str, float
 
 
 def _refused(what: str, problem: Problem, made_up: bool) -> Finding:
-    """A refusal; of made-up input it may only say that this is not what the signature is for."""
+    """Return the finding of a refusal; that of made-up input may only mean that the signature does not take such values."""
     why = problem.what.removeprefix(f"{what.removeprefix('run ')}: ")
     if made_up and why.startswith("INVALID_ARGUMENT"):
         return Finding(None, what, f"refuses made-up input: {why}", "export with samples")
@@ -121,27 +122,27 @@ def _shapes(answer: Mapping[str, np.ndarray]) -> str:
 def _compared(
     what: str, recorded: Mapping[str, Any], answer: Mapping[str, np.ndarray], tolerances: Mapping[str, float]
 ) -> Finding:
-    differing = {alias: _difference(said, answer.get(alias), tolerances) for alias, said in recorded.items()}
-    differing = {alias: said for alias, said in differing.items() if said}
+    found = {alias: _difference(one, answer.get(alias), tolerances) for alias, one in recorded.items()}
+    differing = {alias: difference for alias, difference in found.items() if difference}
     if differing:
-        why = "; ".join(f"{alias} {said}" for alias, said in differing.items())
+        why = "; ".join(f"{alias} {difference}" for alias, difference in differing.items())
         return Finding(False, what, f"its recorded outputs do not come out: {why}", _ELSEWHERE)
-    near = "exactly" if not any(tolerances.values()) else "within " + ", ".join(f"{k} {v:g}" for k, v in tolerances.items())
-    return Finding(True, what, f"its recorded outputs come out {near}: {_shapes(answer)}")
+    how = "exactly" if not any(tolerances.values()) else "within " + ", ".join(f"{k} {v:g}" for k, v in tolerances.items())
+    return Finding(True, what, f"its recorded outputs come out {how}: {_shapes(answer)}")
 
 
 _ELSEWHERE = "on another kind of processor the last bits may differ: --rtol 1e-5 allows that"
 
 
-def _difference(said: Mapping[str, Any], value: np.ndarray | None, tolerances: Mapping[str, float]) -> str:
-    """How an output differs from what was recorded of it; empty where it does not."""
+def _difference(recorded: Mapping[str, Any], value: np.ndarray | None, tolerances: Mapping[str, float]) -> str:
+    """Return how an output differs from the recorded one; empty where it does not."""
     if value is None:
         return "is gone"
-    if (said["dtype"], said["shape"]) != (tensorproto.dtype_of(value), list(value.shape)):
-        return f"is {tensorproto.dtype_of(value)} {list(value.shape)}, and was {said['dtype']} {said['shape']}"
-    expected = tensorproto.from_json(said)
+    if (recorded["dtype"], recorded["shape"]) != (tensorproto.dtype_of(value), list(value.shape)):
+        return f"is {tensorproto.dtype_of(value)} {list(value.shape)}, and was {recorded['dtype']} {recorded['shape']}"
+    expected = tensorproto.from_json(recorded)
     if expected is None:
-        return "" if said["sha256"] == tensorproto.digest(value) else "has another digest"
+        return "" if recorded["sha256"] == tensorproto.digest(value) else "has another digest"
     if value.dtype.kind in "OSUTbiu":
         wrong = int(np.sum(expected != value))
         return f"differs in {wrong} of {value.size} places" if wrong else ""

@@ -108,8 +108,8 @@ def _by_object(written: Bundle, checkpoint: Bundle, *_: Any) -> Found:
     """
     names = {key: name for name, key in written.aliases.items()}
     wanted = {key: (key, names.get(key), checkpoint.aliases.get(names.get(key, ""))) for key in written.entries}
-    found = {key: [name for name in some if name in checkpoint.entries] for key, some in wanted.items()}
-    return {key: some[0] for key, some in found.items() if some and not key.startswith(BOOKKEEPING)}, []
+    found = {key: [name for name in keys if name and name in checkpoint.entries] for key, keys in wanted.items()}
+    return {key: keys[0] for key, keys in found.items() if keys and not key.startswith(BOOKKEEPING)}, []
 
 
 def _differences(written: Bundle, sources: Mapping[str, tuple[Bundle, str]]) -> tuple[Problem, ...]:

@@ -1,6 +1,7 @@
-"""The checks in their order, and what each of them stands on."""
+"""All checks of a version, in order."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,7 @@ def verify_version(
     saved_model = _taken(found, "saved_model.pb", lambda: read_saved_model(directory))
     found += _guarded("variables", lambda: variables.check(directory, saved_model))
     for meta in saved_model.meta_graphs if saved_model else ():
-        graph = Graph(meta)
-        found += _guarded("graph", lambda graph=graph: graphs.check(directory, graph, variables.names(directory)))
+        found += _guarded("graph", partial(_check_graph, directory, Graph(meta)))
     if against is not None and saved_model:
         found += _guarded("weights", lambda: variables.compare(directory, saved_model, against, manifest))
     found += _unverified(manifest)
@@ -56,8 +56,12 @@ def verify_version(
     return found
 
 
+def _check_graph(directory: Path, graph: Graph) -> Iterator[Finding]:
+    return graphs.check(directory, graph, variables.names(directory))
+
+
 def _unverified(manifest: dict[str, Any] | None) -> list[Finding]:
-    """What was exported though nobody could compare it with the training graph."""
+    """Return a finding for a version that was exported though it could not be compared with the training graph."""
     verify = (manifest or {}).get("verify") or {}
     if verify.get("status") != "not verified":
         return []
@@ -69,7 +73,7 @@ def _failed(found: list[Finding]) -> bool:
 
 
 def _taken(found: list[Finding], what: str, read: Callable[[], Any]) -> Any:
-    """What `read` returns; None where it fails, which is then among the findings."""
+    """Return what `read` returns; None where it fails, which is then among the findings."""
     try:
         return read()
     except ExportKitError as error:
@@ -78,7 +82,7 @@ def _taken(found: list[Finding], what: str, read: Callable[[], Any]) -> Any:
 
 
 def _guarded(what: str, check: Callable[[], Iterator[Finding]]) -> list[Finding]:
-    """The findings of a check; a version can be broken in more ways than a check foresees."""
+    """Return the findings of a check; an error that it does not foresee is one too."""
     found: list[Finding] = []
     try:
         for finding in check():

@@ -43,6 +43,18 @@ def _cast(column: np.ndarray, dtype: str) -> np.ndarray:
     return column if dtype == "string" else column.astype(numpy_dtype(dtype))
 
 
+def leaf(ref: str, bindings: Bindings) -> str:
+    """Return the tensor binding that the binding reference `ref` is computed from.
+
+    Raises:
+        KeyError: there is none, which a plan without problems does not have.
+    """
+    found = bindings.leaf(ref)
+    if found is None:
+        raise KeyError(ref)
+    return found
+
+
 def computed(ref: str, bindings: Bindings, tensors: Mapping[str, np.ndarray]) -> np.ndarray:
     """Return the value of the binding reference `ref`, computed from the values of tensor bindings."""
     name = bindings.offers()[ref]

@@ -13,14 +13,15 @@ from exportkit.contract import Export
 from exportkit.errors import Problem, some
 from exportkit.metagraph import Graph
 from exportkit.metagraph.tensors import Facts
+from exportkit.protos import ConfigProto
 from exportkit.samples import Batch
 from exportkit.serving import tried_samples
-from exportkit.serving.native import ConfigProto, Refusal, unoptimized
+from exportkit.serving.native import Refusal, unoptimized
 from exportkit.verifying.parity import divergence
 from exportkit.verifying.parity.divergence import Difference, Tolerance, compare, unequal
 from exportkit.verifying.parity.origin import origins
 from exportkit.verifying.parity.originals import originals
-from exportkit.verifying.parity.trials import Answer, Answers, MovedExport, TrainingGraph, Trial, trials
+from exportkit.verifying.parity.trials import Answer, Answers, MovedExport, TrainingGraph, Trial, Twice, trials
 
 Output = tuple[str, str]  # signature, alias
 Failure = tuple[Trial, str, Difference]  # the question, the output's alias, how the answers differ
@@ -30,7 +31,7 @@ SMALL = 1e-3  # of an output's largest value: more than another order of sums co
 
 @dataclass
 class Outcome:
-    """What the report says of an output: differences from the training graph, and of the optimised graph from the written.
+    """The report on an output: differences from the training graph, and of the optimised graph from the written.
 
     `compared` counts the elements that were compared with the training graph's, in all trials.
     """
@@ -71,7 +72,7 @@ class Proof:
         """Run both sides and compare.
 
         Returns:
-            What the report says of it.
+            The details for the report.
 
         Raises:
             StepFailed: a side does not run at all.
@@ -148,13 +149,14 @@ class Proof:
         """Compare the answers to one question; each output that differs, though it is the same twice."""
         if trial.doubtful and isinstance(_worse(there), Refusal):
             return
-        if refused := self._refused(trial, _worse(there), _worse(here)):
-            self.problems.append(refused)
+        theirs, ours = _values(there), _values(here)
+        if theirs is None or ours is None:
+            self.problems += self._refused(trial, _worse(there), _worse(here))
             return
-        for alias in there[0]:
-            output, found = (trial.signature, alias), self._compared(alias, there, here)
-            changes = unequal(there[0][alias], there[1][alias]), unequal(here[0][alias], here[1][alias])
-            if any(changes) and self._unordered(trial, alias, there, here):
+        for alias in theirs[0]:
+            output, found = (trial.signature, alias), self._compared(alias, theirs, ours)
+            changes = unequal(theirs[0][alias], theirs[1][alias]), unequal(ours[0][alias], ours[1][alias])
+            if any(changes) and self._unordered(trial, alias, theirs, ours):
                 self._outcome(trial, alias).max_abs_diff = max(difference.largest for difference in found)
                 self.warnings.append(
                     f"{_place(*output)}: its last bits change from run to run, by the order of sums in threads"
@@ -166,10 +168,10 @@ class Proof:
             elif any(found) and changes[1]:
                 self.problems.append(self._random_here(output))
             else:
-                yield from self._noted(trial, alias, found, here)
+                yield from self._noted(trial, alias, found, ours)
 
-    def _unordered(self, trial: Trial, alias: str, there: Answers, here: Answers) -> bool:
-        """Whether all answers are equal but for the order of sums, with no random node behind them."""
+    def _unordered(self, trial: Trial, alias: str, there: Twice, here: Twice) -> bool:
+        """Return whether all answers are equal but for the order of sums, with no random node behind them."""
         values = [answers[alias] for answers in (*there, *here)]
         if values[0].dtype.kind not in "fc" or any(value.shape != values[0].shape for value in values):
             return False
@@ -180,28 +182,27 @@ class Proof:
     def _outcome(self, trial: Trial, alias: str) -> Outcome:
         return self._outcomes.setdefault((trial.signature, alias), Outcome())
 
-    def _compared(self, alias: str, there: Answers, here: Answers) -> list[Difference]:
+    def _compared(self, alias: str, there: Twice, here: Twice) -> list[Difference]:
         return [compare(a[alias], b[alias], self._tolerance) for a, b in zip(there, here, strict=True)]
 
-    def _noted(self, trial: Trial, alias: str, found: Sequence[Difference], here: Answers) -> Iterator[Failure]:
+    def _noted(self, trial: Trial, alias: str, found: Sequence[Difference], here: Twice) -> Iterator[Failure]:
         outcome = self._outcome(trial, alias)
         outcome.compared += here[0][alias].size
         outcome.max_abs_diff = max(outcome.max_abs_diff, *(difference.largest for difference in found))
         outcome.mismatches = max(outcome.mismatches, *(difference.mismatches for difference in found))
         yield from [(trial, alias, difference) for difference in found if difference][:1]
 
-    def _refused(self, trial: Trial, there: Answer, here: Answer) -> Problem | None:
-        """What is wrong where TensorFlow gave no answer; nothing where both sides have one."""
+    def _refused(self, trial: Trial, there: Answer, here: Answer) -> Iterator[Problem]:
+        """Yield what is wrong where TensorFlow gave no answer; nothing where both sides have one."""
         place, graph = f"signatures.{trial.signature}", f"meta_graphs.{self._key}.constants"
         if isinstance(there, Refusal) and isinstance(here, Refusal):
-            return Problem(place, f"{trial} is refused, by the training graph as well: {here.text}", self._advice(trial))
-        if isinstance(here, Refusal):
+            yield Problem(place, f"{trial} is refused, by the training graph as well: {here.text}", self._advice(trial))
+        elif isinstance(here, Refusal):
             do = "check bindings (their shapes and constants); ensure_shape=false leaves shapes unchecked"
-            return Problem(place, f"{trial} is refused, and the training graph takes it: {here.text}", do)
-        if isinstance(there, Refusal):
+            yield Problem(place, f"{trial} is refused, and the training graph takes it: {here.text}", do)
+        elif isinstance(there, Refusal):
             do = f"check bindings and {graph}, which the training graph is fed, or give samples.{trial.signature}"
-            return Problem(place, f"{trial} is refused by the training graph, and the export takes it: {there.text}", do)
-        return None
+            yield Problem(place, f"{trial} is refused by the training graph, and the export takes it: {there.text}", do)
 
     def _advice(self, trial: Trial) -> str:
         if trial.rows in self._sizes:
@@ -222,7 +223,7 @@ class Proof:
                 self.problems.append(Problem(f"signatures.{name}", what, do))
 
     def _block(self, name: str) -> str:
-        """The samples to fill in, with what is bound."""
+        """Return the samples to fill in, with what is bound."""
         inputs = self._export.signatures[name].inputs
         files = ", ".join(f"{alias}: 'samples.npz:{alias}'" for alias in inputs)
         bound = {alias: self._export.bound[self._key][ref] for alias, ref in inputs.items()}
@@ -234,13 +235,13 @@ class Proof:
         return Problem(_place(*output), what, "is dropout left on? bake its rate or is_training: bindings.NAME.constant")
 
     def _drawn(self, signature: str, form: str) -> str:
-        """The random nodes behind a signature, in the words of `form`; empty where there are none."""
+        """Return the random nodes behind a signature, in the wording of `form`; empty where there are none."""
         fetches = [info.name for info in self._here.meta.signature_def[signature].outputs.values()]
         nodes = divergence.random_nodes(Graph(self._here.meta), fetches)
         return form.format(some(nodes, 3)) if nodes else ""
 
     def _uncompared(self, asked: Sequence[Trial]) -> Iterator[Problem]:
-        """The signatures of which not one element was compared: nothing was proved of them."""
+        """Yield a problem for each signature of which not one element was compared: nothing was proved of it."""
         elements = dict.fromkeys(dict.fromkeys(trial.signature for trial in asked), 0)
         for (signature, _), outcome in self._outcomes.items():
             elements[signature] += outcome.compared
@@ -262,7 +263,7 @@ class Proof:
         return [failure for output in random for failure in self._judge_seeded(output, asked, sides)]
 
     def _seeded(self, asked: Sequence[Trial]) -> tuple[list[Answers], ...]:
-        """The answers of the training graph, of the export, and of the export in another process."""
+        """Return the answers of the training graph, of the export, and of the export in another process."""
         here = MovedExport(self._export, self._key, self._timeout, seeded=True)
         there = self._there.answers(asked, seeded=True)
         return there, here.answers(asked, unoptimized()), here.answers(asked, unoptimized())
@@ -297,7 +298,7 @@ class Proof:
     # As a server optimises it
 
     def _judge_optimized(self, asked: Sequence[Trial], written: Sequence[Answers], optimized: Sequence[Answers]) -> None:
-        """TensorFlow's optimiser may change the last bits, and with them the order of what is nearly equal; no more."""
+        """Check that TensorFlow's optimiser changes only the last bits, and with them the order of what is nearly equal."""
         for trial, (a, _), (b, _) in zip(asked, written, optimized, strict=True):
             if isinstance(a, Refusal):
                 continue
@@ -326,6 +327,12 @@ class Proof:
 
 def _place(signature: str, alias: str) -> str:
     return f"signatures.{signature}.outputs.{alias}"
+
+
+def _values(answers: Answers) -> Twice | None:
+    """Return both answers to a question; None where one of them is a refusal."""
+    first, second = answers
+    return None if isinstance(first, Refusal) or isinstance(second, Refusal) else (first, second)
 
 
 def _worse(answers: Answers) -> Answer:

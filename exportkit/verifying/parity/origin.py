@@ -1,4 +1,4 @@
-"""Where an output that differs begins to differ, in words."""
+"""Problems for outputs that differ, with the place where the difference begins."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -13,7 +13,7 @@ from exportkit.metagraph.tensors import VARIABLE_OPS, split
 from exportkit.operations.bindings import operation
 from exportkit.serving.native import Refusal, Running, unoptimized
 from exportkit.spec import Lookup, TopK
-from exportkit.verifying.parity import divergence
+from exportkit.verifying.parity import adapters, divergence
 from exportkit.verifying.parity.divergence import Difference, Tolerance, compare
 from exportkit.verifying.parity.reference import Reference
 from exportkit.verifying.parity.trials import MovedExport, TrainingGraph, Trial
@@ -30,7 +30,7 @@ def origins(
     here: MovedExport,
     tolerance: Tolerance,
 ) -> Iterator[Problem]:
-    """One problem for each output that differs, at the first question where it does, with the node where that begins.
+    """Yield a problem for each output that differs, at its first question, with the node where the difference begins.
 
     Args:
         failed: question, alias of the output, and how it differs.
@@ -79,17 +79,17 @@ class _Search:
         self._graph, self._model = Graph(here.meta), model
 
     def where(self, trial: Trial, alias: str) -> str:
-        """Where an output begins to differ: an input as parsed, a node, or what the export computes behind them."""
+        """Return where an output begins to differ: an input as parsed, a node, or what the export computes behind them."""
         ref = self._plan.signatures[trial.signature].outputs[alias]
-        if said := self._misnamed(trial, alias, ref) or self._parsed(trial):
-            return said
-        tensor = self._wiring.names[self._plan.bindings.leaf(ref)]
+        if place := self._misnamed(trial, alias, ref) or self._parsed(trial):
+            return place
+        tensor = self._wiring.names[adapters.leaf(ref, self._plan.bindings)]
         there = partial(_fetch, self._running, self._there.feeds(trial))
         found = divergence.first(
             self._comparable(tensor), there, partial(self._here.fetch, self._model, trial), self._tolerance
         )
         if found:
-            return f"first at {self._called(found.tensor)}: {found.difference}"
+            return f"first at {self._describe_node(found.tensor)}: {found.difference}"
         spec = self._plan.bindings[self._plan.bindings.offers()[ref]]
         if isinstance(spec, TopK | Lookup):
             return f"every node of the training graph is equal, the {operation(spec)} behind them is not"
@@ -115,9 +115,9 @@ class _Search:
         fetches = [tensor] if split(tensor)[0] in self._graph.nodes else []
         return divergence.comparable(self._there.graph, self._graph, fetches)
 
-    def _called(self, tensor: str) -> str:
+    def _describe_node(self, tensor: str) -> str:
         origin = self._graph.origin(tensor)
-        if origin.op in VARIABLE_OPS:
+        if origin is not None and origin.op in VARIABLE_OPS:
             return f"variable {origin.name}"
         return f"node {tensor.removesuffix(':0')}"
 

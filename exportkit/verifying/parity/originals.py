@@ -93,7 +93,9 @@ def _questions(export: Export, key: str, random: Collection[tuple[str, str]]) ->
     for name in part.wiring.signatures:
         signature = export.plan.signatures[name]
         fed = {part.wiring.inputs[binding]: bound[binding].export_name for binding in bindings.fed(signature)}
-        leaves = {alias: bindings.leaf(ref) for alias, ref in signature.outputs.items() if (name, alias) not in random}
+        leaves = {
+            alias: adapters.leaf(ref, bindings) for alias, ref in signature.outputs.items() if (name, alias) not in random
+        }
         for number, answer in enumerate(part.model.answers):
             inputs, outputs = (_by_tensor(values, part.model) for values in (answer.inputs, answer.outputs))
             given = {leaf: outputs[tensor] for leaf in leaves.values() if (tensor := part.wiring.names[leaf]) in outputs}

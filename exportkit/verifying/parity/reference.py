@@ -15,14 +15,12 @@ import numpy as np
 from exportkit.metagraph import Variable, split
 from exportkit.planning.prepare import Part, Prepared
 from exportkit.processes import WorkerDied, conversation
-from exportkit.protos import GraphDef, MetaGraphDef, config_pb2, op_def_pb2
+from exportkit.protos import ConfigProto, GraphDef, MetaGraphDef, op_def_pb2
 from exportkit.serving.native import Refusal
 from exportkit.verifying.parity import reference_worker, seeding
 
 if TYPE_CHECKING:
     from exportkit.processes.workers import Conversation
-
-ConfigProto = config_pb2.ConfigProto
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +38,7 @@ class Job:
     """
 
     meta_graph: MetaGraphDef
-    feeds: Mapping[str, str]
+    feeds: Mapping[str, str | None]
     restores: Sequence[Mapping[str, Any]]
     init_ops: Sequence[str]
     config: ConfigProto
@@ -63,7 +61,7 @@ class Job:
         }
 
 
-def _importable(meta_graph: MetaGraphDef, feeds: Mapping[str, str], seeded: bool) -> GraphDef:
+def _importable(meta_graph: MetaGraphDef, feeds: Mapping[str, str | None], seeded: bool) -> GraphDef:
     """Return the graph without `_output_shapes` (those of TF 1 make an import fail), devices and control edges to fed ops.
 
     A session does not run the op of a fed tensor for a data edge, but it does for a control edge.
@@ -146,7 +144,7 @@ class Reference:
             EnvironmentFailed: its process was killed from outside, or could not start.
         """
         _, error = self._receive("starting it")
-        return error and Refusal(_one_line(error))
+        return Refusal(_one_line(error)) if error else None
 
     def run(self, feeds: Mapping[str, np.ndarray], fetches: Sequence[str]) -> list[np.ndarray] | Refusal:
         """Run the graph once.

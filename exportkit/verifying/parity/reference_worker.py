@@ -45,7 +45,7 @@ class Trained:
         )
 
     def _replace(self, replaced: Mapping[str, str]) -> None:
-        """Let what takes a tensor take another one instead, as the config says of the training graph."""
+        """Let what takes a tensor take another one instead, as the config does it in the training graph."""
         for old, new in replaced.items():
             taken, given = (self._fed.get(name) for name in (new, old))
             taken = self._graph.get_tensor_by_name(new) if taken is None else taken

@@ -56,7 +56,9 @@ def _rewrite(copy: Path, model: SavedModel) -> None:
 def _replace_paths(model: SavedModel) -> Iterator[str]:
     """Replace the paths of files in the model's constants, and yield those that were replaced."""
     for node in (node for meta in model.meta_graphs for node in seeding.nodes(meta)):
-        strings = node.attr["value"].tensor.string_val if _is_text(node) else ()
+        if not _is_text(node):
+            continue
+        strings = node.attr["value"].tensor.string_val
         for i, text in enumerate(strings):
             if _is_path(text):
                 yield text.decode()

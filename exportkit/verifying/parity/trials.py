@@ -12,14 +12,17 @@ import numpy as np
 from exportkit.checkpoint.encoding import numpy_dtype, objects
 from exportkit.contract import Export
 from exportkit.errors import Problem, StepFailed
+from exportkit.protos import ConfigProto
 from exportkit.samples import Batch
 from exportkit.serving import native
-from exportkit.serving.native import ConfigProto, Refusal, Running, unoptimized
+from exportkit.serving.native import Refusal, Running, unoptimized
 from exportkit.verifying.parity import adapters, reference, relocation
 from exportkit.verifying.parity.reference import Job, Reference
 
-Answer = dict[str, np.ndarray] | Refusal
+Values = dict[str, np.ndarray]
+Answer = Values | Refusal
 Answers = tuple[Answer, Answer]  # to one question, asked twice: an answer that is not the same twice is random
+Twice = tuple[Values, Values]  # Answers without a refusal
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Trial:
 
 
 def trials(export: Export, key: str, batches: Mapping[str, Batch], sizes: Sequence[int]) -> list[Trial]:
-    """The questions to the signatures of meta graph `key`: the sample of each, at several sizes where it has rows.
+    """Return the questions to the signatures of meta graph `key`: the sample of each, at several sizes where it has rows.
 
     Args:
         batches: signature → sample.
@@ -59,7 +62,7 @@ def trials(export: Export, key: str, batches: Mapping[str, Batch], sizes: Sequen
     found = []
     for name, batch in batches.items():
         for rows in _sizes(batch, sizes):
-            inputs = batch.resized(rows) if rows else dict(batch.values)
+            inputs: Mapping[str, np.ndarray] = batch.resized(rows) if rows else dict(batch.values)
             found.append(_trial(export, key, name, rows, inputs, drawn=batch.drawn))
         for inputs in batch.refused:
             found.append(_trial(export, key, name, _length(batch, inputs), inputs, drawn=batch.drawn, doubtful=True))
@@ -73,7 +76,7 @@ def _sizes(batch: Batch, wanted: Sequence[int]) -> Sequence[int | None]:
 
 
 def _length(batch: Batch, inputs: Mapping[str, np.ndarray]) -> int | None:
-    """How many rows values have that a sample was cut or repeated to."""
+    """Return the number of rows of values that a sample was cut or repeated to."""
     return next((len(value) for alias, value in inputs.items() if value.shape != batch.values[alias].shape), None)
 
 
@@ -117,13 +120,13 @@ class TrainingGraph:
         return self._part.model.graph
 
     def answers(self, questions: Sequence[Trial], *, seeded: bool = False) -> list[Answers]:
-        """The answers to each question. Raises what `running` raises."""
+        """Return the answers to each question. Raises what `running` raises."""
         with self.running(seeded=seeded) as running:
             return [(self._answer(running, trial), self._answer(running, trial)) for trial in questions]
 
     @contextmanager
     def running(self, *, seeded: bool = False) -> Iterator[Reference]:
-        """The graph in a process.
+        """Run the graph in a process that ends with the context.
 
         Where this TensorFlow cannot import all of it, only what the signatures need is run.
 
@@ -153,13 +156,13 @@ class TrainingGraph:
         return array if shape is None or None in shape else np.broadcast_to(array, shape)
 
     def feeds(self, trial: Trial) -> dict[str, np.ndarray]:
-        """Tensor of the graph → what a question, and the config's constants, say that it is."""
+        """Return tensor of the graph → its value, from a question and the config's constants."""
         return {self._part.wiring.inputs[name]: value for name, value in trial.fed.items()} | self._constants
 
     def _answer(self, running: Reference, trial: Trial) -> Answer:
         plan, names = self._export.plan, self._part.wiring.names
         outputs = plan.signatures[trial.signature].outputs
-        leaves = list(dict.fromkeys(plan.bindings.leaf(ref) for ref in outputs.values()))
+        leaves = list(dict.fromkeys(adapters.leaf(ref, plan.bindings) for ref in outputs.values()))
         values = running.run(self.feeds(trial), [names[leaf] for leaf in leaves])
         if isinstance(values, Refusal):
             return values
@@ -181,7 +184,7 @@ class MovedExport:
         self.meta = native.meta_graph(self._copy, self._tags)
 
     def answers(self, questions: Sequence[Trial], config: ConfigProto) -> list[Answers]:
-        """The answers to each question, of one load. Raises what `running` raises."""
+        """Return the answers to each question, of one load. Raises what `running` raises."""
         with self.running(config) as model:
             return [self._answers(model, trial) for trial in questions]
 
@@ -191,7 +194,7 @@ class MovedExport:
 
     @contextmanager
     def running(self, config: ConfigProto) -> Iterator[Running]:
-        """The copy, loaded in a process.
+        """Run the graph in a process that ends with the context.
 
         Raises:
             StepFailed: it does not load.
@@ -212,7 +215,7 @@ class MovedExport:
         return StepFailed(Problem(where, f"does not load: {reason}"))
 
     def fetch(self, model: Running, trial: Trial, tensors: Sequence[str]) -> dict[str, np.ndarray] | None:
-        """The values of tensors of the exported graph; None where TensorFlow refuses."""
+        """Return the values of tensors of the exported graph; None where TensorFlow refuses."""
         inputs = self.meta.signature_def[trial.signature].inputs
         values = model.run({inputs[alias].name: value for alias, value in trial.inputs.items()}, tensors)
         return None if isinstance(values, Refusal) else dict(zip(tensors, values, strict=True))
@@ -228,6 +231,6 @@ class MovedExport:
 
 
 def _reason(error: StepFailed) -> str:
-    """What TensorFlow said, without the stage that `exportkit.serving.native` puts before it."""
+    """Return TensorFlow's message, without the stage that `exportkit.serving.native` puts before it."""
     what = error.problems[0].what
     return what.partition(": ")[2] or what

@@ -119,12 +119,12 @@ def _refuse_unset(variables: Sequence[Variable], reads: Mapping[str, str], sessi
 
 def _value(parts: Sequence[Variable], reads: Mapping[str, str], session: "tf.compat.v1.Session") -> np.ndarray:
     values = [np.asarray(session.run(reads[part.op_name])) for part in parts]
-    if parts[0].slice is None:
+    places = [part.slice for part in parts if part.slice is not None]
+    if not places:
         return values[0]
-    whole = np.zeros(parts[0].full_shape, values[0].dtype)
-    for part, value in zip(parts, values, strict=True):
-        start = part.slice.var_offset
-        whole[tuple(slice(o, o + n) for o, n in zip(start, part.slice.var_shape, strict=True))] = value
+    whole = np.zeros(places[0].full_shape, values[0].dtype)
+    for place, value in zip(places, values, strict=True):
+        whole[tuple(slice(o, o + n) for o, n in zip(place.var_offset, place.var_shape, strict=True))] = value
     return whole
 
 
@@ -138,7 +138,7 @@ def compare(captured: str, checkpoint: str) -> str:
 
 def _equal(ours: Bundle, theirs: Bundle, name: str) -> bool:
     key = name if name in theirs.entries else theirs.aliases.get(name)
-    if key not in theirs.entries:
+    if key is None or key not in theirs.entries:
         return False
     a, b = ours.entries[name], theirs.entries[key]
     if (a.dtype, a.shape) != (b.dtype, b.shape):

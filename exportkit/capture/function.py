@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exportkit.capture import export_meta_graph
+from exportkit.capture.session import export_meta_graph
 from exportkit.checkpoint import BundleWriter
 from exportkit.contract import ReferenceAnswer, SourceModel
 from exportkit.errors import BindingError, Problem, some
