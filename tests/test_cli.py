@@ -1,6 +1,7 @@
 """The command line: what it says, where, and with which exit code. Texts are asserted whole where a user acts on them."""
 
 import copy
+import errno
 import json
 import logging
 import os
@@ -1125,6 +1126,16 @@ class Listener:
     @hookimpl
     def exportkit_conf_packages(self):
         return ["acme_conf"]
+
+
+def test_what_the_system_refuses_to_a_command_is_one_line(run, monkeypatch):
+    def refuse():
+        raise PermissionError(errno.EACCES, "Permission denied", "/etc/secret")
+
+    monkeypatch.setattr("exportkit.cli.plugins.load_plugins", refuse)
+    told = run("plugins")
+    refused = "/etc/secret: permission denied; make it writable, or choose another directory\n"
+    assert (told.code, told.out, told.err) == (1, "", refused)
 
 
 def test_policies_observers_and_presets_are_listed(run, monkeypatch, tmp_path):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from exportkit.commands import COMMANDS, DEFAULT, load
-from exportkit.errors import ConfigError, EnvironmentFailed, ExportKitError, Problem, did_you_mean
+from exportkit.errors import ConfigError, EnvironmentFailed, ExportKitError, Problem, did_you_mean, system_error
 
 ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)  # `exportkit.processes.terminable` makes them SystemExit
 
@@ -43,6 +43,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print_problems(str(error))
         return error.exit_code
+    except OSError as cause:
+        if raises:
+            raise
+        print_problems(str(system_error(cause, "exportkit")))
+        return EnvironmentFailed.exit_code
 
 
 def _open_streams() -> None:
