@@ -1,11 +1,17 @@
 """Plugins with choices and sources in their fields, through Hydra: composed, overridden, shown and refused."""
 
+import pickle
+import subprocess
+import sys
+
 import pytest
 import yaml
+from omegaconf import OmegaConf
 
-from exportkit.cli import main
+from exportkit.cli import main, schema
 from exportkit.cli.schema import schema_of
 from exportkit.sources.meta_graph import MetaGraphSource
+from exportkit.steps.verify import Verify
 
 CODE = """
 from dataclasses import dataclass, field
@@ -63,6 +69,21 @@ def composed(run, *words):
 
 def test_a_class_that_omegaconf_can_hold_is_its_own_schema():
     assert schema_of(MetaGraphSource) is MetaGraphSource
+
+
+def test_a_config_of_a_schema_can_be_pickled():
+    config = OmegaConf.structured(schema_of(Verify))
+    again = pickle.loads(pickle.dumps(config))
+    assert again == config
+    assert OmegaConf.get_type(again) is schema_of(Verify) is not Verify
+    code = "import pickle, sys; print(pickle.load(sys.stdin.buffer).unsampled)"
+    read = subprocess.run([sys.executable, "-c", code], input=pickle.dumps(config), capture_output=True, check=True)
+    assert read.stdout == b"refuse\n"
+
+
+def test_no_schema_has_a_name_that_no_class_has():
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        schema.nothing  # noqa: B018
 
 
 def test_choices_compose_as_a_config_writes_them(run):

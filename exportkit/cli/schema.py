@@ -3,22 +3,37 @@
 from collections.abc import Callable
 from dataclasses import MISSING, Field, asdict, field, fields, is_dataclass, make_dataclass
 from enum import Enum
+from functools import cache
+from importlib import import_module
 from inspect import isabstract
+from operator import attrgetter
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 
+@cache
 def schema_of(cls: type) -> type:
     """Return dataclass `cls`, or one of its name whose fields have the nearest types that OmegaConf knows.
 
-    `exportkit.config.reader` reads the composed config again and checks the types that are declared, so nothing is lost.
+    `exportkit.config.reader` reads the composed config again and checks the types that are declared, so nothing is lost. Sweeps
+    pickle configs: a schema is pickled by the name of its class, and made again in the process that reads it.
     """
     hints = get_type_hints(cls)
     known = {name: _known(hint) for name, hint in hints.items()}
     if known == hints:
         return cls
     found = [(one.name, known[one.name], _default(one, same=known[one.name] == hints[one.name])) for one in fields(cls)]
-    return make_dataclass(cls.__name__, found, kw_only=True)
+    made = make_dataclass(cls.__name__, found, kw_only=True)
+    made.__module__, made.__qualname__ = __name__, f"{cls.__module__}:{cls.__qualname__}".replace(".", "/")
+    return made
+
+
+def __getattr__(name: str) -> type:
+    """Return the schema of the class that a pickled config names, as ``exportkit/steps/verify:Verify``."""
+    module, colon, qualname = name.replace("/", ".").partition(":")
+    if not colon:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return schema_of(attrgetter(qualname)(import_module(module)))
 
 
 def _default(one: Field[Any], same: bool) -> Any:
