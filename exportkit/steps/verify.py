@@ -48,12 +48,13 @@ class Verify(PostStep):
         details = {key: proof.prove() for key, proof in proofs.items()}
         if problems := [problem for proof in proofs.values() for problem in proof.problems]:
             raise StepFailed(*dict.fromkeys(problems))
-        if not any(found.get("signatures") for found in details.values()):
+        unverified = list(dict.fromkeys(name for proof in proofs.values() for name in proof.unverified))
+        if not _outputs(details) and not (unverified and self.unsampled == "allow"):
             what = "nothing was compared: no meta graph has a signature that can be run here"
             raise StepFailed(Problem("", what, "leave the step out if that is as it should be: ~post.verify"))
         export.report.warnings += dict.fromkeys(warning for proof in proofs.values() for warning in proof.warnings)
         found = {"summary": _summary(details), "atol": self.atol, "rtol": self.rtol, "meta_graphs": details}
-        if unverified := list(dict.fromkeys(name for proof in proofs.values() for name in proof.unverified)):
+        if unverified:
             export.report.unverified += unverified
             found = {**found, "status": "not verified", "summary": f"not verified: {', '.join(unverified)}; {found['summary']}"}
         return found
@@ -61,12 +62,19 @@ class Verify(PostStep):
 
 def _summary(details: Mapping[str, Any]) -> str:
     """Return ``max abs diff 0, mismatches 0; signatures 2, outputs 3; on random values: predict``."""
-    signatures = [s for found in details.values() for s in found.get("signatures", {}).values()]
-    outputs = [output for signature in signatures for output in signature["outputs"].values()]
-    signatures = [signature for signature in signatures if signature["outputs"]]
+    outputs = _outputs(details)
+    if not outputs:
+        return "nothing could be run"
+    signatures = [s for found in details.values() for s in found.get("signatures", {}).values() if s["outputs"]]
     worst, wrong = max(o["max_abs_diff"] for o in outputs), sum(o["mismatches"] for o in outputs)
     found = f"max abs diff {worst:g}, mismatches {wrong}; signatures {len(signatures)}, outputs {len(outputs)}"
     return f"{found}{_originals(details)}{_drawn(details)}"
+
+
+def _outputs(details: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return what was compared, output by output."""
+    signatures = (s for found in details.values() for s in found.get("signatures", {}).values())
+    return [output for signature in signatures for output in signature["outputs"].values()]
 
 
 def _originals(details: Mapping[str, Any]) -> str:
@@ -80,7 +88,7 @@ def _originals(details: Mapping[str, Any]) -> str:
 def _drawn(details: Mapping[str, Any]) -> str:
     """Return which signatures were tried on random values, as samples gives none for them."""
     signatures = {key: s for found in details.values() for key, s in found.get("signatures", {}).items()}
-    drawn = [key for key, signature in signatures.items() if signature["samples"] != "as given"]
+    drawn = [key for key, signature in signatures.items() if signature.get("samples", "as given") != "as given"]
     return f"; on random values: {some(drawn, 3)}" if drawn else ""
 
 

@@ -241,10 +241,13 @@ class Proof:
         return form.format(some(nodes, 3)) if nodes else ""
 
     def _uncompared(self, asked: Sequence[Trial]) -> Iterator[Problem]:
-        """Yield a problem for each signature of which not one element was compared: nothing was proved of it."""
-        elements = dict.fromkeys(dict.fromkeys(trial.signature for trial in asked), 0)
+        """Yield a problem for each signature of which not one element was compared, so that nothing was proved of it.
+
+        A signature that takes none of its samples is left out: `_judge_unsampled` refuses it.
+        """
+        elements = dict.fromkeys((trial.signature for trial in asked if not trial.doubtful), 0)
         for (signature, _), outcome in self._outcomes.items():
-            elements[signature] += outcome.compared
+            elements[signature] = elements.get(signature, 0) + outcome.compared
         for key in (key for key, number in elements.items() if not number):
             random = any(outcome.random for (signature, _), outcome in self._outcomes.items() if signature == key)
             empty = f"give samples.{key} rows that it answers with a value"
