@@ -23,7 +23,7 @@ settings.load_profile("thorough" if THOROUGH else "quick")
 
 
 def pytest_configure(config):
-    # what runs in the background of a script ignores Ctrl-C, and under nohup SIGHUP; processes that a test signals would inherit that
+    # in the background of a script Ctrl-C is ignored, under nohup SIGHUP: processes that a test signals would inherit that
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
