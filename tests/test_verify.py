@@ -106,9 +106,10 @@ def whole(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def trained(whole):
+def trained(whole, tmp_path_factory):
     """The training graph of `whole`, started once for all tests that break its export."""
-    with TrainingGraph(whole, "serving", 60).running() as running:
+    export = dataclasses.replace(whole, scratch=tmp_path_factory.mktemp("scratch"))
+    with TrainingGraph(export, "serving", 60).running() as running:
         yield running
 
 
