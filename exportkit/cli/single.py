@@ -161,9 +161,13 @@ def _run(content: bytes) -> ExportReport | JobFailed:
 
 
 def _unpacked(content: bytes, config: Mapping[str, Any]) -> ExportPlan:
-    """Return the pickled plan, or the plan of `config` if it cannot be unpickled."""
-    from exportkit.planning.plan import plan
+    """Return the pickled plan, its checkpoints open; or a new plan of `config`.
 
-    with suppress(Exception):  # its classes cannot be imported here
-        return pickle.loads(content)
+    A new one is made if the plan cannot be unpickled here, or if training has deleted or replaced its checkpoint meanwhile.
+    """
+    from exportkit.planning.plan import plan
+    from exportkit.planning.resolving import opened
+
+    with suppress(Exception):
+        return opened(pickle.loads(content))
     return plan(config, hydra_app.plugins())
