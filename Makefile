@@ -15,7 +15,7 @@ test: $(VENV)/$(BREADTH)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	EXPORTKIT_THOROUGH=$(THOROUGH) $(BIN)/pytest
+	EXPORTKIT_THOROUGH=$(THOROUGH) $(BIN)/pytest -n auto --dist worksteal
 
 $(VENV)/demo: pyproject.toml | $(BIN)/python
 	$(BIN)/pip install --quiet --editable '.[examples]'

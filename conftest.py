@@ -43,14 +43,25 @@ def breadth():
 def pytest_collection_modifyitems(config, items):
     """Of what is marked ``quick(n)`` leave n cases, spread over all, unless files are named."""
     marked = defaultdict(list)
-    whole = config.args_source is config.ArgsSource.TESTPATHS
-    for item in items if whole and not THOROUGH else ():
+    for item in items if _of_testpaths(config) and not THOROUGH else ():
         for node, mark in item.iter_markers_with_node("quick"):
             scope = (node.parent.nodeid, node.originalname) if node is item else node.nodeid
             marked[scope, *mark.args].append(item)
     dropped = {item for (_, n), found in marked.items() for item in _all_but(n, found)}
     config.hook.pytest_deselected(items=[item for item in items if item in dropped])
     items[:] = [item for item in items if item not in dropped]
+
+
+def _of_testpaths(config):
+    """Return whether no file was named: a worker of pytest-xdist is handed its controller's arguments as if they were typed."""
+    if hasattr(config, "workerinput"):
+        return config.workerinput["of_testpaths"]
+    return config.args_source is config.ArgsSource.TESTPATHS
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node):
+    node.workerinput["of_testpaths"] = _of_testpaths(node.config)
 
 
 def _all_but(n, found):
