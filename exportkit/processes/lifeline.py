@@ -11,6 +11,7 @@ import runpy
 import signal
 import sys
 import threading
+from pathlib import Path
 
 
 def lead_group(lifeline: int) -> None:
@@ -44,6 +45,8 @@ def main() -> None:
     """Become a worker: ``lifeline.py DESCRIPTOR SCRIPT``."""
     descriptor, script = sys.argv[1:]
     lead_group(int(descriptor))
+    if (ours := str(Path(__file__).parents[2])) not in sys.path:
+        sys.path.insert(0, ours)  # a worker imports parts of this very exportkit, wherever its starter found it
     sys.argv = [script]
     runpy.run_path(script, run_name="__main__")
 
