@@ -131,6 +131,9 @@ class ModelSource(ABC):
 
     kind: str
 
+    needs_tensorflow: ClassVar[bool] = True
+    """Whether `build` uses TensorFlow's Python. False saves the two seconds of its import, where no other source needs it."""
+
     def preview(self) -> Preview:
         """Return what is known without TensorFlow, for the plan. Must be quick, and must not import the user's code."""
         return Preview(when_built=["the graph"])

@@ -1,4 +1,4 @@
-"""One export in a process of its own, forked from one that has only imported TensorFlow, as the jobs of a sweep are.
+"""One export in a process of its own, forked from one that has only loaded TensorFlow's C library, as the jobs of a sweep are.
 
 So this process reports what kills the export and cleans up after it, and the export's output is never mixed with the result.
 """
@@ -48,7 +48,7 @@ def run(planned: ExportPlan, config: DictConfig, timeout: float | None) -> Expor
     before = claim.numbers(planned.export_dir)
     try:
         with progress(planned.name) as stage, scratch() as place:
-            stage("import tensorflow")
+            stage("start")
             end, last = _run_task(_packed(planned, config), place / LOG, timeout, stage)
     except BaseException:
         claim.remove_stale(planned.export_dir)
@@ -146,14 +146,13 @@ def _run(content: bytes) -> ExportReport | JobFailed:
     from exportkit.exporting import pipeline
 
     plan, config, hydra, packed_at = pickle.loads(content)
-    waited = time.monotonic() - packed_at  # for the server's import
+    waited = time.monotonic() - packed_at  # for the server's imports, as far as they were not done by then
     handover.unpack(hydra)
     hydra_app.unmute_tensorflow()
     try:
         planned = _unpacked(plan, config)
-        if planned.post:
-            processes.reserve()
-        report = ExportReport(name=planned.name, stages={"import tensorflow": waited})
+        processes.reserve()
+        report = ExportReport(name=planned.name, stages={"start": waited})
         pipeline.fill(report, planned, hydra_app.plugins(), processes.send_message)
         return report
     except Exception as error:

@@ -52,7 +52,7 @@ def run(config: DictConfig, job: Run) -> str:
     with _in_launch_directory():
         content = pickle.dumps((job, config, handover.pack()))
         task = Task(0, _run, (content,), job_record.job_directory() / process_launcher.LOG)
-        end = _run_task(task)
+        end = _run_task(task, process_launcher.needs_tensorflow(config))
         if isinstance(end, Died):
             job_record.record_death(config, str(end), end.seconds)
             raise JobFailed(str(end))
@@ -61,11 +61,12 @@ def run(config: DictConfig, job: Run) -> str:
     return end.value
 
 
-def _run_task(task: Task) -> Ended | Died:
+def _run_task(task: Task, needs_tensorflow: bool) -> Ended | Died:
     """Run a task, and return its last event."""
     started = time.monotonic()
+    preload = process_launcher.PRELOAD_PYTHON if needs_tensorflow else process_launcher.PRELOAD
     try:
-        with contextlib.closing(processes.run([task], 1, preload=process_launcher.PRELOAD)) as events:
+        with contextlib.closing(processes.run([task], 1, preload=preload)) as events:
             for event in events:
                 if isinstance(event, Ended | Died):
                     end = event
