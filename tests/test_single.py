@@ -290,8 +290,8 @@ def test_the_stages_that_are_done_have_their_seconds(monkeypatch):
     clock = iter([0.25, 0.25, 2.0, 2.0])
     monkeypatch.setattr(time, "monotonic", lambda: next(clock, 2.0))
     stages = Stages("digits", since=0.0)
-    stages.begin("start")
+    stages.begin("import tensorflow")
     stages.begin("build")
     stages.begin("build")
-    assert stages.done == [("plan", 0.25), ("start", 1.75)]
-    assert str(stages) == "digits: build 0.0 s (done: plan 0.2 s, start 1.8 s)"
+    assert stages.done == [("plan", 0.25), ("import tensorflow", 1.75)]
+    assert str(stages) == "digits: build 0.0 s (done: plan 0.2 s, import tensorflow 1.8 s)"

@@ -75,7 +75,7 @@ def _early_server(arguments: Sequence[str]) -> AbstractContextManager[None]:
     flags, overrides = cli_arguments.arrange(arguments)
     if flags or _debugged.get() or any(word.startswith(("experiment=", "hydra", "+", "~")) for word in overrides):
         return nullcontext()
-    return processes.prestarted(process_launcher.PRELOAD)
+    return processes.prestarted(process_launcher.preload(uses_tensorflow=False))
 
 
 @hydra_app.reporting

@@ -9,7 +9,6 @@ from exportkit.contract import Preview, ReferenceAnswer, SourceModel, under_repo
 from exportkit.errors import EnvironmentFailed, ExportKitError, PluginError, Problem, brief_in, system_error, type_of
 from exportkit.metagraph import Graph
 from exportkit.planning.resolving import Resolved
-from exportkit.processes.tensorflow import import_tensorflow
 from exportkit.protos import MetaGraphDef
 from exportkit.registry import Plugins
 
@@ -20,12 +19,9 @@ def build_source(resolved: Resolved, plugins: Plugins, scratch: Path, wanted: Se
     Raises:
         PluginError: it raised an error that is not exportkit's, or what it returned is no source model or contradicts the
             preview.
-        EnvironmentFailed: it needs TensorFlow's Python, and that cannot be imported.
         ExportKitError: it refused; the problems have their places in the config.
     """
     source, where = resolved.source, f"{resolved.where} ({plugins.providers.get(type(resolved.source))})"
-    if source.needs_tensorflow:
-        import_tensorflow()
     try:
         model = source.build(resolved.preview, scratch, wanted)
     except ExportKitError as error:

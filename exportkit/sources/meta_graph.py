@@ -19,7 +19,7 @@ class MetaGraphSource(ModelSource):
     """A training checkpoint and its .meta; nothing else of the training code."""
 
     kind: str = "meta_graph"
-    needs_tensorflow: ClassVar[bool] = False
+    uses_tensorflow: ClassVar[bool] = False
 
     checkpoint: Path
     """Prefix of the checkpoint (``model.ckpt-6000``), or its directory: the latest in there."""

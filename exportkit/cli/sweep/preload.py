@@ -1,6 +1,7 @@
-"""The imports of the server process from which jobs are forked: TensorFlow's C library, exportkit's modules, no user's code.
+"""The imports of the server process from which a sweep's jobs are forked: all of exportkit's modules, no user's code.
 
-So no job has to load them again. Nothing may run here: no operation, no session.
+So no job has to import them again. TensorFlow's C library is loaded too; its Python is what `preload_tensorflow` adds, for jobs
+whose source runs it. Nothing may run here: no operation, no session, no list of devices.
 """
 
 import gc
@@ -15,10 +16,9 @@ from exportkit.registry import GROUP
 OURS = (
     "exportkit.cli.export",
     "exportkit.cli.sweep.process_launcher",
-    "exportkit.core.worker",
-    "exportkit.exporting.pipeline",
     "exportkit.planning.plan",
-    "exportkit.verifying.parity",
+    "exportkit.exporting.pipeline",
+    "exportkit.core.worker",
 )
 HYDRAS = ("hydra.experimental.callback", "hydra._internal.core_plugins.basic_launcher", "hydra._internal.logging_config")
 

@@ -1,8 +1,4 @@
-"""The import of TensorFlow's Python in the server process, for jobs whose sources need it; else it holds the C library only.
-
-Nothing may run here: no operation, no session, no list of devices (`exportkit.processes.tensorflow.preload_tensorflow` explains
-why).
-"""
+"""What `preload` imports, and TensorFlow's Python: for jobs whose source runs it."""
 
 from contextlib import suppress
 
@@ -11,3 +7,5 @@ from exportkit.processes.tensorflow import preload_tensorflow
 
 with suppress(EnvironmentFailed):  # each job tries again, and reports it
     preload_tensorflow()
+
+import exportkit.cli.sweep.preload  # noqa: F401 - it freezes what is there by then

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.basecontainer import BaseContainer
 
 from exportkit import processes
-from exportkit.cli import handover, hydra_app
+from exportkit.cli import handover
 from exportkit.cli.hydra_app import JobFailed, task_config
 from exportkit.cli.sweep.job_record import task_overrides
 from exportkit.errors import ConfigError, EnvironmentFailed, Problem, brief
@@ -26,8 +26,6 @@ from exportkit.processes import Died, Ended, Event, Task
 if TYPE_CHECKING:
     from hydra_plugins.exportkit import ProcessLauncher
 
-PRELOAD = ("exportkit.cli.sweep.preload",)
-PRELOAD_PYTHON = ("exportkit.cli.sweep.preload_tensorflow", *PRELOAD)  # for jobs whose sources need TensorFlow's Python
 LAUNCHER = "hydra_plugins.exportkit.ProcessLauncher"
 LOG = "output.log"
 DIRECTORY_KEY, SUBDIRECTORY_KEY = "hydra.sweep.dir", "hydra.sweep.subdir"
@@ -50,34 +48,39 @@ def launch(launcher: "ProcessLauncher", job_overrides: Sequence[Sequence[str]], 
                 config.hydra.job.num = number
             yield number, config
 
-    returns = dict(_returned(launcher, composed(), _Lines(job_overrides, first), PRELOAD_PYTHON))
+    returns = dict(_returned(launcher, composed(), _Lines(job_overrides, first)))
     return [returns[number] for number in sorted(returns)]
 
 
 def launch_composed(
-    launcher: "ProcessLauncher", composed: Iterable[tuple[int, DictConfig]], on_event: OnEvent, needs_tensorflow: bool
+    launcher: "ProcessLauncher", composed: Iterable[tuple[int, DictConfig]], on_event: OnEvent, uses_tensorflow: bool
 ) -> None:
-    """Run composed jobs. Their results are in their records and events; nothing else is kept, as there may be thousands."""
-    for _ in _returned(launcher, composed, on_event, PRELOAD_PYTHON if needs_tensorflow else PRELOAD):
+    """Run composed jobs. Their results are in their records and events; nothing else is kept, as there may be thousands.
+
+    Args:
+        uses_tensorflow: whether a job's source runs TensorFlow's Python.
+    """
+    for _ in _returned(launcher, composed, on_event, uses_tensorflow):
         pass
 
 
-def needs_tensorflow(config: DictConfig) -> bool:
-    """Return whether a job's source needs TensorFlow's Python, which a server then imports once for all its jobs."""
-    kind = OmegaConf.select(config, "source.kind", throw_on_resolution_failure=False)
-    source = hydra_app.plugins().sources.get(str(kind))
-    return source is None or source.needs_tensorflow
+def preload(uses_tensorflow: bool) -> tuple[str, ...]:
+    """Return the modules that the server of jobs imports, with TensorFlow's Python or without."""
+    return ("exportkit.cli.sweep.preload_tensorflow" if uses_tensorflow else "exportkit.cli.sweep.preload",)
 
 
 def _returned(
-    launcher: "ProcessLauncher", composed: Iterable[tuple[int, DictConfig]], on_event: OnEvent, preload: Sequence[str]
+    launcher: "ProcessLauncher",
+    composed: Iterable[tuple[int, DictConfig]],
+    on_event: OnEvent,
+    uses_tensorflow: bool = True,
 ) -> Iterator[tuple[int, JobReturn]]:
     """Run jobs, and yield the number and the result of each when it ends."""
     check_options(launcher)
     Path(str(launcher.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
     running: dict[int, DictConfig] = {}
     tasks = _tasks(_shared(launcher), composed, running)
-    with closing(processes.run(tasks, launcher.n_jobs, launcher.timeout, preload)) as events:
+    with closing(processes.run(tasks, launcher.n_jobs, launcher.timeout, preload(uses_tensorflow))) as events:
         for event in events:
             if isinstance(event, Ended | Died):
                 config = running.pop(event.number)
