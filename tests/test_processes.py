@@ -256,6 +256,31 @@ def test_a_server_that_cannot_start_is_told_by_each_task(tmp_path):
     assert said.splitlines() == [reason, reason]
 
 
+EARLY = """
+from pathlib import Path
+import processlab as lab
+from exportkit.processes import Ended, Task, prestarted, run
+
+with prestarted(["early"]):
+    lab.until(Path("early").exists)
+    pid = int(Path("early").read_text())
+    if {used}:
+        print(*(event.value == pid for event in run([Task(0, lab.server)]) if isinstance(event, Ended)))
+lab.until(lambda: {used} or lab.is_gone(pid))
+print([*run([Task(0, len, ("ab",))])][-1].value)
+"""
+
+
+@pytest.mark.parametrize(("used", "printed"), [(True, ["True", "2"]), (False, ["2"])])
+def test_a_server_that_was_started_early_forks_the_tasks_or_is_killed(used, printed, tmp_path):
+    (tmp_path / "early.py").write_text("import os, pathlib\npathlib.Path('early').write_text(str(os.getpid()))\n")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(lab.__file__).parent), str(tmp_path)])}
+    command = [sys.executable, "-c", EARLY.format(used=used)]
+    (tmp_path / "here").mkdir()
+    done = subprocess.run(command, env=environment, cwd=tmp_path / "here", capture_output=True, text=True, timeout=120)
+    assert (done.stdout.splitlines(), done.stderr) == (printed, "")
+
+
 # What ends the parent
 
 
