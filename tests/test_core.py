@@ -140,6 +140,7 @@ def test_a_session_runs_operations():
             session.run({}, [], ["count/Assign"])
             session.run({}, [], ["add"])
             assert session.run({}, ["value:0"])[0] == 5
+            assert session.run({}, []) == []
             with pytest.raises(StatusError) as caught:
                 session.run({}, [], ["no"])
     assert caught.value.args == ("NOT_FOUND", "no is not in the graph")

@@ -25,8 +25,7 @@ def answer(made, feeds, fetch):
     with Graph() as graph:
         graph.import_(made.graph_def.SerializeToString())
         with Session(graph) as session:
-            if made.restoring:
-                session.run({}, [], made.restoring)
+            session.run({}, [], made.restoring)
             fed = {made.placeholders[tensor]: value for tensor, value in feeds.items()}
             return session.run(fed, [made.placeholders.get(fetch, fetch)])[0].tolist()
 

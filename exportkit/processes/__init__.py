@@ -6,7 +6,7 @@ Four ways, each with its reason:
   its state is never seen by another, and what kills it kills it alone. Loading TensorFlow's C library takes half a second and
   importing its Python seconds, so the server (multiprocessing's forkserver) does once what tasks need. It runs nothing: after
   one session a fork would hang.
-- `workers`: a fresh interpreter that runs one script. Reason: what checks an export shares no code and no state with it.
+- `workers`: a fresh interpreter that runs one script. Reason: what checks an export shares no state with it.
 - `spare`: the same scripts, forked from a copy of this process that has loaded the C library: quicker where there is one.
 - `pool`: forks of this process itself. Reason: composing needs Hydra's registries, which cannot be pickled.
 
