@@ -31,11 +31,12 @@ _used = False  # whether a task was forked
 def prestarted(preload: Sequence[str]) -> Iterator[None]:
     """Start the server now, if there is none, so that it imports while this process does something else.
 
-    If the body starts no task, the server is killed at its end: it would hold this process's stdout and stderr open until its
+    Where it cannot be started, the first task reports that. If the body starts no task, the server is killed at its end: it would hold this process's stdout and stderr open until its
     imports are done.
     """
     _context.set_forkserver_preload(list(preload))
-    _ensure_running()
+    with suppress(OSError):
+        _ensure_running()
     try:
         yield
     finally:

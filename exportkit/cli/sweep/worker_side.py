@@ -76,7 +76,7 @@ def _run_task(task: Task, uses_tensorflow: bool) -> Ended | Died:
 
 
 def _uses_tensorflow(config: DictConfig) -> bool:
-    """Return whether a job's source runs TensorFlow's Python; this process plans no job, so its config tells."""
+    """Return whether a job's source runs TensorFlow's Python; this process plans no job, so the config decides."""
     kind = OmegaConf.select(config, "source.kind", throw_on_resolution_failure=False)
     source = hydra_app.plugins().sources.get(str(kind))
     return source is None or source.uses_tensorflow

@@ -115,7 +115,7 @@ class ReferenceGraph:
         node.attr["dtype"].type = DTYPE_NAMES["string"]
         tensor = node.attr["value"].tensor
         tensor.dtype = DTYPE_NAMES["string"]
-        tensor.string_val.append(text.encode())
+        tensor.string_val.append(text.encode(errors="surrogateescape"))  # a path may be any bytes
         for _ in range(rank):
             tensor.tensor_shape.dim.add(size=1)
         return node.name
