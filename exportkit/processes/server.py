@@ -31,8 +31,8 @@ _used = False  # whether a task was forked
 def prestarted(preload: Sequence[str]) -> Iterator[None]:
     """Start the server now, if there is none, so that it imports while this process does something else.
 
-    Where it cannot be started, the first task reports that. If the body starts no task, the server is killed at its end: it would hold this process's stdout and stderr open until its
-    imports are done.
+    Where it cannot be started, the first task reports that. If the body starts no task, the server is killed at its end: it
+    would hold this process's stdout and stderr open until its imports are done.
     """
     _context.set_forkserver_preload(list(preload))
     with suppress(OSError):
