@@ -34,6 +34,7 @@ def mapped():
 PARTIES = {
     "capture": ("numpy", "tensorflow"),
     "config": ("annotated_types numpy", ""),
+    "core": ("ml_dtypes numpy", ""),
     "checkpoint": ("google google_crc32c numpy", "ml_dtypes"),
     "examples": ("numpy tensorflow", "sklearn"),
     "exporting": ("numpy tensorflow", ""),
@@ -43,7 +44,7 @@ PARTIES = {
     "contract": ("pluggy", ""),
     "registry": ("pluggy", ""),
     "samples": ("google google_crc32c numpy", ""),
-    "serving": ("google google_crc32c ml_dtypes numpy", ""),
+    "serving": ("google google_crc32c numpy", ""),
     "sources": ("", "tensorflow"),
     "steps": ("annotated_types numpy", "matplotlib"),
     "testing": ("numpy pytest tensorflow yaml", ""),

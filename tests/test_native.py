@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from exportkit.core import capi, tensors, worker
+from exportkit.core.capi import StatusError
+from exportkit.core.graph import Graph, Session
 from exportkit.errors import BindingError, EnvironmentFailed, Problem, StepFailed
 from exportkit.protos import SavedModel
-from exportkit.serving import native, native_worker
+from exportkit.serving import native
 from exportkit.serving.native import Request
-from exportkit.serving.native_worker import Session, StatusError
 
 v1 = tf.compat.v1
 SERVE = ["serve"]
@@ -482,14 +484,14 @@ def test_a_worker_that_cannot_start(line, worker_that):
 
 
 def test_session_raises_the_status(line, tmp_path):
-    with Session(str(line), SERVE) as session, pytest.raises(StatusError) as caught:
+    with Graph() as graph, Session.load(graph, str(line), SERVE) as session, pytest.raises(StatusError) as caught:
         session.run({"x:0": np.float32([1])}, ["z:0"])
     assert caught.value.args == ("NOT_FOUND", "z:0 is not in the graph")
     with pytest.raises(StatusError) as caught:
-        Session(str(tmp_path), SERVE)
+        Session.load(Graph(), str(tmp_path), SERVE)
     assert caught.value.args[0] == "NOT_FOUND" and str(tmp_path) in caught.value.args[1]
     with pytest.raises(StatusError) as caught:
-        Session(str(line), SERVE, b"\xff")
+        Session.load(Graph(), str(line), SERVE, b"\xff")
     assert caught.value.args == ("INVALID_ARGUMENT", "Unparseable ConfigProto")
 
 
@@ -502,23 +504,25 @@ def test_quantized_values_travel_as_integers(tmp_path):
 
 
 def test_dtype_numbers_are_tensorflows():
-    names = {number: tf.dtypes.as_dtype(number).name for number in native_worker.ARRAYS}
-    ours = {number: np.dtype(dtype).name for number, dtype in native_worker.ARRAYS.items()}
+    names = {number: tf.dtypes.as_dtype(number).name for number in tensors.ARRAYS}
+    ours = {number: np.dtype(dtype).name for number, dtype in tensors.ARRAYS.items()}
     assert {n: name for n, name in ours.items() if name != names[n].removeprefix("q")} == {}
-    assert tf.string.as_datatype_enum == native_worker.STRING
+    assert tf.string.as_datatype_enum == tensors.STRING
 
 
 def test_code_names_are_tensorflows():
     from tensorflow.core.protobuf import error_codes_pb2
 
-    assert list(native_worker.CODES) == [error_codes_pb2.Code.Name(number) for number in range(len(native_worker.CODES))]
+    assert list(capi.CODES) == [error_codes_pb2.Code.Name(number) for number in range(len(capi.CODES))]
 
 
-def test_the_worker_imports_neither_tensorflow_nor_this_package():
-    code = f"import runpy, sys; runpy.run_path({native_worker.__file__!r}); print(*sys.modules)"
+def test_the_worker_imports_neither_tensorflow_nor_more_of_this_package_than_its_core():
+    code = f"import runpy, sys; runpy.run_path({worker.__file__!r}); print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert "ml_dtypes" in modules
-    assert not {"tensorflow", "google.protobuf", "exportkit"} & set(modules)
+    assert not {"tensorflow", "google.protobuf"} & set(modules)
+    ours = ["core", "core.capi", "core.graph", "core.tensors", "errors", "processes", "processes.tensorflow"]
+    assert sorted(name for name in modules if "exportkit." in name) == [f"exportkit.{name}" for name in ours]
 
 
 # ---- strangers' models ----

@@ -1,7 +1,7 @@
 """Ends a process when the one that started it is gone, however that ended: a pipe whose other end only the starter holds.
 
 Run as a script, with the pipe's descriptor and a worker script, it becomes that worker. It imports the standard library alone,
-so a worker in a fresh interpreter stays free of exportkit.
+so a worker in a fresh interpreter imports no more of exportkit than its script does.
 """
 
 import fcntl
@@ -11,6 +11,7 @@ import runpy
 import signal
 import sys
 import threading
+from pathlib import Path
 
 
 def lead_group(lifeline: int) -> None:
@@ -44,6 +45,8 @@ def main() -> None:
     """Become a worker: ``lifeline.py DESCRIPTOR SCRIPT``."""
     descriptor, script = sys.argv[1:]
     lead_group(int(descriptor))
+    if (ours := str(Path(__file__).parents[2])) not in sys.path:
+        sys.path.insert(0, ours)  # a worker imports parts of this very exportkit, wherever its starter found it
     sys.argv = [script]
     runpy.run_path(script, run_name="__main__")
 
