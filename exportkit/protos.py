@@ -42,6 +42,7 @@ def _load(*modules: str) -> list[types.ModuleType]:
     feature_pb2,
     attr_value_pb2,
     graph_pb2,
+    kernel_def_pb2,
     node_def_pb2,
     op_def_pb2,
     tensor_pb2,
@@ -61,6 +62,7 @@ def _load(*modules: str) -> list[types.ModuleType]:
     "example.feature_pb2",
     "framework.attr_value_pb2",
     "framework.graph_pb2",
+    "framework.kernel_def_pb2",
     "framework.node_def_pb2",
     "framework.op_def_pb2",
     "framework.tensor_pb2",
@@ -84,6 +86,7 @@ NodeDef = node_def_pb2.NodeDef
 OpDef = op_def_pb2.OpDef
 AttrValue = attr_value_pb2.AttrValue
 SavedModel = saved_model_pb2.SavedModel
+SaverDef = saver_pb2.SaverDef
 TensorShapeProto = tensor_shape_pb2.TensorShapeProto
 TensorSliceProto = tensor_slice_pb2.TensorSliceProto
 VariableDef = variable_pb2.VariableDef

@@ -253,9 +253,7 @@ def facts_of(bindings: Bindings, wiring: Wiring, graph: Any) -> dict[str, Facts]
         elif isinstance(binding, Tensor | Placeholder) and name in wiring.names:
             tensor = wiring.names[name]
             known[name] = Facts(graph.dtype(tensor) or binding.dtype, _shape(binding, graph.shape(tensor)))
-    for _ in bindings:
-        _derive(bindings, known)
-    return known
+    return derive(bindings, known)
 
 
 def unbuilt_facts(bindings: Bindings, offered: Mapping[str, str | Facts]) -> tuple[dict[str, Facts], list[Problem]]:
@@ -280,9 +278,7 @@ def unbuilt_facts(bindings: Bindings, offered: Mapping[str, str | Facts]) -> tup
         elif isinstance(own := offered.get(tensor), Facts) and isinstance(binding, Tensor | Placeholder):
             problems += _assertions(f"bindings.{name}", binding, own)
             known[name] = Facts(own.dtype or binding.dtype, _shape(binding, own.shape))
-    for _ in bindings:
-        _derive(bindings, known)
-    return known, problems
+    return derive(bindings, known), problems
 
 
 def _shape(binding: Tensor | Placeholder, known: Shape) -> Shape:
@@ -295,11 +291,15 @@ def _shape(binding: Tensor | Placeholder, known: Shape) -> Shape:
     return tuple(d if k is None else k for k, d in zip(known, declared, strict=False))
 
 
-def _derive(bindings: Bindings, known: dict[str, Facts]) -> None:
-    for name, binding in bindings.items():
-        if isinstance(binding, TopK) and binding.top_k in known:
-            of = known[binding.top_k]
-            shape = None if not of.shape else (*of.shape[:-1], binding.k)
-            known |= {f"{name}.values": Facts(of.dtype, shape), f"{name}.indices": Facts("int32", shape)}
-        elif isinstance(binding, Lookup) and binding.lookup in known:
-            known[name] = Facts("string", known[binding.lookup].shape)
+def derive(bindings: Bindings, known: Mapping[str, Facts]) -> dict[str, Facts]:
+    """Return `known`, and what follows from it about the names that computed bindings offer."""
+    found = dict(known)
+    for _ in bindings:
+        for name, binding in bindings.items():
+            if isinstance(binding, TopK) and binding.top_k in found:
+                of = found[binding.top_k]
+                shape = None if not of.shape else (*of.shape[:-1], binding.k)
+                found |= {f"{name}.values": Facts(of.dtype, shape), f"{name}.indices": Facts("int32", shape)}
+            elif isinstance(binding, Lookup) and binding.lookup in found:
+                found[name] = Facts("string", found[binding.lookup].shape)
+    return found
