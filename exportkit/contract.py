@@ -130,6 +130,8 @@ class ModelSource(ABC):
     """
 
     kind: str
+    uses_tensorflow: ClassVar[bool] = True
+    """Whether `build` runs TensorFlow's Python. It is then imported beforehand, without its noise; otherwise not at all."""
 
     def preview(self) -> Preview:
         """Return what is known without TensorFlow, for the plan. Must be quick, and must not import the user's code."""

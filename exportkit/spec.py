@@ -280,6 +280,11 @@ class ExportPlan:
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "prepared": None}
 
+    @property
+    def uses_tensorflow(self) -> bool:
+        """Whether a source's build runs TensorFlow's Python."""
+        return any(one.source.uses_tensorflow for one in self.resolved_sources())
+
     def resolved_sources(self) -> list[Any]:
         """Return each resolved source once, in the order of the meta graphs that use it."""
         return list({one.where: one for one in self.resolved.values()}.values())

@@ -114,7 +114,7 @@ def _export_once(config: DictConfig) -> ExportReport:
 def _export(planned: ExportPlan, moving: bool = True) -> ExportReport:
     from exportkit.exporting import pipeline
 
-    if processes.inside() and planned.post:
+    if processes.inside():
         processes.reserve()
     with processes.terminable(), progress(planned.name, moving) as stage:
         return pipeline.run(planned, hydra_app.plugins(), progress=stage)

@@ -21,7 +21,7 @@ from exportkit import processes
 from exportkit.cli import handover, hydra_app
 from exportkit.cli.hydra_app import JobFailed
 from exportkit.cli.progress import StageCallback, progress
-from exportkit.cli.sweep.process_launcher import PRELOAD
+from exportkit.cli.sweep.process_launcher import preload
 from exportkit.errors import Problem
 from exportkit.processes import Died, Ended, Reported, Task
 from exportkit.processes.death import FATAL
@@ -48,8 +48,8 @@ def run(planned: ExportPlan, config: DictConfig, timeout: float | None) -> Expor
     before = claim.numbers(planned.export_dir)
     try:
         with progress(planned.name) as stage, scratch() as place:
-            stage("import tensorflow")
-            end, last = _run_task(_packed(planned, config), place / LOG, timeout, stage)
+            stage(_first_stage(planned))
+            end, last = _run_task(planned, config, place / LOG, timeout, stage)
     except BaseException:
         claim.remove_stale(planned.export_dir)
         raise
@@ -61,10 +61,16 @@ def run(planned: ExportPlan, config: DictConfig, timeout: float | None) -> Expor
     return end.value
 
 
-def _run_task(content: bytes, log: Path, timeout: float | None, stage: StageCallback) -> tuple[Ended | Died, str]:
+def _first_stage(planned: ExportPlan) -> str:
+    """Return the name of the stage before the export's own: its process starts."""
+    return "import tensorflow" if planned.uses_tensorflow else "start"
+
+
+def _run_task(planned: ExportPlan, config: DictConfig, log: Path, timeout: float | None, stage: StageCallback) -> tuple[Ended | Died, str]:
     """Run the export and show what it prints; return the last event of its process and its last stage."""
     last = "start"
-    with closing(processes.run([Task(0, _run, (content,), log)], 1, timeout, PRELOAD)) as events, _shown(log):
+    task, modules = Task(0, _run, (_packed(planned, config),), log), preload(planned.uses_tensorflow)
+    with closing(processes.run([task], 1, timeout, modules)) as events, _shown(log):
         for event in events:
             if isinstance(event, Reported):
                 last = event.text
@@ -151,9 +157,8 @@ def _run(content: bytes) -> ExportReport | JobFailed:
     hydra_app.unmute_tensorflow()
     try:
         planned = _unpacked(plan, config)
-        if planned.post:
-            processes.reserve()
-        report = ExportReport(name=planned.name, stages={"import tensorflow": waited})
+        processes.reserve()
+        report = ExportReport(name=planned.name, stages={_first_stage(planned): waited})
         pipeline.fill(report, planned, hydra_app.plugins(), processes.send_message)
         return report
     except Exception as error:

@@ -20,6 +20,7 @@ from exportkit.planning.plan import wanted
 from exportkit.planning.prepare import Model, Prepared, demand
 from exportkit.planning.resolving import Resolved, opened
 from exportkit.processes.scratch import scratch
+from exportkit.processes.tensorflow import import_tensorflow
 from exportkit.registry import Plugins, load_plugins
 from exportkit.report import ExportReport
 from exportkit.spec import ExportPlan
@@ -149,6 +150,10 @@ def _abandon(claim: Claim, plan: ExportPlan, error: BaseException) -> None:
 
 def _build(plan: ExportPlan, plugins: Plugins, report: ExportReport, scratch: Path, progress: Progress) -> Built:
     resolved = {one.where: one for one in plan.resolved_sources()}
+    if plan.uses_tensorflow:
+        progress("import tensorflow")
+        with report.stage("import tensorflow"):
+            import_tensorflow()
     progress("build")
     with report.stage("build"):
         built = {where: _built(one, plan, plugins, scratch / f"source-{n}") for n, (where, one) in enumerate(resolved.items())}

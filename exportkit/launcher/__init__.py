@@ -50,16 +50,19 @@ class ProcessLauncher(Launcher):
 
         return process_launcher.launch(self, job_overrides, initial_job_idx)
 
-    def launch_composed(self, composed: Iterable[tuple[int, DictConfig]], on_event: Callable[[Any], None]) -> None:
+    def launch_composed(
+        self, composed: Iterable[tuple[int, DictConfig]], on_event: Callable[[Any], None], uses_tensorflow: bool = True
+    ) -> None:
         """Run jobs that are already composed.
 
         Args:
             composed: job numbers and configs; taken one by one, each when its process can be started.
             on_event: called with each event of `exportkit.processes`.
+            uses_tensorflow: whether a job's source runs TensorFlow's Python.
         """
         from exportkit.cli.sweep import process_launcher
 
-        process_launcher.launch_composed(self, composed, on_event)
+        process_launcher.launch_composed(self, composed, on_event, uses_tensorflow)
 
 
 class FleetSweeper(Sweeper):

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from exportkit import metagraph
 from exportkit.checkpoint import Bundle, formats, looks, open_checkpoint
@@ -18,6 +19,7 @@ class MetaGraphSource(ModelSource):
     """A training checkpoint and its .meta; nothing else of the training code."""
 
     kind: str = "meta_graph"
+    uses_tensorflow: ClassVar[bool] = False
 
     checkpoint: Path
     """Prefix of the checkpoint (``model.ckpt-6000``), or its directory: the latest in there."""

@@ -27,6 +27,7 @@ class Outlook:
             because a source does not name the files of its weights.
         made: the number of a version that exists already and equals this one; None if there is none, or it was not looked for.
         publishes: whether the job has steps that run on the visible version.
+        uses_tensorflow: whether its sources run TensorFlow's Python.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Outlook:
     identity: str | None = None
     made: int | None = None
     publishes: bool = False
+    uses_tensorflow: bool = True
 
 
 def plan_job(number: int, task: DictConfig) -> Outlook:
@@ -53,6 +55,7 @@ def plan_job(number: int, task: DictConfig) -> Outlook:
         version=planned.version,
         identity=identity(planned)["sha256"] if is_complete(planned) else None,
         publishes=publishes(planned),
+        uses_tensorflow=planned.uses_tensorflow,
     )
 
 

@@ -1,7 +1,7 @@
 """The imports of the server process from which a sweep's jobs are forked: all of exportkit's modules, no user's code.
 
-So no job has to import them again. Nothing may run here: no operation, no session, no list of devices (`preload_tensorflow`
-explains why).
+So no job has to import them again. TensorFlow's C library is loaded too; its Python is what `preload_tensorflow` adds, for jobs
+whose source runs it. Nothing may run here: no operation, no session, no list of devices.
 """
 
 import gc
@@ -9,8 +9,8 @@ from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import entry_points
 
+from exportkit.core.capi import library
 from exportkit.errors import EnvironmentFailed
-from exportkit.processes.tensorflow import preload_tensorflow
 from exportkit.registry import GROUP
 
 OURS = (
@@ -22,8 +22,7 @@ OURS = (
 HYDRAS = ("hydra.experimental.callback", "hydra._internal.core_plugins.basic_launcher", "hydra._internal.logging_config")
 
 with suppress(EnvironmentFailed):  # each job tries again, and reports it
-    preload_tensorflow()
-    import_module("exportkit.exporting.savedmodel")
+    library()
 for name in (*OURS, *HYDRAS):
     import_module(name)
 for entry in entry_points(group=GROUP):

@@ -26,7 +26,6 @@ from exportkit.processes import Died, Ended, Event, Task
 if TYPE_CHECKING:
     from hydra_plugins.exportkit import ProcessLauncher
 
-PRELOAD = ("exportkit.cli.sweep.preload",)
 LAUNCHER = "hydra_plugins.exportkit.ProcessLauncher"
 LOG = "output.log"
 DIRECTORY_KEY, SUBDIRECTORY_KEY = "hydra.sweep.dir", "hydra.sweep.subdir"
@@ -53,21 +52,35 @@ def launch(launcher: "ProcessLauncher", job_overrides: Sequence[Sequence[str]], 
     return [returns[number] for number in sorted(returns)]
 
 
-def launch_composed(launcher: "ProcessLauncher", composed: Iterable[tuple[int, DictConfig]], on_event: OnEvent) -> None:
-    """Run composed jobs. Their results are in their records and events; nothing else is kept, as there may be thousands."""
-    for _ in _returned(launcher, composed, on_event):
+def launch_composed(
+    launcher: "ProcessLauncher", composed: Iterable[tuple[int, DictConfig]], on_event: OnEvent, uses_tensorflow: bool
+) -> None:
+    """Run composed jobs. Their results are in their records and events; nothing else is kept, as there may be thousands.
+
+    Args:
+        uses_tensorflow: whether a job's source runs TensorFlow's Python.
+    """
+    for _ in _returned(launcher, composed, on_event, uses_tensorflow):
         pass
 
 
+def preload(uses_tensorflow: bool) -> tuple[str, ...]:
+    """Return the modules that the server of jobs imports, with TensorFlow's Python or without."""
+    return ("exportkit.cli.sweep.preload_tensorflow" if uses_tensorflow else "exportkit.cli.sweep.preload",)
+
+
 def _returned(
-    launcher: "ProcessLauncher", composed: Iterable[tuple[int, DictConfig]], on_event: OnEvent
+    launcher: "ProcessLauncher",
+    composed: Iterable[tuple[int, DictConfig]],
+    on_event: OnEvent,
+    uses_tensorflow: bool = True,
 ) -> Iterator[tuple[int, JobReturn]]:
     """Run jobs, and yield the number and the result of each when it ends."""
     check_options(launcher)
     Path(str(launcher.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
     running: dict[int, DictConfig] = {}
     tasks = _tasks(_shared(launcher), composed, running)
-    with closing(processes.run(tasks, launcher.n_jobs, launcher.timeout, PRELOAD)) as events:
+    with closing(processes.run(tasks, launcher.n_jobs, launcher.timeout, preload(uses_tensorflow))) as events:
         for event in events:
             if isinstance(event, Ended | Died):
                 config = running.pop(event.number)

@@ -150,7 +150,8 @@ def prepare(jobs: list[list[str]], launcher: ReadyLauncher, view: View, force: b
 def _launch(launcher: ReadyLauncher, fleet: Fleet, view: View) -> None:
     own = getattr(launcher, "launch_composed", None)
     if own is not None:
-        own(((number, fleet.config(number)) for number in fleet.due), view.event)
+        uses_tensorflow = any(fleet.outlooks[number].uses_tensorflow for number in fleet.due)
+        own(((number, fleet.config(number)) for number in fleet.due), view.event, uses_tensorflow)
         return
     if any(NUMBERED in config for config in fleet.configs.values()):
         fleet.unchanged = {}  # other launchers number their jobs from 0: the numbers are right only if they get all jobs

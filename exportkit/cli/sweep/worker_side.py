@@ -65,7 +65,7 @@ def _run_task(task: Task) -> Ended | Died:
     """Run a task, and return its last event."""
     started = time.monotonic()
     try:
-        with contextlib.closing(processes.run([task], 1, preload=process_launcher.PRELOAD)) as events:
+        with contextlib.closing(processes.run([task], 1, preload=process_launcher.preload(uses_tensorflow=True))) as events:
             for event in events:
                 if isinstance(event, Ended | Died):
                     end = event

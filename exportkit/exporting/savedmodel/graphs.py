@@ -261,6 +261,14 @@ def _check(plan: ExportPlan, bound: BoundGraph, core: Checker) -> None:
             raise BindingError(*problems) from None
         raise refusal(bound.part.key, refused) from None
     bound.facts = found | bound.facts
+    derived = derive(plan.bindings, {ref: bound.facts[tensor] for ref, tensor in bound.values.items()})
+    for ref, tensor in bound.values.items():
+        bound.facts[tensor] = _joined(bound.facts[tensor], derived[ref])
+
+
+def _joined(inferred: Facts, derived: Facts) -> Facts:
+    """Return what TensorFlow inferred, and what it did not but follows from the binding: a lookup has the shape of its indices."""
+    return inferred if inferred.shape is not None else Facts(inferred.dtype, derived.shape)
 
 
 def _named(bound: BoundGraph) -> list[str]:
