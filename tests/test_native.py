@@ -51,6 +51,12 @@ def write(directory, *tag_sets, **signatures):
     return directory
 
 
+@pytest.fixture(autouse=True)
+def _fresh_interpreters(monkeypatch):
+    """Workers are started as where there is no process to fork them from."""
+    monkeypatch.setattr(spare, "_spare", None)
+
+
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     return tmp_path_factory.mktemp("models")
