@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from exportkit.core import capi, tensors
+from exportkit.core import capi, tensors, worker
 from exportkit.core.capi import StatusError
 from exportkit.core.graph import Graph, Session
 from exportkit.errors import BindingError, EnvironmentFailed, Problem, StepFailed
 from exportkit.protos import SavedModel
-from exportkit.serving import native, native_worker
+from exportkit.serving import native
 from exportkit.serving.native import Request
 
 v1 = tf.compat.v1
@@ -523,7 +523,7 @@ def test_code_names_are_tensorflows():
 
 
 def test_the_worker_imports_neither_tensorflow_nor_more_of_this_package_than_its_core():
-    code = f"import runpy, sys; runpy.run_path({native_worker.__file__!r}); print(*sys.modules)"
+    code = f"import runpy, sys; runpy.run_path({worker.__file__!r}); print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert "ml_dtypes" in modules
     assert not {"tensorflow", "google.protobuf"} & set(modules)

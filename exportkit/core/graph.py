@@ -78,7 +78,7 @@ class Graph:
 
     def output(self, name: str) -> Output:
         """Return the TF_Output of a tensor. Raises StatusError with NOT_FOUND."""
-        operation, index = _split(name)
+        operation, index = split(name)
         found = library().TF_GraphOperationByName(self.handle, operation.encode())
         if not found or index >= library().TF_OperationNumOutputs(found):
             raise StatusError("NOT_FOUND", f"{name} is not in the graph")
@@ -172,13 +172,14 @@ def _options(config: bytes) -> Iterator[int]:
         library().TF_DeleteSessionOptions(options)
 
 
-def _split(name: str) -> tuple[str, int]:
+def split(name: str) -> tuple[str, int]:
+    """Return a tensor's operation and the number of its output."""
     operation, _, index = name.partition(":")
     return operation, int(index) if index.isdecimal() else 0
 
 
 def _encoded(name: str) -> tuple[bytes, int]:
-    operation, index = _split(name)
+    operation, index = split(name)
     return operation.encode(), index
 
 

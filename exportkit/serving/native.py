@@ -1,7 +1,7 @@
 """Run a SavedModel in a process of its own, as the core of a model server loads and runs it.
 
-The process is `native_worker`: TensorFlow's C++ loader without its Python, which starts in half a second. A request that kills
-it would kill a server; here it is one error.
+The process is `exportkit.core.worker`: TensorFlow's C++ loader without its Python, which starts in half a second. A request
+that kills it would kill a server; here it is one error.
 """
 
 import os
@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from exportkit.core import worker as core_worker
 from exportkit.errors import ExportKitError, Problem, StepFailed, did_you_mean
 from exportkit.metagraph import read_saved_model
 from exportkit.processes import Death, WorkerDied, conversation, exchange
 from exportkit.protos import ConfigProto, MetaGraphDef, config_pb2
-from exportkit.serving import native_worker
 
 if TYPE_CHECKING:
     from exportkit.processes.workers import Conversation
@@ -172,7 +172,7 @@ class Running:
         """Return the process that has the model, started if there is none."""
         if self._worker is not None:
             return self._worker
-        worker = self._worker = self._open.enter_context(conversation(native_worker))
+        worker = self._worker = self._open.enter_context(conversation(core_worker))
         self.loads += 1
         if isinstance(refusal := self._exchange(worker, "loading", self._header), Refusal):
             self._stop()
@@ -254,7 +254,7 @@ def _serve(
     """Load once and do all runs; `runs` has them by the name that problems mention."""
     where = os.fspath(directory)
     replies: list[Reply]
-    replies, death = exchange(native_worker, [_header(where, tags, config), *runs.values()], timeout)
+    replies, death = exchange(core_worker, [_header(where, tags, config), *runs.values()], timeout)
     stages = ["loading", *runs, "closing"]
     errors = [(stage, error) for stage, (_, _, error) in zip(stages, replies, strict=False) if error]
     rejected = [Problem(where, f"{stage}: {status}: {' '.join(text.split())}") for stage, (status, text) in errors]
@@ -269,8 +269,8 @@ def _serve(
     return Served(list(values[1:]), seconds[0], list(seconds[1:]))
 
 
-def _header(directory: str, tags: Sequence[str], config: ConfigProto | None) -> tuple[str, list[str], bytes]:
-    return directory, list(tags), (config or ConfigProto()).SerializeToString()
+def _header(directory: str, tags: Sequence[str], config: ConfigProto | None) -> tuple[str, tuple[str, list[str], bytes]]:
+    return core_worker.LOAD, (directory, list(tags), (config or ConfigProto()).SerializeToString())
 
 
 def _death_error(death: Death, directory: str, stage: str) -> ExportKitError:

@@ -1,7 +1,7 @@
 """The reference that an export is compared with: the whole training graph, in a process of its own.
 
 It shares the config with the export, and nothing of the way in which the export is made: the graph is not pruned, constants are
-fed instead of baked, and TensorFlow's RestoreV2 reads the values from the checkpoint.
+fed instead of baked, and TensorFlow's RestoreV2 reads the values from the checkpoint. `reference_graph` has what is run.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exportkit.metagraph import Variable, split
+from exportkit.core import worker as core_worker
+from exportkit.metagraph import Variable
 from exportkit.planning.prepare import Part, Prepared
 from exportkit.processes import WorkerDied, conversation
-from exportkit.protos import ConfigProto, GraphDef, MetaGraphDef, op_def_pb2
+from exportkit.protos import ConfigProto, MetaGraphDef
 from exportkit.serving.native import Refusal
-from exportkit.verifying.parity import reference_worker, seeding
+from exportkit.verifying.parity.reference_graph import ReferenceGraph, Restore
 
 if TYPE_CHECKING:
     from exportkit.processes.workers import Conversation
@@ -31,7 +32,7 @@ class Job:
         meta_graph: the graph; this TensorFlow must know all its ops.
         feeds: the tensors that runs feed → dtype.
         replaced: tensors of the graph → those that take their places.
-        restores: for each variable operation, the arguments of the worker's `_restore`.
+        restores: the variables' values.
         init_ops: the operations that fill the tables.
         config: the session's configuration.
         seeded: whether random ops draw the same numbers in every process.
@@ -39,43 +40,15 @@ class Job:
 
     meta_graph: MetaGraphDef
     feeds: Mapping[str, str | None]
-    restores: Sequence[Mapping[str, Any]]
+    restores: Sequence[Restore]
     init_ops: Sequence[str]
     config: ConfigProto
     seeded: bool = False
     replaced: Mapping[str, str] = field(default_factory=dict)
 
-    def message(self) -> dict[str, Any]:
-        """Return the job as plain data, as `reference_worker.Trained` takes it."""
-        graph = _importable(self.meta_graph, self.feeds, self.seeded)
-        consumed = {split(edge) for node in graph.node for edge in node.input}
-        return {
-            "graph": graph.SerializeToString(),
-            "ops": op_def_pb2.OpList(op=self.meta_graph.meta_info_def.stripped_op_list.op).SerializeToString(),
-            "feeds": dict(self.feeds),
-            "replaced": dict(self.replaced),
-            "consumed": [tensor for tensor in self.feeds if split(tensor) in consumed],
-            "restores": list(self.restores),
-            "init_ops": list(self.init_ops),
-            "config": self.config.SerializeToString(),
-        }
-
-
-def _importable(meta_graph: MetaGraphDef, feeds: Mapping[str, str | None], seeded: bool) -> GraphDef:
-    """Return the graph without `_output_shapes` (those of TF 1 make an import fail), devices and control edges to fed ops.
-
-    A session does not run the op of a fed tensor for a data edge, but it does for a control edge.
-    """
-    copy, fed = MetaGraphDef(), {split(tensor)[0] for tensor in feeds}
-    copy.CopyFrom(meta_graph)
-    if seeded:
-        seeding.seed(copy)
-    for node in copy.graph_def.node:
-        node.attr.pop("_output_shapes", None)
-        node.device = ""
-        if any(edge[0] == "^" and edge[1:] in fed for edge in node.input):
-            node.input[:] = [edge for edge in node.input if edge[0] != "^" or edge[1:] not in fed]
-    return copy.graph_def
+    def graph(self) -> ReferenceGraph:
+        """Return the graph that is run."""
+        return ReferenceGraph(self.meta_graph, self.feeds, self.replaced, self.restores, seeded=self.seeded)
 
 
 def job(part: Part, prepared: Prepared, exported: str, scratch: Path, config: ConfigProto) -> Job:
@@ -97,21 +70,20 @@ def job(part: Part, prepared: Prepared, exported: str, scratch: Path, config: Co
     )
 
 
-def _restore(variable: Variable, prepared: Prepared, exported: str, scratch: Path) -> dict[str, Any]:
+def _restore(variable: Variable, prepared: Prepared, exported: str, scratch: Path) -> Restore:
     name = variable.full_name
     bundle, key = prepared.sources.get(name, (None, name))
-    return {
-        "operation": variable.op_name,
-        "dtype": variable.dtype,
-        "resource": variable.resource,
-        "prefix": bundle.linked(scratch) if bundle else exported,
-        "key": key,
-        "part": _slice(variable),
-    }
+    return Restore(
+        operation=variable.op_name,
+        dtype=variable.dtype,
+        resource=variable.resource,
+        prefix=bundle.linked(scratch) if bundle else exported,
+        key=key,
+        slice=_slice(variable),
+    )
 
 
 def _slice(variable: Variable) -> str:
-    """Return ``4 7 0,2:0,7``: the whole shape, then start and length in each dimension (TensorSlice in tensor_slice.h)."""
     if variable.slice is None:
         return ""
     extents = (f"{o},{n}" for o, n in zip(variable.slice.var_offset, variable.slice.var_shape, strict=True))
@@ -125,16 +97,18 @@ def started(job: Job, timeout: float) -> Iterator["Reference"]:
     Args:
         timeout: seconds that its start, or a run, may take.
     """
-    with conversation(reference_worker) as worker:
-        worker.send(job.message())
-        yield Reference(worker, timeout)
+    with conversation(core_worker) as worker:
+        made = job.graph()
+        stages = [made.restoring, list(job.init_ops)]
+        worker.send((core_worker.IMPORT, (made.graph_def.SerializeToString(), stages, job.config.SerializeToString())))
+        yield Reference(worker, made.placeholders, timeout)
 
 
 class Reference:
     """A training graph in a process; `started` creates it."""
 
-    def __init__(self, worker: "Conversation", timeout: float):
-        self._worker, self._timeout = worker, timeout
+    def __init__(self, worker: "Conversation", placeholders: Mapping[str, str], timeout: float):
+        self._worker, self._placeholders, self._timeout = worker, placeholders, timeout
 
     def start(self) -> Refusal | None:
         """Wait until it can run; return TensorFlow's error if it cannot.
@@ -143,8 +117,8 @@ class Reference:
             StepFailed: it does not start in time, or its process crashed.
             EnvironmentFailed: its process was killed from outside, or could not start.
         """
-        _, error = self._receive("starting it")
-        return Refusal(_one_line(error)) if error else None
+        answer = self._receive("starting it")
+        return answer if isinstance(answer, Refusal) else None
 
     def run(self, feeds: Mapping[str, np.ndarray], fetches: Sequence[str]) -> list[np.ndarray] | Refusal:
         """Run the graph once.
@@ -156,17 +130,25 @@ class Reference:
         Raises:
             StepFailed, EnvironmentFailed: as `start` does.
         """
-        self._worker.send((dict(feeds), list(fetches)))
-        value, error = self._receive("running it")
-        return value if error is None else Refusal(_one_line(error))
+        asked = [tensor for tensor in fetches if tensor not in feeds]  # a session does not return what it is fed
+        inside = self._placeholders
+        self._worker.send(({inside[name]: value for name, value in feeds.items()}, [inside.get(name, name) for name in asked]))
+        answer = self._receive("running it")
+        if isinstance(answer, Refusal):
+            return answer
+        values = dict(zip(asked, answer, strict=True))
+        return [values[name] if name in values else np.asarray(feeds[name]) for name in fetches]
 
-    def _receive(self, stage: str) -> tuple[Any, str | None]:
+    def _receive(self, stage: str) -> Any:
         try:
-            return self._worker.receive(self._timeout)
+            value, _, error = self._worker.receive(self._timeout)
         except WorkerDied as died:
             do = "set post.verify.run_timeout higher, or look for a queue that waits for ever"
             raise died.death.error("training graph", f"{stage}: its process", after_timeout=do) from None
+        return Refusal(_describe(*error)) if error else value
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.split())[:600]
+def _describe(code: str, message: str) -> str:
+    """Return a status as TensorFlow's Python calls it, on one line: ``NotFoundError: …``."""
+    kind = "".join(word.capitalize() for word in code.split("_"))
+    return f"{kind}Error: {' '.join(message.split())}"[:600]
