@@ -16,6 +16,7 @@ from exportkit.core import capi, tensors, worker
 from exportkit.core.capi import StatusError
 from exportkit.core.graph import Graph, Session
 from exportkit.errors import BindingError, EnvironmentFailed, Problem, StepFailed
+from exportkit.processes import spare
 from exportkit.protos import SavedModel
 from exportkit.serving import native
 from exportkit.serving.native import Request
