@@ -10,7 +10,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from exportkit.checkpoint.encoding import numpy_dtype, objects
-from exportkit.protos import DTYPE_NAMES, dtype_name, tensor_pb2
+from exportkit.protos import DTYPE_NAMES, TensorProto, dtype_name
 
 INLINE = 1 << 16  # bytes of a TensorProto; a manifest holds only the digest of a larger array
 
@@ -34,7 +34,7 @@ def dtype_of(array: np.ndarray) -> str:
 
 def to_proto(array: np.ndarray) -> bytes:
     """Serialize an array as a TensorProto: strings in ``string_val``, everything else in ``tensor_content``."""
-    proto = tensor_pb2.TensorProto(dtype=DTYPE_NAMES[dtype_of(array)])
+    proto = TensorProto(dtype=DTYPE_NAMES[dtype_of(array)])
     proto.tensor_shape.SetInParent()
     for size in array.shape:
         proto.tensor_shape.dim.add(size=size)
@@ -45,7 +45,7 @@ def to_proto(array: np.ndarray) -> bytes:
     return proto.SerializeToString(deterministic=True)
 
 
-def constant(value: Any, dtype: str, shape: Sequence[int] | None = None) -> tensor_pb2.TensorProto:
+def constant(value: Any, dtype: str, shape: Sequence[int] | None = None) -> TensorProto:
     """Return a value as the TensorProto of a Const; one value fills the whole shape and is stored once.
 
     Args:
@@ -61,7 +61,7 @@ def constant(value: Any, dtype: str, shape: Sequence[int] | None = None) -> tens
     size = math.prod(shape)
     if array.size not in (1, size):
         raise ValueError(f"{array.size} values for {size} elements")
-    proto = tensor_pb2.TensorProto(dtype=DTYPE_NAMES[dtype])
+    proto = TensorProto(dtype=DTYPE_NAMES[dtype])
     proto.tensor_shape.SetInParent()
     for length in shape:
         proto.tensor_shape.dim.add(size=length)
@@ -92,7 +92,7 @@ def from_proto(data: bytes) -> np.ndarray:
             its shape.
     """
     try:
-        proto = tensor_pb2.TensorProto.FromString(data)
+        proto = TensorProto.FromString(data)
     except DecodeError:
         raise ValueError("is no TensorProto") from None
     name, shape = dtype_name(proto.dtype), tuple(dim.size for dim in proto.tensor_shape.dim)

@@ -66,7 +66,9 @@ def _first_stage(planned: ExportPlan) -> str:
     return "import tensorflow" if planned.uses_tensorflow else "start"
 
 
-def _run_task(planned: ExportPlan, config: DictConfig, log: Path, timeout: float | None, stage: StageCallback) -> tuple[Ended | Died, str]:
+def _run_task(
+    planned: ExportPlan, config: DictConfig, log: Path, timeout: float | None, stage: StageCallback
+) -> tuple[Ended | Died, str]:
     """Run the export and show what it prints; return the last event of its process and its last stage."""
     last = "start"
     task, modules = Task(0, _run, (_packed(planned, config),), log), preload(planned.uses_tensorflow)

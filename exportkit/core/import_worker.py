@@ -7,14 +7,12 @@ TensorFlow's can end it.
 import os
 import pickle
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import IO, Any
 
-import numpy as np
-
 from exportkit.core import capi
-from exportkit.core.graph import Graph, Session
+from exportkit.core.graph import Graph
 
 Facts = tuple[int, tuple[int | None, ...] | None]  # the number of a dtype (types.proto), and a shape
 
@@ -36,19 +34,7 @@ def import_graph(graph_def: bytes, tensors: Sequence[str]) -> dict[str, Facts]:
         return {tensor: graph.tensor(tensor) for tensor in tensors}
 
 
-def run_operations(graph_def: bytes, runs: Mapping[str, str]) -> dict[str, np.ndarray]:
-    """Import a graph, run operations one after the other, each with what it needs, and return the values of tensors.
-
-    Args:
-        runs: tensor → the operation that runs before it is read.
-    """
-    with Graph() as graph:
-        graph.import_(graph_def)
-        with Session(graph) as session:
-            return {tensor: (session.run({}, [], [op]), session.run({}, [tensor])[0])[1] for tensor, op in runs.items()}
-
-
-CALLS = {call.__name__: call for call in (describe, kernels, import_graph, run_operations)}
+CALLS = {call.__name__: call for call in (describe, kernels, import_graph)}
 
 
 def main() -> None:

@@ -8,4 +8,4 @@ from exportkit.processes.tensorflow import preload_tensorflow
 with suppress(EnvironmentFailed):  # each job tries again, and reports it
     preload_tensorflow()
 
-import exportkit.cli.sweep.preload  # noqa: E402, F401 - it freezes what is there by then
+import exportkit.cli.sweep.preload  # noqa: F401 - it freezes what is there by then

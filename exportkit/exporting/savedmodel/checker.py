@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exportkit.core import import_worker
+from exportkit.core import worker as core_worker
 from exportkit.errors import BindingError, Problem
 from exportkit.metagraph.tensors import Facts
 from exportkit.processes import WorkerDied, conversation
 from exportkit.processes.death import Cause
-from exportkit.protos import GraphDef, OpDef, dtype_name, kernel_def_pb2, op_def_pb2
+from exportkit.protos import GraphDef, KernelList, OpDef, OpList, dtype_name
 
 if TYPE_CHECKING:
     from exportkit.processes.workers import Conversation
@@ -48,12 +49,12 @@ class Checker:
     @cached_property
     def _described(self) -> tuple[str, dict[str, OpDef]]:
         version, ops = self._call("describe")
-        return version, {op.name: op for op in op_def_pb2.OpList.FromString(ops).op}
+        return version, {op.name: op for op in OpList.FromString(ops).op}
 
     def devices(self, ops: Iterable[str]) -> dict[str, set[str]]:
         """Return op → the kinds of devices that it has a kernel for: ``CPU``, ``GPU``, ``DEFAULT`` …"""
         found = self._call("kernels", sorted(set(ops)))
-        lists = {op: kernel_def_pb2.KernelList.FromString(content) for op, content in found.items()}
+        lists = {op: KernelList.FromString(content) for op, content in found.items()}
         return {op: {kernel.device_type for kernel in kernels.kernel} for op, kernels in lists.items()}
 
     def facts(self, graph: GraphDef, tensors: Sequence[str]) -> dict[str, Facts]:
@@ -66,24 +67,36 @@ class Checker:
         found = self._call("import_graph", graph.SerializeToString(), list(tensors))
         return {tensor: Facts(dtype_name(number), shape) for tensor, (number, shape) in found.items()}
 
-    def values(self, graph: GraphDef, runs: Mapping[str, str]) -> dict[str, np.ndarray]:
-        """Return the values of tensors, each after an operation has run (tensor → operation), in one session.
-
-        Raises what `facts` raises.
-        """
-        return self._call("run_operations", graph.SerializeToString(), dict(runs))
-
     def _call(self, name: str, *arguments: Any) -> Any:
-        self._worker.send((name, arguments))
-        try:
-            value, error = self._worker.receive()
-        except WorkerDied as died:
-            if died.death.cause is Cause.CRASHED:
-                raise Refused(f"its process {died.death}") from None
-            raise died.death.error("tensorflow", "the process that imports graphs") from None
+        value, error = _exchange(self._worker, (name, arguments))
         if error is not None:
             raise Refused(" ".join(error.split()))
         return value
+
+
+def values_after(graph: GraphDef, operations: Sequence[str], tensors: Sequence[str]) -> list[np.ndarray]:
+    """Run operations one after the other, in one session, and return the values that tensors have then.
+
+    Raises what `Checker.facts` raises.
+    """
+    with conversation(core_worker) as worker:
+        stages = [[operation] for operation in operations]
+        messages: list[Any] = [(core_worker.IMPORT, (graph.SerializeToString(), stages, b"")), ({}, list(tensors))]
+        for message in messages:
+            values, _, error = _exchange(worker, message)
+            if error is not None:
+                raise Refused(" ".join(error[1].split()))
+    return values
+
+
+def _exchange(worker: "Conversation", message: Any) -> Any:
+    worker.send(message)
+    try:
+        return worker.receive()
+    except WorkerDied as died:
+        if died.death.cause is Cause.CRASHED:
+            raise Refused(f"its process {died.death}") from None
+        raise died.death.error("tensorflow", "the process that imports graphs") from None
 
 
 def refusal(key: str, refused: Refused) -> BindingError:

@@ -267,7 +267,7 @@ def _check(plan: ExportPlan, bound: BoundGraph, core: Checker) -> None:
 
 
 def _joined(inferred: Facts, derived: Facts) -> Facts:
-    """Return what TensorFlow inferred, and what it did not but follows from the binding: a lookup has the shape of its indices."""
+    """Return what TensorFlow inferred; where it inferred no shape, as of a lookup, the one that follows from the binding."""
     return inferred if inferred.shape is not None else Facts(inferred.dtype, derived.shape)
 
 

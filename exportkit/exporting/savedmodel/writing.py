@@ -14,13 +14,13 @@ from google.protobuf.any_pb2 import Any
 from exportkit.checkpoint import BundleWriter
 from exportkit.errors import Problem, WeightsError
 from exportkit.exporting.savedmodel.attributes import add_defaults, strip_defaults
-from exportkit.exporting.savedmodel.checker import Refused, checker
+from exportkit.exporting.savedmodel.checker import Refused, values_after
 from exportkit.exporting.savedmodel.graphs import BoundGraph, assets
 from exportkit.metagraph import SavedVariable, saved_variables
 from exportkit.metagraph.building import shape_proto
 from exportkit.metagraph.tensors import Facts
 from exportkit.planning.prepare import Prepared
-from exportkit.protos import DTYPE_NAMES, GraphDef, MetaGraphDef, SavedModel, meta_graph_pb2
+from exportkit.protos import DTYPE_NAMES, AssetFileDef, GraphDef, MetaGraphDef, SavedModel, SignatureDef, TensorInfo
 from exportkit.spec import METHODS, ExportPlan
 
 SCHEMA_VERSION = 1  # saved_model/constants.py
@@ -58,7 +58,7 @@ def _fill(meta: MetaGraphDef, plan: ExportPlan, key: str, bound: BoundGraph) -> 
     info.tensorflow_version, info.stripped_default_attrs = bound.version, plan.strip_default_attrs
     info.stripped_op_list.op.extend(bound.ops[op] for op in sorted(_used(meta.graph_def) & bound.ops.keys()))
     for name, path in assets(bound):
-        file = meta_graph_pb2.AssetFileDef(filename=os.path.basename(path))
+        file = AssetFileDef(filename=os.path.basename(path))
         file.tensor_info.name = name
         meta.collection_def[ASSET_FILES].any_list.value.add().CopyFrom(_packed(file))
     for name in bound.part.wiring.signatures:
@@ -70,15 +70,15 @@ def _used(graph: GraphDef) -> set[str]:
     return {node.op for node in graph.node} | {node.op for body in bodies for node in body}
 
 
-def _packed(file: meta_graph_pb2.AssetFileDef) -> Any:
+def _packed(file: AssetFileDef) -> Any:
     packed = Any()
     packed.Pack(file, deterministic=True)
     return packed
 
 
-def _signature_def(plan: ExportPlan, bound: BoundGraph, key: str) -> meta_graph_pb2.SignatureDef:
+def _signature_def(plan: ExportPlan, bound: BoundGraph, key: str) -> SignatureDef:
     signature = plan.signatures[key]
-    definition = meta_graph_pb2.SignatureDef(method_name=METHODS[signature.method])
+    definition = SignatureDef(method_name=METHODS[signature.method])
     for alias, ref in signature.inputs.items():
         definition.inputs[alias].CopyFrom(_tensor_info(bound.fed[ref], bound.facts))
     for alias, ref in signature.outputs.items():  # an input that is also an output is taken behind its shape check
@@ -86,9 +86,9 @@ def _signature_def(plan: ExportPlan, bound: BoundGraph, key: str) -> meta_graph_
     return definition
 
 
-def _tensor_info(tensor: str, facts: Mapping[str, Facts]) -> meta_graph_pb2.TensorInfo:
+def _tensor_info(tensor: str, facts: Mapping[str, Facts]) -> TensorInfo:
     known = facts[tensor]
-    return meta_graph_pb2.TensorInfo(name=tensor, dtype=DTYPE_NAMES[str(known.dtype)], tensor_shape=shape_proto(known.shape))
+    return TensorInfo(name=tensor, dtype=DTYPE_NAMES[str(known.dtype)], tensor_shape=shape_proto(known.shape))
 
 
 # Files
@@ -120,32 +120,24 @@ def _initial_values(graphs: Sequence[BoundGraph], names: Sequence[str]) -> dict[
         WeightsError: TensorFlow refuses to run one.
     """
     values: dict[str, np.ndarray] = {}
-    if not names:
-        return values
-    with checker() as core:
-        for bound in graphs:
-            variables = saved_variables(bound.part.pruned.variables.values())
-            wanted = [variables[name] for name in names if name in variables.keys() - values]
-            definitions = bound.variables()
-            runs = {
-                definitions[part.op_name].snapshot_name: definitions[part.op_name].initializer_name
-                for variable in wanted
-                for part in variable.parts
-            }
-            try:
-                found = core.values(bound.meta.graph_def, runs) if runs else {}
-            except Refused as refused:
-                raise WeightsError(Problem("weights.initialize", f"TensorFlow cannot compute the values: {refused}")) from None
-            for variable in wanted:
-                parts = [found[definitions[part.op_name].snapshot_name] for part in variable.parts]
-                values[variable.name] = _whole(variable, parts)
+    for bound in graphs if names else ():
+        variables = saved_variables(bound.part.pruned.variables.values())
+        wanted = [variables[name] for name in names if name in variables.keys() - values]
+        definitions = bound.variables()
+        parts = [definitions[part.op_name] for variable in wanted for part in variable.parts]
+        try:
+            found = values_after(bound.meta.graph_def, [d.initializer_name for d in parts], [d.snapshot_name for d in parts])
+        except Refused as refused:
+            raise WeightsError(Problem("weights.initialize", f"TensorFlow cannot compute the values: {refused}")) from None
+        rest = iter(found)
+        values |= {variable.name: _whole(variable, [next(rest) for _ in variable.parts]) for variable in wanted}
     return values
 
 
 def _whole(variable: SavedVariable, parts: Sequence[np.ndarray]) -> np.ndarray:
     """Return a variable's value, put together from those of its parts."""
-    places = [part.slice for part in variable.parts]
-    if places[0] is None:
+    places = [part.slice for part in variable.parts if part.slice is not None]
+    if not places:
         return parts[0]
     whole = np.zeros(tuple(places[0].full_shape), parts[0].dtype)
     for place, value in zip(places, parts, strict=True):
