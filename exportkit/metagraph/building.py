@@ -17,10 +17,16 @@ class GraphBuilder:
     Args:
         graph: the GraphDef; its nodes and functions are known, and new nodes are appended.
         ops: op → its definition, those of the installed TensorFlow.
+
+    Attributes:
+        initializers: the operations that fill the tables which were added.
+        assets: the constants that hold the paths of files which were added.
     """
 
     def __init__(self, graph: GraphDef, ops: Mapping[str, OpDef]):
         self.graph, self._ops, self._scope = graph, ops, ""
+        self.initializers: list[str] = []
+        self.assets: list[str] = []
         self._functions = {function.signature.name: function.signature for function in graph.library.function}
         self._nodes: dict[str, NodeDef] = {}
         self._taken: set[str] = set()
@@ -74,6 +80,15 @@ class GraphBuilder:
             ValueError: the value does not fit the dtype or the shape.
         """
         return self.add("Const", name=name, value=constant(value, dtype, shape), dtype=dtype)[0]
+
+    def asset(self, path: str) -> str:
+        """Add the constant of a file that travels with the model, and return its tensor."""
+        self.assets.append(self.constant(path, "string", name="asset_path"))
+        return self.assets[-1]
+
+    def cast(self, tensor: str, dtype: str) -> str:
+        """Return `tensor` as `dtype`; a node is added only where it has another."""
+        return tensor if self.dtype(tensor) == dtype else self.add("Cast", [tensor], DstT=dtype)[0]
 
     def add(
         self, op: str, inputs: Sequence[str | Sequence[str]] = (), name: str = "", control: Iterable[str] = (), **attrs: Any

@@ -16,12 +16,12 @@ from exportkit.exporting.savedmodel.devices import placed
 from exportkit.exporting.savedmodel.saver import add_saver
 from exportkit.metagraph.building import GraphBuilder, operation
 from exportkit.metagraph.tensors import Facts, output_types, split
-from exportkit.operations.bindings import Bindings
+from exportkit.operations.base import Operation
+from exportkit.operations.bindings import Bindings, offered_by
 from exportkit.planning import serving_rules
 from exportkit.planning.prepare import Part, Prepared
-from exportkit.planning.wiring import derive
 from exportkit.protos import GraphDef, MetaGraphDef, NodeDef, OpDef, VariableDef, dtype_name
-from exportkit.spec import Constant, ExportPlan, Lookup, ParseExample, Placeholder, Tensor, TopK
+from exportkit.spec import Constant, ExportPlan, ParseExample, Placeholder, Tensor
 
 TABLES, ASSETS = "table_initializer", "asset_filepaths"  # tf.compat.v1.GraphKeys
 MAIN_OP, TRAIN_OP = "saved_model_main_op", "saved_model_train_op"  # saved_model/constants.py
@@ -111,6 +111,9 @@ def _bind_one(plan: ExportPlan, part: Part, core: Checker) -> BoundGraph:
     graph.extend(placed(_training_nodes(part, replaced, core.ops), device, core))
     with graph.scope(_free_scope(part, "outputs")):
         _compute(plan, bound, graph, replaced)
+    for collection, names in ((TABLES, graph.initializers), (ASSETS, graph.assets)):
+        if names:
+            bound.meta.collection_def[collection].node_list.value.extend(names)
     _init_op(bound, graph)
     if part.wiring.train_op:
         bound.meta.collection_def[TRAIN_OP].node_list.value.append(part.wiring.train_op)
@@ -206,14 +209,9 @@ def _value(ref: str, plan: ExportPlan, bound: BoundGraph, graph: GraphBuilder, r
         return bound.values[ref]
     name = plan.bindings.offers()[ref]
     spec = plan.bindings[name]
-    if isinstance(spec, TopK):
-        values, indices = adapters.top_k(graph, name, spec, _value(spec.top_k, plan, bound, graph, replaced))
-        bound.values |= {f"{name}.values": values, f"{name}.indices": indices}
-    elif isinstance(spec, Lookup):
-        found, filled, asset = adapters.labels(graph, name, spec, _value(spec.lookup, plan, bound, graph, replaced))
-        bound.values[name] = found
-        bound.meta.collection_def[TABLES].node_list.value.append(filled)
-        bound.meta.collection_def[ASSETS].node_list.value.append(asset)
+    if isinstance(spec, Operation):
+        inputs = [_value(one, plan, bound, graph, replaced) for one in spec.refs()]
+        bound.values |= zip(offered_by(name, spec), spec.add(graph, name, inputs), strict=True)
     elif isinstance(spec, Tensor | Placeholder):
         tensor = bound.part.wiring.names[name]
         bound.values[name] = replaced.get(tensor, tensor)
@@ -261,7 +259,7 @@ def _check(plan: ExportPlan, bound: BoundGraph, core: Checker) -> None:
             raise BindingError(*problems) from None
         raise refusal(bound.part.key, refused) from None
     bound.facts = found | bound.facts
-    derived = derive(plan.bindings, {ref: bound.facts[tensor] for ref, tensor in bound.values.items()})
+    derived = plan.bindings.derive({ref: bound.facts[tensor] for ref, tensor in bound.values.items()})
     for ref, tensor in bound.values.items():
         bound.facts[tensor] = _joined(bound.facts[tensor], derived[ref])
 
@@ -290,7 +288,7 @@ def _misfits(plan: ExportPlan, bound: BoundGraph, core: Checker) -> list[Problem
     facts = {ref: found[tensor] for ref, tensor in leaves.items()}
     needed = plan.bindings.used(plan.signatures[key] for key in bound.part.wiring.signatures)
     bindings = Bindings({name: plan.bindings[name] for name in needed})
-    return list(serving_rules.computed(bindings, derive(bindings, facts)))
+    return list(serving_rules.computed(bindings, bindings.derive(facts)))
 
 
 def _asset_paths(bound: BoundGraph) -> list[str]:
