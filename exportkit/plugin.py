@@ -5,7 +5,7 @@ is imported when it is first used, so that plugins load quickly. None of them im
 
 What to subclass and return:
     `ModelSource`, `SourceModel`, `Preview` with `Facts` of its tensors, `ReferenceAnswer`; `PostStep`, `Phase`, `Export`,
-    `BoundTensor`; `Command`. `hookimpl` marks the hooks that `exportkit.hookspecs` lists.
+    `BoundTensor`; `Operation`; `Command`. `hookimpl` marks the hooks that `exportkit.hookspecs` lists.
 
 Fields and other settings:
     `Seconds` is the type of a time limit, `ModelSource` that of a source which another source holds; `read_fields` reads a

@@ -125,6 +125,8 @@ def _initial_values(graphs: Sequence[BoundGraph], names: Sequence[str]) -> dict[
         wanted = [variables[name] for name in names if name in variables.keys() - values]
         definitions = bound.variables()
         parts = [definitions[part.op_name] for variable in wanted for part in variable.parts]
+        if not parts:
+            continue
         try:
             found = values_after(bound.meta.graph_def, [d.initializer_name for d in parts], [d.snapshot_name for d in parts])
         except Refused as refused:
