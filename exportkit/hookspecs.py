@@ -9,6 +9,7 @@ import pluggy
 
 from exportkit.contract import Command, ModelSource, PostStep
 from exportkit.errors import Problem
+from exportkit.operations.base import Operation
 from exportkit.report import ExportReport
 from exportkit.spec import ExportPlan
 
@@ -72,6 +73,37 @@ def exportkit_post_steps() -> Iterable[type[PostStep]]:
         @hookimpl
         def exportkit_post_steps():
             return [Licence]
+    """
+
+
+@hookspec
+def exportkit_bindings() -> Iterable[type[Operation]]:
+    """Contribute computed bindings: classes, each the key `kind` of a binding in a config.
+
+    Example:
+        from dataclasses import dataclass
+
+        from exportkit.plugin import Operation, hookimpl
+
+        @dataclass(kw_only=True)
+        class Negative(Operation):
+            '''Binding `negative` with the other sign.'''
+
+            kind = "negative"
+            negative: str
+
+            def facts(self, inputs):
+                return inputs
+
+            def add(self, graph, name, inputs):
+                return graph.add("Neg", inputs, name=name)
+
+            def recompute(self, inputs):
+                return [-inputs[0]]
+
+        @hookimpl
+        def exportkit_bindings():
+            return [Negative]
     """
 
 

@@ -5,7 +5,7 @@ is imported when it is first used, so that plugins load quickly. None of them im
 
 What to subclass and return:
     `ModelSource`, `SourceModel`, `Preview` with `Facts` of its tensors, `ReferenceAnswer`; `PostStep`, `Phase`, `Export`,
-    `BoundTensor`; `Command`. `hookimpl` marks the hooks that `exportkit.hookspecs` lists.
+    `BoundTensor`; `Operation`; `Command`. `hookimpl` marks the hooks that `exportkit.hookspecs` lists.
 
 Fields and other settings:
     `Seconds` is the type of a time limit, `ModelSource` that of a source which another source holds; `read_fields` reads a
@@ -73,6 +73,8 @@ if TYPE_CHECKING:
     from exportkit.metagraph import Graph, Pruned, read_saved_model, serving_subgraph, split
     from exportkit.metagraph.tensors import Facts
     from exportkit.modelserver import default_meta_graph
+    from exportkit.operations.base import Operation
+    from exportkit.operations.lookup import Lookup
     from exportkit.planning.prepare import Prepared
     from exportkit.processes import call_apart
     from exportkit.processes.tensorflow import import_tensorflow
@@ -83,7 +85,7 @@ if TYPE_CHECKING:
     from exportkit.serving.native import run as run_tensors
     from exportkit.serving.rest_request import zero_request as rest_request
     from exportkit.serving.tried_samples import tried as samples_of
-    from exportkit.spec import ExportPlan, Lookup
+    from exportkit.spec import ExportPlan
     from exportkit.verifying.parity import Difference, Tolerance, compare
 
 _NAMES = {
@@ -107,7 +109,9 @@ _NAMES = {
     "serving.tried_samples": "samples_of=tried",
     "serving.native": "Request Served run_signatures run_tensors=run",
     "serving.rest_request": "rest_request=zero_request",
-    "spec": "ExportPlan Lookup",
+    "operations.base": "Operation",
+    "operations.lookup": "Lookup",
+    "spec": "ExportPlan",
     "verifying.parity": "Difference Tolerance compare",
 }
 """Module → its names; ``NAME=ITS_NAME_THERE`` where that says too little outside of the module."""
@@ -134,6 +138,7 @@ __all__ = [
     "Lookup",
     "MetaGraphDef",
     "ModelSource",
+    "Operation",
     "Phase",
     "PostStep",
     "Prepared",

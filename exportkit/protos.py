@@ -42,6 +42,7 @@ def _load(*modules: str) -> list[types.ModuleType]:
     feature_pb2,
     attr_value_pb2,
     graph_pb2,
+    kernel_def_pb2,
     node_def_pb2,
     op_def_pb2,
     tensor_pb2,
@@ -61,6 +62,7 @@ def _load(*modules: str) -> list[types.ModuleType]:
     "example.feature_pb2",
     "framework.attr_value_pb2",
     "framework.graph_pb2",
+    "framework.kernel_def_pb2",
     "framework.node_def_pb2",
     "framework.op_def_pb2",
     "framework.tensor_pb2",
@@ -82,8 +84,15 @@ MetaGraphDef = meta_graph_pb2.MetaGraphDef
 GraphDef = graph_pb2.GraphDef
 NodeDef = node_def_pb2.NodeDef
 OpDef = op_def_pb2.OpDef
+OpList = op_def_pb2.OpList
+KernelList = kernel_def_pb2.KernelList
+TensorProto = tensor_pb2.TensorProto
+SignatureDef = meta_graph_pb2.SignatureDef
+TensorInfo = meta_graph_pb2.TensorInfo
+AssetFileDef = meta_graph_pb2.AssetFileDef
 AttrValue = attr_value_pb2.AttrValue
 SavedModel = saved_model_pb2.SavedModel
+SaverDef = saver_pb2.SaverDef
 TensorShapeProto = tensor_shape_pb2.TensorShapeProto
 TensorSliceProto = tensor_slice_pb2.TensorSliceProto
 VariableDef = variable_pb2.VariableDef

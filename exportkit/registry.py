@@ -27,12 +27,15 @@ from exportkit.commands import COMMANDS
 from exportkit.config.reader import readable
 from exportkit.contract import Command, ModelSource, Phase, PostStep
 from exportkit.errors import ExportKitError, PluginError, Problem, brief, brief_in, did_you_mean, shortened, some
+from exportkit.operations.base import Operation
+from exportkit.operations.builtin import OPERATIONS
+from exportkit.spec import BINDINGS
 
 GROUP = "exportkit"
 DISABLE = "EXPORTKIT_DISABLE_PLUGINS"
 _OURS = "this process"
 _POLICY = "exportkit_check_plan"
-_NOUNS: dict[type, str] = {ModelSource: "source", PostStep: "step"}
+_NOUNS: dict[type, str] = {ModelSource: "source", PostStep: "step", Operation: "binding"}
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class Plugins:
         sources: kind → source class.
         steps: kind → step class.
         commands: name → class of a command of a plugin.
+        bindings: key in a config → class of computed bindings, exportkit's own among them.
         conf_packages: packages of config files, for Hydra's search path.
         presets: config file of a plugin, ``experiment/acme_notice``, → where it comes from.
         providers: class of a source, step or command → where it comes from.
@@ -64,6 +68,7 @@ class Plugins:
     sources: Mapping[str, type[ModelSource]]
     steps: Mapping[str, type[PostStep]]
     commands: Mapping[str, type[Command]]
+    bindings: Mapping[str, type[Operation]]
     conf_packages: list[str]
     presets: dict[str, Provider]
     providers: dict[type, Provider]
@@ -221,9 +226,10 @@ def _guard(provider: Provider, hook: str, impl: pluggy.HookImpl, arguments: Mapp
 
 
 def _collect(hooks: dict[str, list[tuple[Provider, Any]]]) -> Plugins:
-    plugins = Plugins(sources={}, steps={}, commands={}, conf_packages=[], presets={}, providers={}, hooks=hooks)
+    plugins = Plugins(sources={}, steps={}, commands={}, bindings={}, conf_packages=[], presets={}, providers={}, hooks=hooks)
     plugins.sources = _classes(plugins, "exportkit_model_sources", ModelSource)
     plugins.steps = _classes(plugins, "exportkit_post_steps", PostStep)
+    plugins.bindings = {**OPERATIONS, **_classes(plugins, "exportkit_bindings", Operation)}
     plugins.commands = _commands(plugins)
     for provider, packages in plugins.call("exportkit_conf_packages"):
         hook = "exportkit_conf_packages"
@@ -294,6 +300,8 @@ def _check_class(provider: Provider, cls: type[Any], base: type) -> None:
         raise _failure(provider, f"{offer}, which is not a dataclass; put @dataclass(kw_only=True) above it")
     if missing := sorted(cls.__abstractmethods__):
         raise _failure(provider, f"{offer} without {missing[0]}(); {base.__name__} asks for it")
+    if base is Operation:
+        _check_operation(provider, cls, offer)
     if base is PostStep and not isinstance(getattr(cls, "phase", None), Phase):
         raise _failure(provider, f"{offer} without a phase; set phase to one of Phase")
     try:
@@ -304,6 +312,15 @@ def _check_class(provider: Provider, cls: type[Any], base: type) -> None:
         type_ = getattr(hints[name], "__name__", hints[name])
         do = "use str, int, float, bool, Path, list, dict, Literal, Enum, a dataclass, one of these or None, or Any"
         raise _failure(provider, f"{offer}, whose field '{name}' of type {type_} no config can hold; {do}")
+
+
+def _check_operation(provider: Provider, cls: type[Operation], offer: str) -> None:
+    if cls.kind in {**BINDINGS, **OPERATIONS}:
+        raise _failure(provider, f"{offer}, and so does exportkit")
+    if cls.kind not in (field.name for field in fields(cls)):
+        raise _failure(provider, f"{offer} without a field '{cls.kind}'; it holds the bindings that it is computed from")
+    if cls.recompute is Operation.recompute:
+        raise _failure(provider, f"{offer} without recompute(); the step verify asks for it")
 
 
 @cache

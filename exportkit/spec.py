@@ -74,32 +74,13 @@ class ParseExample:
         return {key: feature.to or key for key, feature in self.parse_example.items()}
 
 
-@dataclass(kw_only=True)
-class TopK:
-    """The `k` largest entries along the last axis of binding `top_k`; offers ``NAME.values`` and ``NAME.indices``."""
-
-    top_k: str
-    k: int
-
-
-@dataclass(kw_only=True)
-class Lookup:
-    """Integer indices (binding `lookup`) to the lines of a vocabulary file; an index outside it gives `default`."""
-
-    lookup: str
-    vocabulary: Path
-    default: str = ""
-
-
-Binding = Tensor | Placeholder | Constant | Replacement | ParseExample | TopK | Lookup
 BINDINGS: Mapping[str, type] = {
     "tensor": Tensor,
     "placeholder": Placeholder,
     "constant": Constant,
     "parse_example": ParseExample,
-    "top_k": TopK,
-    "lookup": Lookup,
 }
+"""Config key → binding, of those that name or feed a tensor; `exportkit.operations` has those that are computed."""
 
 METHODS: Mapping[str, str] = {
     "predict": "tensorflow/serving/predict",

@@ -10,9 +10,22 @@ from pathlib import Path
 
 import pytest
 
+from exportkit import processes
 from exportkit.cli import hydra_app
+from exportkit.core.capi import library
+from exportkit.processes import spare
 from exportkit.registry import DISABLE, GROUP, load_plugins
 from exportkit.testing import toys
+
+
+def pytest_sessionstart():
+    """Keep a process that has loaded TensorFlow's C library, and nothing else, to fork the workers of all tests from."""
+    library()
+    processes.reserve()
+
+
+def pytest_sessionfinish():
+    spare._spare.close()
 
 
 @pytest.fixture(autouse=True)

@@ -8,9 +8,11 @@ from exportkit import metagraph
 from exportkit.config.values import unfit
 from exportkit.metagraph.tensors import Facts
 from exportkit.operations.bindings import Bindings
+from exportkit.operations.lookup import Lookup
+from exportkit.operations.top_k import TopK
 from exportkit.planning import serving_rules
 from exportkit.planning.wiring import Wiring, facts_of, wire
-from exportkit.spec import Constant, Feature, Lookup, MetaGraph, ParseExample, Placeholder, Signature, Tensor, TopK
+from exportkit.spec import Constant, Feature, MetaGraph, ParseExample, Placeholder, Signature, Tensor
 
 BOUND = Bindings(
     {
@@ -25,7 +27,7 @@ BOUND = Bindings(
 )
 
 
-NAME_ONE = "name a tensor, a lookup or a part of a top_k"
+NAME_ONE = "name a tensor or a computed binding"
 
 
 def predict(inputs="images", outputs="probs", method="predict", **aliases):
@@ -56,10 +58,17 @@ def test_offers_every_name_with_its_binding():
 
 @pytest.mark.parametrize(
     ("ref", "name"),
-    [("probs", "probs"), ("top.values", "probs"), ("classes", "probs"), ("broken.values", None), ("flag", None), ("zzz", None)],
+    [
+        ("probs", ("probs",)),
+        ("top.values", ("probs",)),
+        ("classes", ("probs",)),
+        ("broken.values", None),
+        ("flag", None),
+        ("zzz", None),
+    ],
 )
-def test_the_tensor_behind_a_reference(ref, name):
-    assert BOUND.leaf(ref) == name
+def test_the_tensors_behind_a_reference(ref, name):
+    assert BOUND.leaves(ref) == name
 
 
 @pytest.mark.parametrize(("inputs", "names"), [("images", ["images"]), ("example", ["images"])])
@@ -458,6 +467,6 @@ def test_facts_are_derived_through_bindings(graph):
     ],
 )
 def test_a_declared_shape_adds_to_the_graphs(bound, shape, graph):
-    bindings = {"images": bound}
+    bindings = Bindings({"images": bound})
     wiring, _ = wired(graph, bindings)
     assert facts_of(bindings, wiring, graph)["images"] == Facts("float32", shape)

@@ -2,13 +2,17 @@
 
 import pytest
 
+from exportkit.operations.concat import Concat
+from exportkit.operations.softmax import Softmax as SoftmaxOperation
+from exportkit.operations.split import Split
+from exportkit.operations.top_k import TopK
 from exportkit.sources.encoder import EncoderSource
 from exportkit.sources.graph_builder import GraphBuilder
 from exportkit.sources.meta_graph import MetaGraphSource
 from exportkit.steps.manifest import Manifest
 from exportkit.steps.verify import Verify
 from exportkit.steps.warmup import Warmup
-from exportkit.testing import SourceSuite, StepSuite, toys
+from exportkit.testing import BindingSuite, SourceSuite, StepSuite, toys
 
 
 class Softmax(SourceSuite):
@@ -67,3 +71,27 @@ class TestWarmup(StepSuite):
 
     def keys(self, directory):
         return {"batch_sizes": [1, 4]}
+
+
+class TestTopK(BindingSuite):
+    operation = TopK
+
+    def keys(self, directory):
+        return {"k": 2}
+
+
+class TestSoftmaxBinding(BindingSuite):
+    operation = SoftmaxOperation
+
+
+class TestConcat(BindingSuite):
+    operation = Concat
+    of = ["x", "probs"]
+
+
+class TestSplit(BindingSuite):
+    operation = Split
+    of = "x"
+
+    def keys(self, directory):
+        return {"num": 4}

@@ -31,6 +31,7 @@ def test_the_hooks_are_those_of_the_design():
     assert HOOKS == [
         "exportkit_model_sources",
         "exportkit_post_steps",
+        "exportkit_bindings",
         "exportkit_conf_packages",
         "exportkit_commands",
         "exportkit_check_plan",

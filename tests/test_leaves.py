@@ -7,23 +7,25 @@ import pytest
 
 from exportkit.config import sections
 from exportkit.config.reader import Reader
+from exportkit.operations.builtin import OPERATIONS
+from exportkit.operations.lookup import Lookup
+from exportkit.operations.top_k import TopK
 from exportkit.spec import (
+    BINDINGS,
     Constant,
     Examples,
     Feature,
     File,
     Literal,
-    Lookup,
     MetaGraph,
     ParseExample,
     Placeholder,
     Random,
     Signature,
     Tensor,
-    TopK,
 )
 
-EACH = "tensor, placeholder, constant, parse_example, top_k, lookup"
+EACH = ", ".join([*BINDINGS, *OPERATIONS])
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +43,7 @@ def files(tmp_path):
 def told(read, *args):
     """What `read` returns, and its problems as texts with the temporary directory taken out."""
     reader = Reader(Path.cwd())
-    value = read(*args[:1], reader, *args[1:])
+    value = read(*args[:1], reader, *([OPERATIONS] if read is sections.bindings else args[1:]))
     return value, [str(problem).replace(f"{Path.cwd()}/", "") for problem in reader.problems]
 
 

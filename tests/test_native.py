@@ -16,6 +16,7 @@ from exportkit.core import capi, tensors, worker
 from exportkit.core.capi import StatusError
 from exportkit.core.graph import Graph, Session
 from exportkit.errors import BindingError, EnvironmentFailed, Problem, StepFailed
+from exportkit.processes import spare
 from exportkit.protos import SavedModel
 from exportkit.serving import native
 from exportkit.serving.native import Request
@@ -49,6 +50,12 @@ def write(directory, *tag_sets, **signatures):
             builder.add_meta_graph(tags, definitions)
         builder.save()
     return directory
+
+
+@pytest.fixture(autouse=True)
+def _fresh_interpreters(monkeypatch):
+    """Workers are started as where there is no process to fork them from."""
+    monkeypatch.setattr(spare, "_spare", None)
 
 
 @pytest.fixture(scope="module")

@@ -3,14 +3,14 @@
 import base64
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from google.protobuf.message import DecodeError
 
 from exportkit.checkpoint.encoding import numpy_dtype, objects
-from exportkit.protos import DTYPE_NAMES, dtype_name, tensor_pb2
+from exportkit.protos import DTYPE_NAMES, TensorProto, dtype_name
 
 INLINE = 1 << 16  # bytes of a TensorProto; a manifest holds only the digest of a larger array
 
@@ -34,7 +34,7 @@ def dtype_of(array: np.ndarray) -> str:
 
 def to_proto(array: np.ndarray) -> bytes:
     """Serialize an array as a TensorProto: strings in ``string_val``, everything else in ``tensor_content``."""
-    proto = tensor_pb2.TensorProto(dtype=DTYPE_NAMES[dtype_of(array)])
+    proto = TensorProto(dtype=DTYPE_NAMES[dtype_of(array)])
     proto.tensor_shape.SetInParent()
     for size in array.shape:
         proto.tensor_shape.dim.add(size=size)
@@ -45,6 +45,45 @@ def to_proto(array: np.ndarray) -> bytes:
     return proto.SerializeToString(deterministic=True)
 
 
+def constant(value: Any, dtype: str, shape: Sequence[int] | None = None) -> TensorProto:
+    """Return a value as the TensorProto of a Const; one value fills the whole shape and is stored once.
+
+    Args:
+        value: a number, text or bytes, or nested lists of one kind.
+        dtype: ``float32`` …
+        shape: default: the value's own.
+
+    Raises:
+        ValueError, TypeError: the value does not fit the dtype or the shape.
+    """
+    array = _array(value, dtype)
+    shape = array.shape if shape is None else tuple(shape)
+    size = math.prod(shape)
+    if array.size not in (1, size):
+        raise ValueError(f"{array.size} values for {size} elements")
+    proto = TensorProto(dtype=DTYPE_NAMES[dtype])
+    proto.tensor_shape.SetInParent()
+    for length in shape:
+        proto.tensor_shape.dim.add(size=length)
+    if dtype == "string":
+        proto.string_val.extend(_bytes(item) for item in array.flat)
+    elif array.size == 1 and dtype in _FIELDS:
+        stored = array.view(np.uint16) if _FIELDS[dtype] == "half_val" else array
+        getattr(proto, _FIELDS[dtype]).extend(stored.ravel().tolist())
+    elif size:
+        proto.tensor_content = _little(np.broadcast_to(array, shape) if array.size == 1 else array).tobytes()
+    return proto
+
+
+def _array(value: Any, dtype: str) -> np.ndarray:
+    if dtype != "string":
+        return np.array(value, _numpy(dtype))
+    array = np.array(value, object)
+    if not all(isinstance(item, str | bytes) for item in array.flat):
+        raise TypeError("it is not text")
+    return array
+
+
 def from_proto(data: bytes) -> np.ndarray:
     """Return the array in a serialized TensorProto, whichever of its fields holds the values.
 
@@ -53,7 +92,7 @@ def from_proto(data: bytes) -> np.ndarray:
             its shape.
     """
     try:
-        proto = tensor_pb2.TensorProto.FromString(data)
+        proto = TensorProto.FromString(data)
     except DecodeError:
         raise ValueError("is no TensorProto") from None
     name, shape = dtype_name(proto.dtype), tuple(dim.size for dim in proto.tensor_shape.dim)

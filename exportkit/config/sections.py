@@ -16,13 +16,11 @@ from exportkit.protos import DTYPE_NAMES
 from exportkit.spec import (
     BINDINGS,
     METHODS,
-    Binding,
     Constant,
     Examples,
     Feature,
     File,
     Literal,
-    Lookup,
     MetaGraph,
     ParseExample,
     Placeholder,
@@ -41,9 +39,14 @@ _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://.*\.(npz|npy|tfrecord))(:.*)?
 _LFS = b"version https://git-lfs.github.com/spec/"
 
 
-def bindings(data: Any, reader: Reader) -> dict[str, Binding | None]:
-    """Return all bindings; one that is broken is None, and still offers its name."""
-    found = {name: _binding(value, reader, f"bindings.{name}") for name, value in _items(data, reader, "bindings")}
+def bindings(data: Any, reader: Reader, operations: Mapping[str, type]) -> dict[str, Any]:
+    """Return all bindings; one that is broken is None, and still offers its name.
+
+    Args:
+        operations: config key → class of those bindings that are computed from others.
+    """
+    kinds = {**BINDINGS, **operations}
+    found = {name: _binding(value, reader, f"bindings.{name}", kinds) for name, value in _items(data, reader, "bindings")}
     for name in found:
         if not _NAME.fullmatch(name):
             do = "write letters, digits, _, - and /, a letter or digit first"
@@ -66,22 +69,22 @@ def _entries(data: Any, reader: Reader, where: str, cls: type) -> list[tuple[str
     return list(items.items())
 
 
-def _binding(value: Any, reader: Reader, where: str) -> Binding | None:
+def _binding(value: Any, reader: Reader, where: str, kinds: Mapping[str, type]) -> Any:
     value = {"tensor": value} if isinstance(value, str) else value
     if not isinstance(value, Mapping):
-        return reader.problem(where, "is neither a tensor's name nor a mapping", f"write one of {', '.join(BINDINGS)}")
-    operations = [key for key in value if key in BINDINGS]
-    if not operations and (misspelt := [key for key in map(str, value) if nearest(key, BINDINGS)]):
-        return reader.problem(f"{where}.{misspelt[0]}", "no such key", did_you_mean(misspelt[0], BINDINGS))
+        return reader.problem(where, "is neither a tensor's name nor a mapping", f"write one of {', '.join(kinds)}")
+    operations = [key for key in value if key in kinds]
+    if not operations and (misspelt := [key for key in map(str, value) if nearest(key, kinds)]):
+        return reader.problem(f"{where}.{misspelt[0]}", "no such key", did_you_mean(misspelt[0], kinds))
     if len(operations) != 1:
         what = f"has {' and '.join(operations)}" if operations else "has no operation"
-        return reader.problem(where, what, f"write exactly one of {', '.join(BINDINGS)}")
+        return reader.problem(where, what, f"write exactly one of {', '.join(kinds)}")
     replaces = operations == ["tensor"] and "replaces" in value
-    binding = reader.read(Replacement if replaces else BINDINGS[operations[0]], value, where)
+    binding = reader.read(Replacement if replaces else kinds[operations[0]], value, where)
     return _sound(binding, reader, where)
 
 
-def _sound(binding: Binding | None, reader: Reader, where: str) -> Binding | None:
+def _sound(binding: Any, reader: Reader, where: str) -> Any:
     """Check what types cannot express: names of dtypes, a value that is set, a vocabulary that exists."""
     before = len(reader.problems)
     for key in ("tensor", "placeholder", "replaces"):
@@ -98,8 +101,8 @@ def _sound(binding: Binding | None, reader: Reader, where: str) -> Binding | Non
         if binding.dtype is not None:
             _dtype(binding.dtype, DTYPE_NAMES, reader, f"{where}.dtype")
         _shape(binding.shape, reader, f"{where}.shape", "write null for a size that is not known")
-    if isinstance(binding, Lookup):
-        _is_file(binding.vocabulary, reader, f"{where}.vocabulary")
+    for key, path in getattr(binding, "files", dict)().items():
+        _is_file(path, reader, f"{where}.{key}")
     return None if len(reader.problems) > before else binding
 
 
@@ -216,7 +219,7 @@ def _tags(tags: list[str], reader: Reader, where: str) -> None:
 
 
 def samples(
-    data: Any, reader: Reader, signature_map: Mapping[str, Signature | None], bound: Mapping[str, Binding | None]
+    data: Any, reader: Reader, signature_map: Mapping[str, Signature | None], bound: Mapping[str, Any]
 ) -> dict[str, dict[str, Sample | None]]:
     """Return signature → alias → sample, None for one that is broken; the signature and the alias must exist."""
     found: dict[str, dict[str, Sample | None]] = {}
@@ -242,7 +245,7 @@ def samples(
     return found
 
 
-def _features(sample: Examples, ref: str, bound: Mapping[str, Binding | None], reader: Reader, where: str) -> None:
+def _features(sample: Examples, ref: str, bound: Mapping[str, Any], reader: Reader, where: str) -> None:
     """Check that the features of written examples are those that the binding parses."""
     parser = bound.get(ref)
     if isinstance(parser, ParseExample):

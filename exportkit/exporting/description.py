@@ -1,19 +1,16 @@
 """The part of the report that describes what was built: meta graphs, signatures, tensors and the source of the weights."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
 
 from exportkit.contract import SourceModel
+from exportkit.exporting.savedmodel import BoundGraph, bound_tensor
 from exportkit.planning.prepare import Prepared
 from exportkit.report import ExportReport, MetaGraphReport, SignatureReport, TensorReport, WeightsReport
 from exportkit.spec import ExportPlan
 
-if TYPE_CHECKING:
-    from exportkit.exporting.savedmodel import BoundGraph
-
 
 def describe(
-    report: ExportReport, plan: ExportPlan, source: SourceModel, prepared: Prepared, bound: Mapping[str, "BoundGraph"]
+    report: ExportReport, plan: ExportPlan, source: SourceModel, prepared: Prepared, bound: Mapping[str, BoundGraph]
 ) -> None:
     """Write into the report what was built and bound, and where the values of the variables come from."""
     report.meta_graphs = [_meta_graph_report(plan, key, graph) for key, graph in bound.items()]
@@ -34,7 +31,7 @@ def _how(prepared: Prepared) -> str:
     return " and ".join(way for version, way in ways.items() if version in formats)
 
 
-def _meta_graph_report(plan: ExportPlan, key: str, bound: "BoundGraph") -> MetaGraphReport:
+def _meta_graph_report(plan: ExportPlan, key: str, bound: BoundGraph) -> MetaGraphReport:
     return MetaGraphReport(
         key=key,
         tags=list(plan.meta_graphs[key].tags),
@@ -44,16 +41,17 @@ def _meta_graph_report(plan: ExportPlan, key: str, bound: "BoundGraph") -> MetaG
     )
 
 
-def _signature_report(plan: ExportPlan, key: str, bound: "BoundGraph") -> SignatureReport:
+def _signature_report(plan: ExportPlan, key: str, bound: BoundGraph) -> SignatureReport:
     signature = plan.signatures[key]
     return SignatureReport(
         key=key,
         method=signature.method,
-        inputs=[_tensor_report(alias, ref, bound.fed[ref]) for alias, ref in signature.inputs.items()],
-        outputs=[_tensor_report(alias, ref, bound.values[ref]) for alias, ref in signature.outputs.items()],
+        inputs=[_tensor_report(alias, ref, bound) for alias, ref in signature.inputs.items()],
+        outputs=[_tensor_report(alias, ref, bound) for alias, ref in signature.outputs.items()],
     )
 
 
-def _tensor_report(alias: str, ref: str, tensor: Any) -> TensorReport:
-    shape = None if tensor.shape.rank is None else tensor.shape.as_list()
-    return TensorReport(alias=alias, binding=ref, tensor=tensor.name, dtype=tensor.dtype.base_dtype.name, shape=shape)
+def _tensor_report(alias: str, ref: str, bound: BoundGraph) -> TensorReport:
+    tensor = bound_tensor(ref, bound)
+    shape = None if tensor.shape is None else list(tensor.shape)
+    return TensorReport(alias=alias, binding=ref, tensor=tensor.export_name, dtype=tensor.dtype, shape=shape)

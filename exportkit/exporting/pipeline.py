@@ -1,18 +1,16 @@
 """The stages of an export: claim, build, prune, bind, write, steps, commit, publish. A failure leaves no version behind."""
 
-import errno
 import logging
-import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from exportkit.checkpoint import Bundle, check_copied
 from exportkit.checkpoint.held import DELETED
 from exportkit.contract import Export, Phase, SourceModel
-from exportkit.errors import ConfigError, EnvironmentFailed, ExportKitError, Problem, WeightsError, brief, system_error
+from exportkit.errors import ConfigError, EnvironmentFailed, ExportKitError, WeightsError, system_error
+from exportkit.exporting import savedmodel
 from exportkit.exporting.description import describe
 from exportkit.exporting.source_runner import build_source
 from exportkit.exporting.step_runner import run_steps
@@ -30,9 +28,6 @@ from exportkit.version.claim import Claim, is_private, size
 from exportkit.version.identity import identity
 from exportkit.version.published import mark_published
 
-if TYPE_CHECKING:
-    from exportkit.exporting.savedmodel import BoundGraph
-
 log = logging.getLogger(__name__)
 Progress = Callable[[str], None]
 PRIVATE = "only its owner can read it, for the umask is 077; a server of another user needs an export under umask 022 or 027"
@@ -45,7 +40,7 @@ class Built:
     source: SourceModel
     checkpoint: Bundle
     prepared: Prepared
-    bound: Mapping[str, "BoundGraph"]
+    bound: Mapping[str, savedmodel.BoundGraph]
 
 
 def run(plan: ExportPlan, plugins: Plugins | None = None, progress: Progress | None = None) -> ExportReport:
@@ -155,9 +150,10 @@ def _abandon(claim: Claim, plan: ExportPlan, error: BaseException) -> None:
 
 def _build(plan: ExportPlan, plugins: Plugins, report: ExportReport, scratch: Path, progress: Progress) -> Built:
     resolved = {one.where: one for one in plan.resolved_sources()}
-    progress("import tensorflow")
-    with report.stage("import tensorflow"):
-        import_tensorflow()
+    if plan.uses_tensorflow:
+        progress("import tensorflow")
+        with report.stage("import tensorflow"):
+            import_tensorflow()
     progress("build")
     with report.stage("build"):
         built = {where: _built(one, plan, plugins, scratch / f"source-{n}") for n, (where, one) in enumerate(resolved.items())}
@@ -166,8 +162,6 @@ def _build(plan: ExportPlan, plugins: Plugins, report: ExportReport, scratch: Pa
             raise ConfigError(*problems)
     progress("bind")
     with report.stage("bind"):
-        from exportkit.exporting import savedmodel
-
         bound = savedmodel.bind(plan, prepared)
     first = next(iter(resolved))
     checkpoint = resolved[first].bundle or Bundle(built[first].checkpoint)
@@ -217,11 +211,9 @@ def _write(
     report: ExportReport,
     progress: Progress,
 ) -> Export:
-    from exportkit.exporting import savedmodel
-
     progress("write")
     describe(report, plan, built.source, built.prepared, built.bound)
-    with report.stage("write"), _tensorflow_errors(plan.export_dir):
+    with report.stage("write"):
         written = savedmodel.write(claim.directory, plan, built.prepared, built.bound)
     report.assets = sorted(path.name for path in (claim.directory / "assets").glob("*"))
     return Export(
@@ -251,21 +243,6 @@ def _prove(prepared: Prepared, directory: Path, report: ExportReport) -> None:
     with report.stage("prove"):
         equal = check_copied(str(directory / "variables" / "variables"), prepared.sources).tensors
     report.weights.proof = prepared.coverage.summary(equal)
-
-
-@contextmanager
-def _tensorflow_errors(where: Path) -> Iterator[None]:
-    """Turn TensorFlow's file errors (``path; system message``) into ours: they would not survive a worker's pipe."""
-    import tensorflow as tf
-
-    try:
-        yield
-    except tf.errors.OpError as cause:
-        path, _, what = cause.message.rpartition("; ")
-        number = next((n for n in errno.errorcode if os.strerror(n) == what), None)
-        if number is None:
-            raise EnvironmentFailed(Problem(str(where), brief(cause))) from cause
-        raise system_error(OSError(number, what, path), where) from cause
 
 
 def finish(plan: ExportPlan, plugins: Plugins, report: ExportReport) -> None:

@@ -1,23 +1,30 @@
 """The bindings of a config, and how they refer to each other."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
-from exportkit.spec import Binding, Constant, Lookup, ParseExample, Placeholder, Replacement, Signature, Tensor, TopK
+from exportkit.metagraph.tensors import Facts
+from exportkit.operations.base import Operation
+from exportkit.spec import Constant, ParseExample, Placeholder, Replacement, Signature, Tensor
 
-_KEYS: dict[type, str] = {
+Binding = Tensor | Placeholder | Constant | Replacement | ParseExample | Operation
+
+_KINDS: Mapping[type, str] = {
     Tensor: "tensor",
     Replacement: "tensor",
     Placeholder: "placeholder",
     Constant: "constant",
     ParseExample: "parse_example",
-    TopK: "top_k",
-    Lookup: "lookup",
 }
 
 
-def operation(binding: Binding) -> str:
+def kind_of(binding: Binding) -> str:
     """Return the config key that makes a binding what it is: ``tensor``, ``top_k`` …"""
-    return _KEYS[type(binding)]
+    return binding.kind if isinstance(binding, Operation) else _KINDS[type(binding)]
+
+
+def offered_by(name: str, operation: Operation) -> list[str]:
+    """Return the references to the values of an operation: ``NAME.PART`` each, or NAME alone."""
+    return [f"{name}.{part}" for part in operation.parts()] or [name]
 
 
 class Bindings(dict[str, Binding | None]):
@@ -27,21 +34,34 @@ class Bindings(dict[str, Binding | None]):
         """Return every name that signatures and bindings can refer to → the binding that offers it."""
         offered: dict[str, str] = {}
         for name, binding in self.items():
-            if isinstance(binding, TopK) or binding is None:
-                offered |= {f"{name}.values": name, f"{name}.indices": name}
-            if not isinstance(binding, TopK | Constant | Replacement):
+            if binding is None:
+                offered |= {f"{name}.values": name, f"{name}.indices": name, name: name}
+            elif isinstance(binding, Operation):
+                offered |= dict.fromkeys(offered_by(name, binding), name)
+            elif isinstance(binding, Tensor | Placeholder | ParseExample):
                 offered[name] = name
         return offered
 
-    def leaf(self, ref: str) -> str | None:
-        """Return the tensor binding that `ref` is computed from, through top_k and lookup; None where one of them is broken."""
+    def is_broken(self, ref: str) -> bool:
+        """Return whether a reference is to a binding that was reported already."""
+        return any(name in self and self[name] is None for name in (ref, ref.rpartition(".")[0]))
+
+    def leaves(self, ref: str) -> tuple[str, ...] | None:
+        """Return the tensor bindings that `ref` is computed from, itself if it is one; None where one of them is broken."""
         offered = self.offers()
-        for _ in range(len(self) + 1):
+        found: dict[str, None] = {}
+        todo, seen = [ref], set()
+        while todo:
+            ref = todo.pop(0)
             binding = self.get(offered.get(ref, ""))
-            if not isinstance(binding, TopK | Lookup):
-                return ref if isinstance(binding, Tensor | Placeholder) else None
-            ref = computed_from(binding)
-        return None
+            if isinstance(binding, Operation):
+                todo += [one for one in binding.refs() if one not in seen]
+                seen |= {*binding.refs()}
+            elif isinstance(binding, Tensor | Placeholder):
+                found[ref] = None
+            else:
+                return None
+        return tuple(found) or None
 
     def fed(self, signature: Signature) -> list[str]:
         """Return the tensor bindings that a signature's inputs feed, directly or through parse_example."""
@@ -57,14 +77,26 @@ class Bindings(dict[str, Binding | None]):
         offered = self.offers()
         for signature in signatures:
             names |= {*signature.inputs.values(), *self.fed(signature)}
-            for ref in signature.outputs.values():
-                while ref in offered and offered[ref] not in names:
-                    names.add(offered[ref])
-                    binding = self[offered[ref]]
-                    ref = computed_from(binding) if isinstance(binding, TopK | Lookup) else ref
+            todo = list(signature.outputs.values())
+            while todo:
+                name = offered.get(todo.pop(), "")
+                if name and name not in names:
+                    names.add(name)
+                    binding = self[name]
+                    todo += binding.refs() if isinstance(binding, Operation) else []
         return names & set(self)
 
+    def derive(self, known: Mapping[str, Facts]) -> dict[str, Facts]:
+        """Return `known`, dtype and shape by reference, and what follows from it about the values of operations."""
+        found = dict(known)
+        operations = {name: binding for name, binding in self.items() if isinstance(binding, Operation)}
+        todo = {name: binding for name, binding in operations.items() if not any(binding.check())}
+        while ready := [name for name, binding in todo.items() if all(ref in found for ref in binding.refs())]:
+            for name in ready:
+                binding = todo.pop(name)
+                found |= zip(offered_by(name, binding), _facts(binding, found), strict=True)
+        return found
 
-def computed_from(binding: TopK | Lookup) -> str:
-    """Return the reference that a computed binding takes its values from."""
-    return binding.top_k if isinstance(binding, TopK) else binding.lookup
+
+def _facts(operation: Operation, known: Mapping[str, Facts]) -> Sequence[Facts]:
+    return operation.facts([known[ref] for ref in operation.refs()])

@@ -65,7 +65,7 @@ def _draft(data: dict[str, Any], reader: Reader, plugins: Plugins) -> ExportPlan
         if key not in known:
             reader.problem(str(key), "no such key", did_you_mean(str(key), known) or "free keys go under vars")
     reader.convert(dict[str, Any], data["vars"], "vars")
-    bound = Bindings(sections.bindings(data["bindings"], reader))
+    bound = Bindings(sections.bindings(data["bindings"], reader, plugins.bindings))
     signatures = sections.signatures(data["signatures"], reader)
     if not signatures:
         reader.problem("signatures", "there are none", "write signatures: {serving_default: {inputs: …, outputs: …}}")

@@ -117,8 +117,9 @@ def _sound(plan: ExportPlan, wiring: Wiring) -> Iterator[str]:
     """Yield the signatures all of whose tensors were found; the others were reported already."""
     for key in wiring.signatures:
         signature = plan.signatures[key]
-        leaves = [*plan.bindings.fed(signature), *(plan.bindings.leaf(r) for r in signature.outputs.values())]
-        if signature.outputs and all(name in wiring.names for name in leaves):
+        computed = [plan.bindings.leaves(ref) for ref in signature.outputs.values()]
+        names = [*plan.bindings.fed(signature), *(name for leaves in computed for name in leaves or ())]
+        if signature.outputs and None not in computed and all(name in wiring.names for name in names):
             yield key
 
 

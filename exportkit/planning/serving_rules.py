@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from exportkit.errors import Problem, did_you_mean
 from exportkit.metagraph.tensors import Facts, compatible
-from exportkit.operations.bindings import Bindings, computed_from, operation
-from exportkit.spec import Binding, Constant, Lookup, ParseExample, Placeholder, Replacement, Signature, Tensor, TopK
+from exportkit.operations.base import Operation
+from exportkit.operations.bindings import Binding, Bindings, kind_of, offered_by
+from exportkit.spec import Constant, ParseExample, Placeholder, Replacement, Signature, Tensor
 
 
 def check(bindings: Bindings, signatures: Mapping[str, Signature | None]) -> Iterator[Problem]:
@@ -17,11 +18,11 @@ def check(bindings: Bindings, signatures: Mapping[str, Signature | None]) -> Ite
     offered = bindings.offers()
     for name, binding in bindings.items():
         where = f"bindings.{name}"
-        if isinstance(binding, TopK | Lookup):
-            yield from _check_ref(f"{where}.{operation(binding)}", computed_from(binding), bindings, offered)
-            yield from _check_circle(f"{where}.{operation(binding)}", name, bindings, offered)
-        if isinstance(binding, TopK) and binding.k < 1:
-            yield Problem(f"{where}.k", f"is {binding.k}", "write 1 or more")
+        if isinstance(binding, Operation):
+            for ref in binding.refs():
+                yield from _check_ref(f"{where}.{binding.kind}", ref, bindings, offered)
+            yield from _check_circle(f"{where}.{binding.kind}", name, bindings, offered)
+            yield from (problem.under(where) for problem in binding.check())
         elif isinstance(binding, ParseExample):
             yield from _check_parse(where, binding, bindings)
     yield from _check_parsers(bindings, signatures)
@@ -34,22 +35,29 @@ def _check_ref(where: str, ref: str, bindings: Bindings, offered: Mapping[str, s
     """Check a reference to a value: it must exist, and be a tensor or computed from one."""
     binding = bindings.get(ref)
     if isinstance(binding, ParseExample | Constant | Replacement):
-        do = "name a tensor, a lookup or a part of a top_k"
-        yield Problem(where, f"'{ref}' is a {operation(binding)} and offers no values", do)
-    elif isinstance(binding, TopK):
-        yield Problem(where, f"'{ref}' is a top_k, which has two parts", f"write {ref}.values or {ref}.indices")
-    elif ref not in offered:
+        do = "name a tensor or a computed binding"
+        yield Problem(where, f"'{ref}' is a {kind_of(binding)} and offers no values", do)
+    elif isinstance(binding, Operation) and ref not in offered:
+        parts = offered_by(ref, binding)
+        number = {2: "two"}.get(len(parts), str(len(parts)))
+        yield Problem(where, f"'{ref}' is a {binding.kind}, which has {number} parts", f"write {' or '.join(parts[:3])}")
+    elif ref not in offered and not bindings.is_broken(ref):
         yield Problem(where, f"there is no binding '{ref}'", did_you_mean(ref, offered) or "declare it under bindings")
 
 
 def _check_circle(where: str, name: str, bindings: Bindings, offered: Mapping[str, str]) -> Iterator[Problem]:
-    path = [name]
-    while isinstance(binding := bindings[path[-1]], TopK | Lookup) and computed_from(binding) in offered:
-        path.append(offered[computed_from(binding)])
-        if path[-1] == name:
-            yield Problem(where, f"leads back to itself: {' → '.join(path)}", "name a tensor binding")
-        if path[-1] in path[:-1]:
-            return
+    """Report the shortest way from an operation back to itself."""
+    paths, seen = [[name]], {name}
+    while paths:
+        path = paths.pop(0)
+        binding = bindings[path[-1]]
+        for after in (offered[ref] for ref in binding.refs() if ref in offered) if isinstance(binding, Operation) else ():
+            if after == name:
+                yield Problem(where, f"leads back to itself: {' → '.join([*path, name])}", "name a tensor binding")
+                return
+            if after not in seen:
+                seen.add(after)
+                paths.append([*path, after])
 
 
 def _check_parse(where: str, binding: ParseExample, bindings: Bindings) -> Iterator[Problem]:
@@ -63,7 +71,7 @@ def _check_parse(where: str, binding: ParseExample, bindings: Bindings) -> Itera
             do = did_you_mean(target, feedable) or "declare it under bindings"
             yield Problem(f"{where}.parse_example.{feature}.to", f"there is no binding '{target}'", do)
         elif (fed := bindings[target]) is not None and target not in feedable:
-            what = f"'{target}' is a {operation(fed)} and cannot be fed"
+            what = f"'{target}' is a {kind_of(fed)} and cannot be fed"
             yield Problem(f"{where}.parse_example.{feature}.to", what, "name a tensor or placeholder binding")
 
 
@@ -84,7 +92,7 @@ def _check_signature(where: str, signature: Signature, bindings: Bindings, offer
         if ref not in bindings:
             yield Problem(place, f"there is no binding '{ref}'", did_you_mean(ref, bindings) or "declare it under bindings")
         elif not isinstance(binding := bindings[ref], Tensor | Placeholder | ParseExample | None):
-            yield Problem(place, f"'{ref}' is a {operation(binding)} and cannot be fed", "name a tensor or a placeholder")
+            yield Problem(place, f"'{ref}' is a {kind_of(binding)} and cannot be fed", "name a tensor or a placeholder")
     for alias, ref in signature.outputs.items():
         yield from _check_ref(f"{where}.outputs.{alias}", ref, bindings, offered)
     if not signature.outputs:
@@ -158,24 +166,14 @@ _DEMANDS = {  # alias → dtype, form in words, whether a shape is of it
 
 
 def computed(bindings: Mapping[str, Binding | None], facts: Mapping[str, Facts]) -> Iterator[Problem]:
-    """Report what cannot be computed or fed, as far as `facts` go: lookups of other values than integers, a `k` above the
-    number of entries, and features whose shape or dtype does not fit the tensor that they feed."""
+    """Report what cannot be computed or fed, as far as `facts` go: what operations say about the tensors that they are computed
+    from, and features whose shape or dtype does not fit the tensor that they feed."""
     for name, binding in bindings.items():
-        if isinstance(binding, Lookup) and (known := facts.get(binding.lookup)) and "int" not in (known.dtype or "int"):
-            what = f"'{binding.lookup}' is {known.dtype}, not integers"
-            yield Problem(f"bindings.{name}.lookup", what, "look up the indices of a top_k")
-        elif isinstance(binding, TopK) and (known := facts.get(binding.top_k)) and known.shape is not None:
-            yield from _check_k(f"bindings.{name}.k", binding, known.shape)
+        if isinstance(binding, Operation) and not any(binding.check()):
+            inputs = [facts.get(ref, Facts()) for ref in binding.refs()]
+            yield from (problem.under(f"bindings.{name}") for problem in binding.problems(inputs))
         elif isinstance(binding, ParseExample):
             yield from _check_features(f"bindings.{name}.parse_example", binding, facts)
-
-
-def _check_k(where: str, binding: TopK, shape: tuple[int | None, ...]) -> Iterator[Problem]:
-    if not shape:
-        yield Problem(where, f"is {binding.k}, but '{binding.top_k}' is a scalar", "name a binding of rank 1 or more")
-    elif shape[-1] is not None and binding.k > shape[-1]:
-        what = f"is {binding.k}, but '{binding.top_k}' has {shape[-1]} entries in its last axis"
-        yield Problem(where, what, f"write {shape[-1]} or less")
 
 
 def _check_features(where: str, binding: ParseExample, facts: Mapping[str, Facts]) -> Iterator[Problem]:

@@ -7,8 +7,8 @@ from typing import Any
 from exportkit.config.values import format_value, unfit
 from exportkit.errors import Problem, did_you_mean, nearest, some
 from exportkit.metagraph.tensors import Facts, Shape, compatible
-from exportkit.operations.bindings import Bindings
-from exportkit.spec import Binding, Constant, Lookup, MetaGraph, ParseExample, Placeholder, Replacement, Signature, Tensor, TopK
+from exportkit.operations.bindings import Binding, Bindings
+from exportkit.spec import Constant, MetaGraph, ParseExample, Placeholder, Replacement, Signature, Tensor
 
 
 @dataclass(kw_only=True)
@@ -34,8 +34,8 @@ class Wiring:
     def fetches(self, signatures: Mapping[str, Signature], bindings: Bindings, keys: Iterable[str] | None = None) -> list[str]:
         """Return the tensors that the outputs of the signatures `keys` (default: all) are computed from."""
         keys = self.signatures if keys is None else keys
-        leaves = (bindings.leaf(ref) for key in keys for ref in signatures[key].outputs.values())
-        return list(dict.fromkeys(self.names[name] for name in leaves if name in self.names))
+        leaves = (bindings.leaves(ref) or () for key in keys for ref in signatures[key].outputs.values())
+        return list(dict.fromkeys(self.names[name] for names in leaves for name in names if name in self.names))
 
     def final(self, tensor: str) -> str:
         """Return the tensor that takes the place of `tensor`: itself if nothing replaces it."""
@@ -253,9 +253,7 @@ def facts_of(bindings: Bindings, wiring: Wiring, graph: Any) -> dict[str, Facts]
         elif isinstance(binding, Tensor | Placeholder) and name in wiring.names:
             tensor = wiring.names[name]
             known[name] = Facts(graph.dtype(tensor) or binding.dtype, _shape(binding, graph.shape(tensor)))
-    for _ in bindings:
-        _derive(bindings, known)
-    return known
+    return bindings.derive(known)
 
 
 def unbuilt_facts(bindings: Bindings, offered: Mapping[str, str | Facts]) -> tuple[dict[str, Facts], list[Problem]]:
@@ -280,9 +278,7 @@ def unbuilt_facts(bindings: Bindings, offered: Mapping[str, str | Facts]) -> tup
         elif isinstance(own := offered.get(tensor), Facts) and isinstance(binding, Tensor | Placeholder):
             problems += _assertions(f"bindings.{name}", binding, own)
             known[name] = Facts(own.dtype or binding.dtype, _shape(binding, own.shape))
-    for _ in bindings:
-        _derive(bindings, known)
-    return known, problems
+    return bindings.derive(known), problems
 
 
 def _shape(binding: Tensor | Placeholder, known: Shape) -> Shape:
@@ -293,13 +289,3 @@ def _shape(binding: Tensor | Placeholder, known: Shape) -> Shape:
     if len(known) != len(declared):
         return known
     return tuple(d if k is None else k for k, d in zip(known, declared, strict=False))
-
-
-def _derive(bindings: Bindings, known: dict[str, Facts]) -> None:
-    for name, binding in bindings.items():
-        if isinstance(binding, TopK) and binding.top_k in known:
-            of = known[binding.top_k]
-            shape = None if not of.shape else (*of.shape[:-1], binding.k)
-            known |= {f"{name}.values": Facts(of.dtype, shape), f"{name}.indices": Facts("int32", shape)}
-        elif isinstance(binding, Lookup) and binding.lookup in known:
-            known[name] = Facts("string", known[binding.lookup].shape)

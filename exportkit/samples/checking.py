@@ -6,8 +6,9 @@ import numpy as np
 
 from exportkit.errors import Problem
 from exportkit.metagraph.tensors import Facts, Shape
+from exportkit.operations.bindings import Binding
 from exportkit.samples.arrays import Misfit, fit, fit_header, header
-from exportkit.spec import Binding, Examples, ExportPlan, File, Literal, ParseExample, Placeholder, Sample, Tensor
+from exportkit.spec import Examples, ExportPlan, File, Literal, ParseExample, Placeholder, Sample, Tensor
 
 
 def problems(plan: ExportPlan, facts: Sequence[Mapping[str, Facts]]) -> Iterator[Problem]:

@@ -11,10 +11,11 @@ Modules below: `toys` saves checkpoints, exports them and asks versions; `graphs
 
 import pytest
 
-pytest.register_assert_rewrite("exportkit.testing.suite", "exportkit.testing.sources", "exportkit.testing.steps")
+pytest.register_assert_rewrite(*(f"exportkit.testing.{name}" for name in ("suite", "sources", "steps", "bindings")))
 
 from exportkit.cli import main  # noqa: E402
-from exportkit.testing.sources import SourceSuite  # noqa: E402 - its asserts are rewritten as it is imported
+from exportkit.testing.bindings import BindingSuite  # noqa: E402 - its asserts are rewritten as it is imported
+from exportkit.testing.sources import SourceSuite  # noqa: E402
 from exportkit.testing.steps import StepSuite  # noqa: E402
 
-__all__ = ["SourceSuite", "StepSuite", "main"]
+__all__ = ["BindingSuite", "SourceSuite", "StepSuite", "main"]

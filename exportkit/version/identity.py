@@ -17,7 +17,8 @@ from exportkit.checkpoint import resolve
 from exportkit.config import references
 from exportkit.contract import ModelSource
 from exportkit.errors import Problem
-from exportkit.spec import ExportPlan, File, Lookup
+from exportkit.operations.base import Operation
+from exportkit.spec import ExportPlan, File
 
 _DESTINATION = ("export_dir", "version", "report")  # config keys that do not change an export's content
 _PACKAGES = ("exportkit", "tensorflow", "tensorflow-cpu", "hydra-core", "omegaconf", "numpy", "protobuf")
@@ -144,8 +145,8 @@ def _content_files(plan: ExportPlan) -> Iterator[tuple[str, Path]]:
         for number, file in enumerate(map(Path, resolved.preview.files or ())):
             yield f"{resolved.where}, file {number} ({file.name})", file
     for name, binding in plan.bindings.items():
-        if isinstance(binding, Lookup):
-            yield f"bindings.{name}.vocabulary", binding.vocabulary
+        if isinstance(binding, Operation):
+            yield from ((f"bindings.{name}.{key}", path) for key, path in binding.files().items())
     for key, inputs in plan.samples.items():
         for alias, sample in inputs.items():
             inner = {f".{name}": value for name, value in getattr(sample, "features", {}).items()}

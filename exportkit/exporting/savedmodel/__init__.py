@@ -1,6 +1,6 @@
-"""The part that uses TensorFlow: binds tensors in new graphs, adds signatures, and writes the SavedModel."""
+"""Binds tensors in new graphs, adds signatures, writes the SavedModel: on protos, which TensorFlow's C++ core checks."""
 
-from exportkit.exporting.savedmodel.graphs import BoundGraph, bind, bound_tensors
+from exportkit.exporting.savedmodel.graphs import BoundGraph, bind, bound_tensor, bound_tensors
 from exportkit.exporting.savedmodel.writing import write
 
-__all__ = ["BoundGraph", "bind", "bound_tensors", "write"]
+__all__ = ["BoundGraph", "bind", "bound_tensor", "bound_tensors", "write"]

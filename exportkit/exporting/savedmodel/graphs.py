@@ -1,46 +1,64 @@
-"""The exported graphs: pruned meta graphs imported behind new placeholders, with ops that compute inputs and outputs."""
+"""The exported graphs, assembled as protos: pruned training graphs behind new placeholders, with nodes that compute inputs and
+outputs and those that restore the variables. TensorFlow's C++ core then imports each once: it checks every node and infers
+every shape.
+"""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-
-import tensorflow as tf
 
 from exportkit.contract import BoundTensor
 from exportkit.errors import BindingError, Problem
 from exportkit.exporting.savedmodel import adapters
-from exportkit.exporting.savedmodel.checks import asset_clashes, pinning, unserved_ops
-from exportkit.metagraph.tensors import Facts
+from exportkit.exporting.savedmodel.attributes import remove_unknown
+from exportkit.exporting.savedmodel.checker import Checker, Refused, checker, refusal
+from exportkit.exporting.savedmodel.checks import asset_clashes, unserved_ops
+from exportkit.exporting.savedmodel.devices import placed
+from exportkit.exporting.savedmodel.saver import add_saver
+from exportkit.metagraph.building import GraphBuilder, operation
+from exportkit.metagraph.tensors import Facts, output_types, split
+from exportkit.operations.base import Operation
+from exportkit.operations.bindings import Bindings, offered_by
 from exportkit.planning import serving_rules
 from exportkit.planning.prepare import Part, Prepared
-from exportkit.protos import saver_pb2
-from exportkit.spec import Constant, ExportPlan, Lookup, ParseExample, Placeholder, Tensor, TopK
+from exportkit.protos import GraphDef, MetaGraphDef, NodeDef, OpDef, VariableDef, dtype_name
+from exportkit.spec import Constant, ExportPlan, ParseExample, Placeholder, Tensor
 
-v1 = tf.compat.v1
-
-# import_meta_graph adds a Saver of its own to a graph that comes without one
-_INERT_SAVER = saver_pb2.SaverDef(
-    version=saver_pb2.SaverDef.V2, filename_tensor_name="none", save_tensor_name="none", restore_op_name="none"
-)
+TABLES, ASSETS = "table_initializer", "asset_filepaths"  # tf.compat.v1.GraphKeys
+MAIN_OP, TRAIN_OP = "saved_model_main_op", "saved_model_train_op"  # saved_model/constants.py
 
 
 @dataclass
 class BoundGraph:
-    """A meta graph in a tf.Graph of its own.
+    """A meta graph that can be written, but for tags and signatures.
 
     Attributes:
-        graph: the graph that is exported.
+        meta: its graph, collections and saver.
+        ops: op → its definition in TensorFlow.
+        version: TensorFlow's version.
         fed: fed binding → the tensor before `ensure_shape`, which signatures name.
         checked: fed binding → the tensor behind `ensure_shape`, which the model reads.
         values: binding reference → output tensor.
-        init_op: initialises the tables and nothing else; None where there are no tables.
+        facts: tensor that a signature may name → its dtype and shape.
     """
 
     part: Part
-    graph: tf.Graph
-    fed: dict[str, tf.Tensor] = field(default_factory=dict)
-    checked: dict[str, tf.Tensor] = field(default_factory=dict)
-    values: dict[str, tf.Tensor] = field(default_factory=dict)
-    init_op: tf.Operation | None = None
+    meta: MetaGraphDef
+    ops: Mapping[str, OpDef]
+    version: str
+    fed: dict[str, str] = field(default_factory=dict)
+    checked: dict[str, str] = field(default_factory=dict)
+    values: dict[str, str] = field(default_factory=dict)
+    facts: dict[str, Facts] = field(default_factory=dict)
+
+    def collection(self, name: str) -> list[str]:
+        """Return the names of the tensors or operations in a collection."""
+        return list(self.meta.collection_def[name].node_list.value) if name in self.meta.collection_def else []
+
+    def variables(self) -> dict[str, VariableDef]:
+        """Return the definition of each variable by its op."""
+        held = self.meta.collection_def["variables"].bytes_list.value if "variables" in self.meta.collection_def else ()
+        definitions = map(VariableDef.FromString, held)
+        return {operation(definition.variable_name): definition for definition in definitions}
 
 
 def bind(plan: ExportPlan, prepared: Prepared) -> dict[str, BoundGraph]:
@@ -51,9 +69,14 @@ def bind(plan: ExportPlan, prepared: Prepared) -> dict[str, BoundGraph]:
 
     Raises:
         BindingError: an op is unknown to this TensorFlow or has no CPU kernel, a shape or dtype does not fit now that it is
-            known exactly, or an asset or a vocabulary is missing.
+            known exactly, TensorFlow does not import the graph, or an asset or a vocabulary is missing.
     """
-    problems = [p for part in prepared.parts.values() for p in unserved_ops(part)]
+    with checker() as core:
+        return _bind_all(plan, prepared, core)
+
+
+def _bind_all(plan: ExportPlan, prepared: Prepared, core: Checker) -> dict[str, BoundGraph]:
+    problems = [p for part in prepared.parts.values() for p in unserved_ops(part, core)]
     if problems:
         raise BindingError(*dict.fromkeys(problems))
     graphs: dict[tuple[int, str | None], BoundGraph] = {}
@@ -61,137 +84,232 @@ def bind(plan: ExportPlan, prepared: Prepared) -> dict[str, BoundGraph]:
     for key, part in prepared.parts.items():
         identity = id(part.pruned), plan.meta_graphs[key].device
         if identity not in graphs:
-            graphs[identity] = _bind_one(plan, part, plan.meta_graphs[key].device)
+            graphs[identity] = _bind_one(plan, part, core)
         bound[key] = graphs[identity]
-        facts = {ref: Facts(t.dtype.base_dtype.name, adapters.dims(t)) for ref, t in bound[key].values.items()}
+        facts = {ref: bound[key].facts[tensor] for ref, tensor in bound[key].values.items()}
         for name in part.wiring.signatures:
             problems += serving_rules.demands(f"signatures.{name}", plan.signatures[name], facts)
-    problems += asset_clashes(bound.graph for bound in graphs.values())
+    problems += asset_clashes(_asset_paths(bound) for bound in graphs.values())
     if problems:
         raise BindingError(*dict.fromkeys(problems))
     return bound
 
 
-def _bind_one(plan: ExportPlan, part: Part, device: str | None) -> BoundGraph:
-    graph = tf.Graph()
-    bound = BoundGraph(part, graph)
-    with graph.as_default():
-        scope = _free_scope(part, "inputs")
-        with v1.name_scope(scope + "/"):
-            _feed(plan, bound)
-            constants = {tensor: _constant(plan, part, tensor) for tensor in part.wiring.constants}
-        replaced = {part.wiring.inputs[name]: tensor for name, tensor in bound.checked.items()} | constants
-        _import(part, {cut: replaced[cut] for cut in part.pruned.cuts}, device)
-        with v1.name_scope(_free_scope(part, "outputs") + "/"):
-            _compute(plan, bound, replaced)
-        bound.init_op = _init_op(graph, part)
+def _bind_one(plan: ExportPlan, part: Part, core: Checker) -> BoundGraph:
+    bound = BoundGraph(part, MetaGraphDef(), core.ops, core.version)
+    source = part.pruned.meta
+    for name, collection in source.collection_def.items():
+        bound.meta.collection_def[name].CopyFrom(collection)
+    bound.meta.graph_def.versions.CopyFrom(source.graph_def.versions)
+    bound.meta.graph_def.library.CopyFrom(source.graph_def.library)
+    graph = GraphBuilder(bound.meta.graph_def, core.ops)
+    with graph.scope(_free_scope(part, "inputs")):
+        _feed(plan, bound, graph)
+        constants = {tensor: _constant(plan, bound, graph, tensor) for tensor in part.wiring.constants}
+    replaced = {part.wiring.inputs[name]: tensor for name, tensor in bound.checked.items()} | constants
+    device = plan.meta_graphs[part.key].device
+    graph.extend(placed(_training_nodes(part, replaced, core.ops), device, core))
+    with graph.scope(_free_scope(part, "outputs")):
+        _compute(plan, bound, graph, replaced)
+    for collection, names in ((TABLES, graph.initializers), (ASSETS, graph.assets)):
+        if names:
+            bound.meta.collection_def[collection].node_list.value.extend(names)
+    _init_op(bound, graph)
+    if part.wiring.train_op:
+        bound.meta.collection_def[TRAIN_OP].node_list.value.append(part.wiring.train_op)
+    snapshots = {op: definition.snapshot_name for op, definition in bound.variables().items()}
+    if saver := add_saver(graph, part.pruned.variables, snapshots):
+        bound.meta.saver_def.CopyFrom(saver)
+    _check(plan, bound, core)
     return bound
 
 
 def _free_scope(part: Part, name: str) -> str:
-    """Return a name scope that no node of the imported graph is in."""
+    """Return a name scope that no node of the training graph is in."""
     taken = {node.name.split("/", 1)[0] for node in part.pruned.meta.graph_def.node}
     while name in taken:
         name = f"serving_{name}"
     return name
 
 
-def _feed(plan: ExportPlan, bound: BoundGraph) -> None:
-    """Make the placeholders: first of serialized examples, then of the inputs, which these or a request feed."""
-    parsed: dict[str, tf.Tensor] = {}
+# Nodes
+
+
+def _feed(plan: ExportPlan, bound: BoundGraph, graph: GraphBuilder) -> None:
+    """Add the placeholders: first of serialized examples, then of the inputs, which these or a request feed."""
+    parsed: dict[str, str] = {}
     signatures = [plan.signatures[key] for key in bound.part.wiring.signatures]
     for name in sorted({ref for signature in signatures for ref in signature.inputs.values()}):
         binding = plan.bindings[name]
         if isinstance(binding, ParseExample):
-            serialized = v1.placeholder(tf.string, [None], name)
+            serialized = adapters.placeholder(graph, name, Facts("string", (None,)), None)
             bound.fed[name] = bound.values[name] = serialized
-            parsed |= adapters.parse(name, binding, serialized)
-    for name in bound.part.wiring.inputs:
+            bound.facts[serialized] = Facts("string", (None,))
+            parsed |= adapters.parse(graph, name, binding, serialized)
+    for name, tensor in bound.part.wiring.inputs.items():
         known = bound.part.facts[name]
-        bound.fed[name] = bound.values[name] = adapters.placeholder(name, known, parsed.get(name))
-        bound.checked[name] = adapters.checked(bound.fed[name], known, plan.ensure_shape)
+        known = Facts(_dtype(known.dtype, bound.part, tensor, f"bindings.{name}", bound.ops), known.shape)
+        bound.fed[name] = bound.values[name] = adapters.placeholder(graph, name, known, parsed.get(name))
+        bound.facts[bound.fed[name]] = known
+        bound.checked[name] = adapters.checked(graph, bound.fed[name], known, plan.ensure_shape)
 
 
-def _constant(plan: ExportPlan, part: Part, tensor: str) -> tf.Tensor:
-    value, dtype, shape = part.wiring.constants[tensor], part.model.graph.dtype(tensor), part.model.graph.shape(tensor)
+def _constant(plan: ExportPlan, bound: BoundGraph, graph: GraphBuilder, tensor: str) -> str:
+    part = bound.part
+    value, shape = part.wiring.constants[tensor], part.model.graph.shape(tensor)
     shape = shape if shape is not None and None not in shape else None
+    name = next(n for n, t in part.wiring.names.items() if t == tensor and isinstance(plan.bindings[n], Constant))
+    dtype = _dtype(part.model.graph.dtype(tensor), part, tensor, f"bindings.{name}", bound.ops)
     try:
-        return tf.constant(value, dtype, shape, name="baked")
-    except (ValueError, TypeError) as cause:
-        name = next(n for n, t in part.wiring.names.items() if t == tensor and isinstance(plan.bindings[n], Constant))
+        return graph.constant(value, dtype, shape, name="baked")  # type: ignore[arg-type]  # no size is None
+    except (ValueError, TypeError, KeyError, OverflowError) as cause:
         raise BindingError(
             Problem(f"bindings.{name}.constant", f"{value!r} cannot be a {dtype} of shape {shape}: {cause}")
         ) from None
 
 
-def _import(part: Part, replaced: Mapping[str, tf.Tensor], device: str | None) -> None:
-    meta = part.pruned.meta
-    meta.saver_def.CopyFrom(_INERT_SAVER)
-    with v1.device(pinning(device) if device else None):
-        try:
-            v1.train.import_meta_graph(meta, input_map=dict(replaced))
-        except (ValueError, TypeError, KeyError, tf.errors.OpError) as cause:
-            text = " ".join(str(cause).split())
-            raise BindingError(
-                Problem(f"meta_graphs.{part.key}", f"TensorFlow cannot import the serving graph: {text}")
-            ) from cause
-        finally:
-            meta.ClearField("saver_def")
+def _dtype(known: str | None, part: Part, tensor: str, where: str, ops: Mapping[str, OpDef]) -> str:
+    """Return a tensor's dtype, from TensorFlow's op where the meta graph does not describe it."""
+    name, index = split(tensor)
+    node = part.model.graph.nodes[name]
+    if known is None and node.op in ops:
+        known = dtype_name(list(output_types(node, ops[node.op]))[index])
+    if known is None:
+        raise BindingError(
+            Problem(where, f"the dtype of '{tensor}' ({node.op}) is not known", "write dtype: float32 or the like")
+        )
+    return known
 
 
-def _compute(plan: ExportPlan, bound: BoundGraph, replaced: Mapping[str, tf.Tensor]) -> None:
+def _training_nodes(part: Part, replaced: Mapping[str, str], ops: Mapping[str, OpDef]) -> list[NodeDef]:
+    """Return the nodes of the serving subgraph, which take new tensors in place of the cut ones."""
+    pruned = part.pruned
+    edges = {split(cut): replaced[cut].removesuffix(":0") for cut in pruned.cuts}
+    nodes = GraphDef()
+    nodes.node.extend(pruned.meta.graph_def.node)
+    for node in nodes.node if edges else ():
+        taken = list(map(split, node.input))
+        if any(edge in edges for edge in taken):
+            node.input[:] = [edges.get(edge, name) for edge, name in zip(taken, node.input, strict=True)]
+    remove_unknown(nodes.node, pruned.meta.meta_info_def.stripped_op_list.op, ops)
+    return list(nodes.node)
+
+
+def _compute(plan: ExportPlan, bound: BoundGraph, graph: GraphBuilder, replaced: Mapping[str, str]) -> None:
     """Add the outputs that signatures name and the values that they are computed from, each once."""
     for key in bound.part.wiring.signatures:
         for ref in plan.signatures[key].outputs.values():
             if not isinstance(plan.bindings.get(ref), ParseExample):
-                _value(ref, plan, bound, replaced)
+                _value(ref, plan, bound, graph, replaced)
 
 
-def _value(ref: str, plan: ExportPlan, bound: BoundGraph, replaced: Mapping[str, tf.Tensor]) -> tf.Tensor:
-    """Return the tensor of a binding reference, adding its ops to the graph on first use."""
+def _value(ref: str, plan: ExportPlan, bound: BoundGraph, graph: GraphBuilder, replaced: Mapping[str, str]) -> str:
+    """Return the tensor of a binding reference, adding its nodes to the graph on first use."""
     if ref in bound.values:
         return bound.values[ref]
     name = plan.bindings.offers()[ref]
     spec = plan.bindings[name]
-    if isinstance(spec, TopK):
-        values, indices = adapters.top_k(name, spec, _value(spec.top_k, plan, bound, replaced))
-        bound.values |= {f"{name}.values": values, f"{name}.indices": indices}
-    elif isinstance(spec, Lookup):
-        bound.values[name] = adapters.labels(name, spec, _value(spec.lookup, plan, bound, replaced))
+    if isinstance(spec, Operation):
+        inputs = [_value(one, plan, bound, graph, replaced) for one in spec.refs()]
+        bound.values |= zip(offered_by(name, spec), spec.add(graph, name, inputs), strict=True)
     elif isinstance(spec, Tensor | Placeholder):
         tensor = bound.part.wiring.names[name]
-        bound.values[name] = replaced[tensor] if tensor in replaced else bound.graph.get_tensor_by_name(tensor)
+        bound.values[name] = replaced.get(tensor, tensor)
     return bound.values[ref]
 
 
-def _init_op(graph: tf.Graph, part: Part) -> tf.Operation | None:
+def _init_op(bound: BoundGraph, graph: GraphBuilder) -> None:
     """Group the tables' initialisers and nothing else: an op that assigns a variable here would make the weights random."""
-    initializers = graph.get_collection(v1.GraphKeys.TABLE_INITIALIZERS)
-    assigning = [op.name for op in _ancestors(initializers) if op.type.startswith("Assign")]
+    nodes = {node.name: node for node in bound.meta.graph_def.node}
+    assigning = [name for name in _ancestors(bound.collection(TABLES), nodes) if nodes[name].op.startswith("Assign")]
     if assigning:
         what = f"filling its tables would assign variables anew: {', '.join(sorted(assigning))}"
         raise BindingError(
-            Problem(f"meta_graphs.{part.key}", what, "build the tables without control dependencies on variables")
+            Problem(f"meta_graphs.{bound.part.key}", what, "build the tables without control dependencies on variables")
         )
-    return tf.group(*initializers, name="init_tables") if initializers else None
+    if initializers := bound.collection(TABLES):
+        grouped = graph.add_operation("NoOp", name="init_tables", control=initializers)
+        bound.meta.collection_def[MAIN_OP].node_list.value.append(grouped)
 
 
-def _ancestors(ops: Iterable[tf.Operation]) -> set[tf.Operation]:
-    """Return `ops` and all ops that have to run before them."""
-    todo, found = list(ops), set()
+def _ancestors(names: Iterable[str], nodes: Mapping[str, NodeDef]) -> set[str]:
+    """Return nodes and all that have to run before them."""
+    todo, found = list(names), set()
     while todo:
-        op = todo.pop()
-        if op not in found:
-            found.add(op)
-            todo += [*op.control_inputs, *(tensor.op for tensor in op.inputs)]
+        name = todo.pop()
+        if name not in found and name in nodes:
+            found.add(name)
+            todo += [split(edge)[0] for edge in nodes[name].input]
     return found
+
+
+# What TensorFlow says
+
+
+def _check(plan: ExportPlan, bound: BoundGraph, core: Checker) -> None:
+    """Import the graph, and add to its facts the dtypes and shapes of the tensors that signatures can name.
+
+    Raises:
+        BindingError: TensorFlow refuses it; where a computed binding does not fit its tensor, that is the problem.
+    """
+    try:
+        found = core.facts(bound.meta.graph_def, _named(bound))
+    except Refused as refused:
+        if problems := _misfits(plan, bound, core):
+            raise BindingError(*problems) from None
+        raise refusal(bound.part.key, refused) from None
+    bound.facts = found | bound.facts
+    derived = plan.bindings.derive({ref: bound.facts[tensor] for ref, tensor in bound.values.items()})
+    for ref, tensor in bound.values.items():
+        bound.facts[tensor] = _joined(bound.facts[tensor], derived[ref])
+
+
+def _joined(inferred: Facts, derived: Facts) -> Facts:
+    """Return what TensorFlow inferred; where it inferred no shape, as of a lookup, the one that follows from the binding."""
+    return inferred if inferred.shape is not None else Facts(inferred.dtype, derived.shape)
+
+
+def _named(bound: BoundGraph) -> list[str]:
+    return list(dict.fromkeys([*bound.values.values(), *bound.checked.values()]))
+
+
+def _misfits(plan: ExportPlan, bound: BoundGraph, core: Checker) -> list[Problem]:
+    """Return what is wrong between computed bindings and their tensors, whose facts are those of the graph without them."""
+    bare = GraphDef(versions=bound.meta.graph_def.versions, library=bound.meta.graph_def.library)
+    scope = _free_scope(bound.part, "outputs") + "/"
+    computed = {node.name for node in bound.meta.graph_def.node if node.name.startswith(scope)}
+    kept = {node.name for node in bound.meta.graph_def.node} - computed
+    bare.node.extend(n for n in bound.meta.graph_def.node if n.name in kept and {split(e)[0] for e in n.input} <= kept)
+    leaves = {ref: tensor for ref, tensor in bound.values.items() if operation(tensor) in kept}
+    try:
+        found = core.facts(bare, list(dict.fromkeys(leaves.values())))
+    except Refused:
+        return []
+    facts = {ref: found[tensor] for ref, tensor in leaves.items()}
+    needed = plan.bindings.used(plan.signatures[key] for key in bound.part.wiring.signatures)
+    bindings = Bindings({name: plan.bindings[name] for name in needed})
+    return list(serving_rules.computed(bindings, bindings.derive(facts)))
+
+
+def _asset_paths(bound: BoundGraph) -> list[str]:
+    """Return the paths of the files that a graph reads as assets, sorted."""
+    return sorted({path for _, path in assets(bound)})
+
+
+def assets(bound: BoundGraph) -> Iterator[tuple[str, str]]:
+    """Yield the constants that hold the path of an asset, in the order of their collection, and the paths."""
+    nodes = {node.name: node for node in bound.meta.graph_def.node}
+    for tensor in bound.collection(ASSETS):
+        (path,) = nodes[operation(tensor)].attr["value"].tensor.string_val
+        yield tensor, path.decode()
 
 
 def bound_tensors(bound: Mapping[str, BoundGraph]) -> dict[str, dict[str, BoundTensor]]:
     """Return the tensors as post steps get them: meta graph key → binding reference → tensor."""
-    return {key: {ref: _bound_tensor(ref, graph) for ref in graph.values} for key, graph in bound.items()}
+    return {key: {ref: bound_tensor(ref, graph) for ref in graph.values} for key, graph in bound.items()}
 
 
-def _bound_tensor(ref: str, bound: BoundGraph) -> BoundTensor:
-    tensor = bound.fed.get(ref, bound.values[ref])
-    return BoundTensor(bound.part.wiring.names.get(ref), tensor.name, tensor.dtype.base_dtype.name, adapters.dims(tensor))
+def bound_tensor(ref: str, bound: BoundGraph) -> BoundTensor:
+    tensor = bound.values[ref]
+    facts = bound.facts[tensor]
+    return BoundTensor(bound.part.wiring.names.get(ref), tensor, str(facts.dtype), facts.shape)

@@ -1,23 +1,30 @@
-"""The SavedModel writer: SavedModelBuilder with a saver that copies the variables' bytes instead of running a session."""
+"""The SavedModel writer: saved_model.pb from the bound graphs, assets, and variables whose bytes are copied from checkpoints.
+
+What it writes is what tf.compat.v1.saved_model.Builder would write (builder_impl.py, meta_graph.py).
+"""
 
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import tensorflow as tf
+from google.protobuf.any_pb2 import Any
 
 from exportkit.checkpoint import BundleWriter
-from exportkit.exporting.savedmodel.graphs import BoundGraph
-from exportkit.metagraph import read_saved_model, saved_variables
+from exportkit.errors import Problem, WeightsError
+from exportkit.exporting.savedmodel.attributes import add_defaults, strip_defaults
+from exportkit.exporting.savedmodel.checker import Refused, values_after
+from exportkit.exporting.savedmodel.graphs import BoundGraph, assets
+from exportkit.metagraph import SavedVariable, saved_variables
+from exportkit.metagraph.building import shape_proto
+from exportkit.metagraph.tensors import Facts
 from exportkit.planning.prepare import Prepared
-from exportkit.processes.tensorflow import quiet
-from exportkit.protos import MetaGraphDef, meta_graph_pb2
+from exportkit.protos import DTYPE_NAMES, AssetFileDef, GraphDef, MetaGraphDef, SavedModel, SignatureDef, TensorInfo
 from exportkit.spec import METHODS, ExportPlan
 
-v1 = tf.compat.v1
-_Saver: Any = v1.train.Saver
+SCHEMA_VERSION = 1  # saved_model/constants.py
+ASSET_FILES = "saved_model_assets"  # the collection in which loaders of a TF 1 graph look for its assets
 
 
 def write(directory: Path, plan: ExportPlan, prepared: Prepared, bound: Mapping[str, BoundGraph]) -> dict[str, MetaGraphDef]:
@@ -28,110 +35,113 @@ def write(directory: Path, plan: ExportPlan, prepared: Prepared, bound: Mapping[
 
     Raises:
         OSError: a file cannot be written.
+        WeightsError: a variable's bytes cannot be copied, or its initial value cannot be computed.
     """
-    builder = v1.saved_model.Builder(os.fspath(directory))
-    first = next(iter(bound))
-    finished: set[int] = set()
+    _write_variables(directory / "variables", prepared, list(bound.values()))
+    for graph in bound.values():
+        _copy_assets(directory / "assets", graph)
+    saved = SavedModel(saved_model_schema_version=SCHEMA_VERSION)
     for key, graph in bound.items():
-        new = id(graph) not in finished
-        finished.add(id(graph))
-        saver = _CopyingSaver(graph, prepared, list(bound.values()))
-        _add(builder, key, graph, plan, saver, first=key == first, new=new)
-    builder.save()
-    return dict(zip(bound, read_saved_model(directory).meta_graphs, strict=True))
+        _fill(saved.meta_graphs.add(), plan, key, graph)
+    (directory / "saved_model.pb").write_bytes(saved.SerializeToString(deterministic=True))
+    return dict(zip(bound, saved.meta_graphs, strict=True))
 
 
-def _add(builder: Any, key: str, bound: BoundGraph, plan: ExportPlan, saver: Any, *, first: bool, new: bool) -> None:
-    tags, wiring = plan.meta_graphs[key].tags, bound.part.wiring
-    with bound.graph.as_default():
-        options = {
-            "signature_def_map": {name: _signature_def(plan, bound, name) for name in wiring.signatures},
-            "assets_collection": v1.get_collection(v1.GraphKeys.ASSET_FILEPATHS) if new else None,
-            "main_op": bound.init_op if new else None,
-            "strip_default_attrs": plan.strip_default_attrs,
-            "saver": saver,
-        }
-        if new and wiring.train_op:
-            v1.add_to_collection("saved_model_train_op", bound.graph.get_operation_by_name(wiring.train_op))
-        if first:
-            builder.add_meta_graph_and_variables(None, tags, **options)  # the saver needs no session
-        else:
-            builder.add_meta_graph(tags, **options)
+# saved_model.pb
 
 
-def _signature_def(plan: ExportPlan, bound: BoundGraph, key: str) -> Any:
+def _fill(meta: MetaGraphDef, plan: ExportPlan, key: str, bound: BoundGraph) -> None:
+    meta.CopyFrom(bound.meta)
+    (strip_defaults if plan.strip_default_attrs else add_defaults)(meta.graph_def, bound.ops)
+    info = meta.meta_info_def
+    info.tags.extend(plan.meta_graphs[key].tags)
+    info.tensorflow_version, info.stripped_default_attrs = bound.version, plan.strip_default_attrs
+    info.stripped_op_list.op.extend(bound.ops[op] for op in sorted(_used(meta.graph_def) & bound.ops.keys()))
+    for name, path in assets(bound):
+        file = AssetFileDef(filename=os.path.basename(path))
+        file.tensor_info.name = name
+        meta.collection_def[ASSET_FILES].any_list.value.add().CopyFrom(_packed(file))
+    for name in bound.part.wiring.signatures:
+        meta.signature_def[name].CopyFrom(_signature_def(plan, bound, name))
+
+
+def _used(graph: GraphDef) -> set[str]:
+    bodies = (function.node_def for function in graph.library.function)
+    return {node.op for node in graph.node} | {node.op for body in bodies for node in body}
+
+
+def _packed(file: AssetFileDef) -> Any:
+    packed = Any()
+    packed.Pack(file, deterministic=True)
+    return packed
+
+
+def _signature_def(plan: ExportPlan, bound: BoundGraph, key: str) -> SignatureDef:
     signature = plan.signatures[key]
-    definition = meta_graph_pb2.SignatureDef(method_name=METHODS[signature.method])
+    definition = SignatureDef(method_name=METHODS[signature.method])
     for alias, ref in signature.inputs.items():
-        definition.inputs[alias].CopyFrom(_tensor_info(bound.fed[ref]))
-    for alias, ref in signature.outputs.items():
-        definition.outputs[alias].CopyFrom(_tensor_info(_output_tensor(ref, bound)))
+        definition.inputs[alias].CopyFrom(_tensor_info(bound.fed[ref], bound.facts))
+    for alias, ref in signature.outputs.items():  # an input that is also an output is taken behind its shape check
+        definition.outputs[alias].CopyFrom(_tensor_info(bound.checked.get(ref, bound.values[ref]), bound.facts))
     return definition
 
 
-def _tensor_info(tensor: tf.Tensor) -> Any:
-    dtype, shape = tensor.dtype.base_dtype.as_datatype_enum, tensor.shape.as_proto()
-    return meta_graph_pb2.TensorInfo(name=tensor.name, dtype=dtype, tensor_shape=shape)
+def _tensor_info(tensor: str, facts: Mapping[str, Facts]) -> TensorInfo:
+    known = facts[tensor]
+    return TensorInfo(name=tensor, dtype=DTYPE_NAMES[str(known.dtype)], tensor_shape=shape_proto(known.shape))
 
 
-def _output_tensor(ref: str, bound: BoundGraph) -> tf.Tensor:
-    """Return an output's tensor; an input that is also an output is taken behind its shape check."""
-    return bound.checked.get(ref, bound.values[ref])
+# Files
 
 
-class _CopyingSaver(_Saver):
-    """A Saver that writes its checkpoint by copying bytes from the source checkpoints.
-
-    Its restore ops are TensorFlow's own. Only `save` is different: it writes the union of all meta graphs' variables, copied,
-    or with their initial values where the config says so.
-    """
-
-    def __init__(self, bound: BoundGraph, prepared: Prepared, graphs: Sequence[BoundGraph]):
-        self._prepared, self._graphs = prepared, graphs
-        with bound.graph.as_default():
-            super().__init__(variables_by_name(bound), allow_empty=True)
-
-    def save(self, sess: None, save_path: str, **_: Any) -> str:
-        coverage = self._prepared.coverage
-        if coverage.saved:
-            with BundleWriter(save_path) as writer:
-                for name, (bundle, key) in self._prepared.sources.items():
-                    writer.copy(name, bundle, key)
-                for name, value in _initial_values(self._graphs, coverage.initialized).items():
-                    writer.add(name, value)
-        return save_path
+def _copy_assets(directory: Path, bound: BoundGraph) -> None:
+    for _, path in assets(bound):
+        directory.mkdir(exist_ok=True)
+        shutil.copyfile(path, directory / os.path.basename(path))
 
 
-def variables_by_name(bound: BoundGraph) -> dict[str, tf.Variable | list[tf.Variable]]:
-    """Return the graph's variables by their names in the checkpoint; those of a partitioned variable as a list."""
-    by_op = {variable.op.name: variable for variable in bound.graph.get_collection(v1.GraphKeys.GLOBAL_VARIABLES)}
-    named = saved_variables(bound.part.pruned.variables.values())
-    return {name: _one_or_parts([by_op[p.op_name] for p in v.parts], v.parts[0].slice) for name, v in sorted(named.items())}
-
-
-def _one_or_parts(variables: list[tf.Variable], part: Any) -> tf.Variable | list[tf.Variable]:
-    return variables[0] if part is None else variables
+def _write_variables(directory: Path, prepared: Prepared, graphs: Sequence[BoundGraph]) -> None:
+    """Write the union of all meta graphs' variables, copied, or with their initial values where the config says so."""
+    directory.mkdir()
+    coverage = prepared.coverage
+    if not coverage.saved:
+        return
+    with BundleWriter(directory / "variables") as writer:
+        for name, (bundle, key) in prepared.sources.items():
+            writer.copy(name, bundle, key)
+        for name, value in _initial_values(graphs, coverage.initialized).items():
+            writer.add(name, value)
 
 
 def _initial_values(graphs: Sequence[BoundGraph], names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Run the initialisers of the named variables, each in the first graph that has it, and return the values."""
+    """Run the initialisers of the named variables, each in the first graph that has it, and return the values.
+
+    Raises:
+        WeightsError: TensorFlow refuses to run one.
+    """
     values: dict[str, np.ndarray] = {}
     for bound in graphs if names else ():
-        variables = variables_by_name(bound)
-        with quiet():
-            session = v1.Session(graph=bound.graph)
-        with session:
-            values |= {name: _initial_value(session, variables[name]) for name in names if name in variables.keys() - values}
+        variables = saved_variables(bound.part.pruned.variables.values())
+        wanted = [variables[name] for name in names if name in variables.keys() - values]
+        definitions = bound.variables()
+        parts = [definitions[part.op_name] for variable in wanted for part in variable.parts]
+        if not parts:
+            continue
+        try:
+            found = values_after(bound.meta.graph_def, [d.initializer_name for d in parts], [d.snapshot_name for d in parts])
+        except Refused as refused:
+            raise WeightsError(Problem("weights.initialize", f"TensorFlow cannot compute the values: {refused}")) from None
+        rest = iter(found)
+        values |= {variable.name: _whole(variable, [next(rest) for _ in variable.parts]) for variable in wanted}
     return values
 
 
-def _initial_value(session: tf.compat.v1.Session, variable: tf.Variable | list[tf.Variable]) -> np.ndarray:
-    if not isinstance(variable, list):
-        session.run(variable.initializer)
-        return session.run(variable)
-    places = [part._save_slice_info for part in variable]  # TensorFlow has no public access to it
-    whole = np.zeros(places[0].full_shape, variable[0].dtype.base_dtype.as_numpy_dtype)
-    for part, place in zip(variable, places, strict=True):
-        box = tuple(slice(o, o + n) for o, n in zip(place.var_offset, place.var_shape, strict=True))
-        whole[box] = _initial_value(session, part)
+def _whole(variable: SavedVariable, parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Return a variable's value, put together from those of its parts."""
+    places = [part.slice for part in variable.parts if part.slice is not None]
+    if not places:
+        return parts[0]
+    whole = np.zeros(tuple(places[0].full_shape), parts[0].dtype)
+    for place, value in zip(places, parts, strict=True):
+        whole[tuple(slice(o, o + n) for o, n in zip(place.var_offset, place.var_shape, strict=True))] = value
     return whole

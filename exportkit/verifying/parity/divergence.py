@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
+import ml_dtypes
 import numpy as np
 
 from exportkit.metagraph import Graph, split
@@ -25,6 +26,13 @@ class Tolerance:
 
     def __str__(self) -> str:
         return f"atol {self.atol:g}" + (f", rtol {self.rtol:g}" if self.rtol else "")
+
+    def of_at_least(self, units: int, dtype: np.dtype) -> "Tolerance":
+        """Return a tolerance that also allows `units` in the last place of floating-point numbers, and that tiny ones are 0."""
+        if not units or dtype.kind not in "fV":
+            return self
+        found = ml_dtypes.finfo(dtype)
+        return Tolerance(max(self.atol, float(found.tiny)), max(self.rtol, units * float(found.eps)))
 
 
 EXACT = Tolerance()

@@ -17,7 +17,7 @@ from exportkit.protos import ConfigProto
 from exportkit.samples import Batch
 from exportkit.serving import tried_samples
 from exportkit.serving.native import Refusal, unoptimized
-from exportkit.verifying.parity import divergence
+from exportkit.verifying.parity import adapters, divergence
 from exportkit.verifying.parity.divergence import Difference, Tolerance, compare, unequal
 from exportkit.verifying.parity.origin import origins
 from exportkit.verifying.parity.originals import originals
@@ -154,7 +154,8 @@ class Proof:
             self.problems += self._refused(trial, _worse(there), _worse(here))
             return
         for alias in theirs[0]:
-            output, found = (trial.signature, alias), self._compared(alias, theirs, ours)
+            output = trial.signature, alias
+            found = self._compared(output, theirs, ours)
             changes = unequal(theirs[0][alias], theirs[1][alias]), unequal(ours[0][alias], ours[1][alias])
             if any(changes) and self._unordered(trial, alias, theirs, ours):
                 self._outcome(trial, alias).max_abs_diff = max(difference.largest for difference in found)
@@ -182,8 +183,12 @@ class Proof:
     def _outcome(self, trial: Trial, alias: str) -> Outcome:
         return self._outcomes.setdefault((trial.signature, alias), Outcome())
 
-    def _compared(self, alias: str, there: Twice, here: Twice) -> list[Difference]:
-        return [compare(a[alias], b[alias], self._tolerance) for a, b in zip(there, here, strict=True)]
+    def _compared(self, output: Output, there: Twice, here: Twice) -> list[Difference]:
+        signature, alias = output
+        plan = self._export.plan
+        units = adapters.rounding(plan.signatures[signature].outputs[alias], plan.bindings)
+        allowed = self._tolerance.of_at_least(units, there[0][alias].dtype)
+        return [compare(a[alias], b[alias], allowed) for a, b in zip(there, here, strict=True)]
 
     def _noted(self, trial: Trial, alias: str, found: Sequence[Difference], here: Twice) -> Iterator[Failure]:
         outcome = self._outcome(trial, alias)
@@ -275,7 +280,7 @@ class Proof:
         signature, alias = output
         mine = [one for one in zip(asked, *sides, strict=True) if output in self._out_of_step and one[0].signature == signature]
         steady = not any(unequal(a[alias], b[alias]) for _, _, here, again in mine for a, b in zip(here, again, strict=True))
-        compared = [(t, self._compared(alias, there, here), here) for t, there, here, _ in mine if steady]
+        compared = [(t, self._compared(output, there, here), here) for t, there, here, _ in mine if steady]
         failed = [failure for t, found, here in compared for failure in self._noted(t, alias, found, here)]
         if not failed:
             self.warnings.append(self._random(output, steady))

@@ -10,9 +10,8 @@ from exportkit.contract import Export
 from exportkit.errors import Problem
 from exportkit.metagraph import Graph
 from exportkit.metagraph.tensors import VARIABLE_OPS, split
-from exportkit.operations.bindings import operation
+from exportkit.operations.base import Operation
 from exportkit.serving.native import Refusal, Running, unoptimized
-from exportkit.spec import Lookup, TopK
 from exportkit.verifying.parity import adapters, divergence
 from exportkit.verifying.parity.divergence import Difference, Tolerance, compare
 from exportkit.verifying.parity.reference import Reference
@@ -83,17 +82,17 @@ class _Search:
         ref = self._plan.signatures[trial.signature].outputs[alias]
         if place := self._misnamed(trial, alias, ref) or self._parsed(trial):
             return place
-        tensor = self._wiring.names[adapters.leaf(ref, self._plan.bindings)]
+        tensors = [self._wiring.names[leaf] for leaf in adapters.leaves(ref, self._plan.bindings)]
         there = partial(_fetch, self._running, self._there.feeds(trial))
         found = divergence.first(
-            self._comparable(tensor), there, partial(self._here.fetch, self._model, trial), self._tolerance
+            self._comparable(tensors), there, partial(self._here.fetch, self._model, trial), self._tolerance
         )
         if found:
             return f"first at {self._describe_node(found.tensor)}: {found.difference}"
         spec = self._plan.bindings[self._plan.bindings.offers()[ref]]
-        if isinstance(spec, TopK | Lookup):
-            return f"every node of the training graph is equal, the {operation(spec)} behind them is not"
-        if divergence.enclosed(self._graph, [tensor]):
+        if isinstance(spec, Operation):
+            return f"every node of the training graph is equal, the {spec.kind} behind them is not"
+        if divergence.enclosed(self._graph, tensors):
             return "every node outside of loops, branches and functions is equal, so it begins in one of them"
         return "every node is equal when it is looked at, so it begins where TensorFlow fuses or folds some"
 
@@ -111,8 +110,8 @@ class _Search:
                 return f"first at '{names[tensor]}' as parsed from the tf.Example: {difference}"
         return ""
 
-    def _comparable(self, tensor: str) -> list[str]:
-        fetches = [tensor] if split(tensor)[0] in self._graph.nodes else []
+    def _comparable(self, tensors: Sequence[str]) -> list[str]:
+        fetches = [tensor for tensor in tensors if split(tensor)[0] in self._graph.nodes]
         return divergence.comparable(self._there.graph, self._graph, fetches)
 
     def _describe_node(self, tensor: str) -> str:

@@ -94,15 +94,16 @@ def _questions(export: Export, key: str, random: Collection[tuple[str, str]]) ->
         signature = export.plan.signatures[name]
         fed = {part.wiring.inputs[binding]: bound[binding].export_name for binding in bindings.fed(signature)}
         leaves = {
-            alias: adapters.leaf(ref, bindings) for alias, ref in signature.outputs.items() if (name, alias) not in random
+            alias: adapters.leaves(ref, bindings) for alias, ref in signature.outputs.items() if (name, alias) not in random
         }
         for number, answer in enumerate(part.model.answers):
             inputs, outputs = (_by_tensor(values, part.model) for values in (answer.inputs, answer.outputs))
-            given = {leaf: outputs[tensor] for leaf in leaves.values() if (tensor := part.wiring.names[leaf]) in outputs}
+            named = {leaf: part.wiring.names[leaf] for needed in leaves.values() for leaf in needed}
+            given = {leaf: outputs[tensor] for leaf, tensor in named.items() if tensor in outputs}
             computed = {
                 alias: adapters.computed(signature.outputs[alias], bindings, given)
-                for alias, leaf in leaves.items()
-                if leaf in given
+                for alias, needed in leaves.items()
+                if given.keys() >= {*needed}
             }
             if fed.keys() <= inputs.keys() and computed:
                 yield _Question(name, number, {fed[tensor]: inputs[tensor] for tensor in fed}, computed)

@@ -162,7 +162,8 @@ class TrainingGraph:
     def _answer(self, running: Reference, trial: Trial) -> Answer:
         plan, names = self._export.plan, self._part.wiring.names
         outputs = plan.signatures[trial.signature].outputs
-        leaves = list(dict.fromkeys(adapters.leaf(ref, plan.bindings) for ref in outputs.values()))
+        needed = (leaf for ref in outputs.values() for leaf in adapters.leaves(ref, plan.bindings))
+        leaves = list(dict.fromkeys(needed))
         values = running.run(self.feeds(trial), [names[leaf] for leaf in leaves])
         if isinstance(values, Refusal):
             return values

@@ -1,0 +1,22 @@
+"""exportkit's own operations."""
+
+from collections.abc import Mapping
+
+from exportkit.operations.argmax import ArgMax
+from exportkit.operations.base import Operation
+from exportkit.operations.cast import Cast
+from exportkit.operations.concat import Concat
+from exportkit.operations.lookup import Lookup
+from exportkit.operations.reshape import Reshape
+from exportkit.operations.scale import Scale
+from exportkit.operations.sigmoid import Sigmoid
+from exportkit.operations.softmax import Softmax
+from exportkit.operations.split import Split
+from exportkit.operations.threshold import Threshold
+from exportkit.operations.top_k import TopK
+
+OPERATIONS: Mapping[str, type[Operation]] = {
+    operation.kind: operation
+    for operation in (TopK, Lookup, ArgMax, Softmax, Sigmoid, Cast, Reshape, Scale, Threshold, Concat, Split)
+}
+"""Config key → operation, in the order in which a user is shown them."""

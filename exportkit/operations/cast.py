@@ -1,0 +1,38 @@
+"""The operation `cast`."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from exportkit.errors import Problem, did_you_mean
+from exportkit.metagraph.building import GraphBuilder
+from exportkit.metagraph.tensors import Facts
+from exportkit.operations.base import Operation
+
+NUMBERS = (
+    *("bool", "bfloat16", "float16", "float32", "float64"),
+    *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+)
+
+
+@dataclass(kw_only=True)
+class Cast(Operation):
+    """Binding `cast` as numbers of `dtype`; a fraction is cut off towards zero where they are integers."""
+
+    kind = "cast"
+
+    cast: str
+    dtype: str
+
+    def check(self) -> Iterable[Problem]:
+        if self.dtype not in NUMBERS:
+            yield Problem("dtype", f"there is no dtype '{self.dtype}' to cast to", did_you_mean(self.dtype, NUMBERS))
+
+    def problems(self, inputs: Sequence[Facts]) -> Iterable[Problem]:
+        if inputs[0].dtype not in (None, *NUMBERS):
+            yield Problem("cast", f"'{self.cast}' is {inputs[0].dtype}, not numbers", "name a binding of numbers")
+
+    def facts(self, inputs: Sequence[Facts]) -> Sequence[Facts]:
+        return (Facts(self.dtype, inputs[0].shape),)
+
+    def add(self, graph: GraphBuilder, name: str, inputs: Sequence[str]) -> Sequence[str]:
+        return graph.add("Cast", inputs, name=name, DstT=self.dtype)
