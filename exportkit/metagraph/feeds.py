@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from exportkit.metagraph.graph import Graph
-from exportkit.metagraph.tensors import canonical, split
+from exportkit.metagraph.tensors import split
 from exportkit.protos import NodeDef, dtype_name
 
 _PASSES = frozenset({"Identity", "Switch", "Enter", "Cast", "Reshape", "Merge", "Exit"})
@@ -18,7 +18,7 @@ _MOST = 400  # nodes that are followed; a rate is used once per layer
 
 def constants_suggested(graph: Graph) -> dict[str, bool | float]:
     """Return placeholder that only training feeds → its value when the model serves."""
-    tensors = (canonical(name) for name, node in graph.nodes.items() if node.op.startswith("Placeholder"))
+    tensors = (f"{name}:0" for name, op in graph.types.items() if op.startswith("Placeholder"))
     found = {tensor: constant_for(graph, tensor) for tensor in tensors}
     return {tensor: value for tensor, value in found.items() if value is not None}
 
@@ -42,13 +42,13 @@ def _switch_value(graph: Graph, name: str) -> bool | None:
     leaf = name.rsplit("/", 1)[-1].lower()
     if re.search(r"test|eval|infer|predict|serving", leaf):
         return True
-    users = {graph.nodes[user].op for user in _users(graph, name)}
+    users = {graph.types[user] for user in _users(graph, name)}
     return False if users & _CHOOSES or re.search(r"train|phase|learning", leaf) else None
 
 
 def _unranked_rate(graph: Graph, name: str) -> bool:
     """Return whether a placeholder of unknown rank is no data: nothing multiplies it with a matrix."""
-    users = {graph.nodes[user].op for user in _users(graph, name)}
+    users = {graph.types[user] for user in _users(graph, name)}
     return not any("MatMul" in op or "Conv" in op or op.startswith("Gather") for op in users)
 
 
@@ -75,7 +75,7 @@ def _dropout_value(graph: Graph, name: str) -> float | None:
 
 def _keeping_rate(graph: Graph, user: str, rate: str) -> float | None:
     """Return the `rate` at which the random choice of node `user` keeps everything; None if it makes no such choice."""
-    op, operands = graph.nodes[user].op, [o for o, index in graph.inputs(user) if index >= 0]
+    op, operands = graph.types[user], [o for o, index in graph.inputs(user) if index >= 0]
     if len(operands) != 2 or not any(_is_random(graph, o) for o in operands if o != rate):
         return None
     if op in ("Add", "AddV2"):
@@ -103,14 +103,14 @@ def _users(graph: Graph, name: str) -> Iterator[str]:
     for op in todo:
         for user in graph.consumers.get(op, ()):
             yield user
-            if graph.nodes[user].op in ("Identity", "Switch", "Enter") and user not in seen and len(seen) < _MOST:
+            if graph.types[user] in ("Identity", "Switch", "Enter") and user not in seen and len(seen) < _MOST:
                 seen.add(user)
                 todo.append(user)
 
 
 def bakes_size(graph: Graph, reached: Iterable[str], size: int) -> bool:
     """Return whether constants among the nodes `reached` fix a batch of `size` rows, so that no other size can be fed."""
-    return any(_holds_size(graph.nodes[name], size) for name in reached if graph.nodes[name].op == "Const")
+    return any(_holds_size(graph.nodes[name], size) for name in reached if graph.types[name] == "Const")
 
 
 def _holds_size(node: NodeDef, size: int) -> bool:

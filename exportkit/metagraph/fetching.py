@@ -104,7 +104,7 @@ def _instead(graph: Graph, op: str, wanted: Callable[[NodeDef], bool], noun: str
 
 def _entering(graph: Graph, tensor: str, frame: str) -> list[str]:
     """Return the tensors that enter a frame and from which `tensor` is computed; those that vary if there are any."""
-    reached = graph.walk([tensor], barrier=lambda node: node.op in ENTERS)
+    reached = graph.walk([tensor], barrier=lambda name: graph.types[name] in ENTERS)
     enters = [graph.nodes[name] for name in reached if graph.nodes[name].op in ENTERS and graph.inputs(name)]
     named = [canonical(node.input[0]) for node in enters if node.attr["frame_name"].s.decode(errors="replace") == frame]
     variable = [

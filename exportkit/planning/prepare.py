@@ -146,7 +146,7 @@ def _signature_warnings(key: str, plan: ExportPlan, wiring: Wiring, graph: Graph
     yield from _fixed_outputs(key, signature, facts)
     for name in plan.bindings.fed(signature):
         tensor = wiring.inputs[name]
-        if tensor not in fetches and not _consumed(tensor, reached, graph):
+        if tensor not in fetches and not graph.takes(reached, tensor):
             yield f"signatures.{key}: input '{name}' changes none of the outputs"
     for alias, ref in signature.outputs.items():
         if facts.get(ref, Facts()).shape == ():
@@ -173,13 +173,6 @@ def _fixed_outputs(key: str, signature: Signature, facts: Mapping[str, Facts]) -
     for alias, ref in signature.outputs.items():
         if (shape := facts.get(ref, Facts()).shape) and shape[0] is not None:
             yield f"signatures.{key}.outputs.{alias}: has {shape[0]} rows for any request, so that a server cannot batch them"
-
-
-def _consumed(tensor: str, reached: set[str], graph: Graph) -> bool:
-    spelled = {tensor, tensor.removesuffix(":0")}
-    op = tensor.split(":")[0]
-    users = (user for user in graph.consumers.get(op, ()) if user in reached)
-    return any(spelled & set(graph.nodes[user].input) for user in users)
 
 
 def _pruned(plan: ExportPlan, prepared: Prepared, model: Model, wiring: Wiring, graph: Graph) -> Pruned:

@@ -179,7 +179,7 @@ def _unlike(where: str, tensor: str, replaced: str, wiring: Wiring, graph: Any) 
     if graph.contexts.get(op, ()) != graph.contexts.get(other, ()):
         do = "name two tensors of the same loop and the same branch"
         yield Problem(where, f"'{tensor}' and '{replaced}' do not run in the same loop or branch", do)
-    elif other in graph.walk([tensor], barrier=lambda node: node.op in ("NextIteration", "RefNextIteration")):
+    elif other in graph.walk([tensor], barrier=lambda name: graph.types[name] in ("NextIteration", "RefNextIteration")):
         what = f"'{tensor}' is computed from '{replaced}', so the graph would go round in a circle"
         yield Problem(where, what, "tensor is what goes in, replaces is what comes out")
 
