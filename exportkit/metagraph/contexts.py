@@ -77,7 +77,7 @@ class _Contexts:
         (predicate,) = self.graph.inputs(op)[1:2] or [("", 0)]
         if types.get(predicate[0], "LoopCond") == "LoopCond":
             return context
-        within = Within(predicate=_seen_through(self.graph, predicate), taken=index == 1)
+        within = Within(predicate=seen_through(self.graph, predicate), taken=index == 1)
         return context if within in context else (*context, within)
 
     def _merged(self, edges: list[tuple[str, int]], incoming: list[Context]) -> Context:
@@ -96,7 +96,7 @@ def _outside(context: Context) -> Context:
     return context[:last]
 
 
-def _seen_through(graph: Graph, edge: tuple[str, int]) -> tuple[str, int]:
+def seen_through(graph: Graph, edge: tuple[str, int]) -> tuple[str, int]:
     """Return the edge whose value is passed on, through identities and switches."""
     for _ in range(_FAR):
         node = graph.nodes.get(edge[0])

@@ -1,6 +1,7 @@
 """Placeholders of a training graph: data, and the switches and rates that have one value when the model serves."""
 
 import re
+import struct
 from collections.abc import Iterable, Iterator
 
 from exportkit.metagraph.graph import Graph
@@ -13,6 +14,8 @@ _CHOOSES = frozenset(
 )
 _FLOATS = frozenset({"float32", "float64", "float16", "bfloat16"})
 _RATES = {"keep": 1.0, "drop": 0.0}
+_SHAPE = re.compile(r"Shape(_\d+)?")
+_MOST_DIMENSIONS = 16  # of a shape
 _MOST = 400  # nodes that are followed; a rate is used once per layer
 
 
@@ -114,14 +117,19 @@ def bakes_size(graph: Graph, reached: Iterable[str], size: int) -> bool:
 
 
 def _holds_size(node: NodeDef, size: int) -> bool:
-    """Return whether a Const has `size` rows, or is a shape that begins with `size`."""
+    """Return whether a Const has `size` rows, or is a shape that begins with `size`.
+
+    A Const named as tf.shape names its node is the whole shape of a tensor, whose batch may have been moved behind the time.
+    """
     tensor = node.attr["value"].tensor
     dims = [dim.size for dim in tensor.tensor_shape.dim]
     if dims and dims[0] == size:
         return True
     if len(dims) > 1 or dtype_name(tensor.dtype) not in ("int32", "int64"):
         return False
-    values = tensor.int_val or tensor.int64_val
-    width = 4 if dtype_name(tensor.dtype) == "int32" else 8
-    first = values[0] if values else int.from_bytes(tensor.tensor_content[:width], "little", signed=True)
-    return first == size
+    width, letter = (4, "i") if dtype_name(tensor.dtype) == "int32" else (8, "q")
+    packed = tensor.tensor_content[: _MOST_DIMENSIONS * width]
+    values = list(tensor.int_val or tensor.int64_val)
+    values = values or [value for (value,) in struct.iter_unpack(f"<{letter}", packed[: len(packed) // width * width])]
+    whole = _SHAPE.fullmatch(node.name.rsplit("/", 1)[-1])
+    return size in (values if whole else values[:1])

@@ -6,6 +6,7 @@ from typing import Any
 
 from exportkit.config.values import format_value, unfit
 from exportkit.errors import Problem, did_you_mean, nearest, some
+from exportkit.metagraph.fetching import edge_context
 from exportkit.metagraph.tensors import Facts, Shape, compatible
 from exportkit.operations.bindings import Bindings
 from exportkit.spec import Binding, Constant, Lookup, MetaGraph, ParseExample, Placeholder, Replacement, Signature, Tensor, TopK
@@ -176,7 +177,7 @@ def _unlike(where: str, tensor: str, replaced: str, wiring: Wiring, graph: Any) 
         yield Problem(where, f"'{tensor}' is {new.dtype} and '{replaced}' {old.dtype}", "name two tensors of one dtype")
     elif new.shape is not None and old.shape is not None and not compatible(new.shape, old.shape):
         yield Problem(where, f"'{tensor}' is {new} and '{replaced}' {old}", "name two tensors of one shape")
-    if graph.contexts.get(op, ()) != graph.contexts.get(other, ()):
+    if edge_context(graph, tensor) != edge_context(graph, replaced):
         do = "name two tensors of the same loop and the same branch"
         yield Problem(where, f"'{tensor}' and '{replaced}' do not run in the same loop or branch", do)
     elif other in graph.walk([tensor], barrier=lambda name: graph.types[name] in ("NextIteration", "RefNextIteration")):
