@@ -170,7 +170,7 @@ def _replace(wiring: Wiring, bindings: Bindings, graph: Any, offered: Mapping[st
 def _unlike(where: str, tensor: str, replaced: str, wiring: Wiring, graph: Any) -> Iterator[Problem]:
     """Report why one tensor cannot take the place of another."""
     new, old = (Facts(graph.dtype(t), graph.shape(t)) for t in (tensor, replaced))
-    op, other = tensor.split(":")[0], replaced.split(":")[0]
+    other = replaced.split(":")[0]
     if replaced in wiring.replaced:
         yield Problem(f"{where}.replaces", f"'{replaced}' is replaced by '{wiring.replaced[replaced]}' already", "drop one")
     if new.dtype and old.dtype and new.dtype != old.dtype:
