@@ -161,6 +161,29 @@ def bytes_of_a_row():
     return {"raw": raw}, {"y": tf.cast(tf.reshape(tf.io.decode_raw(raw, tf.uint8), [-1, 6]), tf.float32) * weight("w", 6)}
 
 
+@trait({"x": BATCH})
+def width_follows_from_a_matmul_in_a_function():
+    x = fed(tf.float32, None, "x")
+    w = weight("w", 13, 2)
+
+    @tf.function
+    def squashed(x):
+        return tf.tanh(x)
+
+    @tf.function
+    def layer(x):
+        return tf.nn.softmax(tf.matmul(squashed(x), w))
+
+    return {"x": x}, {"y": layer(x)}
+
+
+@trait({"ids": BATCH})
+def ids_in_a_branch():
+    ids, rows = fed(tf.int32, [None], "ids"), weight("rows", 5, 2)
+    looked_up = tf.cond(tf.reduce_all(ids >= 0), lambda: tf.gather(rows, ids), lambda: tf.gather(rows, ids * 0))
+    return {"ids": ids}, {"y": looked_up}
+
+
 @trait({"examples": BATCH})
 def examples_that_the_graph_parses():
     examples = fed(tf.string, [None], "examples")
@@ -409,6 +432,7 @@ def test_ranks_and_sizes_come_from_saved_weights(graph):
     assert said(graph, "channels_follow_from_a_convolution")["x"].narrowed(None) == (None, None, None, 3)
     assert said(graph, "channels_follow_from_a_convolution")["x"].least == 3
     assert said(graph, "width_follows_from_a_reshape")["x"].narrowed((None, None)) == (None, 35)
+    assert said(graph, "width_follows_from_a_matmul_in_a_function")["x"].narrowed(None) == (None, 13)
     assert said(graph, "width_follows_from_a_bias")["x"].narrowed((None, None)) == (None, 9)
     assert said(graph, "baked_in_a_reshape")["x"].narrowed((None, 6)) == (32, 6)
     assert said(graph, "rows_in_one_vector")["x"].multiple == 4
@@ -417,6 +441,7 @@ def test_ranks_and_sizes_come_from_saved_weights(graph):
 def test_ids_stay_below_the_rows_that_they_point_into(graph):
     assert said(graph, "ids_of_a_variable")["ids"].below == 50
     assert said(graph, "ids_of_a_partitioned_variable")["ids"].below == 10
+    assert said(graph, "ids_in_a_branch")["ids"].below == 5
     assert said(graph, "ids_of_a_one_hot")["action"].below == 5
     assert said(graph, "labels_as_ids")["labels"].below == 3
     assert said(graph, "sparse_ids")["values"].below == 20
