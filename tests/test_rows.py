@@ -16,6 +16,7 @@ from exportkit.errors import ConfigError, StepFailed
 from exportkit.metagraph import Graph, read
 from exportkit.samples.baked import first_sizes
 from exportkit.samples.graph_hints import hints
+from exportkit.serving import native, warmup
 from exportkit.verifying.audit import verify_version
 
 v1 = tf.compat.v1
@@ -394,13 +395,55 @@ def test_the_axes_of(name, report):
 
 @pytest.mark.slow
 def test_only_what_a_server_can_batch_is_warmed_up(report):
-    (warmup,) = (step.details for step in report.steps if step.kind == "warmup")
-    assert set(warmup["left_out"]) == {name for name, made in TRAITS.items() if made.unbatched}
+    (warmed,) = (step.details for step in report.steps if step.kind == "warmup")
+    assert set(warmed["left_out"]) == {name for name, made in TRAITS.items() if made.unbatched}
     why = "a server cannot batch it (the batch is fixed at 7 (x)); post.warmup.batching=never writes it all the same"
-    assert warmup["left_out"]["baked_in_the_placeholder"] == why
+    assert warmed["left_out"]["baked_in_the_placeholder"] == why
     assert f"signatures.baked_in_the_placeholder: has no warmup record: {why}" in report.warnings
-    assert warmup["records"] == len(TRAITS) - len(warmup["left_out"])
+    assert warmed["records"] == len(TRAITS) - len(warmed["left_out"])
     assert "siamfc: input 'z' is not a batch" in tables.unbatched(report)
+
+
+def batched(model, signature, inputs, most=64):
+    """Why a batching server refuses a task, or two of them in one batch; empty where it takes both.
+
+    The rules are those of TensorFlow Serving's batching_session.cc: ComputeInputSize, MergeInputTensors and SplitOutputTensors.
+    """
+    if not inputs or any(not value.ndim for value in inputs.values()):
+        return "must have at least one dimension"
+    if len({len(value) for value in inputs.values()}) > 1:
+        return "must have equal 0th-dimension size"
+    size = len(next(iter(inputs.values())))
+    if size > most:
+        return f"Task size {size} is larger than maximum input batch size {most}"
+    for tasks in (1, 2):
+        answer = model.ask(signature, {alias: np.concatenate([value] * tasks) for alias, value in inputs.items()})
+        if isinstance(answer, native.Refusal):
+            return answer.text
+        if any(not value.ndim for value in answer.values()):
+            return "Batched output tensor has 0 dimensions"
+        if any(len(value) != tasks * size for value in answer.values()):
+            return (
+                "Batched output tensor's 0th dimension does not equal the sum of the 0th dimension sizes of the input tensors"
+            )
+    return ""
+
+
+@pytest.mark.slow
+def test_a_batching_server_takes_what_is_warmed_up(prefix, tmp_path):
+    """Records of all signatures, as post.warmup.batching=never writes them, against the rule that a server batches by."""
+    post = {"warmup": {"kind": "warmup", "batching": "never"}}
+    directory = toys.export(config(prefix, tmp_path, post=post)).directory
+    with native.Running(directory, ["serve"], timeout=600) as model:
+        requests = [logged for _, logged in warmup.read_warmup(Path(directory) / warmup.FILE)]
+        refused = {r.signature: why for r in requests if (why := batched(model, r.signature, r.inputs))}
+    assert {request.signature for request in requests} == set(TRAITS)
+    assert set(refused) <= {name for name, made in TRAITS.items() if made.unbatched}
+    split = "Batched output tensor's 0th dimension does not equal the sum of the 0th dimension sizes of the input tensors"
+    assert refused["baked_at_500"] == "Task size 500 is larger than maximum input batch size 64"
+    assert (refused["an_output_of_the_model_alone"], refused["rows_in_one_vector"]) == (split, split)
+    assert (refused["squeezed"], refused["one_number_of_all_rows"]) == ("Batched output tensor has 0 dimensions",) * 2
+    assert refused["baked_in_a_reshape"].startswith("INVALID_ARGUMENT: ")
 
 
 @pytest.mark.slow

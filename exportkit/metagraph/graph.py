@@ -171,8 +171,9 @@ class Graph:
             BindingError: it does not.
         """
         for users in self._users:
-            for op in users.keys() - self.nodes.keys():
-                self._node(op, users[op][0])
+            for op, names in users.items():
+                if op not in self.nodes:
+                    self._node(op, names[0])
 
     @cached_property
     def contexts(self) -> Mapping[str, Context]:
@@ -203,9 +204,9 @@ class Graph:
         stopped |= {(op, -1) for op, _ in stopped}
         starts = [split(fetch)[0] for fetch in fetches if ":" not in fetch or split(fetch) not in stopped]
         via: dict[str, str | None] = dict.fromkeys(starts)
-        todo, taken = list(via), self.edges
+        todo, inputs = list(via), self.edges
         for name in todo:
-            edges = taken.get(name)
+            edges = inputs.get(name)
             if edges is None:
                 self._node(name, via[name])
             if barrier is not None and barrier(name):

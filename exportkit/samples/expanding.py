@@ -1,4 +1,4 @@
-"""Called functions, expanded: their nodes stand in the graph as if they were written there, so that a walk goes through them."""
+"""Called functions, expanded: their nodes stand in the graph as if they were written there, for walks that go through them."""
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,6 +8,8 @@ from exportkit.metagraph.tensors import output_counts, split
 from exportkit.protos import FunctionDef, MetaGraphDef, NodeDef
 
 _MOST = 20_000  # nodes of bodies; functions may call themselves
+_MOST_BYTES = 1 << 26  # of these nodes
+_DEEP = 64  # calls within calls
 _CHOOSES = frozenset({"If", "StatelessIf", "Case", "StatelessCase"})  # their first input decides, and is passed to no function
 _LOOPS = frozenset({"While", "StatelessWhile"})
 
@@ -30,7 +32,7 @@ def _bodies(graph: Graph, node: NodeDef) -> list[FunctionDef]:
 
 class _Expansion:
     def __init__(self, graph: Graph, calls: Sequence[NodeDef]):
-        self._graph, self._added = graph, 0
+        self._graph, self._nodes, self._bytes = graph, 0, 0
         self._meta = MetaGraphDef()
         self._meta.CopyFrom(graph.meta)
         self._outputs: dict[tuple[str, int], str] = {}
@@ -45,7 +47,7 @@ class _Expansion:
 
     def _final(self, tensor: str) -> str:
         """Return the tensor of a body that is the value of `tensor`, which may be the output of a further call."""
-        for _ in range(len(self._outputs)):
+        for _ in range(_DEEP):
             if split(tensor) not in self._outputs:
                 break
             tensor = self._outputs[split(tensor)]
@@ -53,8 +55,9 @@ class _Expansion:
 
     def _add(self, call: NodeDef, body: FunctionDef) -> Iterator[NodeDef]:
         """Add the nodes of a body, and yield them."""
-        self._added += len(body.node_def)
-        if self._added > _MOST:
+        self._nodes += len(body.node_def)
+        self._bytes += body.ByteSize()
+        if self._nodes > _MOST or self._bytes > _MOST_BYTES:
             return
         scope, given = f"{call.name}/{body.signature.name}", [text for text in call.input if text[:1] != "^"]
         taken = given[1:] if call.op in _CHOOSES else given
@@ -68,10 +71,11 @@ class _Expansion:
             yield new
         if call.op not in _CHOOSES and call.op not in _LOOPS:
             for index, argument in enumerate(body.signature.output_arg):
-                self._outputs[call.name, index] = self._edge(body.ret[argument.name], scope, names, nodes)
+                if argument.name in body.ret:
+                    self._outputs[call.name, index] = self._edge(body.ret[argument.name], scope, names, nodes)
 
     def _edge(self, text: str, scope: str, names: Mapping[str, str], nodes: Mapping[str, NodeDef]) -> str:
-        """Return an input as graphs write it, from ``argument`` or ``node:output:index`` (function.proto, FunctionDef.node_def)."""
+        """Return an input as graphs write it, from ``argument`` or ``node:output:index`` (function.proto, FunctionDef)."""
         name, _, rest = text.partition(":")
         if name in names or name not in nodes:
             return names.get(name, f"{scope}/{name}")
@@ -85,4 +89,4 @@ class _Expansion:
             if argument == output:
                 break
             before += count
-        return f"{scope}/{name}:{before + int(index or 0)}"
+        return f"{scope}/{name}:{before + (int(index) if index.isdecimal() else 0)}"
