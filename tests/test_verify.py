@@ -620,8 +620,9 @@ def asserting(least):
 
 
 def forget_assertion(meta):
-    (node,) = (node for node in meta.graph_def.node if node.name == "probs")
-    node.input[:] = [text for text in node.input if text[0] != "^"]
+    for node in meta.graph_def.node:
+        if node.name.startswith("probs"):
+            node.input[:] = [text for text in node.input if text[0] != "^"]
 
 
 def without_assertion(base, least):
@@ -637,8 +638,8 @@ def test_values_that_only_the_training_graph_refuses_are_drawn_anew(tmp_path):
     assert (signature["rows"], signature["outputs"]["probs"]["max_abs_diff"]) == ([1, 8], 0.0)
     (warning,) = export.report.warnings
     start = "signatures.serving_default: takes random values that the training graph refuses, so others were compared: "
-    assert warning.startswith(f"{start}InvalidArgumentError: assertion failed: [not these]")
-    assert warning.endswith("; samples.serving_default gives it values")
+    assert warning.startswith(f"{start}InvalidArgumentError: ")
+    assert "[not these]" in warning and warning.endswith("; samples.serving_default gives it values")
 
 
 def test_a_training_graph_that_refuses_all_random_values(tmp_path):
