@@ -443,7 +443,6 @@ def test_a_batching_server_takes_what_is_warmed_up(prefix, tmp_path):
     assert refused["baked_at_500"] == "Task size 500 is larger than maximum input batch size 64"
     assert (refused["an_output_of_the_model_alone"], refused["rows_in_one_vector"]) == (split, split)
     assert (refused["squeezed"], refused["one_number_of_all_rows"]) == ("Batched output tensor has 0 dimensions",) * 2
-    assert refused["baked_in_a_reshape"].startswith("INVALID_ARGUMENT: ")
 
 
 @pytest.mark.slow
