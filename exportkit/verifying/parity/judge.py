@@ -98,8 +98,10 @@ class Proof:
                 if self._sizes and not batch.rows and batch.unbatched
             ]
             with ThreadPoolExecutor(2) as pool:
-                answers = pool.submit(self._timed, "training graph", partial(_last, there, self._there.ask, running, asked))
-                written = pool.submit(self._timed, "export", partial(_last, here, self._here.ask, model, asked))
+                answers = pool.submit(
+                    self._timed, "training graph", partial(_ask_and_end, there, self._there.ask, running, asked)
+                )
+                written = pool.submit(self._timed, "export", partial(_ask_and_end, here, self._here.ask, model, asked))
                 ask_optimized = partial(self._here.answers, asked, ConfigProto())
                 optimized = pool.submit(self._timed, "export, optimized", ask_optimized)
         self._judge_sides(asked, answers.result(), written.result(), optimized.result())
@@ -340,7 +342,7 @@ def _values(answers: Answers) -> Twice | None:
     return None if isinstance(first, Refusal) or isinstance(second, Refusal) else (first, second)
 
 
-def _last(context: ExitStack, ask: Callable[..., T], *arguments: Any) -> T:
+def _ask_and_end(context: ExitStack, ask: Callable[..., T], *arguments: Any) -> T:
     """Ask a side, and end its process."""
     with context:
         return ask(*arguments)
