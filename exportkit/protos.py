@@ -41,6 +41,7 @@ def _load(*modules: str) -> list[types.ModuleType]:
     example_pb2,
     feature_pb2,
     attr_value_pb2,
+    function_pb2,
     graph_pb2,
     kernel_def_pb2,
     node_def_pb2,
@@ -61,6 +62,7 @@ def _load(*modules: str) -> list[types.ModuleType]:
     "example.example_pb2",
     "example.feature_pb2",
     "framework.attr_value_pb2",
+    "framework.function_pb2",
     "framework.graph_pb2",
     "framework.kernel_def_pb2",
     "framework.node_def_pb2",
@@ -83,6 +85,7 @@ ConfigProto = config_pb2.ConfigProto
 MetaGraphDef = meta_graph_pb2.MetaGraphDef
 GraphDef = graph_pb2.GraphDef
 NodeDef = node_def_pb2.NodeDef
+FunctionDef = function_pb2.FunctionDef
 OpDef = op_def_pb2.OpDef
 OpList = op_def_pb2.OpList
 KernelList = kernel_def_pb2.KernelList

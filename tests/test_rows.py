@@ -16,6 +16,7 @@ from exportkit.errors import ConfigError, StepFailed
 from exportkit.metagraph import Graph, read
 from exportkit.samples.baked import first_sizes
 from exportkit.samples.graph_hints import hints
+from exportkit.serving import native, warmup
 from exportkit.verifying.audit import verify_version
 
 v1 = tf.compat.v1
@@ -159,6 +160,29 @@ def lines_of_csv():
 def bytes_of_a_row():
     raw = fed(tf.string, [None], "raw")
     return {"raw": raw}, {"y": tf.cast(tf.reshape(tf.io.decode_raw(raw, tf.uint8), [-1, 6]), tf.float32) * weight("w", 6)}
+
+
+@trait({"x": BATCH})
+def width_follows_from_a_matmul_in_a_function():
+    x = fed(tf.float32, None, "x")
+    w = weight("w", 13, 2)
+
+    @tf.function
+    def squashed(x):
+        return tf.tanh(x)
+
+    @tf.function
+    def layer(x):
+        return tf.nn.softmax(tf.matmul(squashed(x), w))
+
+    return {"x": x}, {"y": layer(x)}
+
+
+@trait({"ids": BATCH})
+def ids_in_a_branch():
+    ids, rows = fed(tf.int32, [None], "ids"), weight("rows", 5, 2)
+    looked_up = tf.cond(tf.reduce_all(ids >= 0), lambda: tf.gather(rows, ids), lambda: tf.gather(rows, ids * 0))
+    return {"ids": ids}, {"y": looked_up}
 
 
 @trait({"examples": BATCH})
@@ -371,13 +395,54 @@ def test_the_axes_of(name, report):
 
 @pytest.mark.slow
 def test_only_what_a_server_can_batch_is_warmed_up(report):
-    (warmup,) = (step.details for step in report.steps if step.kind == "warmup")
-    assert set(warmup["left_out"]) == {name for name, made in TRAITS.items() if made.unbatched}
+    (warmed,) = (step.details for step in report.steps if step.kind == "warmup")
+    assert set(warmed["left_out"]) == {name for name, made in TRAITS.items() if made.unbatched}
     why = "a server cannot batch it (the batch is fixed at 7 (x)); post.warmup.batching=never writes it all the same"
-    assert warmup["left_out"]["baked_in_the_placeholder"] == why
+    assert warmed["left_out"]["baked_in_the_placeholder"] == why
     assert f"signatures.baked_in_the_placeholder: has no warmup record: {why}" in report.warnings
-    assert warmup["records"] == len(TRAITS) - len(warmup["left_out"])
+    assert warmed["records"] == len(TRAITS) - len(warmed["left_out"])
     assert "siamfc: input 'z' is not a batch" in tables.unbatched(report)
+
+
+def batched(model, signature, inputs, most=64):
+    """Why a batching server refuses a task, or two of them in one batch; empty where it takes both.
+
+    The rules are those of TensorFlow Serving's batching_session.cc: ComputeInputSize, MergeInputTensors and SplitOutputTensors.
+    """
+    if not inputs or any(not value.ndim for value in inputs.values()):
+        return "must have at least one dimension"
+    if len({len(value) for value in inputs.values()}) > 1:
+        return "must have equal 0th-dimension size"
+    size = len(next(iter(inputs.values())))
+    if size > most:
+        return f"Task size {size} is larger than maximum input batch size {most}"
+    for tasks in (1, 2):
+        answer = model.ask(signature, {alias: np.concatenate([value] * tasks) for alias, value in inputs.items()})
+        if isinstance(answer, native.Refusal):
+            return answer.text
+        if any(not value.ndim for value in answer.values()):
+            return "Batched output tensor has 0 dimensions"
+        if any(len(value) != tasks * size for value in answer.values()):
+            return (
+                "Batched output tensor's 0th dimension does not equal the sum of the 0th dimension sizes of the input tensors"
+            )
+    return ""
+
+
+@pytest.mark.slow
+def test_a_batching_server_takes_what_is_warmed_up(prefix, tmp_path):
+    """Records of all signatures, as post.warmup.batching=never writes them, against the rule that a server batches by."""
+    post = {"warmup": {"kind": "warmup", "batching": "never"}}
+    directory = toys.export(config(prefix, tmp_path, post=post)).directory
+    with native.Running(directory, ["serve"], timeout=600) as model:
+        requests = [logged for _, logged in warmup.read_warmup(Path(directory) / warmup.FILE)]
+        refused = {r.signature: why for r in requests if (why := batched(model, r.signature, r.inputs))}
+    assert {request.signature for request in requests} == set(TRAITS)
+    assert set(refused) <= {name for name, made in TRAITS.items() if made.unbatched}
+    split = "Batched output tensor's 0th dimension does not equal the sum of the 0th dimension sizes of the input tensors"
+    assert refused["baked_at_500"] == "Task size 500 is larger than maximum input batch size 64"
+    assert (refused["an_output_of_the_model_alone"], refused["rows_in_one_vector"]) == (split, split)
+    assert (refused["squeezed"], refused["one_number_of_all_rows"]) == ("Batched output tensor has 0 dimensions",) * 2
 
 
 @pytest.mark.slow
@@ -409,6 +474,7 @@ def test_ranks_and_sizes_come_from_saved_weights(graph):
     assert said(graph, "channels_follow_from_a_convolution")["x"].narrowed(None) == (None, None, None, 3)
     assert said(graph, "channels_follow_from_a_convolution")["x"].least == 3
     assert said(graph, "width_follows_from_a_reshape")["x"].narrowed((None, None)) == (None, 35)
+    assert said(graph, "width_follows_from_a_matmul_in_a_function")["x"].narrowed(None) == (None, 13)
     assert said(graph, "width_follows_from_a_bias")["x"].narrowed((None, None)) == (None, 9)
     assert said(graph, "baked_in_a_reshape")["x"].narrowed((None, 6)) == (32, 6)
     assert said(graph, "rows_in_one_vector")["x"].multiple == 4
@@ -417,6 +483,7 @@ def test_ranks_and_sizes_come_from_saved_weights(graph):
 def test_ids_stay_below_the_rows_that_they_point_into(graph):
     assert said(graph, "ids_of_a_variable")["ids"].below == 50
     assert said(graph, "ids_of_a_partitioned_variable")["ids"].below == 10
+    assert said(graph, "ids_in_a_branch")["ids"].below == 5
     assert said(graph, "ids_of_a_one_hot")["action"].below == 5
     assert said(graph, "labels_as_ids")["labels"].below == 3
     assert said(graph, "sparse_ids")["values"].below == 20

@@ -1,11 +1,17 @@
 """What is suggested for training graphs as public repositories have them, and the config that is written of it."""
 
+from functools import cache
+
 import more_training_graphs  # noqa: F401  (adds its cases)
+import numpy as np
 import pytest
 import tensorflow as tf
+import yaml
 from training_graphs import CASES
 
+import exportkit
 from exportkit import metagraph
+from exportkit.checkpoint import BundleWriter
 from exportkit.cli import suggestion
 from exportkit.errors import BindingError
 from exportkit.protos import MetaGraphDef
@@ -20,6 +26,7 @@ def as_tensorflow_1_wrote_graphs():
     v1.enable_control_flow_v2()
 
 
+@cache
 def written(build):
     """The graph that `build` makes, as a Saver writes it."""
     with tf.Graph().as_default():
@@ -39,12 +46,28 @@ def test_suggests_what_authors_serve(case):
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_what_is_suggested_can_be_exported(case):
+def test_what_is_suggested_is_planned_without_a_problem(case, tmp_path):
     graph = written(case.build)
     guess = suggestion.guess(graph, metagraph.rank(graph, lambda name: name in case.lacks))
-    assert metagraph.problems(graph, guess.fetches, guess.stops, "s", guess.constants) == []
-    pruned = metagraph.serving_subgraph(graph, guess.fetches, guess.stops)
-    assert not set(case.lacks) & set(pruned.variables)
+    with BundleWriter(tmp_path / "model") as writer:
+        for variable in graph.variables.values():
+            if variable.full_name not in case.lacks and None not in (variable.shape or ()):
+                writer.add(variable.full_name, np.zeros(variable.shape, variable.dtype))
+    (tmp_path / "model.meta").write_bytes(graph.meta.SerializeToString())
+    text = suggestion.config(str(case), str(tmp_path / "model"), str(tmp_path / "model.meta"), graph, guess)
+    config = yaml.safe_load(text)
+    del config["defaults"]
+    config["source"]["kind"] = "meta_graph"
+    planned = exportkit.plan({**config, "export_dir": str(tmp_path / "exports")})
+    assert list(planned.signatures) == ["serving_default"]
+
+
+def test_a_baked_batch_is_not_printed_as_free():
+    """The cell's first state has the shape of the sequences as tf.shape folded it: time, batch, width."""
+    (case,) = (case for case in CASES if str(case) == "padded_sequences_out_of_a_queue")
+    graph = written(case.build)
+    guess = suggestion.guess(graph, metagraph.rank(graph))
+    assert [candidate.shape for candidate in guess.inputs] == [(32, 30), (32,)]
 
 
 def test_there_are_at_least_sixty_graphs():

@@ -415,8 +415,8 @@ def test_weights_are_restored_once_for_each_way_to_run_them(tmp_path, monkeypatc
     data = toys.config(toys.saved(tmp_path, toys.dense), tmp_path)
     post = {"verify": {"kind": "verify", "batch_sizes": [1, 2, 3, 5]}}
     exportkit.run(exportkit.plan({**data, "post": post}, PLUGINS), PLUGINS)
-    searched, as_written, as_optimized, reference = ["exportkit.core.worker"] * 4
-    assert started == [searched, as_written, as_optimized, reference]
+    as_written, as_optimized, reference = ["exportkit.core.worker"] * 3
+    assert started == [as_written, as_optimized, reference]
 
 
 def test_a_sample_that_both_sides_refuse_names_its_key(tmp_path):
@@ -600,6 +600,62 @@ def test_a_copy_has_no_path_of_this_machine(whole, tmp_path):
     assert [Path(path).name for path in taken] == ["labels.txt"]
     assert whole.directory.joinpath("saved_model.pb").read_bytes() != (tmp_path / "moved/saved_model.pb").read_bytes()
     assert (tmp_path / "moved/variables/variables.index").resolve() == whole.directory / "variables/variables.index"
+
+
+# ---- values that only the training graph refuses ----
+
+
+def asserting(least):
+    """A graph that refuses two rows, or all numbers of rows below `least`."""
+
+    def build():
+        x = v1.placeholder(tf.float32, [None, 4], "x")
+        weights = v1.get_variable("w", [4, 3], initializer=v1.random_normal_initializer())
+        rows = tf.shape(x)[0]
+        taken = tf.logical_and(tf.not_equal(rows, 2), tf.greater_equal(rows, least))
+        with tf.control_dependencies([v1.assert_equal(taken, True, message="not these")]):
+            tf.matmul(x, weights, name="probs")
+
+    return build
+
+
+def forget_assertion(meta):
+    for node in meta.graph_def.node:
+        if node.name.startswith("probs"):
+            node.input[:] = [text for text in node.input if text[0] != "^"]
+
+
+def without_assertion(base, least):
+    export = kept(toys.config(toys.saved(base, asserting(least)), base), base / "kept")
+    edited(forget_assertion)(export.directory)
+    (base / "scratch").mkdir()
+    return dataclasses.replace(export, scratch=base / "scratch", tried={})
+
+
+def test_values_that_only_the_training_graph_refuses_are_drawn_anew(tmp_path):
+    export = without_assertion(tmp_path, least=0)
+    signature = Verify().run(export)["meta_graphs"]["serving"]["signatures"]["serving_default"]
+    assert (signature["rows"], signature["outputs"]["probs"]["max_abs_diff"]) == ([1, 8], 0.0)
+    (warning,) = export.report.warnings
+    start = "signatures.serving_default: takes random values that the training graph refuses, so others were compared: "
+    assert warning.startswith(f"{start}InvalidArgumentError: ")
+    assert "[not these]" in warning and warning.endswith("; samples.serving_default gives it values")
+
+
+def test_a_training_graph_that_refuses_all_random_values(tmp_path):
+    export = without_assertion(tmp_path, least=1000)
+    with pytest.raises(StepFailed) as caught:
+        Verify().run(export)
+    start = (
+        "signatures.serving_default: takes 11 of 11 random values, and the training graph none of these: InvalidArgumentError"
+    )
+    assert str(caught.value).startswith(start)
+    assert str(caught.value).endswith(
+        "; write samples: {serving_default: {x: 'samples.npz:x'}}, where x float32 [?, 4]; "
+        "post.verify.unsampled=allow exports it unverified"
+    )
+    details = Verify(unsampled="allow").run(dataclasses.replace(export, tried={}))
+    assert (details["status"], export.report.unverified) == ("not verified", ["serving_default"])
 
 
 # ---- real training artefacts ----

@@ -58,8 +58,7 @@ def guess(graph: Graph, ranking: Ranking) -> Guess | None:
     inputs = ranking.inputs
     fetches, feeds = [c.tensor for c in outputs], [c.tensor for c in inputs]
     reached = graph.reach(fetches, [*feeds, *ranking.constants])
-    edges = {edge for op in reached for edge in graph.inputs(op)}
-    baked = {tensor: value for tensor, value in ranking.constants.items() if split(tensor) in edges}
+    baked = {tensor: value for tensor, value in ranking.constants.items() if graph.takes(reached, tensor)}
     return Guess(
         outputs=outputs,
         inputs=[_with_free_batch(graph, c, reached) for c in inputs],

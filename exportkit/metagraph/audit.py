@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 from exportkit.errors import Problem, some
+from exportkit.metagraph.contexts import MERGES, SWITCHES
 from exportkit.metagraph.dropout import dropouts
 from exportkit.metagraph.feeds import constant_for
 from exportkit.metagraph.fetching import valueless
@@ -43,8 +44,8 @@ def problems(
         constants: those of the stops that are baked → their values, which decide branches of tf.cond.
     """
     fetches, stops = tuple(fetches), tuple(map(canonical, stops))
-    via = graph.walk(fetches, stops, lambda node: obstacle(graph, node) is not None)
-    blocked = [name for name in via if _blocks(graph, graph.nodes[name])]
+    via = graph.walk(fetches, stops, lambda name: obstacle(graph, name) is not None)
+    blocked = [name for name in via if _blocks(graph, name)]
     used = _used(graph, via) if blocked else {}
     found = [_obstacle_problem(graph, graph.nodes[name], via[name], used) for name in blocked]
     found += _in_functions(graph, via)
@@ -63,13 +64,14 @@ def _used(graph: Graph, reached: Iterable[str]) -> dict[str, list[str]]:
     return {op: [f"{op}:{index}" for index in sorted(indices)] for op, indices in used.items()}
 
 
-def _blocks(graph: Graph, node: NodeDef) -> bool:
-    unknown = bool(graph.ops) and node.op not in graph.ops and node.op not in graph.functions
-    return unknown or obstacle(graph, node) is not None
+def _blocks(graph: Graph, name: str) -> bool:
+    op = graph.types[name]
+    unknown = bool(graph.ops) and op not in graph.ops and op not in graph.functions
+    return unknown or obstacle(graph, name) is not None
 
 
 def _obstacle_problem(graph: Graph, node: NodeDef, user: str | None, used: dict[str, list[str]]) -> tuple[str, str] | None:
-    found = obstacle(graph, node)
+    found = obstacle(graph, node.name)
     needed = f"{node.name} ({node.op})" + (f", which {user} needs," if user else "")
     if found == "placeholder":
         return _unfed(graph, node, user)
@@ -109,7 +111,7 @@ def _cut(tensors: list[str]) -> str:
 def _in_functions(graph: Graph, reached: Iterable[str]) -> Iterator[tuple[str, str]]:
     if not graph.functions:
         return
-    nodes = [graph.nodes[name] for name in reached if not obstacle(graph, graph.nodes[name])]
+    nodes = [graph.nodes[name] for name in reached if not obstacle(graph, name)]
     outer = {shared_name(node) for node in graph.nodes.values() if node.op in VARIABLE_OPS}
     for function, caller in graph.called(nodes).items():
         for node in graph.functions[function].node_def:
@@ -158,7 +160,7 @@ class Running:
         cuts = [*map(canonical, cuts), *values]
         folding = Folding(graph, values, frozenset(cuts))
         reached = graph.walk(
-            fetches, cuts, barrier=lambda node: node.op in FOLDED and folding.value((node.name, 0)) is not None
+            fetches, cuts, barrier=lambda name: graph.types[name] in FOLDED and folding.value((name, 0)) is not None
         )
         self.graph, self._folding = graph, folding
         self.names = sorted(set(reached) - left_out(graph, reached, folding))
@@ -191,23 +193,22 @@ def _decided(graph: Graph, nodes: Iterable[NodeDef], folding: Folding) -> Iterat
 
 def left_out(graph: Graph, reached: Iterable[str], folding: Folding) -> set[str]:
     """Return the nodes that never run, as a known predicate of a tf.cond (Switch, Merge) selects the other branch."""
-    switches = [name for name in reached if graph.nodes[name].op in ("Switch", "RefSwitch")]
+    switches = [name for name in reached if graph.types[name] in SWITCHES]
     values = {name: folding.value(graph.inputs(name)[1]) for name in switches}
     closed = {(name, 0 if value else 1) for name, value in values.items() if value is not None}
     if not closed:
         return set()
-    users: dict[str, list[str]] = {}
-    for name in reached:
-        for op, _ in graph.inputs(name):
-            users.setdefault(op, []).append(name)
+    run = set(reached)
     dead: set[str] = set()
-    todo = [user for op, _ in closed for user in users.get(op, ())]
+    todo = [user for op, _ in closed for user in graph.users(op)]
     while todo:
         name = todo.pop()
+        if name not in run:
+            continue
         lost = [op in dead or (op, index) in closed for op, index in graph.inputs(name)]
-        if name not in dead and (all(lost) if graph.nodes[name].op in ("Merge", "RefMerge") else any(lost)):
+        if name not in dead and (all(lost) if graph.types[name] in MERGES else any(lost)):
             dead.add(name)
-            todo.extend(users.get(name, ()))
+            todo.extend(graph.users(name))
     return dead
 
 

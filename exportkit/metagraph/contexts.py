@@ -48,44 +48,42 @@ class _Contexts:
     def __init__(self, graph: Graph):
         self.graph: Graph = graph
         self.found: dict[str, Context] = {}
-        starts = [name for name, node in graph.nodes.items() if node.op in ENTERS or node.op in SWITCHES]
-        users = _users(graph) if starts else {}
-        todo = deque([*starts, *(user for name in starts for user in users.get(name, ()))])
+        starts = [name for name, op in graph.types.items() if op in ENTERS or op in SWITCHES]
+        todo = deque([*starts, *(user for name in starts for user in graph.users(name))])
         while todo:
             name = todo.popleft()
             context = self._of(name)
             if len(context) > len(self.found.get(name, ())):
                 self.found[name] = context
-                todo.extend(users.get(name, ()))
+                todo.extend(graph.users(name))
 
     def _of(self, name: str) -> Context:
-        node = self.graph.nodes[name]
-        edges = [edge for edge in self.graph.inputs(name) if edge[0] in self.graph.nodes]
-        incoming = [self._edge(op, index) for op, index in edges]
+        op, nodes = self.graph.types[name], self.graph.nodes
+        edges = [edge for edge in self.graph.inputs(name) if edge[0] in nodes]
+        incoming = [self._edge(*edge) for edge in edges]
         longest = max(incoming, key=len, default=())
-        if node.op in ENTERS:
-            within = Within(frame=node.attr["frame_name"].s.decode(errors="replace"))
+        if op in ENTERS:
+            within = Within(frame=nodes[name].attr["frame_name"].s.decode(errors="replace"))
             return longest if within in longest else (*longest, within)
-        if node.op in EXITS:
+        if op in EXITS:
             return _outside(longest)
-        return self._merged(edges, incoming) if node.op in MERGES else longest
+        return self._merged(edges, incoming) if op in MERGES else longest
 
     def _edge(self, op: str, index: int) -> Context:
         """Return the context that the consumer of an edge runs in."""
-        node, context = self.graph.nodes[op], self.found.get(op, ())
-        if node.op not in SWITCHES or index < 0:
+        types, context = self.graph.types, self.found.get(op, ())
+        if types[op] not in SWITCHES or index < 0:
             return context
         (predicate,) = self.graph.inputs(op)[1:2] or [("", 0)]
-        decides = self.graph.nodes.get(predicate[0])
-        if decides is None or decides.op == "LoopCond":
+        if types.get(predicate[0], "LoopCond") == "LoopCond":
             return context
-        within = Within(predicate=_seen_through(self.graph, predicate), taken=index == 1)
+        within = Within(predicate=seen_through(self.graph, predicate), taken=index == 1)
         return context if within in context else (*context, within)
 
     def _merged(self, edges: list[tuple[str, int]], incoming: list[Context]) -> Context:
         """Return the context of a Merge: a loop's runs in the frame that is entered, a condition's where its branches begin."""
         pairs = zip(edges, incoming, strict=True)
-        entered = [context for (op, _), context in pairs if self.graph.nodes[op].op in ENTERS]
+        entered = [context for (op, _), context in pairs if self.graph.types[op] in ENTERS]
         if entered:
             return entered[0]
         common = [a for a, *others in zip(*incoming, strict=False) if all(a == other for other in others)]
@@ -98,7 +96,7 @@ def _outside(context: Context) -> Context:
     return context[:last]
 
 
-def _seen_through(graph: Graph, edge: tuple[str, int]) -> tuple[str, int]:
+def seen_through(graph: Graph, edge: tuple[str, int]) -> tuple[str, int]:
     """Return the edge whose value is passed on, through identities and switches."""
     for _ in range(_FAR):
         node = graph.nodes.get(edge[0])
@@ -106,12 +104,3 @@ def _seen_through(graph: Graph, edge: tuple[str, int]) -> tuple[str, int]:
             break
         edge = graph.inputs(edge[0])[0]
     return edge
-
-
-def _users(graph: Graph) -> dict[str, list[str]]:
-    """Return node → the nodes that take one of its tensors, or have a control edge from it."""
-    users: dict[str, list[str]] = {}
-    for name in graph.nodes:
-        for op, _ in graph.inputs(name):
-            users.setdefault(op, []).append(name)
-    return users

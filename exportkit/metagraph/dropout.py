@@ -13,7 +13,7 @@ _FAR = 10  # nodes from a random draw to the product with the dropped tensor
 
 def dropouts(graph: Graph, nodes: Iterable[str]) -> dict[str, tuple[str, str]]:
     """Return random op → (input, output) of its dropout, for those `nodes` that belong to dropout."""
-    draws = [name for name in nodes if name in graph.nodes and RANDOM.fullmatch(graph.nodes[name].op)]
+    draws = [name for name in nodes if RANDOM.fullmatch(graph.types.get(name, ""))]
     return {name: found for name in draws if (found := _dropout(graph, name))}
 
 

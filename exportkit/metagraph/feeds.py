@@ -1,10 +1,11 @@
 """Placeholders of a training graph: data, and the switches and rates that have one value when the model serves."""
 
 import re
+import struct
 from collections.abc import Iterable, Iterator
 
 from exportkit.metagraph.graph import Graph
-from exportkit.metagraph.tensors import canonical, split
+from exportkit.metagraph.tensors import split
 from exportkit.protos import NodeDef, dtype_name
 
 _PASSES = frozenset({"Identity", "Switch", "Enter", "Cast", "Reshape", "Merge", "Exit"})
@@ -13,12 +14,14 @@ _CHOOSES = frozenset(
 )
 _FLOATS = frozenset({"float32", "float64", "float16", "bfloat16"})
 _RATES = {"keep": 1.0, "drop": 0.0}
+_SHAPE = re.compile(r"Shape(_\d+)?")
+_MOST_DIMENSIONS = 16  # of a shape
 _MOST = 400  # nodes that are followed; a rate is used once per layer
 
 
 def constants_suggested(graph: Graph) -> dict[str, bool | float]:
     """Return placeholder that only training feeds → its value when the model serves."""
-    tensors = (canonical(name) for name, node in graph.nodes.items() if node.op.startswith("Placeholder"))
+    tensors = (f"{name}:0" for name, op in graph.types.items() if op.startswith("Placeholder"))
     found = {tensor: constant_for(graph, tensor) for tensor in tensors}
     return {tensor: value for tensor, value in found.items() if value is not None}
 
@@ -42,13 +45,13 @@ def _switch_value(graph: Graph, name: str) -> bool | None:
     leaf = name.rsplit("/", 1)[-1].lower()
     if re.search(r"test|eval|infer|predict|serving", leaf):
         return True
-    users = {graph.nodes[user].op for user in _users(graph, name)}
+    users = {graph.types[user] for user in _users(graph, name)}
     return False if users & _CHOOSES or re.search(r"train|phase|learning", leaf) else None
 
 
 def _unranked_rate(graph: Graph, name: str) -> bool:
     """Return whether a placeholder of unknown rank is no data: nothing multiplies it with a matrix."""
-    users = {graph.nodes[user].op for user in _users(graph, name)}
+    users = {graph.types[user] for user in _users(graph, name)}
     return not any("MatMul" in op or "Conv" in op or op.startswith("Gather") for op in users)
 
 
@@ -75,7 +78,7 @@ def _dropout_value(graph: Graph, name: str) -> float | None:
 
 def _keeping_rate(graph: Graph, user: str, rate: str) -> float | None:
     """Return the `rate` at which the random choice of node `user` keeps everything; None if it makes no such choice."""
-    op, operands = graph.nodes[user].op, [o for o, index in graph.inputs(user) if index >= 0]
+    op, operands = graph.types[user], [o for o, index in graph.inputs(user) if index >= 0]
     if len(operands) != 2 or not any(_is_random(graph, o) for o in operands if o != rate):
         return None
     if op in ("Add", "AddV2"):
@@ -103,25 +106,30 @@ def _users(graph: Graph, name: str) -> Iterator[str]:
     for op in todo:
         for user in graph.consumers.get(op, ()):
             yield user
-            if graph.nodes[user].op in ("Identity", "Switch", "Enter") and user not in seen and len(seen) < _MOST:
+            if graph.types[user] in ("Identity", "Switch", "Enter") and user not in seen and len(seen) < _MOST:
                 seen.add(user)
                 todo.append(user)
 
 
 def bakes_size(graph: Graph, reached: Iterable[str], size: int) -> bool:
     """Return whether constants among the nodes `reached` fix a batch of `size` rows, so that no other size can be fed."""
-    return any(_holds_size(graph.nodes[name], size) for name in reached if graph.nodes[name].op == "Const")
+    return any(_holds_size(graph.nodes[name], size) for name in reached if graph.types[name] == "Const")
 
 
 def _holds_size(node: NodeDef, size: int) -> bool:
-    """Return whether a Const has `size` rows, or is a shape that begins with `size`."""
+    """Return whether a Const has `size` rows, or is a shape that begins with `size`.
+
+    A Const named as tf.shape names its node is the whole shape of a tensor, whose batch may have been moved behind the time.
+    """
     tensor = node.attr["value"].tensor
     dims = [dim.size for dim in tensor.tensor_shape.dim]
     if dims and dims[0] == size:
         return True
     if len(dims) > 1 or dtype_name(tensor.dtype) not in ("int32", "int64"):
         return False
-    values = tensor.int_val or tensor.int64_val
-    width = 4 if dtype_name(tensor.dtype) == "int32" else 8
-    first = values[0] if values else int.from_bytes(tensor.tensor_content[:width], "little", signed=True)
-    return first == size
+    width, letter = (4, "i") if dtype_name(tensor.dtype) == "int32" else (8, "q")
+    packed = tensor.tensor_content[: _MOST_DIMENSIONS * width]
+    values = list(tensor.int_val or tensor.int64_val)
+    values = values or [value for (value,) in struct.iter_unpack(f"<{letter}", packed[: len(packed) // width * width])]
+    whole = _SHAPE.fullmatch(node.name.rsplit("/", 1)[-1])
+    return size in (values if whole else values[:1])

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from exportkit.errors import some
-from exportkit.metagraph.contexts import ENTERS, EXITS, MERGES, Context, Within
+from exportkit.metagraph.contexts import ENTERS, EXITS, MERGES, Context, Within, seen_through
 from exportkit.metagraph.folding import Folding
 from exportkit.metagraph.graph import Graph
 from exportkit.metagraph.tensors import canonical, split
@@ -69,7 +69,8 @@ def edge_context(graph: Graph, tensor: str) -> Context:
         (predicate,) = graph.inputs(op)[1:2] or [("", 0)]
         decides = graph.nodes.get(predicate[0])
         if decides is not None and decides.op != "LoopCond":
-            return (*context, Within(predicate=predicate, taken=index == 1))
+            within = Within(predicate=seen_through(graph, predicate), taken=index == 1)
+            return context if within in context else (*context, within)
     return context
 
 
@@ -104,7 +105,7 @@ def _instead(graph: Graph, op: str, wanted: Callable[[NodeDef], bool], noun: str
 
 def _entering(graph: Graph, tensor: str, frame: str) -> list[str]:
     """Return the tensors that enter a frame and from which `tensor` is computed; those that vary if there are any."""
-    reached = graph.walk([tensor], barrier=lambda node: node.op in ENTERS)
+    reached = graph.walk([tensor], barrier=lambda name: graph.types[name] in ENTERS)
     enters = [graph.nodes[name] for name in reached if graph.nodes[name].op in ENTERS and graph.inputs(name)]
     named = [canonical(node.input[0]) for node in enters if node.attr["frame_name"].s.decode(errors="replace") == frame]
     variable = [

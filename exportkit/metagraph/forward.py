@@ -5,12 +5,11 @@ anything that depends on a label or on a loss. A net whose output is another net
 """
 
 import re
-from collections import deque
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import cache, cached_property
+from functools import cached_property
 
 from exportkit.metagraph.graph import Graph
-from exportkit.metagraph.kinds import op_class
 from exportkit.metagraph.words import like_label, like_loss, trains, words
 
 Edge = tuple[str, int]
@@ -44,7 +43,7 @@ class Forward:
 
     def __init__(self, graph: Graph, constants: Iterable[str] = (), lacks: Callable[[str], bool] = lambda _: False):
         self.graph = graph
-        self.sources = [name for name in graph.nodes if is_source(graph, name) and f"{name}:0" not in constants]
+        self.sources = frozenset(name for name in graph.sources if f"{name}:0" not in constants)
         self.nodes = self._forward_nodes()
         self.users = self._users()
         self.variables = self._weights()
@@ -57,8 +56,7 @@ class Forward:
         """Return the nodes that neither train nor save nor report → their place in the graph, in order."""
         useless: dict[str, bool] = {}
         found: dict[str, int] = {}
-        for place, (name, node) in enumerate(self.graph.nodes.items()):
-            op = node.op
+        for place, (name, op) in enumerate(self.graph.types.items()):
             if op not in useless:
                 useless[op] = _USELESS.fullmatch(op) is not None
             if not useless[op] and not trains(name):
@@ -66,12 +64,13 @@ class Forward:
         return found
 
     def _users(self) -> dict[str, list[str]]:
-        users: dict[str, list[str]] = {}
+        users: defaultdict[str, list[str]] = defaultdict(list)
+        edges = self.graph.edges
         for name in self.nodes:
-            for op, index in self.graph.inputs(name):
+            for op, index in edges[name]:
                 if index >= 0:
-                    users.setdefault(op, []).append(name)
-        return users
+                    users[op].append(name)
+        return dict(users)
 
     def _weights(self) -> list[str]:
         variables = [v for v in self.graph.variables.values() if not _CRF.search(v.op_name)]
@@ -79,9 +78,9 @@ class Forward:
 
     def downstream(self, ops: Iterable[str], within: Callable[[str], bool] = lambda _: True) -> set[str]:
         """Return the nodes that depend on `ops` by data edges, without `ops`."""
-        todo, found = deque(ops), set()
-        while todo:
-            for name in self.users.get(todo.popleft(), ()):
+        todo, found, users = list(ops), set(), self.users
+        for op in todo:
+            for name in users.get(op, ()):
                 if name not in found and within(name):
                     found.add(name)
                     todo.append(name)
@@ -89,10 +88,10 @@ class Forward:
 
     def upstream(self, ops: Iterable[str]) -> set[str]:
         """Return the nodes that `ops` depend on by data edges, without `ops`."""
-        todo, found = deque(ops), set()
-        while todo:
-            for op, index in self.graph.inputs(todo.popleft()):
-                if index >= 0 and op not in found and op in self.graph.nodes:
+        todo, found, edges = list(ops), set(), self.graph.edges
+        for name in todo:
+            for op, index in edges[name]:
+                if index >= 0 and op not in found and op in edges:
                     found.add(op)
                     todo.append(op)
         return found
@@ -106,27 +105,20 @@ class Forward:
         return found or {name: "" for name in self.nodes if name in self.fed and self._mixes(name)}
 
     def _layer(self, name: str) -> str:
-        op = self.graph.nodes[name].op
+        op = self.graph.types[name]
         edges = [op for op, index in self.graph.inputs(name) if index >= 0]
         if _LOOKS_UP.fullmatch(op):
             edges = edges[:1]
         elif not _MULTIPLIES.fullmatch(op):
             return ""
-        free = [edge for edge in edges if edge not in self.fed and not self._is_source(edge) and self._is_weight(edge)]
+        free = [edge for edge in edges if edge not in self.fed and edge not in self.sources and self._is_weight(edge)]
         return self._root(free[0]) if free else ""
-
-    def _is_source(self, op: str) -> bool:
-        return op in self._source_set
-
-    @cached_property
-    def _source_set(self) -> frozenset[str]:
-        return frozenset(self.sources)
 
     def _is_weight(self, op: str) -> bool:
         """Return whether a node is a variable, is computed from one, or holds a frozen value."""
         if op in self.weighted or op in self._variable_set:
             return True
-        return op in self.graph.nodes and self.graph.nodes[op].op in ("Const", "Enter", "Identity")
+        return op in self.graph.nodes and self.graph.types[op] in ("Const", "Enter", "Identity")
 
     @cached_property
     def _variable_set(self) -> frozenset[str]:
@@ -138,7 +130,7 @@ class Forward:
     def back(self, op: str, passes: Callable[[str], bool]) -> str:
         """Return the first node, from `op` backwards over first inputs, whose op does not satisfy `passes`."""
         for _ in range(FAR):
-            if not passes(self.graph.nodes[op].op) or not self.graph.inputs(op):
+            if not passes(self.graph.types[op]) or not self.graph.inputs(op):
                 break
             op = self.graph.inputs(op)[0][0]
         return op
@@ -146,7 +138,7 @@ class Forward:
     def _mixes(self, name: str) -> bool:
         """Return whether a node combines data with weights in any way."""
         edges = [op for op, index in self.graph.inputs(name) if index >= 0]
-        return self.graph.nodes[name].op not in ("Merge", "Switch", "Enter") and any(
+        return self.graph.types[name] not in ("Merge", "Switch", "Enter") and any(
             op not in self.fed and (op in self.weighted or op in self._variable_set) for op in edges
         )
 
@@ -159,11 +151,9 @@ class Forward:
 
     @cached_property
     def loss_ops(self) -> list[str]:
-        ops: dict[str, bool] = {}
-        for node in self.graph.nodes.values():
-            if node.op not in ops:
-                ops[node.op] = _LOSS_OPS.fullmatch(node.op) is not None
-        return [name for name in self.nodes if ops[self.graph.nodes[name].op]]
+        types = self.graph.types
+        losses = {op for op in set(types.values()) if _LOSS_OPS.fullmatch(op)}
+        return [name for name in self.nodes if types[name] in losses]
 
     @cached_property
     def _loss_op_region(self) -> set[str]:
@@ -177,9 +167,11 @@ class Forward:
     @cached_property
     def data(self) -> set[Edge]:
         """The tensors of sources that the result of a layer or of a softmax depends on; a label goes through neither."""
-        softmax = [name for name in self.nodes if self.graph.nodes[name].op == "Softmax" and name not in self._loss_op_region]
-        reading = [*self._into_layers, *self._before_losses, *self.upstream(softmax), *softmax]
-        return {edge for name in reading for edge in self.graph.inputs(name) if edge[0] in self._source_set}
+        types, edges, sources = self.graph.types, self.graph.edges, self.sources
+        softmax = [name for name in self.nodes if types[name] == "Softmax" and name not in self._loss_op_region]
+        reading = {*self._into_layers, *self._before_losses, *self.upstream(softmax), *softmax}
+        users = {user for source in sources for user in self.graph.consumers.get(source, ())}
+        return {edge for name in users & reading for edge in edges[name] if edge[0] in sources}
 
     @cached_property
     def labels(self) -> set[Edge]:
@@ -195,7 +187,7 @@ class Forward:
         found = words(edge[0].rsplit("/", 1)[-1])
         if self.graph.shape(tensor) == () or found & {"len", "length", "lengths", "lens", "size", "mask", "seq", "temperature"}:
             return True
-        return {self.graph.nodes[user].op for user in self.users.get(edge[0], ())} >= {"CTCLoss", "CTCGreedyDecoder"}
+        return {self.graph.types[user] for user in self.users.get(edge[0], ())} >= {"CTCLoss", "CTCGreedyDecoder"}
 
     @cached_property
     def losses(self) -> set[str]:
@@ -210,9 +202,9 @@ class Forward:
     def _self_compared(self) -> Iterator[str]:
         """Yield differences between a prediction and the data that it was computed from, as autoencoders have."""
         for name in self.nodes:
-            if self.graph.nodes[name].op in _DIFFERENCES and name in self.weighted and name in self.fed:
+            if self.graph.types[name] in _DIFFERENCES and name in self.weighted and name in self.fed:
                 ops = [self.seen_through(op) for op, index in self.graph.inputs(name) if index >= 0]
-                if len(ops) == 2 and sum(self._is_source(op) for op in ops) == 1 and name not in self._into_layers:
+                if len(ops) == 2 and sum(op in self.sources for op in ops) == 1 and name not in self._into_layers:
                     yield name
 
     def seen_through(self, op: str) -> str:
@@ -234,7 +226,7 @@ class Forward:
         """Node that a loss takes, through the loss's own reshapes → the node of the loss."""
         found: dict[str, str] = {}
         for name in self.nodes:
-            if name in self.losses and self.graph.nodes[name].op not in _COUNTS:
+            if name in self.losses and self.graph.types[name] not in _COUNTS:
                 for op, index in self.graph.inputs(name):
                     if index >= 0 and op in self.weighted and op in self.fed and op not in self.losses:
                         found.setdefault(self.before_reshapes(op), name)
@@ -244,7 +236,7 @@ class Forward:
         """Return the node that a loss compares, before a Reshape or a logarithm that belongs to the loss."""
         before = op
         for _ in range(FAR):
-            if not self.only_for_loss(op) and self.graph.nodes[op].op not in _ARITHMETIC:
+            if not self.only_for_loss(op) and self.graph.types[op] not in _ARITHMETIC:
                 break
             op = next((o for o in self._operands(op) if o in self.weighted), "")
             if op in self.losses or op not in self.tail:
@@ -255,7 +247,7 @@ class Forward:
     def only_for_loss(self, op: str) -> bool:
         """Return whether a node only arranges a tensor for a loss: a Reshape, or a slice in a loss's scope."""
         if op not in self._arranges:
-            node = self.graph.nodes[op].op
+            node = self.graph.types[op]
             sliced = node in ("StridedSlice", "Slice") and any(map(like_loss, op.split("/")[:-1]))
             users = self.users.get(op, ()) if sliced or node in ("Reshape", "StopGradient") else ()
             self._arranges[op] = False
@@ -299,24 +291,6 @@ class Forward:
                 todo += [o for o, index in self.graph.inputs(op) if index >= 0 and o in self.weighted and o in self.fed]
             elif op in self.weighted and op in self.fed:
                 yield op
-
-
-def is_source(graph: Graph, name: str) -> bool:
-    """Return whether a node brings data into the graph: a placeholder, or an output of a queue, an iterator or a file."""
-    op = graph.nodes[name].op
-    if not _is_source_op(op):
-        return False
-    if op.startswith("Placeholder"):
-        return not name.startswith("save/") and not (op == "PlaceholderWithDefault" and graph.shape(f"{name}:0") == ())
-    return True
-
-
-@cache
-def _is_source_op(op: str) -> bool:
-    found = op_class(op)
-    values = op.startswith("QueueDequeue") or "GetNext" in op or "Unstage" in op or "FunctionBuffering" in op
-    reads = found == "python" or op.startswith("Placeholder") or op in ("ReadFile", "ReaderRead", "ReaderReadV2")
-    return reads or (values and found in ("queue", "iterator"))
 
 
 def like_labels(edges: Iterable[Edge]) -> bool:

@@ -6,17 +6,20 @@ It works on TensorFlow's protos alone. The outputs of an op are those of the op 
 
 import difflib
 import gc
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import sys
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 
 from exportkit.errors import BindingError, Problem, did_you_mean
 from exportkit.metagraph.contexts import Context, contexts_of
+from exportkit.metagraph.sources import sources_of
 from exportkit.metagraph.tensors import Shape, output_types, shapes, shared_name, split
 from exportkit.metagraph.variables import Variable, variables_of
 from exportkit.protos import MetaGraphDef, NodeDef, OpDef, VariableDef, dtype_name
 
+Edges = tuple[tuple[str, int], ...]
 _SPARSE = ("indices", "values", "dense_shape", "shape")  # names of the parts of a tf.sparse_placeholder
 
 
@@ -32,12 +35,21 @@ def many_objects() -> Iterator[None]:
             gc.enable()
 
 
+class _Parsed(dict[str, tuple[str, int]]):
+    """A node's input, as it is written → its edge: most stand in a graph several times."""
+
+    def __missing__(self, text: str) -> tuple[str, int]:
+        found = self[text] = split(text)
+        return found
+
+
 class Graph:
     """An index over the graph of a MetaGraphDef. It copies nothing and changes nothing.
 
     Attributes:
         meta: the MetaGraphDef.
         nodes: name → NodeDef, in the graph's order.
+        types: name → the node's op, such as ``MatMul``; asking the NodeDef makes a new string each time.
         ops: op → OpDef, of the ops that the graph uses.
         functions: name → FunctionDef.
     """
@@ -45,10 +57,10 @@ class Graph:
     def __init__(self, meta: MetaGraphDef):
         self.meta = meta
         self.nodes: Mapping[str, NodeDef] = {node.name: node for node in meta.graph_def.node}
+        self.types: Mapping[str, str] = {name: sys.intern(node.op) for name, node in self.nodes.items()}
         self.ops = {op.name: op for op in meta.meta_info_def.stripped_op_list.op}
         self.functions = {function.signature.name: function for function in meta.graph_def.library.function}
         self._outputs: dict[str, tuple[str, ...] | None] = {}
-        self._inputs: dict[str, tuple[tuple[str, int], ...]] = {}
         self._members: dict[str, list[VariableDef]] = {}
 
     # Tensors
@@ -111,24 +123,57 @@ class Graph:
 
     # Edges
 
-    def inputs(self, op: str) -> tuple[tuple[str, int], ...]:
+    def inputs(self, op: str) -> Edges:
         """Return the edges into a node: (op, output index), with -1 for a control edge."""
-        found = self._inputs.get(op)
-        if found is None:
-            found = self._inputs[op] = tuple(map(split, self.nodes[op].input))
-        return found
+        return self.edges[op]
+
+    @cached_property
+    def edges(self) -> Mapping[str, Edges]:
+        """Node → the edges into it, in order, as `inputs` returns them. Equal edges are one object."""
+        parsed = _Parsed()
+        return {name: tuple([parsed[text] for text in node.input]) for name, node in self.nodes.items()}
 
     @cached_property
     def consumers(self) -> Mapping[str, list[str]]:
         """Node → the nodes that take one of its tensors, in the graph's order, without control edges."""
-        consumers: dict[str, list[str]] = {}
-        for name in self.nodes:
-            for op, index in self.inputs(name):
-                if index >= 0:
-                    users = consumers.setdefault(op, [])
-                    if not users or users[-1] != name:
-                        users.append(name)
-        return consumers
+        return self._users[0]
+
+    def users(self, op: str) -> list[str]:
+        """Return the nodes that take one of a node's tensors, or have a control edge from it."""
+        consumers, followers = self._users
+        return [*consumers.get(op, ()), *followers.get(op, ())]
+
+    @cached_property
+    def _users(self) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+        consumers: defaultdict[str, list[str]] = defaultdict(list)
+        followers: defaultdict[str, list[str]] = defaultdict(list)
+        for name, edges in self.edges.items():
+            for op, index in edges:
+                users = consumers[op] if index >= 0 else followers[op]
+                if not users or users[-1] is not name:
+                    users.append(name)
+        return dict(consumers), dict(followers)
+
+    def takes(self, nodes: Container[str], tensor: str) -> bool:
+        """Return whether one of `nodes` takes a tensor."""
+        edge = split(tensor)
+        return any(user in nodes and edge in self.edges[user] for user in self.consumers.get(edge[0], ()))
+
+    @cached_property
+    def sources(self) -> frozenset[str]:
+        """The nodes that bring data into the graph, see `exportkit.metagraph.sources`."""
+        return frozenset(sources_of(self))
+
+    def check_edges(self) -> None:
+        """Check that the graph has every node that one of its nodes takes.
+
+        Raises:
+            BindingError: it does not.
+        """
+        for users in self._users:
+            for op, names in users.items():
+                if op not in self.nodes:
+                    self._node(op, names[0])
 
     @cached_property
     def contexts(self) -> Mapping[str, Context]:
@@ -149,30 +194,31 @@ class Graph:
         return set(self.walk(fetches, stops))
 
     def walk(
-        self, fetches: Iterable[str], stops: Iterable[str] = (), barrier: Callable[[NodeDef], bool] | None = None
+        self, fetches: Iterable[str], stops: Iterable[str] = (), barrier: Callable[[str], bool] | None = None
     ) -> dict[str, str | None]:
         """Like `reach`, breadth first: return node → the node through which it was reached, None for a fetch.
 
-        The inputs of a node for which `barrier` returns True are not followed.
+        The inputs of a node for whose name `barrier` returns True are not followed.
         """
         stopped = set(map(split, stops))
         stopped |= {(op, -1) for op, _ in stopped}
         starts = [split(fetch)[0] for fetch in fetches if ":" not in fetch or split(fetch) not in stopped]
-        todo: deque[tuple[str, str | None]] = deque((name, None) for name in starts)
-        via: dict[str, str | None] = {}
-        nodes, inputs = self.nodes, self._inputs
-        while todo:
-            name, user = todo.popleft()
-            if name in via:
+        via: dict[str, str | None] = dict.fromkeys(starts)
+        todo, inputs = list(via), self.edges
+        for name in todo:
+            edges = inputs.get(name)
+            if edges is None:
+                self._node(name, via[name])
+            if barrier is not None and barrier(name):
                 continue
-            via[name] = user
-            if barrier is not None and barrier(nodes.get(name) or self._node(name, user)):
-                continue
-            for edge in inputs.get(name) or (self._node(name, user) and self.inputs(name)):
+            for edge in edges or ():
                 if edge[0] not in via and edge not in stopped:
-                    todo.append((edge[0], name))
-            if self.functions:
-                todo.extend((op, name) for op in self._hidden(name))
+                    via[edge[0]] = name
+                    todo.append(edge[0])
+            for op in self._hidden(name) if self.functions else ():
+                if op not in via:
+                    via[op] = name
+                    todo.append(op)
         return via
 
     def _node(self, name: str, user: str | None) -> NodeDef:
@@ -216,7 +262,7 @@ class Graph:
 
     def is_plain(self, name: str) -> bool:
         """Return whether a node certainly calls no function."""
-        return not self.functions or self.nodes[name].op in self._plain
+        return not self.functions or self.types[name] in self._plain
 
     def _functions_of(self, node: NodeDef) -> Iterator[str]:
         if node.op in self.functions:
@@ -249,7 +295,7 @@ class Graph:
 
     def _hidden(self, name: str) -> list[str]:
         """Return the graph's variables and tables that the functions called by a node use by shared_name, without an edge."""
-        if not self.functions or self.nodes[name].op in self._plain:
+        if self.is_plain(name):
             return []
         shared = self._shared_names
         bodies = (self.functions[function] for function in self.called([self.nodes[name]]))
@@ -278,10 +324,10 @@ class Graph:
 
     def origin(self, tensor: str) -> NodeDef | None:
         """Return the node that `tensor` comes from, through reads and identities; None if it was cut off."""
-        node = self.nodes.get(split(tensor)[0])
-        while node is not None and node.op in ("Identity", "ReadVariableOp"):
-            node = self.nodes.get(self.inputs(node.name)[0][0])
-        return node
+        name = split(tensor)[0]
+        while self.types.get(name) in ("Identity", "ReadVariableOp"):
+            name = self.edges[name][0][0]
+        return self.nodes.get(name)
 
     def strings(self, tensor: str) -> list[str]:
         """Return the values of a string Const; an empty list for anything else."""

@@ -1,11 +1,16 @@
 """Classes of ops that a model server cannot run as they are."""
 
+from __future__ import annotations
+
 import re
 from functools import cache
+from typing import TYPE_CHECKING
 
-from exportkit.metagraph.graph import Graph
 from exportkit.metagraph.variables import RESTORE_OPS
 from exportkit.protos import NodeDef
+
+if TYPE_CHECKING:
+    from exportkit.metagraph.graph import Graph
 
 TABLES = frozenset({"HashTable", "HashTableV2"})
 RANDOM = re.compile(
@@ -44,12 +49,13 @@ def op_class(op: str) -> str | None:
     return next((name for name, pattern in _PATTERNS.items() if pattern.fullmatch(op)), None)
 
 
-def obstacle(graph: Graph, node: NodeDef) -> str | None:
+def obstacle(graph: Graph, name: str) -> str | None:
     """Return the class of a node that a server cannot run as it is, or None; reading an exported asset is no obstacle."""
-    found = op_class(node.op)
-    return (
-        None if found == "reader" and node.op == "ReadFile" and path_constant(graph, node.input[0]) in assets(graph) else found
-    )
+    op = graph.types[name]
+    found = op_class(op)
+    if found == "reader" and op == "ReadFile" and path_constant(graph, graph.nodes[name].input[0]) in assets(graph):
+        return None
+    return found
 
 
 def assets(graph: Graph) -> list[NodeDef]:

@@ -116,8 +116,7 @@ def _keep(
 
 
 def _consumed(graph: Graph, kept: set[str], cuts: tuple[str, ...]) -> tuple[str, ...]:
-    used = {edge for name in kept for edge in graph.inputs(name)}
-    return tuple(cut for cut in cuts if split(cut) in used)
+    return tuple(cut for cut in cuts if graph.takes(kept, cut))
 
 
 def _keep_tables(graph: Graph, kept: set[str], cuts: Iterable[str]) -> dict[str, tuple[str, ...]]:
@@ -165,12 +164,13 @@ class _Holder:
             self.lacks = "the graph has no op that initialises it"
             return set()
 
-        def foreign(node: NodeDef) -> bool:
-            return node.name not in kept and (obstacle(self.graph, node) is not None or node.op in VARIABLE_OPS)
+        def foreign(name: str) -> bool:
+            return name not in kept and (obstacle(self.graph, name) is not None or self.graph.types[name] in VARIABLE_OPS)
 
-        reached = self.graph.walk([initializer], cuts, lambda node: node.name in kept or foreign(node))
-        nodes = [self.graph.nodes[name] for name in reached if name not in kept]
-        self.lacks = _describe_foreign(filter(foreign, nodes)) or _describe_too_large(nodes)
+        reached = self.graph.walk([initializer], cuts, lambda name: name in kept or foreign(name))
+        new = [name for name in reached if name not in kept]
+        nodes = [self.graph.nodes[name] for name in new]
+        self.lacks = _describe_foreign([self.graph.nodes[name] for name in new if foreign(name)]) or _describe_too_large(nodes)
         return {initializer} & set(self._assign()) if self.lacks else set(reached)
 
     def _assign(self) -> list[str]:
@@ -216,8 +216,8 @@ def _pinned(graph: Graph, name: str) -> bool:
     return any(index < 0 for _, index in graph.inputs(name))
 
 
-def _describe_foreign(nodes: Iterator[NodeDef]) -> str:
-    node = next(nodes, None)
+def _describe_foreign(nodes: Iterable[NodeDef]) -> str:
+    node = next(iter(nodes), None)
     return "" if node is None else f"its initial value needs {node.name} ({node.op})"
 
 

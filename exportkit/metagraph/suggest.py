@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from exportkit.metagraph.feeds import constants_suggested
-from exportkit.metagraph.forward import FAR, PASSES, Edge, Forward, is_source, like_labels
+from exportkit.metagraph.forward import FAR, PASSES, Edge, Forward, like_labels
 from exportkit.metagraph.graph import Graph
 from exportkit.metagraph.kinds import RANDOM, op_class
 from exportkit.metagraph.tensors import Shape, split
@@ -100,7 +100,7 @@ def rank(graph: Graph, lacks: Callable[[str], bool] = lambda _: False) -> Rankin
     Raises:
         BindingError: a node has an input that the graph does not have.
     """
-    graph.walk(graph.nodes)  # raises BindingError for a graph that lacks a node
+    graph.check_edges()
     constants = constants_suggested(graph)
     forward = Forward(graph, constants, lacks)
     outputs = _Outputs(forward).ranked()
@@ -135,11 +135,11 @@ class _Outputs:
         tail |= {name: forward.nodes[name] for name in forward.generated if name in forward.nodes and self._has_value(name)}
         saved = {name: place for name, place in tail.items() if name not in forward.lacking}
         found = saved or tail
-        return {name: found[name] for name in sorted(found, key=found.__getitem__) if graph.nodes[name].op not in _PLUMBING}
+        return {name: found[name] for name in sorted(found, key=found.__getitem__) if graph.types[name] not in _PLUMBING}
 
     def _has_value(self, name: str) -> bool:
         return (
-            name not in self.graph.contexts and self.graph.dtype(f"{name}:0") not in _NEVER and not is_source(self.graph, name)
+            name not in self.graph.contexts and self.graph.dtype(f"{name}:0") not in _NEVER and name not in self.graph.sources
         )
 
     @cached_property
@@ -158,7 +158,7 @@ class _Outputs:
         return found
 
     def _candidate(self, name: str) -> Candidate:
-        node, index = self.graph.nodes[name], _PARTS.get(self.graph.nodes[name].op, (0,))[0]
+        node, index = self.graph.nodes[name], _PARTS.get(self.graph.types[name], (0,))[0]
         tensor = f"{name}:{index}"
         reasons = [*self._by_op(name), *self._by_name(name), *self._by_use(name)]
         why = ", ".join(text for points, text in reasons if points > 0 and text)
@@ -171,17 +171,17 @@ class _Outputs:
         op = self.graph.nodes[self._origin(name)].op
         if op in _ROLES:
             return _ROLES[op]
-        users = {self.graph.nodes[user].op for user in self.forward.users.get(name, ())}
+        users = {self.graph.types[user] for user in self.forward.users.get(name, ())}
         compared = self.forward.compared.get(name)
         return "logits" if users & {"Softmax", "Sigmoid"} or (compared and op in _LINEAR) else ""
 
     def _by_op(self, name: str) -> list[tuple[float, str]]:
-        op = self.graph.nodes[name].op
+        op = self.graph.types[name]
         shape = self.graph.shape(f"{name}:0")
         origin = self._origin(name)
         reasons = [(self._op_points(origin), op)] if op in _ENDS or origin != name else []
         if origin != name:
-            reasons.append((0.1 if self.graph.nodes[name].op != "ExpandDims" else -0.6, ""))
+            reasons.append((0.1 if self.graph.types[name] != "ExpandDims" else -0.6, ""))
         return [
             *reasons,
             (-6, "a scalar") if shape == () else (0, ""),
@@ -191,12 +191,12 @@ class _Outputs:
 
     def _op_points(self, name: str) -> float:
         """Return the points of an op as the last one of a net; few for a softmax that weights other values, as in attention."""
-        op = self.graph.nodes[name].op
+        op = self.graph.types[name]
         if op not in _SQUASHES:
             return _ENDS.get(op, 0)
         (operand, _), *_ = self.graph.inputs(name)
         for user in self.forward.users.get(name, ()):
-            if _WEIGHS.fullmatch(self.graph.nodes[user].op) and user in self.views:
+            if _WEIGHS.fullmatch(self.graph.types[user]) and user in self.views:
                 others = [o for o, index in self.graph.inputs(user) if index >= 0 and o != name]
                 if any(other not in self.forward.downstream([operand]) for other in others):
                     return 0.5
@@ -205,7 +205,7 @@ class _Outputs:
     def _origin(self, name: str) -> str:
         """Return the node whose value a node only passes on; the node itself if it does not."""
         for _ in range(FAR):
-            passes = self.graph.nodes[name].op in PASSES and not self.forward.only_for_loss(name)
+            passes = self.graph.types[name] in PASSES and not self.forward.only_for_loss(name)
             before = self.graph.inputs(name)[0][0] if passes and self.graph.inputs(name) else ""
             if before not in self.views:
                 break
@@ -214,7 +214,7 @@ class _Outputs:
 
     def _by_name(self, name: str) -> list[tuple[float, str]]:
         *scopes, leaf = name.split("/")
-        op = self.graph.nodes[name].op
+        op = self.graph.types[name]
         return [
             (self._name_points(leaf, op), "named like an output"),
             (5, "decoded") if op == "Merge" and any(map(like_decoder, scopes)) and not any(map(like_loss, scopes)) else (0, ""),
@@ -250,13 +250,13 @@ class _Outputs:
         compared = self.forward.compared
         if name not in compared and not self.forward.only_for_loss(name):
             name = self._origin(name)
-        if name not in compared and self.graph.nodes[name].op in _SQUASHES:
+        if name not in compared and self.graph.types[name] in _SQUASHES:
             (name, _), *_ = self.graph.inputs(name)
             name = self._origin(name) if name in self.views else name
         return compared.get(name)
 
     def _is_report(self, name: str) -> bool:
-        return any(like_loss(part) or like_metric(part) for part in name.split("/")) or self.graph.nodes[name].op in (
+        return any(like_loss(part) or like_metric(part) for part in name.split("/")) or self.graph.types[name] in (
             "Cast",
             "Equal",
             "ArgMax",
@@ -275,14 +275,20 @@ class _Outputs:
             forward.generated
         )
 
+    @cached_property
+    def _take_data(self) -> set[str]:
+        """The nodes that take a tensor of a source."""
+        return {user for source in self.graph.sources for user in self.graph.consumers.get(source, ())}
+
     def _needs(self, views: Sequence[Candidate]) -> list[Candidate]:
         """Return the views of one head, scored by what the best of them needs: all the weights, no labels, no Python."""
         best = split(views[0].tensor)[0]
         above = self.forward.upstream([best])
         weights = self.forward.variables
         share = sum(op in above for op in weights) / len(weights) if weights else 0
-        edges = {edge for name in above | {best} for edge in self.graph.inputs(name) if is_source(self.graph, edge[0])}
-        points = 3 * share - 2 * like_labels(edges) - 3 * any(op_class(self.graph.nodes[op].op) == "python" for op, _ in edges)
+        edges = {edge for name in self._take_data & (above | {best}) for edge in self.graph.inputs(name)}
+        edges = {edge for edge in edges if edge[0] in self.graph.sources}
+        points = 3 * share - 2 * like_labels(edges) - 3 * any(op_class(self.graph.types[op]) == "python" for op, _ in edges)
         return [replace(c, score=round(c.score + points, 3)) for c in views]
 
 
@@ -310,11 +316,12 @@ def needed(
     graph: Graph, outputs: Sequence[str], constants: Mapping[str, bool | float], known: Container[str] = ()
 ) -> list[Edge]:
     """Return the edges out of sources that `outputs` depend on, in graph order, without `known` nodes and what those need."""
-    reached = graph.walk(outputs, constants, barrier=lambda node: node.name in known or is_source(graph, node.name))
-    stops = set(map(split, constants))
-    edges = {edge for name in reached if name not in known and not is_source(graph, name) for edge in graph.inputs(name)}
+    sources, stops = graph.sources, set(map(split, constants))
+    reached = graph.walk(outputs, constants, barrier=lambda name: name in known or name in sources)
+    users = {user for source in sources for user in graph.consumers.get(source, ()) if user in reached}
+    edges = {edge for name in users if name not in known and name not in sources for edge in graph.inputs(name)}
     found = [edge for edge in edges | set(map(split, outputs)) if edge[1] >= 0 and edge not in stops]
-    found = [edge for edge in found if edge[0] not in known and is_source(graph, edge[0])]
+    found = [edge for edge in found if edge[0] not in known and edge[0] in sources]
     ops = {op for op, _ in found}
     order = {name: place for place, name in enumerate(graph.nodes) if name in ops}
     return sorted(found, key=lambda edge: (order[edge[0]], edge[1]))

@@ -10,7 +10,7 @@ from exportkit.metagraph.tensors import shared_name, split
 def holds_table(graph: Graph, name: str) -> bool:
     """Return whether a node is a table, or calls a function that makes a table and does not fill it."""
     if graph.is_plain(name):
-        return graph.nodes[name].op in TABLES
+        return graph.types[name] in TABLES
     ops = _ops_within(graph, name)
     return not ops.isdisjoint(TABLES) and not any(map(_fills, ops))
 
@@ -21,7 +21,7 @@ def table_initializers(graph: Graph, table: str) -> list[str]:
     These consume it, or a table with the same shared name; otherwise, the ops in table_initializer that reach it.
     """
     shared = shared_name(graph.nodes[table])
-    same = (name for name, node in graph.nodes.items() if node.op in TABLES and shared_name(node) == shared)
+    same = (name for name, op in graph.types.items() if op in TABLES and shared_name(graph.nodes[name]) == shared)
     for handle in [table, *same]:
         if found := [name for name in graph.consumers.get(handle, ()) if any(map(_fills, _ops_within(graph, name)))]:
             return found
@@ -41,13 +41,15 @@ def _ops_within(graph: Graph, name: str) -> set[str]:
 
 def blocker(graph: Graph, op: str, cuts: Iterable[str] = ()) -> str | None:
     """Return the first node that `op` needs and a server cannot run (a queue, an iterator, a placeholder …), or None."""
-    reached = graph.walk([op], cuts, lambda node: obstacle(graph, node) is not None)
-    return next((name for name in reached if obstacle(graph, graph.nodes[name])), None)
+    reached = graph.walk([op], cuts, lambda name: obstacle(graph, name) is not None)
+    return next((name for name in reached if obstacle(graph, name)), None)
 
 
 def asset_paths(graph: Graph, kept: set[str]) -> dict[str, str]:
     """Return kept Const op with a file's path → the path, for the files in asset_filepaths and those that fill tables."""
-    fillers = (node for name, node in graph.nodes.items() if name in kept and node.op.startswith("InitializeTableFromText"))
+    fillers = [
+        graph.nodes[name] for name in graph.nodes if graph.types[name].startswith("InitializeTableFromText") and name in kept
+    ]
     origins = [*assets(graph), *(path_constant(graph, node.input[1]) for node in fillers)]
     names = (node.name for node in origins if node is not None and node.name in kept)
     return {name: graph.strings(name)[0] for name in names if graph.strings(name)}

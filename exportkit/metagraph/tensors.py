@@ -70,6 +70,15 @@ def output_types(node: NodeDef, signature: OpDef) -> Iterator[int]:
             yield from [dtype] * (value(arg.number_attr).i if arg.number_attr else 1)
 
 
+def output_counts(node: NodeDef, signature: OpDef) -> Iterator[tuple[str, int]]:
+    """Yield each named output of a node and how many tensors it is, from its OpDef."""
+    defaults = {a.name: a.default_value for a in signature.attr}
+    for arg in signature.output_arg:
+        listed, number = arg.type_list_attr, arg.number_attr
+        value = node.attr[listed or number] if (listed or number) in node.attr else defaults.get(listed or number, AttrValue())
+        yield arg.name, len(value.list.type) if listed else value.i if number else 1
+
+
 def shapes(node: NodeDef, producer: int) -> list[Shape]:
     """Return the static shapes of a node's outputs as far as its attributes give them; an empty list if they do not."""
     for name in ("_output_shapes", "output_shapes", "shapes"):

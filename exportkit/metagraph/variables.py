@@ -63,7 +63,7 @@ class Variable:
 def variables_of(graph: Graph) -> dict[str, Variable]:
     """Return all variable ops of the graph by `Variable.name`, in the graph's order."""
     definitions, keys = _definitions(graph), _keys(graph)
-    nodes = (node for node in graph.nodes.values() if node.op in VARIABLE_OPS)
+    nodes = (graph.nodes[name] for name, op in graph.types.items() if op in VARIABLE_OPS)
     found = (_variable(graph, node, definitions, keys) for node in nodes)
     return {variable.name: variable for variable in found}
 
@@ -127,9 +127,9 @@ def _keys(graph: Graph) -> dict[str, str]:
     saver = graph.meta.saver_def.save_tensor_name
     if split(saver)[0] not in graph.nodes:
         return {}
-    saves = (graph.nodes[name] for name in graph.walk([saver]) if graph.nodes[name].op in _SAVE_OPS)
+    saves = (graph.nodes[name] for name in graph.walk([saver]) if graph.types[name] in _SAVE_OPS)
     keys = dict(pair for save in saves for pair in _saved(graph, save))
-    taken = {node.name for node in graph.nodes.values() if node.op in VARIABLE_OPS}
+    taken = {name for name, op in graph.types.items() if op in VARIABLE_OPS}
     return {op: key for op, key in keys.items() if key not in taken}
 
 

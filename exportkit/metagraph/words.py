@@ -101,11 +101,15 @@ def chosen(leaf: str, op: str) -> bool:
     return _DEFAULT.sub("", leaf).lower() != op.removesuffix("V2").lower()
 
 
+def trains(name: str) -> bool:
+    """Return whether a node of that name belongs to training: to gradients, an optimizer, the Saver."""
+    scope, _, leaf = name.rpartition("/")
+    return _is_training_part(leaf) or (scope != "" and _is_training_scope(scope))
+
+
 @lru_cache(maxsize=100_000)
-def trains(scope: str) -> bool:
-    """Return whether a node of that name, or one in that scope, belongs to training: gradients, optimizers, the Saver."""
-    head, _, leaf = scope.rpartition("/")
-    return (trains(head) if head else False) or bool(_is_training_part(leaf))
+def _is_training_scope(scope: str) -> bool:
+    return trains(scope)
 
 
 @lru_cache(maxsize=10_000)

@@ -3,7 +3,7 @@
 The plan prepares a `.meta` this way before anything is built, the pipeline every built model: both report the same problems.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from exportkit import metagraph
@@ -144,10 +144,10 @@ def _signature_warnings(key: str, plan: ExportPlan, wiring: Wiring, graph: Graph
     yield from map(str, metagraph.warnings(graph, fetches, stops, f"signatures.{key}", wiring.constants))
     reached = graph.reach(fetches, stops)
     yield from _fixed_batches(key, {name: facts[name].shape for name in plan.bindings.fed(signature)})
-    yield from _fixed_outputs(key, signature, facts)
+    yield from _fixed_outputs(key, signature, facts, _freed(key, plan, wiring, graph, reached))
     for name in plan.bindings.fed(signature):
         tensor = wiring.inputs[name]
-        if tensor not in fetches and not _consumed(tensor, reached, graph):
+        if tensor not in fetches and not graph.takes(reached, tensor):
             yield f"signatures.{key}: input '{name}' changes none of the outputs"
     for alias, ref in signature.outputs.items():
         if facts.get(ref, Facts()).shape == ():
@@ -166,21 +166,25 @@ def _fixed_batches(key: str, shapes: Mapping[str, Shape]) -> Iterator[str]:
         yield f"signatures.{key}: the first dimension of {of} is fixed at {size}; {do}shape: [null, …]}} tries to free it"
 
 
-def _fixed_outputs(key: str, signature: Signature, facts: Mapping[str, Facts]) -> Iterator[str]:
-    """Warn about outputs whose first dimension is fixed though that of every input is open: the graph fixes the batch size."""
+def _freed(key: str, plan: ExportPlan, wiring: Wiring, graph: Graph, reached: Collection[str]) -> set[int]:
+    """Return the batch sizes of the graph that a config frees: static shapes behind the inputs have them still."""
+    tensors = (wiring.inputs[name] for name in plan.bindings.fed(plan.signatures[key]))
+    sizes = {shape[0] for tensor in tensors if (shape := graph.shape(tensor)) and shape[0] is not None}
+    return {size for size in sizes if not metagraph.bakes_size(graph, reached, size)}
+
+
+def _fixed_outputs(key: str, signature: Signature, facts: Mapping[str, Facts], freed: Collection[int]) -> Iterator[str]:
+    """Warn about outputs whose first dimension is fixed though that of every input is open: the graph fixes the batch size.
+
+    Args:
+        freed: sizes that mean nothing, as `_freed` returns them.
+    """
     shapes = [facts.get(ref, Facts()).shape for ref in signature.inputs.values()]
     if not shapes or not all(shape and shape[0] is None for shape in shapes):
         return
     for alias, ref in signature.outputs.items():
-        if (shape := facts.get(ref, Facts()).shape) and shape[0] is not None:
+        if (shape := facts.get(ref, Facts()).shape) and shape[0] is not None and shape[0] not in freed:
             yield f"signatures.{key}.outputs.{alias}: has {shape[0]} rows for any request, so that a server cannot batch them"
-
-
-def _consumed(tensor: str, reached: set[str], graph: Graph) -> bool:
-    spelled = {tensor, tensor.removesuffix(":0")}
-    op = tensor.split(":")[0]
-    users = (user for user in graph.consumers.get(op, ()) if user in reached)
-    return any(spelled & set(graph.nodes[user].input) for user in users)
 
 
 def _pruned(plan: ExportPlan, prepared: Prepared, model: Model, wiring: Wiring, graph: Graph) -> Pruned:

@@ -133,7 +133,7 @@ def _junk(preview: Any) -> Iterator[str]:
     if not isinstance(preview.tensors, Mapping | None):
         yield f"tensors that are {type_of(preview.tensors)}, not a mapping of names to tensors"
         return
-    graph = None if preview.meta_graph is None else Graph(preview.meta_graph)
+    graph = Graph(preview.meta_graph) if preview.tensors and preview.meta_graph is not None else None
     for name, tensor in (preview.tensors or {}).items():
         if graph is not None and not (isinstance(tensor, str) and isinstance(graph.find(tensor), str)):
             yield f"tensors['{name}'] = {tensor!r:.80}, which is no tensor of its graph"

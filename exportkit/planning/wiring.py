@@ -6,6 +6,7 @@ from typing import Any
 
 from exportkit.config.values import format_value, unfit
 from exportkit.errors import Problem, did_you_mean, nearest, some
+from exportkit.metagraph.fetching import edge_context
 from exportkit.metagraph.tensors import Facts, Shape, compatible
 from exportkit.operations.bindings import Binding, Bindings
 from exportkit.spec import Constant, MetaGraph, ParseExample, Placeholder, Replacement, Signature, Tensor
@@ -169,17 +170,17 @@ def _replace(wiring: Wiring, bindings: Bindings, graph: Any, offered: Mapping[st
 def _unlike(where: str, tensor: str, replaced: str, wiring: Wiring, graph: Any) -> Iterator[Problem]:
     """Report why one tensor cannot take the place of another."""
     new, old = (Facts(graph.dtype(t), graph.shape(t)) for t in (tensor, replaced))
-    op, other = tensor.split(":")[0], replaced.split(":")[0]
+    other = replaced.split(":")[0]
     if replaced in wiring.replaced:
         yield Problem(f"{where}.replaces", f"'{replaced}' is replaced by '{wiring.replaced[replaced]}' already", "drop one")
     if new.dtype and old.dtype and new.dtype != old.dtype:
         yield Problem(where, f"'{tensor}' is {new.dtype} and '{replaced}' {old.dtype}", "name two tensors of one dtype")
     elif new.shape is not None and old.shape is not None and not compatible(new.shape, old.shape):
         yield Problem(where, f"'{tensor}' is {new} and '{replaced}' {old}", "name two tensors of one shape")
-    if graph.contexts.get(op, ()) != graph.contexts.get(other, ()):
+    if edge_context(graph, tensor) != edge_context(graph, replaced):
         do = "name two tensors of the same loop and the same branch"
         yield Problem(where, f"'{tensor}' and '{replaced}' do not run in the same loop or branch", do)
-    elif other in graph.walk([tensor], barrier=lambda node: node.op in ("NextIteration", "RefNextIteration")):
+    elif other in graph.walk([tensor], barrier=lambda name: graph.types[name] in ("NextIteration", "RefNextIteration")):
         what = f"'{tensor}' is computed from '{replaced}', so the graph would go round in a circle"
         yield Problem(where, what, "tensor is what goes in, replaces is what comes out")
 

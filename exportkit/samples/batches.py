@@ -32,7 +32,10 @@ class Batch:
         axes: alias → ``batch``, ``batch fixed at 32`` or ``not a batch``, where the model was asked.
         unbatched: why a server cannot batch requests to the signature; empty where it can, None where nobody has asked.
         refusal: the model's error for the first values that were tried, where it took none; empty where it took some.
-        refused: the values that it refused.
+        refused: the values that were not taken.
+        elsewhere: the training graph's error for the first values that the model took and it did not; empty where there were
+            none, or it was not asked.
+        taken: the number of values that the model took and the training graph did not.
     """
 
     values: Mapping[str, np.ndarray]
@@ -45,6 +48,8 @@ class Batch:
     unbatched: str | None = None
     refusal: str = ""
     refused: tuple[Mapping[str, np.ndarray], ...] = ()
+    elsewhere: str = ""
+    taken: int = 0
 
     def resized(self, rows: int) -> dict[str, np.ndarray]:
         """Return the sample with that many rows: its first ones, or all of them again and again."""

@@ -14,6 +14,7 @@ from exportkit.metagraph.tensors import VARIABLE_OPS, canonical, split
 from exportkit.protos import NodeDef
 from exportkit.samples import parsers, sparse_hints, vocabularies
 from exportkit.samples.constants import SHAPE_KEEPING, attribute, integers, known_integers, weight_shape
+from exportkit.samples.expanding import expanded
 from exportkit.samples.hints import Hint
 
 _MOST = 2000  # nodes that one walk visits
@@ -28,6 +29,7 @@ _IMAGES = re.compile("Decode(Jpeg|Png|Image|Bmp|Gif)")
 
 def hints(graph: Graph, fed: Iterable[str]) -> dict[str, Hint]:
     """Return what `graph` tells about each tensor of `fed`: tensor (``op:0``) → hint."""
+    graph = expanded(graph)
     found = {tensor: Hint() for tensor in map(canonical, fed)}
     for tensor in found:
         _Walk(graph, found, tensor).run()

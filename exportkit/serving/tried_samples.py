@@ -3,8 +3,9 @@
 Every step asks here, so that verify, warmup, manifest and benchmark take the same values and cut the same axes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from exportkit.contract import Export
     from exportkit.protos import MetaGraphDef
 
+Values = Mapping[str, np.ndarray]
+Also = Callable[[str, Values], str]  # signature, values → why they are refused; empty where they are taken
+
 TIMEOUT = 600.0
 DEATHS = 2  # of its process, after which a model is not tried on
 MOST = 24  # ways to draw the values of one signature that a model is asked
@@ -35,7 +39,9 @@ def tried(export: "Export") -> tuple["MetaGraphDef", dict[str, Batch]]:
     return export.meta_graphs[key], found(export, key)
 
 
-def found(export: "Export", key: str, timeout: float = TIMEOUT) -> dict[str, Batch]:
+def found(
+    export: "Export", key: str, timeout: float = TIMEOUT, *, model: Running | None = None, also: Also | None = None
+) -> dict[str, Batch]:
     """Return the samples of meta graph `key` that its signatures answer, with their axes; they are searched once in an export.
 
     Of a signature that takes none the last one that was tried is there, with the model's refusal; of a model that does not load
@@ -43,36 +49,49 @@ def found(export: "Export", key: str, timeout: float = TIMEOUT) -> dict[str, Bat
 
     Args:
         timeout: seconds that the load, or one run, may take.
+        model: the meta graph where it is loaded already, as it is written; it is loaded for the search otherwise.
+        also: what else has to take values that are drawn. What was found without it is searched again where it refuses that.
 
     Raises:
         ConfigError: values that the config gives do not fit, or cannot be read.
         EnvironmentFailed: its process was killed from outside.
     """
     place = (str(export.directory), key)
-    if place not in export.tried:
-        export.tried[place] = _Search(export, key, timeout).batches()
+    search, known = _Search(export, key, timeout, also), export.tried.get(place)
+    if names := search.names if known is None else search.refused_elsewhere(known):
+        export.tried[place] = {**(known or {}), **search.batches(names, model)}
         _report(export, key, export.tried[place])
-    return export.tried[place]
+    return export.tried.setdefault(place, {})
 
 
 class _Search:
-    """The search for samples that the signatures of one meta graph answer."""
+    """The search for samples that the signatures of one meta graph answer; its arguments are those of `found`."""
 
-    def __init__(self, export: "Export", key: str, timeout: float):
+    def __init__(self, export: "Export", key: str, timeout: float, also: Also | None):
         self._export, self._key, self._timeout = export, key, timeout
         self._part, self._bound = export.prepared.parts[key], export.bound[key]
-        self._meta = export.meta_graphs[key]
+        self._meta, self._also = export.meta_graphs[key], also
+        self.names = [name for name in export.signatures if name in self._meta.signature_def]
 
-    def batches(self) -> dict[str, Batch]:
-        keys = [key for key in self._export.signatures if key in self._meta.signature_def]
-        known = self._hints()
+    def refused_elsewhere(self, known: Mapping[str, Batch]) -> list[str]:
+        """Return the signatures whose values were drawn and taken, and are refused by what was not asked then."""
+        drawn = {name: batch.values for name, batch in known.items() if batch.drawn and not batch.refusal}
+        return [name for name, values in drawn.items() if self._also is not None and self._also(name, values)]
+
+    def batches(self, names: Sequence[str], model: Running | None) -> dict[str, Batch]:
+        if model is not None:
+            return self._found(names, model)
         tags = self._meta.meta_info_def.tags
-        with Running(self._export.directory, tags, timeout=self._timeout, config=native.unoptimized()) as model:
+        with Running(self._export.directory, tags, timeout=self._timeout, config=native.unoptimized()) as loaded:
             try:
-                model.load()
+                loaded.load()
             except StepFailed:  # the calling step runs it as well, and reports why
-                return samples.load(self._export.plan, self._bound, keys)
-            return {key: self._signature(key, known, model) for key in keys}
+                return samples.load(self._export.plan, self._bound, names)
+            return self._found(names, loaded)
+
+    def _found(self, names: Sequence[str], model: Running) -> dict[str, Batch]:
+        known = self._hints()
+        return {name: self._signature(name, known, model) for name in names}
 
     def _hints(self) -> dict[str, Hint]:
         """Return binding → what the training graph tells about the tensor that it feeds."""
@@ -86,22 +105,29 @@ class _Search:
         return first_sizes(self._part.model.graph, wiring.fetches(plan.signatures, plan.bindings, [key]), stops)
 
     def _signature(self, key: str, known: Mapping[str, Hint], model: Running) -> Batch:
-        inner, refusal, poor, refused, deaths = self._inner(key), "", None, [], 0
-        for number, batch in enumerate(samples.candidates(self._export.plan, self._bound, key, known, inner)):
-            if number == MOST or deaths == DEATHS:
-                break
+        inner, best, deaths = self._inner(key), None, 0
+        refused: list[tuple[Values, str]] = []
+        elsewhere: list[tuple[Values, str]] = []
+        for batch in islice(samples.candidates(self._export.plan, self._bound, key, known, inner), MOST):
             answer = model.ask(key, batch.values)
             if isinstance(answer, Refusal):
-                refusal, last = refusal or answer.text, batch
-                refused.append(batch.values)
+                refused.append((batch.values, answer.text))
                 deaths += answer.died
+                if deaths == DEATHS:
+                    break
+            elif batch.drawn and self._also is not None and (why := self._also(key, batch.values)):
+                elsewhere.append((batch.values, why))
             elif batch.drawn and _is_uninformative(answer, model.ask(key, batch.values)):
-                poor = poor or (batch, answer)
+                best = best or (batch, answer)
             else:
-                return self._judged(key, known, inner, model, batch, answer)
-        if poor:
-            return self._judged(key, known, inner, model, *poor)
-        return replace(last, refusal=refusal, refused=tuple(refused), rows=None, open=frozenset())
+                best = batch, answer
+                break
+        if best:
+            judged = self._judged(key, known, inner, model, *best)
+        else:
+            values, texts = zip(*refused, *elsewhere, strict=True)
+            judged = replace(batch, refusal=texts[0], refused=values, rows=None, open=frozenset())
+        return replace(judged, elsewhere=elsewhere[0][1], taken=len(elsewhere)) if elsewhere else judged
 
     def _judged(
         self, key: str, known: Mapping[str, Hint], inner: list[int], model: Running, batch: Batch, answer: Mapping[str, Any]

@@ -1,18 +1,20 @@
 """The step `warmup`: requests from the samples, which a server sends to a model while it loads it."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, MinLen
 
-from exportkit.errors import Problem
+from exportkit.errors import Problem, StepFailed
 from exportkit.plugin import Export, Phase, PostStep, Prepared, hookimpl
 from exportkit.samples import Batch
 from exportkit.serving.prediction_log import Logged
 from exportkit.serving.tried_samples import tried
 from exportkit.serving.warmup import FILE, MOST, read_warmup, replay, too_many, write_warmup
 from exportkit.spec import ExportPlan
+
+_CORRECT = "correct the samples of its signature, or post.warmup.batch_sizes; ~post.warmup exports without records"
 
 
 @dataclass(kw_only=True)
@@ -39,12 +41,12 @@ class Warmup(PostStep):
 
     def run(self, export: Export) -> Mapping[str, Any]:
         meta, batches = tried(export)
-        left_out = {key: why for key, batch in batches.items() if (why := self._unwarmed(batch))}
+        left_out = {key: why for key, batch in batches.items() if (why := self._unwarmed(key, batch))}
         warmed = {key: batch for key, batch in batches.items() if key not in left_out}
         records = size = 0
         if warmed:
             records = write_warmup(export.directory, export.plan.name, self._requests(export, warmed), self.repeat)
-            replay(export.directory, meta.meta_info_def.tags, read_warmup(export.directory / FILE))
+            self._replay(export, meta.meta_info_def.tags)
             size = (export.directory / FILE).stat().st_size
         export.report.warnings += [f"signatures.{key}: has no warmup record: {why}" for key, why in left_out.items()]
         return {
@@ -55,10 +57,16 @@ class Warmup(PostStep):
             "notes": [f"{key}: {note}" for key, batch in warmed.items() for note in batch.notes],
         }
 
-    def _unwarmed(self, batch: Batch) -> str:
+    def _replay(self, export: Export, tags: Sequence[str]) -> None:
+        try:
+            replay(export.directory, tags, read_warmup(export.directory / FILE))
+        except StepFailed as error:
+            raise StepFailed(*(replace(problem, do=problem.do or _CORRECT) for problem in error.problems)) from None
+
+    def _unwarmed(self, key: str, batch: Batch) -> str:
         """Return why a signature gets no records; empty where it does."""
         if batch.drawn and batch.refusal:
-            return f"it takes none of {len(batch.refused)} random values; write samples for it"
+            return f"it takes none of {len(batch.refused)} random values; write samples.{key}"
         if self.batching == "maybe" and batch.unbatched:
             return f"a server cannot batch it ({batch.unbatched}); post.warmup.batching=never writes it all the same"
         return ""

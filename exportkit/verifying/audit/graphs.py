@@ -108,9 +108,9 @@ def _obstacles(definition: Any, graph: Graph) -> Iterator[Problem]:
     """Yield the nodes that the outputs need and no server can run, in the graph and in the functions that it calls."""
     fetches = [info.name for info in definition.outputs.values() if split(info.name)[0] in graph.nodes]
     fed = [info.name for info in definition.inputs.values() if info.name]
-    reached = graph.walk(fetches, fed, lambda node: obstacle(graph, node) is not None)
+    reached = graph.walk(fetches, fed, lambda name: obstacle(graph, name) is not None)
     nodes = [graph.nodes[name] for name in reached]
-    classes = [(node, obstacle(graph, node)) for node in nodes]
+    classes = [(node, obstacle(graph, node.name)) for node in nodes]
     classes += [(node, op_class(node.op)) for name in graph.called(nodes) for node in graph.functions[name].node_def]
     for node, found in classes:
         if found in _WHY and not (found == "mutable table" and graph.meta.object_graph_def.nodes):

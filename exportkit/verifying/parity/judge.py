@@ -2,27 +2,29 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from exportkit.contract import Export
 from exportkit.errors import Problem, some
 from exportkit.metagraph import Graph
-from exportkit.metagraph.tensors import Facts
 from exportkit.protos import ConfigProto
 from exportkit.samples import Batch
 from exportkit.serving import tried_samples
-from exportkit.serving.native import Refusal, unoptimized
-from exportkit.verifying.parity import adapters, divergence
+from exportkit.serving.native import Refusal, Running, unoptimized
+from exportkit.verifying.parity import adapters, divergence, refusals
 from exportkit.verifying.parity.divergence import Difference, Tolerance, compare, unequal
 from exportkit.verifying.parity.origin import origins
 from exportkit.verifying.parity.originals import originals
+from exportkit.verifying.parity.reference import Reference
 from exportkit.verifying.parity.trials import Answer, Answers, MovedExport, TrainingGraph, Trial, Twice, trials
 
+T = TypeVar("T")
 Output = tuple[str, str]  # signature, alias
 Failure = tuple[Trial, str, Difference]  # the question, the output's alias, how the answers differ
 ORDER = 1e-5  # of an output's largest value: what another order of sums may come to
@@ -84,44 +86,69 @@ class Proof:
             self.warnings.append(f"meta_graphs.{self._key}: is pinned to {device}, and was not verified")
             self.unverified.append(f"meta_graphs.{self._key} (pinned to {device})")
             return {"not verified": f"pinned to {device}"}
-        signatures = self._export.prepared.parts[self._key].wiring.signatures
-        batches = {
-            name: batch
-            for name, batch in tried_samples.found(self._export, self._key, self._timeout).items()
-            if name in signatures
-        }
-        asked = trials(self._export, self._key, batches, self._sizes)
-        self.warnings += [
-            f"signatures.{name}: post.verify.batch_sizes is left out of account, as {batch.unbatched}"
-            for name, batch in batches.items()
-            if self._sizes and not batch.rows and batch.unbatched
-        ]
         self._there = TrainingGraph(self._export, self._key, self._timeout)
         self._here = MovedExport(self._export, self._key, self._timeout)
-        self._ask(asked)
+        with ExitStack() as there, ExitStack() as here:
+            running, model = self._started(there, here)
+            batches = self._batches(running, model)
+            asked = trials(self._export, self._key, batches, self._sizes)
+            self.warnings += [
+                f"signatures.{name}: post.verify.batch_sizes is left out of account, as {batch.unbatched}"
+                for name, batch in batches.items()
+                if self._sizes and not batch.rows and batch.unbatched
+            ]
+            with ThreadPoolExecutor(2) as pool:
+                answers = pool.submit(
+                    self._timed, "training graph", partial(_ask_and_end, there, self._there.ask, running, asked)
+                )
+                written = pool.submit(self._timed, "export", partial(_ask_and_end, here, self._here.ask, model, asked))
+                ask_optimized = partial(self._here.answers, asked, ConfigProto())
+                optimized = pool.submit(self._timed, "export, optimized", ask_optimized)
+        self._judge_sides(asked, answers.result(), written.result(), optimized.result())
         if not self.problems:
             self._judge_unsampled(batches)
         return self._details(asked, batches)
 
-    def _ask(self, asked: Sequence[Trial]) -> None:
+    def _started(self, there: ExitStack, here: ExitStack) -> tuple[Reference, Running]:
+        """Start both sides at the same time, in processes that end with their contexts."""
         with ThreadPoolExecutor(2) as pool:
-            there = pool.submit(self._timed, "training graph", partial(self._there.answers, asked))
-            here = pool.submit(self._timed, "export", partial(self._here.answers, asked, unoptimized()))
-            optimized = pool.submit(self._timed, "export, optimized", partial(self._here.answers, asked, ConfigProto()))
-        failed = self._judge_all(asked, there.result(), here.result()) + self._judge_random(asked)
+            running = pool.submit(self._timed, "training graph", partial(there.enter_context, self._there.running()))
+            model = pool.submit(self._timed, "export", partial(here.enter_context, self._here.running(unoptimized())))
+        return running.result(), model.result()
+
+    def _batches(self, running: Reference, model: Running) -> dict[str, Batch]:
+        """Return the samples of the signatures, values that are drawn among those that both sides take.
+
+        The sides that are compared are asked for them, which saves a load. Where an answer changes what the next one is, they
+        would be out of step: the samples are searched in a process apart then, and the training graph is not asked.
+        """
+        signatures = self._export.prepared.parts[self._key].wiring.signatures
+        found = (
+            tried_samples.found(self._export, self._key, self._timeout)
+            if self._here.keeps_state
+            else tried_samples.found(
+                self._export, self._key, self._timeout, model=model, also=partial(self._there.refusal, running)
+            )
+        )
+        return {name: batch for name, batch in found.items() if name in signatures}
+
+    def _judge_sides(
+        self, asked: Sequence[Trial], there: Sequence[Answers], here: Sequence[Answers], optimized: Sequence[Answers]
+    ) -> None:
+        failed = self._judge_all(asked, there, here) + self._judge_random(asked)
         self.problems += [] if self.problems or failed else self._uncompared(asked)
         self.problems += origins(failed, self._export, self._key, self._there, self._here, self._tolerance)
         if not self.problems:
             self._judge_originals()
         if not self.problems:
-            self._judge_optimized(asked, here.result(), optimized.result())
+            self._judge_optimized(asked, here, optimized)
 
-    def _timed(self, name: str, ask: Callable[[], list[Answers]]) -> list[Answers]:
+    def _timed(self, name: str, call: Callable[[], T]) -> T:
         started = perf_counter()
         try:
-            return ask()
+            return call()
         finally:
-            self._seconds[name] = round(perf_counter() - started, 2)
+            self._seconds[name] = round(self._seconds.get(name, 0.0) + perf_counter() - started, 2)
 
     def _details(self, asked: Sequence[Trial], batches: Mapping[str, Batch]) -> dict[str, Any]:
         def signature(name: str) -> dict[str, Any]:
@@ -129,7 +156,7 @@ class Proof:
             rows = [trial.rows for trial in asked if trial.signature == name and trial.rows and not trial.doubtful]
             outputs = {alias: asdict(outcome) for (of, alias), outcome in self._outcomes.items() if of == name}
             if batch.refusal and batch.drawn:
-                return {"not verified": f"takes none of {len(batch.refused)} random values: {batch.refusal}", "outputs": {}}
+                return {"not verified": refusals.describe_untaken(batch), "outputs": {}}
             known = {"inputs": dict(batch.axes), "batching": batch.unbatched or "yes"}
             return {"samples": ", ".join(batch.notes) or "as given", "rows": rows, **known, "outputs": outputs}
 
@@ -151,7 +178,7 @@ class Proof:
             return
         theirs, ours = _values(there), _values(here)
         if theirs is None or ours is None:
-            self.problems += self._refused(trial, _worse(there), _worse(here))
+            self.problems += refusals.refused(trial, _worse(there), _worse(here), self._key, self._sizes)
             return
         for alias in theirs[0]:
             output = trial.signature, alias
@@ -197,43 +224,20 @@ class Proof:
         outcome.mismatches = max(outcome.mismatches, *(difference.mismatches for difference in found))
         yield from [(trial, alias, difference) for difference in found if difference][:1]
 
-    def _refused(self, trial: Trial, there: Answer, here: Answer) -> Iterator[Problem]:
-        """Yield what is wrong where TensorFlow gave no answer; nothing where both sides have one."""
-        place, graph = f"signatures.{trial.signature}", f"meta_graphs.{self._key}.constants"
-        if isinstance(there, Refusal) and isinstance(here, Refusal):
-            yield Problem(place, f"{trial} is refused, by the training graph as well: {here.text}", self._advice(trial))
-        elif isinstance(here, Refusal):
-            do = "check bindings (their shapes and constants); ensure_shape=false leaves shapes unchecked"
-            yield Problem(place, f"{trial} is refused, and the training graph takes it: {here.text}", do)
-        elif isinstance(there, Refusal):
-            do = f"check bindings and {graph}, which the training graph is fed, or give samples.{trial.signature}"
-            yield Problem(place, f"{trial} is refused by the training graph, and the export takes it: {there.text}", do)
-
-    def _advice(self, trial: Trial) -> str:
-        if trial.rows in self._sizes:
-            return f"leave {trial.rows} out of post.verify.batch_sizes, or give samples.{trial.signature}"
-        return f"give samples.{trial.signature}" if trial.drawn else f"correct samples.{trial.signature}"
-
     def _judge_unsampled(self, batches: Mapping[str, Batch]) -> None:
         """Refuse, or let pass unverified, the signatures that took none of the random values."""
         for name, batch in batches.items():
-            if not batch.drawn or not batch.refusal:
+            if not batch.drawn:
                 continue
-            what = f"takes none of {len(batch.refused)} random values, nor does the training graph: {batch.refusal}"
-            if self._unsampled == "allow":
+            if batch.refusal and self._unsampled == "allow":
+                what = refusals.describe_untaken(batch)
                 self.unverified.append(name)
                 self.warnings.append(f"signatures.{name}: was not verified, as it {what} (post.verify.unsampled=allow)")
-            else:
-                do = f"{self._block(name)}; post.verify.unsampled=allow exports it unverified"
-                self.problems.append(Problem(f"signatures.{name}", what, do))
-
-    def _block(self, name: str) -> str:
-        """Return the samples to fill in, with what is bound."""
-        inputs = self._export.signatures[name].inputs
-        files = ", ".join(f"{alias}: 'samples.npz:{alias}'" for alias in inputs)
-        bound = {alias: self._export.bound[self._key][ref] for alias, ref in inputs.items()}
-        facts = ", ".join(f"{alias} {Facts(tensor.dtype, tensor.shape)}" for alias, tensor in bound.items())
-        return f"write samples: {{{name}: {{{files}}}}}, where {facts}"
+            elif batch.refusal:
+                self.problems.append(refusals.unsampled(self._export, self._key, name, batch))
+            elif batch.elsewhere:
+                what = f"takes random values that the training graph refuses, so others were compared: {batch.elsewhere}"
+                self.warnings.append(f"signatures.{name}: {what}; samples.{name} gives it values")
 
     def _random_here(self, output: Output) -> Problem:
         what = f"changes from run to run, and the training graph's does not{self._drawn(output[0], ': {}')}"
@@ -256,7 +260,7 @@ class Proof:
         for key in (key for key, number in elements.items() if not number):
             random = any(outcome.random for (signature, _), outcome in self._outcomes.items() if signature == key)
             empty = f"give samples.{key} rows that it answers with a value"
-            do = "it changes from run to run: bake what makes it random" if random else empty
+            do = "it changes from run to run: bake what makes it random, in bindings" if random else empty
             yield Problem(f"signatures.{key}", "nothing was compared: no output has an element that could be", do)
 
     # Random outputs
@@ -341,6 +345,12 @@ def _values(answers: Answers) -> Twice | None:
     """Return both answers to a question; None where one of them is a refusal."""
     first, second = answers
     return None if isinstance(first, Refusal) or isinstance(second, Refusal) else (first, second)
+
+
+def _ask_and_end(context: ExitStack, ask: Callable[..., T], *arguments: Any) -> T:
+    """Ask a side, and end its process."""
+    with context:
+        return ask(*arguments)
 
 
 def _worse(answers: Answers) -> Answer:

@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,17 @@ import numpy as np
 from exportkit.checkpoint.encoding import numpy_dtype, objects
 from exportkit.contract import Export
 from exportkit.errors import Problem, StepFailed
+from exportkit.metagraph import Graph
 from exportkit.protos import ConfigProto
 from exportkit.samples import Batch
 from exportkit.serving import native
 from exportkit.serving.native import Refusal, Running, unoptimized
-from exportkit.verifying.parity import adapters, reference, relocation
+from exportkit.verifying.parity import adapters, divergence, reference, relocation
 from exportkit.verifying.parity.reference import Job, Reference
+
+_CUT = "cut the graph behind it: bindings.NAME: {placeholder: TENSOR}"
+_LOAD = f"correct what it names (bindings.NAME.vocabulary of a table), or {_CUT}"
+_RUN_LESS = f"where it names an op that this TensorFlow does not have, {_CUT}; ~post.verify exports it unverified"
 
 Values = dict[str, np.ndarray]
 Answer = Values | Refusal
@@ -109,7 +115,7 @@ class TrainingGraph:
     """
 
     def __init__(self, export: Export, key: str, timeout: float):
-        self._export, self._part, self._timeout = export, export.prepared.parts[key], timeout
+        self._export, self._key, self._part, self._timeout = export, key, export.prepared.parts[key], timeout
         variables = str(export.directory / "variables" / "variables")
         self._job = reference.job(self._part, export.prepared, variables, export.scratch, native.unoptimized())
         self._constants = {tensor: self._constant(tensor, value) for tensor, value in self._part.wiring.constants.items()}
@@ -122,7 +128,16 @@ class TrainingGraph:
     def answers(self, questions: Sequence[Trial], *, seeded: bool = False) -> list[Answers]:
         """Return the answers to each question. Raises what `running` raises."""
         with self.running(seeded=seeded) as running:
-            return [(self._answer(running, trial), self._answer(running, trial)) for trial in questions]
+            return self.ask(running, questions)
+
+    def ask(self, running: Reference, questions: Sequence[Trial]) -> list[Answers]:
+        """Return the answers of a running graph to each question."""
+        return [(self._answer(running, trial), self._answer(running, trial)) for trial in questions]
+
+    def refusal(self, running: Reference, signature: str, inputs: Mapping[str, np.ndarray]) -> str:
+        """Return why a running graph refuses values for a signature; empty where it takes them."""
+        answer = self._answer(running, _trial(self._export, self._key, signature, None, inputs, drawn=True))
+        return answer.text if isinstance(answer, Refusal) else ""
 
     @contextmanager
     def running(self, *, seeded: bool = False) -> Iterator[Reference]:
@@ -141,7 +156,7 @@ class TrainingGraph:
                 return
         with reference.started(self._reached(job), self._timeout) as running:
             if running.start():
-                raise StepFailed(Problem("training graph", f"cannot be run: {refusal.text}"))
+                raise StepFailed(Problem("training graph", f"cannot be run: {refusal.text}", _RUN_LESS))
             self.note = f"the {self._part.pruned.nodes_after:,} nodes that signatures need: {refusal.text}"
             yield running
 
@@ -187,7 +202,18 @@ class MovedExport:
     def answers(self, questions: Sequence[Trial], config: ConfigProto) -> list[Answers]:
         """Return the answers to each question, of one load. Raises what `running` raises."""
         with self.running(config) as model:
-            return [self._answers(model, trial) for trial in questions]
+            return self.ask(model, questions)
+
+    def ask(self, model: Running, questions: Sequence[Trial]) -> list[Answers]:
+        """Return the answers of a running graph to each question."""
+        return [self._answers(model, trial) for trial in questions]
+
+    @cached_property
+    def keeps_state(self) -> bool:
+        """Whether an answer may depend on those before it: it is drawn, or it changes a variable."""
+        graph = Graph(self.meta)
+        fetches = [info.name for signature in self.meta.signature_def.values() for info in signature.outputs.values()]
+        return bool(divergence.stateful_nodes(graph, [name for name in fetches if name]))
 
     def _answers(self, model: Running, trial: Trial) -> Answers:
         one = model.ask(trial.signature, trial.inputs)
@@ -205,15 +231,16 @@ class MovedExport:
             try:
                 model.load()
             except StepFailed as error:
-                raise self._unloaded(_reason(error)) from None
+                raise self._unloaded(error) from None
             yield model
 
-    def _unloaded(self, reason: str) -> StepFailed:
-        where = f"meta_graphs.{self._key}"
+    def _unloaded(self, error: StepFailed) -> StepFailed:
+        where, reason = f"meta_graphs.{self._key}", _reason(error)
         if path := relocation.outside(reason, self._taken):
             what, do = f"reads {path}, which is not in the version", "put it in the collection asset_filepaths of the graph"
-            return StepFailed(Problem(where, what, do))
-        return StepFailed(Problem(where, f"does not load: {reason}"))
+            return StepFailed(Problem(where, what, f"{do}, or {_CUT}"))
+        late = error.problems[0].do.startswith("raise the timeout")
+        return StepFailed(Problem(where, f"does not load: {reason}", "set post.verify.run_timeout higher" if late else _LOAD))
 
     def fetch(self, model: Running, trial: Trial, tensors: Sequence[str]) -> dict[str, np.ndarray] | None:
         """Return the values of tensors of the exported graph; None where TensorFlow refuses."""
