@@ -5,7 +5,8 @@ Four ways, each with its reason:
 - `run` (parent, server, child): a task is forked from a server that has done nothing but import. A process of its own per task:
   its state is never seen by another, and what kills it kills it alone. Importing TensorFlow takes seconds, so the server
   (multiprocessing's forkserver) imports it once. It runs nothing: after one eager operation a fork would hang.
-- `workers`: a fresh interpreter that runs one script. Reason: what checks an export shares no code and no state with it.
+- `workers`: a fresh interpreter that runs one script, in a `sandbox` where the script runs somebody else's graph. Reason: what
+  checks an export shares no code and no state with it.
 - `spare`: the same scripts, forked from a copy of this process that has imported TensorFlow: quicker where there is one.
 - `pool`: forks of this process itself. Reason: composing needs Hydra's registries, which cannot be pickled.
 
@@ -20,16 +21,18 @@ if TYPE_CHECKING:
     from exportkit.processes.death import Cause, Death
     from exportkit.processes.events import Died, Ended, Event, Reported, Started, Task
     from exportkit.processes.parent import processors, run, terminable
+    from exportkit.processes.sandbox import Sandbox
     from exportkit.processes.spare import reserve
-    from exportkit.processes.workers import WorkerDied, call_apart, conversation, exchange
+    from exportkit.processes.workers import WorkerDied, call_apart, conversation, exchange, not_sandboxed
 
 _MODULES = {
     "child": ("inside", "send_message"),
     "death": ("Cause", "Death"),
     "events": ("Died", "Ended", "Event", "Reported", "Started", "Task"),
     "parent": ("processors", "run", "terminable"),
+    "sandbox": ("Sandbox",),
     "spare": ("reserve",),
-    "workers": ("WorkerDied", "call_apart", "conversation", "exchange"),
+    "workers": ("WorkerDied", "call_apart", "conversation", "exchange", "not_sandboxed"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -40,6 +43,7 @@ __all__ = [
     "Ended",
     "Event",
     "Reported",
+    "Sandbox",
     "Started",
     "Task",
     "WorkerDied",
@@ -47,6 +51,7 @@ __all__ = [
     "conversation",
     "exchange",
     "inside",
+    "not_sandboxed",
     "processors",
     "reserve",
     "run",

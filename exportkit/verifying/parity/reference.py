@@ -4,6 +4,8 @@ It shares the config with the export, and nothing of the way in which the export
 fed instead of baked, and TensorFlow's RestoreV2 reads the values from the checkpoint.
 """
 
+import os
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from exportkit.checkpoint import Bundle
 from exportkit.metagraph import Variable, split
 from exportkit.planning.prepare import Part, Prepared
-from exportkit.processes import WorkerDied, conversation
+from exportkit.processes import Sandbox, WorkerDied, conversation
+from exportkit.processes.sandbox import explained
 from exportkit.protos import ConfigProto, GraphDef, MetaGraphDef, op_def_pb2
 from exportkit.serving.native import Refusal
 from exportkit.verifying.parity import reference_worker, seeding
@@ -31,7 +35,11 @@ class Job:
         meta_graph: the graph; this TensorFlow must know all its ops.
         feeds: the tensors that runs feed → dtype.
         replaced: tensors of the graph → those that take their places.
-        restores: for each variable operation, the arguments of the worker's `_restore`.
+        restores: for each variable operation, the arguments of the worker's `_restore`; a `prefix` that is relative is that of
+            one of `checkpoints`, below the directory of its links.
+        checkpoints: that directory's name → the checkpoint. Its files are held open, for training may have deleted them by now.
+        reads: the other files and directories that the worker may open.
+        scratch: a directory for the links.
         init_ops: the operations that fill the tables.
         config: the session's configuration.
         seeded: whether random ops draw the same numbers in every process.
@@ -42,10 +50,18 @@ class Job:
     restores: Sequence[Mapping[str, Any]]
     init_ops: Sequence[str]
     config: ConfigProto
+    checkpoints: Mapping[str, Bundle]
+    reads: Sequence[str]
+    scratch: Path
     seeded: bool = False
     replaced: Mapping[str, str] = field(default_factory=dict)
 
-    def message(self) -> dict[str, Any]:
+    def sandbox(self, links: str) -> Sandbox:
+        """Return what the worker may open; it makes links to the checkpoints' files in the directory `links`."""
+        held = {f"{links}/{room}/{n}": place for room, one in self.checkpoints.items() for n, place in one.places().items()}
+        return Sandbox([*self.reads, links, *held.values()], held)
+
+    def message(self, links: str) -> dict[str, Any]:
         """Return the job as plain data, as `reference_worker.Trained` takes it."""
         graph = _importable(self.meta_graph, self.feeds, self.seeded)
         consumed = {split(edge) for node in graph.node for edge in node.input}
@@ -55,7 +71,7 @@ class Job:
             "feeds": dict(self.feeds),
             "replaced": dict(self.replaced),
             "consumed": [tensor for tensor in self.feeds if split(tensor) in consumed],
-            "restores": list(self.restores),
+            "restores": [{**one, "prefix": os.path.join(links, one["prefix"])} for one in self.restores],
             "init_ops": list(self.init_ops),
             "config": self.config.SerializeToString(),
         }
@@ -78,33 +94,44 @@ def _importable(meta_graph: MetaGraphDef, feeds: Mapping[str, str | None], seede
     return copy.graph_def
 
 
-def job(part: Part, prepared: Prepared, exported: str, scratch: Path, config: ConfigProto) -> Job:
+def job(
+    part: Part, prepared: Prepared, exported: str, scratch: Path, config: ConfigProto, assets: Sequence[str] = ()
+) -> Job:
     """Return the job of one meta graph's reference.
 
     Args:
         exported: the prefix of the export's own variables; the source of those that are in no checkpoint but initialized.
-        scratch: a directory for links to the checkpoints' files, which training may have deleted by now.
+        scratch: a directory for temporary files.
+        assets: the files that fill the graph's tables.
     """
     graph = part.model.graph
+    bundles = {id(bundle): bundle for bundle, _ in prepared.sources.values()}.values()
     cuts = [*part.wiring.inputs.values(), *part.wiring.constants]
     return Job(
         meta_graph=graph.meta,
         feeds={tensor: graph.dtype(tensor) for tensor in dict.fromkeys(cuts)},
-        restores=[_restore(v, prepared, exported, scratch) for v in part.pruned.variables.values()],
+        restores=[_restore(v, prepared, exported) for v in part.pruned.variables.values()],
         init_ops=[op for ops in part.pruned.tables.values() for op in ops],
         config=config,
+        checkpoints={_room(bundle): bundle for bundle in bundles},
+        reads=[os.path.dirname(exported), *assets],
+        scratch=scratch,
         replaced={old: part.wiring.final(old) for old in part.wiring.replaced},
     )
 
 
-def _restore(variable: Variable, prepared: Prepared, exported: str, scratch: Path) -> dict[str, Any]:
+def _room(bundle: Bundle) -> str:
+    return f"checkpoint-{bundle.digest[:16]}"
+
+
+def _restore(variable: Variable, prepared: Prepared, exported: str) -> dict[str, Any]:
     name = variable.full_name
     bundle, key = prepared.sources.get(name, (None, name))
     return {
         "operation": variable.op_name,
         "dtype": variable.dtype,
         "resource": variable.resource,
-        "prefix": bundle.linked(scratch) if bundle else exported,
+        "prefix": f"{_room(bundle)}/{os.path.basename(bundle.prefix)}" if bundle else exported,
         "key": key,
         "part": _slice(variable),
     }
@@ -125,8 +152,8 @@ def started(job: Job, timeout: float) -> Iterator["Reference"]:
     Args:
         timeout: seconds that its start, or a run, may take.
     """
-    with conversation(reference_worker) as worker:
-        worker.send(job.message())
+    with tempfile.TemporaryDirectory(dir=job.scratch) as links, conversation(reference_worker, job.sandbox(links)) as worker:
+        worker.send(job.message(links))
         yield Reference(worker, timeout)
 
 
@@ -169,4 +196,4 @@ class Reference:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())[:600]
+    return explained(" ".join(text.split())[:600])

@@ -98,7 +98,3 @@ def _reply(replies: Any, call: Any, keep: bool = False) -> Any:
     pickle.dump((None if keep else value, error), replies, protocol=5)
     replies.flush()
     return value
-
-
-if __name__ == "__main__":
-    main()

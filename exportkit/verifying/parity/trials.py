@@ -179,6 +179,7 @@ class MovedExport:
 
     def __init__(self, export: Export, key: str, timeout: float, *, seeded: bool = False):
         self._key, self._tags, self._timeout = key, export.plan.meta_graphs[key].tags, timeout
+        self._directory = export.directory
         self._copy = Path(tempfile.mkdtemp(prefix="moved-", dir=export.scratch))
         self._taken = relocation.relocate(export.directory, self._copy, seeded=seeded)
         self.meta = native.meta_graph(self._copy, self._tags)
@@ -200,7 +201,8 @@ class MovedExport:
             StepFailed: it does not load.
             EnvironmentFailed: its process was killed from outside.
         """
-        with Running(self._copy, self._tags, timeout=self._timeout, config=config) as model:
+        reads = [self._directory]  # where the copy's links lead
+        with Running(self._copy, self._tags, timeout=self._timeout, config=config, reads=reads) as model:
             try:
                 model.load()
             except StepFailed as error:
