@@ -5,7 +5,6 @@ import hashlib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
@@ -108,7 +107,7 @@ class Bundle:
         return data_path(self.prefix, part.shard, self._shards)
 
     def places(self) -> dict[str, str]:
-        """Return the last name of each file → a path by which a process that is started now can open it while it is open here."""
+        """Return the last name of each file → a path by which other processes can open it while it is open here."""
         return {os.path.basename(path): file.place for path, file in self.files.items()}
 
     def verify(self, key: str) -> None:

@@ -171,6 +171,13 @@ def plugins() -> registry.Plugins:
     return registry.load_plugins()
 
 
+def directories() -> list[Path]:
+    """Return the directories of the config's files, in any process that runs a job."""
+    if not HydraConfig.initialized():
+        return []
+    return [Path(source.path) for source in HydraConfig.get().runtime.config_sources if source.schema == "file"]
+
+
 def unmute_tensorflow() -> None:
     """Let TensorFlow's loggers log everything under ``hydra.verbose=true``; Hydra's own level does not reach them."""
     if HydraConfig.get().verbose is True:

@@ -88,4 +88,4 @@ def _build(config: DictConfig) -> ExportReport:
 def _plan(config: DictConfig) -> ExportPlan:
     from exportkit.planning.plan import plan
 
-    return plan(config, hydra_app.plugins())
+    return plan(config, hydra_app.plugins(), hydra_app.directories())

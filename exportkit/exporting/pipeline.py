@@ -17,12 +17,14 @@ from exportkit.exporting.description import describe
 from exportkit.exporting.source_runner import build_source
 from exportkit.exporting.step_runner import run_steps
 from exportkit.metagraph import Graph
+from exportkit.planning import assets
 from exportkit.planning.checking import objections
 from exportkit.planning.plan import wanted
 from exportkit.planning.prepare import Model, Prepared, demand
 from exportkit.planning.resolving import Resolved, opened
 from exportkit.processes.scratch import scratch
 from exportkit.processes.tensorflow import import_tensorflow
+from exportkit.processes.workers import not_sandboxed
 from exportkit.registry import Plugins, load_plugins
 from exportkit.report import ExportReport
 from exportkit.spec import ExportPlan
@@ -164,6 +166,7 @@ def _build(plan: ExportPlan, plugins: Plugins, report: ExportReport, scratch: Pa
         prepared = _prepared(plan, resolved, built)
         if problems := objections(plan, prepared, plugins):
             raise ConfigError(*problems)
+        prepared.assets = assets.demand(plan, prepared)
     progress("bind")
     with report.stage("bind"):
         from exportkit.exporting import savedmodel
@@ -223,6 +226,7 @@ def _write(
     describe(report, plan, built.source, built.prepared, built.bound)
     with report.stage("write"), _tensorflow_errors(plan.export_dir):
         written = savedmodel.write(claim.directory, plan, built.prepared, built.bound)
+        assets.check_copied(built.prepared.assets, claim.directory / "assets")
     report.assets = sorted(path.name for path in (claim.directory / "assets").glob("*"))
     return Export(
         directory=claim.directory,
@@ -270,6 +274,7 @@ def _tensorflow_errors(where: Path) -> Iterator[None]:
 
 def finish(plan: ExportPlan, plugins: Plugins, report: ExportReport) -> None:
     """Write the report and call the observers; what they raise is logged and changes nothing."""
+    report.not_sandboxed = not_sandboxed()
     if plan.report is not None:
         try:
             report.write(plan.report)

@@ -1,8 +1,8 @@
 """What a worker that runs somebody else's graph may reach: the files that it needs, and no network.
 
-Linux alone lets an ordinary user give up rights for good: Landlock for files (Linux 5.13), seccomp for sockets. Both hold for the
-calling thread and for every thread and process that it starts, so a worker enters before it has any. Elsewhere, or where the
-kernel or a container refuses, the worker runs without, and `enter` returns why.
+Linux lets an ordinary user give up rights for good: Landlock for files (since 5.13), seccomp for sockets. Both hold for the
+calling thread and for every thread and process that it starts later, so a worker enters before TensorFlow has started any.
+Elsewhere, or where the kernel or a container refuses, the worker runs without, and `enter` returns why.
 
 Imports the standard library alone, since a worker in a fresh interpreter does. Numbers and structures are those of
 linux/landlock.h, linux/seccomp.h and linux/filter.h.

@@ -1,8 +1,8 @@
 """Workers: processes that run a script on pickled messages, from stdin to stdout, and share nothing with this process.
 
-A worker is a fresh interpreter, which imports nothing of exportkit but its script and its sandbox; or, where `spare.reserve` was
+A worker is a fresh interpreter, which imports nothing of exportkit but its script and `sandbox`; or, where `spare.reserve` was
 called in time, a fork of the spare. It leads a process group of its own, so that all it started is killed with it, and it ends
-with this process. The first message is its sandbox.
+with this process. Its first message is its sandbox.
 """
 
 import os

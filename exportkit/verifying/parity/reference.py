@@ -94,9 +94,7 @@ def _importable(meta_graph: MetaGraphDef, feeds: Mapping[str, str | None], seede
     return copy.graph_def
 
 
-def job(
-    part: Part, prepared: Prepared, exported: str, scratch: Path, config: ConfigProto, assets: Sequence[str] = ()
-) -> Job:
+def job(part: Part, prepared: Prepared, exported: str, scratch: Path, config: ConfigProto, assets: Sequence[str] = ()) -> Job:
     """Return the job of one meta graph's reference.
 
     Args:

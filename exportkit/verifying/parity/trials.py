@@ -111,7 +111,8 @@ class TrainingGraph:
     def __init__(self, export: Export, key: str, timeout: float):
         self._export, self._part, self._timeout = export, export.prepared.parts[key], timeout
         variables = str(export.directory / "variables" / "variables")
-        self._job = reference.job(self._part, export.prepared, variables, export.scratch, native.unoptimized())
+        assets = [str(asset.resolved) for asset in export.prepared.assets]
+        self._job = reference.job(self._part, export.prepared, variables, export.scratch, native.unoptimized(), assets)
         self._constants = {tensor: self._constant(tensor, value) for tensor, value in self._part.wiring.constants.items()}
         self.note = f"whole graph of {len(self.graph.nodes):,} nodes"
 
