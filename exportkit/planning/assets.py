@@ -112,7 +112,7 @@ def _examined(path: str, named: _Named) -> Asset | Problem:
     except (OSError, ValueError):  # a ValueError for a path with a null character
         return Problem(path, "the graph reads this file as an asset, and it is not there", "put it back, or bake its content")
     if not stat.S_ISREG(found.st_mode):
-        what = f"the graph reads it as an asset, and it is {_TYPES.get(stat.S_IFMT(found.st_mode), 'a device')}"
+        what = f"{named.named_by} names it as an asset, and it is {_TYPES.get(stat.S_IFMT(found.st_mode), 'a device')}"
         return Problem(path, what, "put a file there")
     return Asset(Path(path), named.named_by, Path(resolved), _identity(found))
 

@@ -16,7 +16,6 @@ import platform
 import stat
 import struct
 import sys
-import sysconfig
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -50,6 +49,7 @@ _SYSTEM = (
 _OWN = ("cmdline", "maps", "status", "stat", "statm", "limits", "cgroup", "mountinfo", "auxv")  # environ may hold secrets
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 _GPUS = ("nvidia*", "nvidia-caps", "dri", "kfd")
+_SETTINGS = ("KERAS_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")  # places of files that no worker may open
 _PACKAGES = ("tensorflow", "numpy", "ml_dtypes", "exportkit")
 
 
@@ -73,7 +73,7 @@ class Sandbox:
             scratch: the directory for the worker's temporary files, the only one that it may write to.
         """
         return {
-            "reads": [*map(os.path.realpath, self.reads), *installation()],
+            "reads": [*map(os.path.abspath, self.reads), *installation()],
             "scratch": str(scratch),
             "links": dict(self.links),
             "off": os.environ.get(OFF) == "off",
@@ -86,7 +86,7 @@ def installation() -> tuple[str, ...]:
 
     A directory of sys.path counts only if it is one of Python's own: another may be a project with anything in it.
     """
-    python = [sys.prefix, sys.base_prefix, sys.exec_prefix, *sysconfig.get_paths().values(), os.path.realpath(sys.executable)]
+    python = [sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix, os.path.dirname(os.__file__), sys.executable]
     libraries = os.environ.get("LD_LIBRARY_PATH", "").split(":")
     found = (*python, *filter(None, libraries), *_SYSTEM, *_package_places())
     return tuple(dict.fromkeys(path for path in map(os.path.realpath, found) if path != "/"))
@@ -113,7 +113,9 @@ def enter(sandbox: Mapping[str, Any]) -> str:
     Returns:
         What was not given up, and why: ``files: …; network: …``. Empty: everything was.
     """
-    os.environ["TMPDIR"] = sandbox["scratch"]
+    os.environ.update(TMPDIR=sandbox["scratch"], HOME=sandbox["scratch"])  # libraries look for settings in HOME
+    for name in _SETTINGS:
+        os.environ.pop(name, None)
     tempfile.tempdir = None  # read TMPDIR again
     for link, target in sandbox["links"].items():
         _link(link, target)
