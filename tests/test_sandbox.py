@@ -192,7 +192,7 @@ def test_a_child_goes_on_without_a_sandbox_and_says_so(secret):
     ("patched", "text"),
     [
         (
-            "sys.platform = 'darwin'; sandbox.platform.system = lambda: 'Darwin'",
+            "sys.platform, sandbox.platform.system = 'darwin', lambda: 'Darwin'",
             "Darwin has no such means for an ordinary user",
         ),
         ("sandbox.platform.machine = lambda: 'riscv64'", "network: no system call numbers of riscv64 are known"),
