@@ -175,7 +175,8 @@ def directories() -> list[Path]:
     """Return the directories of the config's files, in any process that runs a job."""
     if not HydraConfig.initialized():
         return []
-    return [Path(source.path) for source in HydraConfig.get().runtime.config_sources if source.schema == "file"]
+    sources = HydraConfig.get().runtime.config_sources
+    return list(dict.fromkeys(Path(source.path) for source in sources if source.schema == "file"))
 
 
 def unmute_tensorflow() -> None:

@@ -82,13 +82,10 @@ class Sandbox:
 
 @cache
 def installation() -> tuple[str, ...]:
-    """Return where Python, TensorFlow and the system's libraries lie.
-
-    A directory of sys.path counts only if it is one of Python's own: another may be a project with anything in it.
-    """
+    """Return where Python, TensorFlow and the system's libraries lie; not the rest of sys.path, which may hold anything."""
     python = [sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix, os.path.dirname(os.__file__), sys.executable]
-    libraries = os.environ.get("LD_LIBRARY_PATH", "").split(":")
-    found = (*python, *filter(None, libraries), *_SYSTEM, *_package_places())
+    libraries = filter(os.path.isabs, os.environ.get("LD_LIBRARY_PATH", "").split(":"))
+    found = (*python, *libraries, *_SYSTEM, *_package_places())
     return tuple(dict.fromkeys(path for path in map(os.path.realpath, found) if path != "/"))
 
 
