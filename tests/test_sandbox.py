@@ -12,10 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import toys
 
 from exportkit.processes import Sandbox, exchange, not_sandboxed, sandbox, workers
 from exportkit.protos import ConfigProto
 from exportkit.serving import native
+from exportkit.verifying.audit import verify_version
 from exportkit.verifying.parity import reference
 
 REFUSED = "a process that runs a graph may open only the version, the checkpoint and the assets"
@@ -312,6 +314,18 @@ def test_the_training_graph_reads_and_writes_no_file_of_its_own_choice(closed, h
         running.run({"path:0": np.array(os.fsencode(secret), object)}, ["shown:0"])
     assert not printed.exists()
     assert secret.read_text() == "a password\n"
+
+
+@pytest.mark.slow
+def test_an_export_without_a_sandbox_says_so(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(workers, "_lacks", [])
+    monkeypatch.setenv("EXPORTKIT_SANDBOX", "off")
+    data = toys.config(checkpoint("dense").prefix, tmp_path, post={"verify": {"kind": "verify"}})
+    report = toys.export({**data, "report": {"path": str(tmp_path / "report.json")}})
+    assert report.steps[0].details["not_sandboxed"] == "EXPORTKIT_SANDBOX=off"
+    assert json.loads((tmp_path / "report.json").read_text())["not_sandboxed"] == "EXPORTKIT_SANDBOX=off"
+    found = [str(finding) for finding in verify_version(Path(report.directory))]
+    assert "[-] sandbox: not sandboxed: EXPORTKIT_SANDBOX=off" in found
 
 
 def test_the_installation_is_not_the_whole_machine():

@@ -93,6 +93,7 @@ def build(plan: ExportPlan, plugins: Plugins | None = None, progress: Progress |
     with scratch() as place:
         built = _build(plan, plugins or load_plugins(), report, place, progress or _silent)
     describe(report, plan, built.source, built.prepared, built.bound)
+    report.assets = [str(asset.path) for asset in built.prepared.assets]
     report.status = "built"
     return report
 
