@@ -425,7 +425,7 @@ def test_the_working_directory_is_on_the_path_of_jobs_and_workers(run, here, mon
     monkeypatch.setattr(sys, "path", [p for p in sys.path if p not in ("", str(here))])
     monkeypatch.setenv("PYTHONPATH", "there")
 
-    def plan(config, plugins):
+    def plan(config, plugins, directories):
         seen.update(path=sys.path[0], workers=os.environ["PYTHONPATH"])
         raise ConfigError
 
