@@ -2,8 +2,10 @@
 
 import ctypes
 import errno
+import io
 import json
 import os
+import pickle
 import platform
 import re
 import subprocess
@@ -14,9 +16,10 @@ import numpy as np
 import pytest
 import toys
 
-from exportkit.processes import Sandbox, exchange, not_sandboxed, sandbox, workers
+from exportkit.processes import Sandbox, WorkerDied, conversation, exchange, not_sandboxed, sandbox, workers
+from exportkit.processes.replies import ValuesUnpickler
 from exportkit.protos import ConfigProto
-from exportkit.serving import native
+from exportkit.serving import native, native_worker
 from exportkit.verifying.audit import verify_version
 from exportkit.verifying.parity import reference
 
@@ -244,6 +247,43 @@ def test_what_is_not_sandboxed_is_known_afterwards(reading, secret, monkeypatch)
     for _ in range(2):
         assert exchange(reading, [str(secret)], 60, Sandbox([])) == (["a password\n"], None)
     assert not_sandboxed() == "EXPORTKIT_SANDBOX=off"
+
+
+FORGING = """
+import os, pickle, sys
+
+class Call:
+    def __reduce__(self):
+        return open, ("forged.txt", "w")
+
+def main():
+    replies = os.fdopen(os.dup(1), "wb")
+    pickle.load(sys.stdin.buffer)
+    pickle.dump(Call(), replies)
+    replies.flush()
+"""
+
+
+def test_a_reply_is_data_and_calls_nothing(tmp_path, monkeypatch):
+    (tmp_path / "forging_worker.py").write_text(FORGING)
+    monkeypatch.syspath_prepend(tmp_path)
+    import forging_worker
+
+    replies, death = exchange(forging_worker, ["x"], 60, Sandbox([]))
+    assert (replies, str(death)) == ([], "wrote a reply that is no value")
+    with conversation(forging_worker, Sandbox([])) as worker, pytest.raises(WorkerDied, match="wrote a reply that is no value"):
+        worker.send("x")
+        worker.receive(60)
+    assert not (tmp_path / "forged.txt").exists()
+
+
+@pytest.mark.parametrize("protocol", [4, 5])
+def test_arrays_are_read_as_they_are(protocol):
+    values = [*(np.ones((2, 3), dtype) for dtype in native_worker.ARRAYS.values()), np.array([b"a"], object), np.float32(1)]
+    for value in [*values, np.ones((4, 4))[::2], np.zeros((0, 3)), ("text", 1.5, None)]:
+        read = ValuesUnpickler(io.BytesIO(pickle.dumps(value, protocol))).load()
+        assert np.array_equal(np.asarray(read, object), np.asarray(value, object))
+        assert getattr(read, "dtype", None) == getattr(value, "dtype", None)
 
 
 @pytest.fixture(scope="module")

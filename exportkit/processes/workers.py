@@ -19,7 +19,8 @@ from typing import IO, Any, Protocol
 
 from exportkit.errors import Problem, StepFailed, brief
 from exportkit.processes import call_worker, lifeline
-from exportkit.processes.death import Death
+from exportkit.processes.death import Cause, Death
+from exportkit.processes.replies import ForgedReply, ValuesUnpickler
 from exportkit.processes.sandbox import Sandbox
 from exportkit.processes.scratch import scratch
 from exportkit.processes.spare import CPU_ONLY, fork_worker
@@ -43,6 +44,7 @@ class _Process(Protocol):
     def wait(self, timeout: float | None = None) -> int: ...
 
 
+_FORGED = Death(Cause.FAILED, "wrote a reply that is no value")
 _lacks: list[str] = []  # what the sandboxes of this process's workers did not close
 
 
@@ -84,7 +86,11 @@ def exchange(
             except subprocess.TimeoutExpired:
                 death = Death.from_timeout(timeout or 0.0, log)
         replies.seek(0)
-        received = list(_unpickled(replies))
+        received: list[Any] = []
+        try:
+            received.extend(_unpickled(replies, _unpickler(sandbox)))
+        except ForgedReply:
+            death = _FORGED
         if sandbox is not None:
             _record(received[:1])
             del received[:1]
@@ -119,6 +125,7 @@ class Conversation:
     def __init__(self, process: _Process, requests: IO[bytes], replies: IO[bytes], log: IO[bytes], sandbox: Any):
         self._process, self._requests, self._replies, self._log = process, requests, replies, log
         self._enters = sandbox is not None  # which it replies to first
+        self._read = _unpickler(sandbox)
         self.send(sandbox)
 
     def send(self, message: Any) -> None:
@@ -146,9 +153,12 @@ class Conversation:
         timer.start()
         try:
             if self._enters:
-                _record([pickle.load(self._replies)])
+                _record([self._read(self._replies).load()])
                 self._enters = False
-            return pickle.load(self._replies)
+            return self._read(self._replies).load()
+        except ForgedReply:
+            self.kill()
+            raise WorkerDied(_FORGED) from None
         except (EOFError, pickle.UnpicklingError):
             timer.cancel()
             code = self._process.wait()
@@ -262,8 +272,13 @@ def _kill(process: _Process) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def _unpickled(file: IO[bytes]) -> Iterator[Any]:
+def _unpickler(sandbox: Any) -> type[pickle.Unpickler]:
+    """Return what reads a worker's replies: as data alone where it is in a sandbox."""
+    return pickle.Unpickler if sandbox is None else ValuesUnpickler
+
+
+def _unpickled(file: IO[bytes], read: type[pickle.Unpickler]) -> Iterator[Any]:
     """Yield the messages that were written as a whole."""
     with suppress(EOFError, pickle.UnpicklingError):
         while True:
-            yield pickle.load(file)
+            yield read(file).load()
