@@ -90,6 +90,8 @@ class Preview:
         files: the files that the model is made from beside its checkpoint; None where something else decides too. Where a
             source has no checkpoint, they, its config and its code are its identity: a sweep leaves an export out as unchanged
             while they are the same. An empty list says that the config alone decides.
+        by_code: whether the graph is built by Python code that the config names. The files that such a graph takes in are then
+            the user's own choice; a graph that is read from a file may only name those near it (`allow.assets`).
     """
 
     meta_graph: MetaGraphDef | None = None
@@ -100,6 +102,7 @@ class Preview:
     found: Any = None
     tensors: Mapping[str, str | Facts] | None = None
     files: Sequence[str | Path] | None = None
+    by_code: bool = False
 
 
 def under_reporter(problem: Problem, reporter: ModelSource | PostStep, where: str) -> Problem | None:

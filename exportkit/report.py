@@ -83,6 +83,7 @@ class ExportReport:
         error: the failure's text, one line per problem.
         unverified: signatures that were exported though verify could not run them (``post.verify.unsampled=allow``), and meta
             graphs that are pinned to another device.
+        not_sandboxed: why the processes that ran the graph could reach more than they need; empty where they could not.
         stages: seconds per stage, in the order in which they ran.
     """
 
@@ -98,6 +99,7 @@ class ExportReport:
     bytes: int = 0
     warnings: list[str] = field(default_factory=list)
     unverified: list[str] = field(default_factory=list)
+    not_sandboxed: str = ""
     stages: dict[str, float] = field(default_factory=dict)
     steps: list[StepReport] = field(default_factory=list)
 

@@ -179,6 +179,17 @@ class ReportTo:
 
 
 @dataclass(kw_only=True)
+class Allow:
+    """What a model may do beyond computing its answers; everything else that is dangerous is refused."""
+
+    ops: list[str] = field(default_factory=list)
+    """Capabilities that exported graphs may have: host_files, network, python, host_code, aborts, unknown."""
+
+    assets: list[str] = field(default_factory=list)
+    """Directories outside the working directory from which a graph may take its assets."""
+
+
+@dataclass(kw_only=True)
 class Config:
     """The root of a config.
 
@@ -189,6 +200,7 @@ class Config:
         signatures: SignatureDefs by their keys.
         samples: signature → alias → values to try it with.
         weights: where the variables' values come from.
+        allow: what the model may do beyond computing its answers.
         meta_graphs: the meta graphs of the SavedModel.
         post: the steps after the export; of the `post` group.
         vars: free keys, for interpolations.
@@ -206,6 +218,7 @@ class Config:
     signatures: dict[str, Any] = field(default_factory=dict)
     samples: dict[str, Any] = field(default_factory=dict)
     weights: Weights = field(default_factory=Weights)
+    allow: Allow = field(default_factory=Allow)
     meta_graphs: dict[str, Any] = field(default_factory=lambda: {"serving": {"tags": ["serve"]}})
     post: dict[str, Any] = field(default_factory=dict)
     vars: dict[str, Any] = field(default_factory=dict)
@@ -226,6 +239,23 @@ class Check:
     checked: bool
 
 
+@dataclass(frozen=True)
+class Asset:
+    """A file that an export takes in, beside its variables.
+
+    Attributes:
+        path: absolute, as it is named.
+        named_by: the key of the config, or the node of the graph, that names it.
+        resolved: the same with its symbolic links followed.
+        identity: device, inode, bytes and time of the last change.
+    """
+
+    path: Path
+    named_by: str
+    resolved: Path
+    identity: tuple[int, int, int, int]
+
+
 @dataclass(kw_only=True)
 class ExportPlan:
     """A config that was read, checked as far as that goes without TensorFlow, and made absolute.
@@ -235,6 +265,8 @@ class ExportPlan:
 
     `resolved` holds for each meta graph its resolved source (`exportkit.planning.resolving.Resolved`). `prepared` is what could
     be prepared unbuilt (`exportkit.planning.prepare.Prepared`); it is not pickled, but made again where it is missing.
+
+    `assets` are the files that the graphs known so far take in; `directories` those of the config's files.
     """
 
     name: str
@@ -247,11 +279,14 @@ class ExportPlan:
     sources: dict[str, Any] = field(default_factory=dict)
     samples: dict[str, dict[str, Sample]] = field(default_factory=dict)
     weights: Weights = field(default_factory=Weights)
+    allow: Allow = field(default_factory=Allow)
     post: dict[str, Any] = field(default_factory=dict)
     ensure_shape: bool = True
     clear_devices: bool = True
     strip_default_attrs: bool = True
     report: Path | None = None
+    assets: list[Asset] = field(default_factory=list)
+    directories: list[Path] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)

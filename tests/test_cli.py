@@ -425,7 +425,7 @@ def test_the_working_directory_is_on_the_path_of_jobs_and_workers(run, here, mon
     monkeypatch.setattr(sys, "path", [p for p in sys.path if p not in ("", str(here))])
     monkeypatch.setenv("PYTHONPATH", "there")
 
-    def plan(config, plugins):
+    def plan(config, plugins, directories):
         seen.update(path=sys.path[0], workers=os.environ["PYTHONPATH"])
         raise ConfigError
 
@@ -600,6 +600,44 @@ def test_a_plan_of_a_sweep_tells_what_is_wrong_with_its_jobs(run, here):
     assert not (here / ".exportkit").exists()
 
 
+def test_a_plan_as_json(run, here):
+    told = run("plan", "model=mnist_mlp", "version=3", "--json")
+    assert told.code == 0, told.err
+    shown = json.loads(told.out)
+    assert list(shown) == ["name", "export_dir", "version", "checks", "assets", "warnings"]
+    assert (shown["name"], shown["export_dir"], shown["version"]) == ("mnist_mlp", str(here / "exports" / "mnist_mlp"), "3")
+    assert shown["assets"] == []
+    assert shown["checks"][-1] == {"stage": "commit", "what": f"{here}/exports/mnist_mlp/3", "checked": True}
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["model=mnist_mlp", "--build"], "shows a plan that is not built; leave out --build, or --json"),
+        (["-m", "model=mnist_mlp,other"], "shows one plan, and this is a sweep; leave it out, or plan one job"),
+    ],
+)
+def test_a_plan_as_json_is_one_that_is_not_built(words, text, run, here):
+    told = run("plan", *words, "--json")
+    assert (told.code, told.out, told.err) == (2, "", f"--json: {text}\n")
+
+
+def test_a_graph_may_take_assets_from_the_directory_of_the_config(run, here, tmp_path_factory, monkeypatch):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "model").mkdir()
+    shutil.copy(here / "conf" / "model" / "mnist_mlp.yaml", elsewhere / "model")
+    known, real = [], PLAN.plan
+
+    def plan(config, plugins, directories):
+        known.append(list(directories))
+        return real(config, plugins, directories)
+
+    monkeypatch.setattr(PLAN, "plan", plan)
+    assert run("plan", "--config-dir", str(elsewhere), "model=mnist_mlp").code == 0
+    assert run("plan", "model=mnist_mlp").code == 0
+    assert known == [[elsewhere], [here / "conf"]]
+
+
 def test_plan_build_goes_as_far_as_binding(run, here):
     told = run("plan", "model=mnist_mlp", "--build")
     assert told.code == 0, told.err
@@ -625,7 +663,7 @@ def test_help_is_help_anywhere(words, run, here):
 
 
 def test_plan_has_help_of_its_own(run, here):
-    assert "exportkit plan model=NAME [KEY=VALUE ...] [--build]\n" in run("plan", "--help").out
+    assert "exportkit plan model=NAME [KEY=VALUE ...] [--build | --json]\n" in run("plan", "--help").out
 
 
 @pytest.mark.parametrize(

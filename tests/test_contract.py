@@ -270,7 +270,7 @@ def test_the_outlook_of_a_source_without_a_checkpoint(named, export, tmp_path, m
     file = tmp_path / "offset.txt"
     file.write_text("1.5")
     planned = export(planned=True, source={"file": str(file)} if named else {})
-    monkeypatch.setattr(preflight, "plan", lambda task, plugins: planned)
+    monkeypatch.setattr(preflight, "plan", lambda *_: planned)
     assert preflight.plan_job(0, None).identity == (identity(planned)["sha256"] if named else None)
 
 

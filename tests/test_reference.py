@@ -13,6 +13,7 @@ PAGE = (Path(__file__).parents[1] / "conf" / "README.md").read_text()
 SECTIONS = {
     "The root": spec.Config,
     "report": spec.ReportTo,
+    "allow": spec.Allow,
     **spec.BINDINGS,
     "replacement": spec.Replacement,
     "feature": spec.Feature,
@@ -22,7 +23,11 @@ SECTIONS = {
     "names": spec.NameRule,
     "random": spec.Random,
 }
-SHORTENED = {("The root", "weights"), ("The root", "report")}  # mappings that have a section of their own
+SHORTENED = {
+    ("The root", "weights"),
+    ("The root", "allow"),
+    ("The root", "report"),
+}  # mappings that have a section of their own
 
 
 def rows(section):

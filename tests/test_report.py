@@ -70,6 +70,7 @@ def test_json_holds_everything():
         "bytes",
         "warnings",
         "unverified",
+        "not_sandboxed",
         "stages",
         "steps",
     ]

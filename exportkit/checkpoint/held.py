@@ -6,7 +6,6 @@ import stat
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 
 WRITTEN, REPLACED, DELETED = "was written to", "was saved anew", "was deleted"
 _MOST = 256  # descriptors that a process may have open before files are no longer held; the usual limit is 1,024
@@ -81,13 +80,6 @@ class HeldFile:
             return not os.path.samestat(os.stat(self.path), self._was)
         except OSError:
             return False
-
-
-def link(files: Mapping[str, HeldFile], directory: Path) -> None:
-    """Make symbolic links to the files in a new `directory`, each under its own last name."""
-    directory.mkdir()
-    for path, file in files.items():
-        (directory / os.path.basename(path)).symlink_to(file.place)
 
 
 def fate(files: Mapping[str, HeldFile]) -> str | None:

@@ -5,14 +5,13 @@ import hashlib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
 
 from exportkit import protos
 from exportkit.checkpoint import encoding, locate
-from exportkit.checkpoint.held import HeldFile, link
+from exportkit.checkpoint.held import HeldFile
 from exportkit.checkpoint.index import Entry, Extents, Part, V1Slices, element_count, read_v1, read_v2, slice_key, slice_shape
 from exportkit.checkpoint.sstable import Table
 from exportkit.errors import Problem, WeightsError, did_you_mean
@@ -107,12 +106,9 @@ class Bundle:
         """Return the path of the file that holds the part."""
         return data_path(self.prefix, part.shard, self._shards)
 
-    def linked(self, directory: Path) -> str:
-        """Return a prefix in `directory` under which other processes can open the checkpoint while it is open here."""
-        room = directory / f"checkpoint-{self.digest[:16]}"
-        if not room.exists():
-            link(self.files, room)
-        return str(room / os.path.basename(self.prefix))
+    def places(self) -> dict[str, str]:
+        """Return the last name of each file → a path by which other processes can open it while it is open here."""
+        return {os.path.basename(path): file.place for path, file in self.files.items()}
 
     def verify(self, key: str) -> None:
         """Read a tensor's bytes, a chunk at a time, and compare them with their checksum.

@@ -137,7 +137,7 @@ def _plan(config: DictConfig) -> ExportPlan:
     from exportkit.planning.plan import plan
 
     try:
-        return plan(config, hydra_app.plugins())
+        return plan(config, hydra_app.plugins(), hydra_app.directories())
     except ExportKitError as error:
         _report_failure(error, config)
         raise

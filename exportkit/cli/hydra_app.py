@@ -171,6 +171,14 @@ def plugins() -> registry.Plugins:
     return registry.load_plugins()
 
 
+def directories() -> list[Path]:
+    """Return the directories of the config's files, in any process that runs a job."""
+    if not HydraConfig.initialized():
+        return []
+    sources = HydraConfig.get().runtime.config_sources
+    return list(dict.fromkeys(Path(source.path) for source in sources if source.schema == "file"))
+
+
 def unmute_tensorflow() -> None:
     """Let TensorFlow's loggers log everything under ``hydra.verbose=true``; Hydra's own level does not reach them."""
     if HydraConfig.get().verbose is True:

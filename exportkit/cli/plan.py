@@ -1,7 +1,9 @@
 """``exportkit plan model=NAME …`` shows what an export would do, in order, and which of it is checked already."""
 
+import json
 import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 
 from omegaconf import DictConfig
@@ -14,17 +16,18 @@ from exportkit.cli.overview import overview
 from exportkit.cli.progress import progress
 from exportkit.cli.sweep import job_record, job_run
 from exportkit.cli.sweep.summary import closing
-from exportkit.errors import ConfigError
+from exportkit.errors import ConfigError, Problem
 from exportkit.report import ExportReport
 from exportkit.spec import ExportPlan
 
-BUILD = "--build"
+BUILD, JSON = "--build", "--json"
 DETAILS = """\
-exportkit plan model=NAME [KEY=VALUE ...] [--build]
+exportkit plan model=NAME [KEY=VALUE ...] [--build | --json]
 
 Shows what an export would do, in the order in which it would, and writes
 nothing. Each line says 'checked', or 'when built' where only a built graph can
 tell; --build builds the graph and binds the signatures, to check that too.
+--json prints the plan for programs.
 """
 
 
@@ -34,19 +37,26 @@ class PlanCommand(HydraCommand):
     name = "plan"
     help = "show what an export would do"
     usage = "model=NAME [KEY=VALUE ...]"
-    own_flags = (*cli_arguments.SWITCHES, BUILD)
+    own_flags = (*cli_arguments.SWITCHES, BUILD, JSON)
 
     def run(self, arguments: Sequence[str]) -> int:
         cli_arguments.arrange(arguments, self.flags)
-        rest, builds = [word for word in arguments if word != BUILD], BUILD in arguments
+        rest, builds = [word for word in arguments if word not in (BUILD, JSON)], BUILD in arguments
         if cli_arguments.has(rest, "-h", "--help") or not rest:
             shown = [word for word in rest if word not in cli_arguments.SWITCHES]
             hydra_app.show_help(partial(overview, head=DETAILS), shown)
             return 0 if rest else ConfigError.exit_code
         rest, switches = hydra_app.sweep_switches(rest)
         if hydra_app.is_sweep(rest):
+            if JSON in arguments:
+                raise ConfigError(Problem(JSON, "shows one plan, and this is a sweep", "leave it out, or plan one job"))
             return _sweep(rest, switches, builds)
+        if builds and JSON in arguments:
+            raise ConfigError(Problem(JSON, "shows a plan that is not built", f"leave out {BUILD}, or {JSON}"))
         try:
+            if JSON in arguments:
+                hydra_app.run_alone(rest, print_json)
+                return 0
             hydra_app.run(rest, build) if builds else hydra_app.run_alone(rest, job)
         except JobFailed as failed:
             return hydra_app.report_failure(failed)
@@ -65,6 +75,24 @@ def _sweep(arguments: Sequence[str], switches: Sequence[str], builds: bool) -> i
 def job(config: DictConfig) -> None:
     """Show the plan of `config`: a job of Hydra's."""
     tables.show_plan(_plan(config))
+
+
+@hydra_app.reporting
+def print_json(config: DictConfig) -> None:
+    """Print the plan of `config` as JSON: a job of Hydra's."""
+    from exportkit.planning.plan import next_version
+
+    planned = _plan(config)
+    assets = [{"path": str(one.path), "named_by": one.named_by, "resolved": str(one.resolved)} for one in planned.assets]
+    found = {
+        "name": planned.name,
+        "export_dir": str(planned.export_dir),
+        "version": next_version(planned),
+        "checks": [asdict(check) for check in planned.checks],
+        "assets": assets,
+        "warnings": planned.warnings,
+    }
+    tables.line(json.dumps(found, indent=2))
 
 
 @hydra_app.reporting
@@ -88,4 +116,4 @@ def _build(config: DictConfig) -> ExportReport:
 def _plan(config: DictConfig) -> ExportPlan:
     from exportkit.planning.plan import plan
 
-    return plan(config, hydra_app.plugins())
+    return plan(config, hydra_app.plugins(), hydra_app.directories())

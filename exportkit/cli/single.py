@@ -177,4 +177,4 @@ def _unpacked(content: bytes, config: Mapping[str, Any]) -> ExportPlan:
 
     with suppress(Exception):
         return opened(pickle.loads(content))
-    return plan(config, hydra_app.plugins())
+    return plan(config, hydra_app.plugins(), hydra_app.directories())

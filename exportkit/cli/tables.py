@@ -129,6 +129,7 @@ def _facts(report: ExportReport) -> None:
     facts += [(f"nodes ({m.key})", f"{m.nodes_before} before, {m.nodes_after} after") for m in report.meta_graphs]
     facts += [("not batched", text) for text in unbatched(report)]
     facts += [("assets", ", ".join(report.assets))] if report.assets else []
+    facts += [("not sandboxed", report.not_sandboxed)] if report.not_sandboxed else []
     facts += [(f"step {s.kind}", f"{s.status}{_phrase(s.details.get('summary', ''))}") for s in report.steps]
     _grid(facts)
     _warnings(report.warnings)

@@ -56,7 +56,3 @@ def _reply(replies: IO[bytes], name: str, arguments: tuple[Any, ...]) -> None:
         error = status.args[1]
     pickle.dump((value, error), replies, protocol=5)
     replies.flush()
-
-
-if __name__ == "__main__":
-    main()

@@ -83,7 +83,3 @@ def _timed(call: Callable, *arguments: Any) -> tuple[Any, float, tuple[str, str]
 def _reply(replies: IO[bytes], *reply: Any) -> None:
     pickle.dump(reply, replies, protocol=5)
     replies.flush()
-
-
-if __name__ == "__main__":
-    main()

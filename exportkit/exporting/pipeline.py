@@ -15,12 +15,14 @@ from exportkit.exporting.description import describe
 from exportkit.exporting.source_runner import build_source
 from exportkit.exporting.step_runner import run_steps
 from exportkit.metagraph import Graph
+from exportkit.planning import assets
 from exportkit.planning.checking import objections
 from exportkit.planning.plan import wanted
 from exportkit.planning.prepare import Model, Prepared, demand
 from exportkit.planning.resolving import Resolved, opened
 from exportkit.processes.scratch import scratch
 from exportkit.processes.tensorflow import import_tensorflow
+from exportkit.processes.workers import not_sandboxed
 from exportkit.registry import Plugins, load_plugins
 from exportkit.report import ExportReport
 from exportkit.spec import ExportPlan
@@ -86,6 +88,7 @@ def build(plan: ExportPlan, plugins: Plugins | None = None, progress: Progress |
     with scratch() as place:
         built = _build(plan, plugins or load_plugins(), report, place, progress or _silent)
     describe(report, plan, built.source, built.prepared, built.bound)
+    report.assets = [str(asset.path) for asset in built.prepared.assets]
     report.status = "built"
     return report
 
@@ -160,6 +163,7 @@ def _build(plan: ExportPlan, plugins: Plugins, report: ExportReport, scratch: Pa
         prepared = _prepared(plan, resolved, built)
         if problems := objections(plan, prepared, plugins):
             raise ConfigError(*problems)
+        prepared.assets = assets.demand(plan, prepared)
     progress("bind")
     with report.stage("bind"):
         bound = savedmodel.bind(plan, prepared)
@@ -215,6 +219,7 @@ def _write(
     describe(report, plan, built.source, built.prepared, built.bound)
     with report.stage("write"):
         written = savedmodel.write(claim.directory, plan, built.prepared, built.bound)
+        assets.check_copied(built.prepared.assets, claim.directory / "assets")
     report.assets = sorted(path.name for path in (claim.directory / "assets").glob("*"))
     return Export(
         directory=claim.directory,
@@ -247,6 +252,7 @@ def _prove(prepared: Prepared, directory: Path, report: ExportReport) -> None:
 
 def finish(plan: ExportPlan, plugins: Plugins, report: ExportReport) -> None:
     """Write the report and call the observers; what they raise is logged and changes nothing."""
+    report.not_sandboxed = not_sandboxed()
     if plan.report is not None:
         try:
             report.write(plan.report)

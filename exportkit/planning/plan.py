@@ -6,7 +6,7 @@ checkpoint key is reported before anything is built. Code is checked as far as `
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, cast
@@ -21,22 +21,37 @@ from exportkit.errors import ConfigError, ExportKitError, PluginError, Problem, 
 from exportkit.metagraph import Graph, many_objects
 from exportkit.metagraph.tensors import Facts
 from exportkit.operations.bindings import Bindings
-from exportkit.planning import serving_rules, weights, wiring
+from exportkit.planning import assets, serving_rules, weights, wiring
 from exportkit.planning.checking import objections
 from exportkit.planning.plain import plain_config, without_secrets
 from exportkit.planning.prepare import Model, Prepared, prepare
 from exportkit.planning.resolving import Resolved, placed, resolve
 from exportkit.registry import Plugins, load_plugins
-from exportkit.spec import Check, Config, Constant, ExportPlan, MetaGraph, Replacement, ReportTo, Sample, Signature, Weights
+from exportkit.spec import (
+    Allow,
+    Check,
+    Config,
+    Constant,
+    ExportPlan,
+    MetaGraph,
+    Replacement,
+    ReportTo,
+    Sample,
+    Signature,
+    Weights,
+)
 from exportkit.version import claim
 
 
-def plan(config: Mapping[str, Any] | DictConfig, plugins: Plugins | None = None) -> ExportPlan:
+def plan(
+    config: Mapping[str, Any] | DictConfig, plugins: Plugins | None = None, directories: Sequence[Path] = ()
+) -> ExportPlan:
     """Read and check a config.
 
     Args:
         config: what Hydra composed, or a plain mapping of the same shape.
         plugins: the plugins to choose from; default: the installed ones.
+        directories: where the config's files lie; a graph may take its assets from there.
 
     Raises:
         ConfigError: everything that is wrong, as far as it can be found without TensorFlow.
@@ -48,6 +63,7 @@ def plan(config: Mapping[str, Any] | DictConfig, plugins: Plugins | None = None)
     reader.by_kind[ModelSource] = lambda value, where: _source_at(value, reader, plugins, where)
     drafted = _draft(data, reader, plugins)
     drafted.config = without_secrets(config, data)
+    drafted.directories = list(directories)
     drafted.resolved = _resolved(drafted, reader, plugins)
     with many_objects():
         drafted.prepared = _check_models(drafted, reader)
@@ -82,6 +98,7 @@ def _draft(data: dict[str, Any], reader: Reader, plugins: Plugins) -> ExportPlan
         meta_graphs=meta_graphs or {"serving": MetaGraph(tags=["serve"])},  # where none can be read, check the rest
         samples=cast(dict[str, dict[str, Sample]], sections.samples(data["samples"], reader, signatures, bound)),
         weights=_weights(data["weights"], reader),
+        allow=_allow(data["allow"], reader),
         post=_steps(data["post"], reader, plugins),
         export_dir=_export_dir(data["export_dir"], data["name"], reader),
         version=_version(data["version"], reader),
@@ -160,6 +177,11 @@ def _weights(value: Any, reader: Reader) -> Weights:
     wrong = list(weights.check(read)) if read else []
     reader.problems += wrong
     return Weights() if wrong or not read else read
+
+
+def _allow(value: Any, reader: Reader) -> Allow:
+    """Return what the model may do."""
+    return reader.read(Allow, {} if value is None else value, "allow") or Allow()
 
 
 def _steps(value: Any, reader: Reader, plugins: Plugins) -> dict[str, PostStep]:
@@ -280,6 +302,9 @@ def _check_models(drafted: ExportPlan, reader: Reader) -> Prepared:
         reader.problems += error.problems
         return Prepared()
     drafted.warnings += prepared.warnings
+    drafted.assets, refused = assets.find(drafted, prepared)
+    prepared.assets = drafted.assets
+    reader.problems += dict.fromkeys(refused)
     unbuilt = [facts for facts in _unbuilt_facts(drafted, reader) if facts]
     reader.problems += samples.problems(drafted, [*(part.facts for part in prepared.parts.values()), *unbuilt])
     reported = any(problem.where.startswith("weights") for problem in reader.problems)
@@ -314,6 +339,10 @@ def _checks(drafted: ExportPlan) -> Iterator[Check]:
     )
     yield Check("bind", f"{len(drafted.bindings)} bindings: {', '.join(drafted.bindings)}", static)
     yield Check("bind", "ops and CPU kernels", False)
+    for asset in drafted.assets:
+        yield Check("assets", f"{asset.path} ({asset.named_by})", True)
+    for note in assets.notes(drafted, all(one.preview.meta_graph is not None for one in drafted.resolved_sources())):
+        yield Check("assets", note, True)
     for key, signature in drafted.signatures.items():
         yield Check(
             "sign", f"{key}: {signature.method} ({', '.join(signature.inputs)}) → ({', '.join(signature.outputs)})", static

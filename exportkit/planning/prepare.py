@@ -15,7 +15,7 @@ from exportkit.metagraph.tensors import Facts, Shape
 from exportkit.planning import serving_rules, weights
 from exportkit.planning.weights import Coverage
 from exportkit.planning.wiring import Wiring, facts_of, wire
-from exportkit.spec import Constant, ExportPlan, Signature
+from exportkit.spec import Asset, Constant, ExportPlan, Signature
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,14 @@ class Prepared:
         sources: name in the export → the bundle and key of its value.
         coverage: the same, with lines about it for the report.
         warnings: what is allowed and may surprise.
+        assets: the files that the version takes in, found again when every graph is built.
     """
 
     parts: dict[str, Part] = field(default_factory=dict)
     sources: dict[str, tuple[Bundle, str]] = field(default_factory=dict)
     coverage: Coverage = field(default_factory=Coverage)
     warnings: list[str] = field(default_factory=list)
+    assets: list[Asset] = field(default_factory=list)
 
 
 def prepare(plan: ExportPlan, models: Mapping[str, Model]) -> tuple[Prepared, list[Problem], list[Problem]]:

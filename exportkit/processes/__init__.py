@@ -6,7 +6,8 @@ Four ways, each with its reason:
   its state is never seen by another, and what kills it kills it alone. Loading TensorFlow's C library takes half a second and
   importing its Python seconds, so the server (multiprocessing's forkserver) does once what tasks need. It runs nothing: after
   one session a fork would hang.
-- `workers`: a fresh interpreter that runs one script. Reason: what checks an export shares no state with it.
+- `workers`: a fresh interpreter that runs one script, in a `sandbox` where the script runs somebody else's graph. Reason: what
+  checks an export shares no state with it.
 - `spare`: the same scripts, forked from a copy of this process that has loaded the C library: quicker where there is one.
 - `pool`: forks of this process itself. Reason: composing needs Hydra's registries, which cannot be pickled.
 
@@ -21,18 +22,20 @@ if TYPE_CHECKING:
     from exportkit.processes.death import Cause, Death
     from exportkit.processes.events import Died, Ended, Event, Reported, Started, Task
     from exportkit.processes.parent import processors, run, terminable
+    from exportkit.processes.sandbox import Sandbox
     from exportkit.processes.server import prestarted
     from exportkit.processes.spare import reserve
-    from exportkit.processes.workers import WorkerDied, call_apart, conversation, exchange
+    from exportkit.processes.workers import WorkerDied, call_apart, conversation, exchange, not_sandboxed
 
 _MODULES = {
     "child": ("inside", "send_message"),
     "death": ("Cause", "Death"),
     "events": ("Died", "Ended", "Event", "Reported", "Started", "Task"),
     "parent": ("processors", "run", "terminable"),
+    "sandbox": ("Sandbox",),
     "server": ("prestarted",),
     "spare": ("reserve",),
-    "workers": ("WorkerDied", "call_apart", "conversation", "exchange"),
+    "workers": ("WorkerDied", "call_apart", "conversation", "exchange", "not_sandboxed"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -43,6 +46,7 @@ __all__ = [
     "Ended",
     "Event",
     "Reported",
+    "Sandbox",
     "Started",
     "Task",
     "WorkerDied",
@@ -50,6 +54,7 @@ __all__ = [
     "conversation",
     "exchange",
     "inside",
+    "not_sandboxed",
     "prestarted",
     "processors",
     "reserve",

@@ -48,7 +48,3 @@ def _outcome(call: bytes) -> tuple[str, Any]:
     except (Exception, SystemExit) as error:
         traceback.print_exc()
         return FAILED, f"raised {brief(error)}"
-
-
-if __name__ == "__main__":
-    main()

@@ -7,11 +7,12 @@ so a worker in a fresh interpreter imports no more of exportkit than its script 
 import fcntl
 import os
 import resource
-import runpy
 import signal
 import sys
 import threading
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 
 
 def lead_group(lifeline: int) -> None:
@@ -42,13 +43,25 @@ def _kill_group_after(lifeline: int) -> None:
 
 
 def main() -> None:
-    """Become a worker: ``lifeline.py DESCRIPTOR SCRIPT``."""
+    """Become a worker: ``lifeline.py DESCRIPTOR SCRIPT``. What the script imports is imported before its sandbox is entered."""
     descriptor, script = sys.argv[1:]
     lead_group(int(descriptor))
     if (ours := str(Path(__file__).parents[2])) not in sys.path:
         sys.path.insert(0, ours)  # a worker imports parts of this very exportkit, wherever its starter found it
     sys.argv = [script]
-    runpy.run_path(script, run_name="__main__")
+    worker = _module("_exportkit_worker", script)
+    _module("_exportkit_sandbox", str(Path(__file__).with_name("sandbox.py"))).begin()
+    worker.main()
+
+
+def _module(name: str, file: str) -> ModuleType:
+    """Import a file as a module of its own."""
+    spec = spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise ImportError(file)
+    sys.modules[name] = module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 if __name__ == "__main__":

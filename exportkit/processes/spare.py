@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
 
+from exportkit.processes import sandbox
 from exportkit.processes.lifeline import lead_group
 
 CPU_ONLY = {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "2"}  # a worker computes on the CPU
@@ -107,7 +108,9 @@ def _work(script: str, files: Sequence[int]) -> None:
             os.close(file)
         sys.stdin = os.fdopen(0, closefd=False)  # multiprocessing has put another in its place
         os.environ.update(CPU_ONLY)
-        import_module(script).main()
+        worker = import_module(script)
+        sandbox.begin()
+        worker.main()
         code = 0
     except BaseException:
         traceback.print_exc()

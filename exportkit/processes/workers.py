@@ -1,8 +1,8 @@
 """Workers: processes that run a script on pickled messages, from stdin to stdout, and share nothing with this process.
 
-A worker is a fresh interpreter, which imports no more of exportkit than its script does; or, where `spare.reserve` was called
-in time, a fork of the spare. It leads a process group of its own, so that all it started is killed with it, and it ends with
-this process.
+A worker is a fresh interpreter, which imports no more of exportkit than its script and `sandbox` do; or, where `spare.reserve`
+was called in time, a fork of the spare. It leads a process group of its own, so that all it started is killed with it, and it
+ends with this process. Its first message is its sandbox.
 """
 
 import os
@@ -19,7 +19,9 @@ from typing import IO, Any, Protocol
 
 from exportkit.errors import Problem, StepFailed, brief
 from exportkit.processes import call_worker, lifeline
-from exportkit.processes.death import Death
+from exportkit.processes.death import Cause, Death
+from exportkit.processes.replies import ForgedReply, ValuesUnpickler
+from exportkit.processes.sandbox import Sandbox
 from exportkit.processes.scratch import scratch
 from exportkit.processes.spare import CPU_ONLY, fork_worker
 
@@ -42,7 +44,18 @@ class _Process(Protocol):
     def wait(self, timeout: float | None = None) -> int: ...
 
 
-def exchange(script: ModuleType, messages: Iterable[Any], timeout: float | None = None) -> tuple[list[Any], Death | None]:
+_FORGED = Death(Cause.FAILED, "wrote a reply that is no value")
+_lacks: list[str] = []  # what the sandboxes of this process's workers did not close
+
+
+def not_sandboxed() -> str:
+    """Return why the sandbox of a worker of this process is not closed, as `sandbox.enter` says it; empty if all are."""
+    return "; ".join(dict.fromkeys(_lacks))
+
+
+def exchange(
+    script: ModuleType, messages: Iterable[Any], timeout: float | None = None, sandbox: Sandbox | None = None
+) -> tuple[list[Any], Death | None]:
     """Send messages to a worker and wait for its end.
 
     Messages are in files without a name, not in pipes: while a worker measures its own speed, this process sleeps.
@@ -51,12 +64,18 @@ def exchange(script: ModuleType, messages: Iterable[Any], timeout: float | None 
         script: a module with a `main`, which pickles its replies to stdout.
         messages: what it unpickles from stdin.
         timeout: seconds that the worker may take.
+        sandbox: the files that it may open; None: all, and the network.
 
     Returns:
         The replies that it wrote as a whole, and how it ended if its exit code was not 0.
     """
-    with tempfile.TemporaryFile() as request, tempfile.TemporaryFile() as replies, tempfile.TemporaryFile() as log:
-        for message in messages:
+    with (
+        _described(sandbox) as first,
+        tempfile.TemporaryFile() as request,
+        tempfile.TemporaryFile() as replies,
+        tempfile.TemporaryFile() as log,
+    ):
+        for message in (first, *messages):
             pickle.dump(message, request, protocol=5)
         request.seek(0)
         death = None
@@ -67,20 +86,33 @@ def exchange(script: ModuleType, messages: Iterable[Any], timeout: float | None 
             except subprocess.TimeoutExpired:
                 death = Death.from_timeout(timeout or 0.0, log)
         replies.seek(0)
-        return list(_unpickled(replies)), death
+        received: list[Any] = []
+        try:
+            received.extend(_unpickled(replies, _unpickler(sandbox)))
+        except ForgedReply:
+            death = _FORGED
+        if sandbox is not None:
+            _record(received[:1])
+            del received[:1]
+        return received, death
 
 
 @contextmanager
-def conversation(script: ModuleType) -> Iterator["Conversation"]:
-    """Start a worker that answers one message after the other; kill it when the context ends."""
+def conversation(script: ModuleType, sandbox: Sandbox | None = None) -> Iterator["Conversation"]:
+    """Start a worker that answers one message after the other; kill it when the context ends.
+
+    Args:
+        script: a module with a `main`, which pickles its replies to stdout.
+        sandbox: the files that it may open; None: all, and the network.
+    """
     stdin, requests = os.pipe()
     replies, stdout = os.pipe()
-    with ExitStack() as ours, tempfile.TemporaryFile() as log:
+    with ExitStack() as ours, _described(sandbox) as first, tempfile.TemporaryFile() as log:
         send, receive = (ours.enter_context(open(end, mode)) for end, mode in ((requests, "wb"), (replies, "rb")))
         with open(stdin, "rb") as request, open(stdout, "wb") as reply:
             process = ours.enter_context(_started(script, request, reply, log))
         try:
-            yield Conversation(process, send, receive, log)
+            yield Conversation(process, send, receive, log, first)
         finally:
             _kill(process)
             with suppress(BrokenPipeError):  # a message that was not read
@@ -90,8 +122,11 @@ def conversation(script: ModuleType) -> Iterator["Conversation"]:
 class Conversation:
     """A worker that answers one message after the other; `conversation` starts one."""
 
-    def __init__(self, process: _Process, requests: IO[bytes], replies: IO[bytes], log: IO[bytes]):
+    def __init__(self, process: _Process, requests: IO[bytes], replies: IO[bytes], log: IO[bytes], sandbox: Any):
         self._process, self._requests, self._replies, self._log = process, requests, replies, log
+        self._enters = sandbox is not None  # which it replies to first
+        self._read = _unpickler(sandbox)
+        self.send(sandbox)
 
     def send(self, message: Any) -> None:
         """Send a message. Where the worker is dead, the next `receive` reports that."""
@@ -117,7 +152,13 @@ class Conversation:
         timer = threading.Timer(timeout or threading.TIMEOUT_MAX, kill_late)
         timer.start()
         try:
-            return pickle.load(self._replies)
+            if self._enters:
+                _record([self._read(self._replies).load()])
+                self._enters = False
+            return self._read(self._replies).load()
+        except ForgedReply:
+            self.kill()
+            raise WorkerDied(_FORGED) from None
         except (EOFError, pickle.UnpicklingError):
             timer.cancel()
             code = self._process.wait()
@@ -183,6 +224,20 @@ def _located(problem: Problem, where: str, title: str) -> Problem:
 
 
 @contextmanager
+def _described(sandbox: Sandbox | None) -> Iterator[Any]:
+    """Return a worker's first message; its temporary files are removed when the context ends."""
+    if sandbox is None:
+        yield None
+        return
+    with scratch() as place:
+        yield sandbox.message(place)
+
+
+def _record(replies: Iterable[str]) -> None:
+    _lacks.extend(reply for reply in replies if reply)
+
+
+@contextmanager
 def _started(script: ModuleType, stdin: IO[bytes], stdout: IO[bytes], stderr: IO[bytes]) -> Iterator[_Process]:
     """Start a worker; kill it and all that it started when the context ends."""
     ours, theirs = os.pipe()
@@ -217,8 +272,13 @@ def _kill(process: _Process) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def _unpickled(file: IO[bytes]) -> Iterator[Any]:
+def _unpickler(sandbox: Any) -> type[pickle.Unpickler]:
+    """Return what reads a worker's replies: as data alone where it is in a sandbox."""
+    return pickle.Unpickler if sandbox is None else ValuesUnpickler
+
+
+def _unpickled(file: IO[bytes], read: type[pickle.Unpickler]) -> Iterator[Any]:
     """Yield the messages that were written as a whole."""
     with suppress(EOFError, pickle.UnpicklingError):
         while True:
-            yield pickle.load(file)
+            yield read(file).load()

@@ -5,9 +5,10 @@ so that their shapes are known where those of a placeholder are not.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
+from pathlib import Path
 
 from exportkit.metagraph import Graph
 from exportkit.metagraph.tensors import VARIABLE_OPS, canonical, split
@@ -27,12 +28,16 @@ _LENGTHS = {"ReverseSequence": 1, "CTCGreedyDecoder": 1, "CTCBeamSearchDecoder":
 _IMAGES = re.compile("Decode(Jpeg|Png|Image|Bmp|Gif)")
 
 
-def hints(graph: Graph, fed: Iterable[str]) -> dict[str, Hint]:
-    """Return what `graph` tells about each tensor of `fed`: tensor (``op:0``) → hint."""
+def hints(graph: Graph, fed: Iterable[str], files: Collection[Path] = ()) -> dict[str, Hint]:
+    """Return what `graph` tells about each tensor of `fed`: tensor (``op:0``) → hint.
+
+    Args:
+        files: vocabularies of the graph that may be read.
+    """
     graph = expanded(graph)
     found = {tensor: Hint() for tensor in map(canonical, fed)}
     for tensor in found:
-        _Walk(graph, found, tensor).run()
+        _Walk(graph, found, tensor, files).run()
     sparse_hints.pair_by_name(graph, found)
     _mark_images(graph, found)
     return found
@@ -54,6 +59,7 @@ class _Walk:
     graph: Graph
     found: Mapping[str, Hint]
     tensor: str
+    files: Collection[Path]
 
     def __post_init__(self) -> None:
         self.hint = self.found[self.tensor]
@@ -99,7 +105,7 @@ class _Walk:
         if node.op.startswith("ParseExample") or node.op == "ParseSingleExample":
             self._example(node, port)
         if node.op in ("LookupTableFind", "LookupTableFindV2") and port == 1:
-            self.hint.texts = self.hint.texts or vocabularies.keys(self.graph, node.input[0])
+            self.hint.texts = self.hint.texts or vocabularies.keys(self.graph, node.input[0], self.files)
 
     def _example(self, node: NodeDef, port: int) -> None:
         if port == 0:

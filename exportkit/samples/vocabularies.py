@@ -1,5 +1,9 @@
 """Some keys of a lookup table, from the constants or the file that fill it."""
 
+import os
+from collections.abc import Collection
+from pathlib import Path
+
 from exportkit.metagraph import Graph
 from exportkit.metagraph.tables import table_initializers
 from exportkit.metagraph.tensors import split
@@ -9,14 +13,19 @@ MOST = 8
 _BYTES = 1 << 16  # of a file, from its start
 
 
-def keys(graph: Graph, table: str) -> list[bytes]:
-    """Return some texts that the table (the tensor of its handle) has as keys; none where they are no texts or unreadable."""
+def keys(graph: Graph, table: str, files: Collection[Path]) -> list[bytes]:
+    """Return some texts that the table (the tensor of its handle) has as keys; none where they are no texts or unreadable.
+
+    Args:
+        files: those that may be read: samples are written down, so a graph must not choose what comes into them.
+    """
     origin = graph.origin(table)
     for name in table_initializers(graph, origin.name) if origin is not None else ():
         node = graph.nodes[name]
         if node.op.startswith("InitializeTableFromText"):
             paths = graph.strings(node.input[1])
-            return _lines(paths[0], attribute(node, "key_index").i, attribute(node, "delimiter").s or b"\t") if paths else []
+            may = paths and Path(os.path.abspath(paths[0])) in files
+            return _lines(paths[0], attribute(node, "key_index").i, attribute(node, "delimiter").s or b"\t") if may else []
         if node.op.startswith(("InitializeTable", "LookupTableImport")) and split(node.input[1])[0] in graph.nodes:
             return [text.encode() for text in graph.strings(node.input[1])[:MOST]]
     return []

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,8 @@ import numpy as np
 from exportkit.core import worker as core_worker
 from exportkit.errors import ExportKitError, Problem, StepFailed, did_you_mean
 from exportkit.metagraph import read_saved_model
-from exportkit.processes import Death, WorkerDied, conversation, exchange
+from exportkit.processes import Death, Sandbox, WorkerDied, conversation, exchange
+from exportkit.processes.sandbox import explained
 from exportkit.protos import ConfigProto, MetaGraphDef, config_pb2
 
 if TYPE_CHECKING:
@@ -118,6 +120,7 @@ class Running:
         tags: exactly the tags of one of its meta graphs.
         timeout: seconds that the load, or one run, may take.
         config: the session's configuration; default: that of the C++ API.
+        reads: files and directories that its process may open beside the SavedModel.
 
     Attributes:
         loads: how often the model was loaded.
@@ -130,7 +133,9 @@ class Running:
         *,
         timeout: float | None = None,
         config: ConfigProto | None = None,
+        reads: Sequence[Path] = (),
     ):
+        self._sandbox = Sandbox([directory, *reads])
         self._where, self._header, self._timeout = os.fspath(directory), _header(os.fspath(directory), tags, config), timeout
         self._signatures = meta_graph(directory, tags).signature_def
         self._worker: Conversation | None = None
@@ -172,7 +177,7 @@ class Running:
         """Return the process that has the model, started if there is none."""
         if self._worker is not None:
             return self._worker
-        worker = self._worker = self._open.enter_context(conversation(core_worker))
+        worker = self._worker = self._open.enter_context(conversation(core_worker, self._sandbox))
         self.loads += 1
         if isinstance(refusal := self._exchange(worker, "loading", self._header), Refusal):
             self._stop()
@@ -191,7 +196,7 @@ class Running:
         except WorkerDied as died:
             self._stop()
             raise _death_error(died.death, self._where, stage) from None
-        return Refusal(f"{error[0]}: {' '.join(error[1].split())}") if error else value
+        return Refusal(explained(f"{error[0]}: {' '.join(error[1].split())}")) if error else value
 
     def _stop(self) -> None:
         self._worker = None
@@ -254,10 +259,10 @@ def _serve(
     """Load once and do all runs; `runs` has them by the name that problems mention."""
     where = os.fspath(directory)
     replies: list[Reply]
-    replies, death = exchange(core_worker, [_header(where, tags, config), *runs.values()], timeout)
+    replies, death = exchange(core_worker, [_header(where, tags, config), *runs.values()], timeout, Sandbox([where]))
     stages = ["loading", *runs, "closing"]
     errors = [(stage, error) for stage, (_, _, error) in zip(stages, replies, strict=False) if error]
-    rejected = [Problem(where, f"{stage}: {status}: {' '.join(text.split())}") for stage, (status, text) in errors]
+    rejected = [Problem(where, explained(f"{stage}: {status}: {' '.join(text.split())}")) for stage, (status, text) in errors]
     if not rejected and len(replies) <= len(runs):
         death = death or Death.from_exit_code(0)
     if death:

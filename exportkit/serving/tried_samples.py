@@ -96,7 +96,8 @@ class _Search:
     def _hints(self) -> dict[str, Hint]:
         """Return binding → what the training graph tells about the tensor that it feeds."""
         inputs = self._part.wiring.inputs
-        known = hints(self._part.model.graph, inputs.values())
+        files = {asset.path for asset in self._export.prepared.assets}
+        known = hints(self._part.model.graph, inputs.values(), files)
         return {name: known[tensor] for name, tensor in inputs.items()}
 
     def _inner(self, key: str) -> list[int]:

@@ -21,7 +21,7 @@ def preview(checkpoint: Path | None, problems: Sequence[Problem], checked: Seque
     """Return the preview of a source that builds its graph: what is known of its code and its checkpoint."""
     found, wrong = prefix(checkpoint) if checkpoint else (None, [])
     when_built = ["the graph's tensors and variables"]
-    return Preview(checkpoint=found, problems=[*problems, *wrong], checked=checked, when_built=when_built)
+    return Preview(checkpoint=found, problems=[*problems, *wrong], checked=checked, when_built=when_built, by_code=True)
 
 
 def prefix(checkpoint: Path) -> tuple[str | None, list[Problem]]:

@@ -8,6 +8,7 @@ from annotated_types import Ge
 
 from exportkit.errors import Problem, StepFailed, some
 from exportkit.plugin import Export, Phase, PostStep, Seconds, hookimpl
+from exportkit.processes import not_sandboxed
 
 
 @dataclass(kw_only=True)
@@ -54,6 +55,8 @@ class Verify(PostStep):
             raise StepFailed(Problem("", what, "leave the step out if that is as it should be: ~post.verify"))
         export.report.warnings += dict.fromkeys(warning for proof in proofs.values() for warning in proof.warnings)
         found = {"summary": _summary(details), "atol": self.atol, "rtol": self.rtol, "meta_graphs": details}
+        if lacks := not_sandboxed():
+            found["not_sandboxed"] = lacks
         if unverified:
             export.report.unverified += unverified
             found = {**found, "status": "not verified", "summary": f"not verified: {', '.join(unverified)}; {found['summary']}"}

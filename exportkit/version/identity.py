@@ -140,8 +140,8 @@ def _content_files(plan: ExportPlan) -> Iterator[tuple[str, Path]]:
     The files of the checkpoint are left out: its digest identifies it, and they may have been deleted meanwhile.
     """
     for resolved in plan.resolved_sources():
-        leaves = [(where, leaf) for where, leaf in _leaves(resolved.source, resolved.where) if _is_file(leaf)]
-        yield from ((where, Path(leaf)) for where, leaf in leaves if resolve(leaf) != resolved.preview.checkpoint)
+        named = [(where, leaf) for where, leaf in leaves(resolved.source, resolved.where) if _is_file(leaf)]
+        yield from ((where, Path(leaf)) for where, leaf in named if resolve(leaf) != resolved.preview.checkpoint)
         for number, file in enumerate(map(Path, resolved.preview.files or ())):
             yield f"{resolved.where}, file {number} ({file.name})", file
     for name, binding in plan.bindings.items():
@@ -155,13 +155,13 @@ def _content_files(plan: ExportPlan) -> Iterator[tuple[str, Path]]:
                     yield f"samples.{key}.{alias}{suffix}", one.path
 
 
-def _leaves(value: Any, where: str) -> Iterator[tuple[str, Any]]:
+def leaves(value: Any, where: str) -> Iterator[tuple[str, Any]]:
     """Yield the values that a source was configured with, at any depth, with their places in the config."""
     if is_dataclass(value):
         value = {field.name: getattr(value, field.name) for field in fields(value)}
     if isinstance(value, Mapping | list | tuple):
         for key, inner in value.items() if isinstance(value, Mapping) else enumerate(value):
-            yield from _leaves(inner, f"{where}.{key}")
+            yield from leaves(inner, f"{where}.{key}")
     else:
         yield where, value
 
@@ -176,7 +176,7 @@ def _code(source: ModelSource) -> Mapping[str, str]:
     Installed packages and exportkit itself are identified by their versions.
     """
     found: dict[str, str] = {}
-    todo = [value.split(":")[0] for _, value in _leaves(source, "source") if _is_reference(value)]
+    todo = [value.split(":")[0] for _, value in leaves(source, "source") if _is_reference(value)]
     while todo:
         name = todo.pop()
         file = _file(name)

@@ -46,7 +46,7 @@ def plan_job(number: int, task: DictConfig) -> Outlook:
         ExportKitError: the job cannot be planned (`exportkit.planning.plan.plan`).
     """
     try:
-        planned = plan(task, hydra_app.plugins())
+        planned = plan(task, hydra_app.plugins(), hydra_app.directories())
     except ConfigError as error:
         return _existing_version(task, error)
     return Outlook(

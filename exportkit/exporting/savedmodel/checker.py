@@ -11,7 +11,7 @@ from exportkit.core import import_worker
 from exportkit.core import worker as core_worker
 from exportkit.errors import BindingError, Problem
 from exportkit.metagraph.tensors import Facts
-from exportkit.processes import WorkerDied, conversation
+from exportkit.processes import Sandbox, WorkerDied, conversation
 from exportkit.processes.death import Cause
 from exportkit.protos import GraphDef, KernelList, OpDef, OpList, dtype_name
 
@@ -26,7 +26,7 @@ class Refused(Exception):
 @contextmanager
 def checker() -> Iterator["Checker"]:
     """Start the core; its process ends with the context."""
-    with conversation(import_worker) as worker:
+    with conversation(import_worker, Sandbox([])) as worker:
         yield Checker(worker)
 
 
@@ -79,7 +79,7 @@ def values_after(graph: GraphDef, operations: Sequence[str], tensors: Sequence[s
 
     Raises what `Checker.facts` raises.
     """
-    with conversation(core_worker) as worker:
+    with conversation(core_worker, Sandbox([])) as worker:
         stages = [[operation] for operation in operations]
         messages: list[Any] = [(core_worker.IMPORT, (graph.SerializeToString(), stages, b"")), ({}, list(tensors))]
         for message in messages:

@@ -10,6 +10,7 @@ import numpy as np
 from exportkit.checkpoint import tensorproto
 from exportkit.errors import ExportKitError, Problem, StepFailed
 from exportkit.metagraph import Graph
+from exportkit.processes import not_sandboxed
 from exportkit.protos import ConfigProto
 from exportkit.serving import native, warmup
 from exportkit.serving.native import Request
@@ -43,6 +44,8 @@ def check(
             yield from _judged(f"run {key}", trial, loaded.answers(trials)[key], tolerances)
         if "serve" in tags:
             yield from _check_warmup(directory, loaded)
+    if lacks := not_sandboxed():
+        yield Finding(None, "sandbox", f"not sandboxed: {lacks}")
 
 
 @dataclass

@@ -4,18 +4,22 @@ It shares the config with the export, and nothing of the way in which the export
 fed instead of baked, and TensorFlow's RestoreV2 reads the values from the checkpoint. `reference_graph` has what is run.
 """
 
+import os
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from exportkit.checkpoint import Bundle
 from exportkit.core import worker as core_worker
 from exportkit.metagraph import Variable
 from exportkit.planning.prepare import Part, Prepared
-from exportkit.processes import WorkerDied, conversation
+from exportkit.processes import Sandbox, WorkerDied, conversation
+from exportkit.processes.sandbox import explained
 from exportkit.protos import ConfigProto, MetaGraphDef
 from exportkit.serving.native import Refusal
 from exportkit.verifying.parity.reference_graph import ReferenceGraph, Restore
@@ -32,7 +36,11 @@ class Job:
         meta_graph: the graph; this TensorFlow must know all its ops.
         feeds: the tensors that runs feed → dtype.
         replaced: tensors of the graph → those that take their places.
-        restores: the variables' values.
+        restores: the variables' values; a `prefix` that is relative is that of one of `checkpoints`, below the directory of its
+            links.
+        checkpoints: that directory's name → the checkpoint. Its files are held open, for training may have deleted them by now.
+        reads: the other files and directories that the worker may open.
+        scratch: a directory for the links.
         init_ops: the operations that fill the tables.
         config: the session's configuration.
         seeded: whether random ops draw the same numbers in every process.
@@ -43,41 +51,59 @@ class Job:
     restores: Sequence[Restore]
     init_ops: Sequence[str]
     config: ConfigProto
+    checkpoints: Mapping[str, Bundle]
+    reads: Sequence[str]
+    scratch: Path
     seeded: bool = False
     replaced: Mapping[str, str] = field(default_factory=dict)
 
-    def graph(self) -> ReferenceGraph:
-        """Return the graph that is run."""
-        return ReferenceGraph(self.meta_graph, self.feeds, self.replaced, self.restores, seeded=self.seeded)
+    def sandbox(self, links: str) -> Sandbox:
+        """Return what the worker may open; it makes links to the checkpoints' files in the directory `links`."""
+        held = {f"{links}/{room}/{n}": place for room, one in self.checkpoints.items() for n, place in one.places().items()}
+        return Sandbox([*self.reads, links, *held.values()], held)
+
+    def graph(self, links: str) -> ReferenceGraph:
+        """Return the graph that is run; it restores the variables from the links in the directory `links`."""
+        restores = [replace(one, prefix=os.path.join(links, one.prefix)) for one in self.restores]
+        return ReferenceGraph(self.meta_graph, self.feeds, self.replaced, restores, seeded=self.seeded)
 
 
-def job(part: Part, prepared: Prepared, exported: str, scratch: Path, config: ConfigProto) -> Job:
+def job(part: Part, prepared: Prepared, exported: str, scratch: Path, config: ConfigProto, assets: Sequence[str] = ()) -> Job:
     """Return the job of one meta graph's reference.
 
     Args:
         exported: the prefix of the export's own variables; the source of those that are in no checkpoint but initialized.
-        scratch: a directory for links to the checkpoints' files, which training may have deleted by now.
+        scratch: a directory for temporary files.
+        assets: the files that fill the graph's tables.
     """
     graph = part.model.graph
+    bundles = {id(bundle): bundle for bundle, _ in prepared.sources.values()}.values()
     cuts = [*part.wiring.inputs.values(), *part.wiring.constants]
     return Job(
         meta_graph=graph.meta,
         feeds={tensor: graph.dtype(tensor) for tensor in dict.fromkeys(cuts)},
-        restores=[_restore(v, prepared, exported, scratch) for v in part.pruned.variables.values()],
+        restores=[_restore(v, prepared, exported) for v in part.pruned.variables.values()],
         init_ops=[op for ops in part.pruned.tables.values() for op in ops],
         config=config,
+        checkpoints={_room(bundle): bundle for bundle in bundles},
+        reads=[os.path.dirname(exported), *assets],
+        scratch=scratch,
         replaced={old: part.wiring.final(old) for old in part.wiring.replaced},
     )
 
 
-def _restore(variable: Variable, prepared: Prepared, exported: str, scratch: Path) -> Restore:
+def _room(bundle: Bundle) -> str:
+    return f"checkpoint-{bundle.digest[:16]}"
+
+
+def _restore(variable: Variable, prepared: Prepared, exported: str) -> Restore:
     name = variable.full_name
     bundle, key = prepared.sources.get(name, (None, name))
     return Restore(
         operation=variable.op_name,
         dtype=variable.dtype,
         resource=variable.resource,
-        prefix=bundle.linked(scratch) if bundle else exported,
+        prefix=f"{_room(bundle)}/{os.path.basename(bundle.prefix)}" if bundle else exported,
         key=key,
         slice=_slice(variable),
     )
@@ -97,8 +123,11 @@ def started(job: Job, timeout: float) -> Iterator["Reference"]:
     Args:
         timeout: seconds that its start, or a run, may take.
     """
-    with conversation(core_worker) as worker:
-        made = job.graph()
+    with (
+        tempfile.TemporaryDirectory(dir=job.scratch) as links,
+        conversation(core_worker, job.sandbox(links)) as worker,
+    ):
+        made = job.graph(links)
         stages = [made.restoring, list(job.init_ops)]
         worker.send((core_worker.IMPORT, (made.graph_def.SerializeToString(), stages, job.config.SerializeToString())))
         yield Reference(worker, made.placeholders, timeout)
@@ -151,4 +180,4 @@ class Reference:
 def _describe(code: str, message: str) -> str:
     """Return a status as TensorFlow's Python calls it, on one line: ``NotFoundError: …``."""
     kind = "".join(word.capitalize() for word in code.split("_"))
-    return f"{kind}Error: {' '.join(message.split())}"[:600]
+    return explained(f"{kind}Error: {' '.join(message.split())}"[:600])

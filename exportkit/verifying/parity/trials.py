@@ -117,7 +117,8 @@ class TrainingGraph:
     def __init__(self, export: Export, key: str, timeout: float):
         self._export, self._key, self._part, self._timeout = export, key, export.prepared.parts[key], timeout
         variables = str(export.directory / "variables" / "variables")
-        self._job = reference.job(self._part, export.prepared, variables, export.scratch, native.unoptimized())
+        assets = [str(asset.resolved) for asset in export.prepared.assets]
+        self._job = reference.job(self._part, export.prepared, variables, export.scratch, native.unoptimized(), assets)
         self._constants = {tensor: self._constant(tensor, value) for tensor, value in self._part.wiring.constants.items()}
         self.note = f"whole graph of {len(self.graph.nodes):,} nodes"
 
@@ -195,6 +196,7 @@ class MovedExport:
 
     def __init__(self, export: Export, key: str, timeout: float, *, seeded: bool = False):
         self._key, self._tags, self._timeout = key, export.plan.meta_graphs[key].tags, timeout
+        self._directory = export.directory
         self._copy = Path(tempfile.mkdtemp(prefix="moved-", dir=export.scratch))
         self._taken = relocation.relocate(export.directory, self._copy, seeded=seeded)
         self.meta = native.meta_graph(self._copy, self._tags)
@@ -227,7 +229,8 @@ class MovedExport:
             StepFailed: it does not load.
             EnvironmentFailed: its process was killed from outside.
         """
-        with Running(self._copy, self._tags, timeout=self._timeout, config=config) as model:
+        reads = [self._directory]  # where the copy's links lead
+        with Running(self._copy, self._tags, timeout=self._timeout, config=config, reads=reads) as model:
             try:
                 model.load()
             except StepFailed as error:

@@ -94,7 +94,8 @@ class TextSource(ModelSource):
         if held.meta_graph is not None:
             problems += _unknown_tensors(self._fed(), Graph(held.meta_graph))
         checked = [] if problems else [f"vocabulary {self.vocabulary}: {size} words", *held.checked]
-        return Preview(None, held.checkpoint, problems, checked, [*held.when_built, "the tokenizer before it"], found=held)
+        when_built = [*held.when_built, "the tokenizer before it"]
+        return Preview(None, held.checkpoint, problems, checked, when_built, found=held, by_code=held.by_code)
 
     def build(self, preview: Preview, scratch: Path, wanted: Sequence[str]) -> SourceModel:
         with _problems_of(self.model, "model"):
