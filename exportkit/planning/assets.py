@@ -15,9 +15,10 @@ from typing import Any
 from exportkit.errors import BindingError, ConfigError, Problem
 from exportkit.metagraph import Graph
 from exportkit.metagraph.kinds import path_constant
+from exportkit.operations.base import Operation
 from exportkit.planning.prepare import Part, Prepared
 from exportkit.protos import NodeDef
-from exportkit.spec import Asset, ExportPlan, Lookup
+from exportkit.spec import Asset, ExportPlan
 from exportkit.version.identity import leaves
 
 _CHUNK = 1 << 20
