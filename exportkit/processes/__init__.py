@@ -2,9 +2,9 @@
 
 Four ways, each with its reason:
 
-- `run` (parent, server, child): a task is forked from a server that has done nothing but import. A process of its own per task:
-  its state is never seen by another, and what kills it kills it alone. Importing TensorFlow takes seconds, so the server
-  (multiprocessing's forkserver) imports it once. It runs nothing: after one eager operation a fork would hang.
+- `run` (parent, server, keeper, child): a task is forked from a server that has done nothing but import. A process of its own
+  per task: its state is never seen by another, and what kills it kills it alone. Importing TensorFlow takes seconds, so the
+  server (multiprocessing's forkserver) imports it once. It runs nothing: after one eager operation a fork would hang.
 - `workers`: a fresh interpreter that runs one script. Reason: what checks an export shares no code and no state with it.
 - `spare`: the same scripts, forked from a copy of this process that has imported TensorFlow: quicker where there is one.
 - `pool`: forks of this process itself. Reason: composing needs Hydra's registries, which cannot be pickled.

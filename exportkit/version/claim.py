@@ -139,7 +139,9 @@ class Claim:
             return
         if self.is_visible:
             with suppress(OSError):
-                shutil.rmtree(_set_aside(self.base / str(self.number)), ignore_errors=True)
+                aside = _set_aside(self.base / str(self.number))
+                _sync_one(self.base)  # before anything in it is removed: after a power cut it may still have its number
+                shutil.rmtree(aside, ignore_errors=True)
         self._release()
 
     @property
