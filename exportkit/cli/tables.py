@@ -206,7 +206,9 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], onc
     from rich.table import Table
     from rich.text import Text
 
-    shown = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False, show_edge=False)
+    shown = Table(
+        box=box.SIMPLE_HEAD, title=printable(title), title_justify="left", title_style="bold", pad_edge=False, show_edge=False
+    )
     for column in columns:
         shown.add_column(column, overflow="fold")
     previous: Sequence[Any] = ()

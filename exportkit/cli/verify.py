@@ -18,9 +18,8 @@ if TYPE_CHECKING:
 
 
 class VerifyCommand(Command):
-    """Check a published version again, anywhere, whoever made it.
-
-    Digests find damage and mistakes. Only a signature (--public-key) guards against somebody who can write to the version.
+    """Check a published version again, anywhere, whoever made it. Digests find damage and mistakes. Only a signature
+    (--public-key) guards against somebody who can write to the version.
     """
 
     name = "verify"
