@@ -87,6 +87,13 @@ def test_timestamp_is_the_second_and_never_one_that_is_there(base, monkeypatch):
     assert write(Claim(base, "timestamp")).commit().name == "1700000001"
 
 
+def test_a_clock_that_goes_backwards_does_not_make_a_version_that_no_server_takes_to(base, monkeypatch):
+    clock = iter([1700000000.0, 1600000000.0, 1600000001.0, 1700000009.0])
+    monkeypatch.setattr(time, "time", lambda: next(clock))
+    made = [write(Claim(base, "timestamp")).commit().name for _ in range(4)]
+    assert made == ["1700000000", "1700000001", "1700000002", "1700000009"]
+
+
 def test_an_explicit_version_is_taken_as_it_is(base):
     assert write(Claim(base, 0)).commit() == base / "0"
 

@@ -235,7 +235,9 @@ def rename_exclusively(old: Path, new: Path) -> None:
 
 
 def _first(base: Path, version: str) -> int:
-    return int(time.time()) if version == "timestamp" else max(numbers(base), default=0) + 1
+    """Return the number to begin with: always above the newest, for a server would not take to a version below it."""
+    above = max(numbers(base), default=0) + 1
+    return max(int(time.time()), above) if version == "timestamp" else above
 
 
 def _within_int64(base: Path, number: int) -> int:
