@@ -140,7 +140,8 @@ class Claim:
         if self.is_visible:
             with suppress(OSError):
                 aside = _set_aside(self.base / str(self.number))
-                _sync_one(self.base)  # before anything in it is removed: after a power cut it may still have its number
+                with suppress(OSError):
+                    _sync_one(self.base)  # before anything in it is removed: after a power cut it may still have its number
                 shutil.rmtree(aside, ignore_errors=True)
         self._release()
 
