@@ -14,6 +14,7 @@ from pathlib import Path
 FIRST = 16 << 20  # bytes of the beginning that are kept
 LAST = 1 << 20  # bytes of the end
 _PIECE = 1 << 16
+_PIPE = 1 << 20  # bytes that a pipe holds at most, unless root allows more
 
 
 class Output:
@@ -60,18 +61,22 @@ class Output:
         while not stopped:
             ready = dict(poll.poll())
             stopped = self._stop_reader in ready
-            if self._reader in ready and not self._copy_what_is_there():
+            if self._reader in ready and not self._copy_piece():
                 poll.unregister(self._reader)  # nobody has the other end any more
-        self._copy_what_is_there()
+        for _ in range(_PIPE // _PIECE):  # what is left in the pipe, even where somebody fills it for ever
+            if not self._copy_piece():
+                break
         self._write_end()
 
-    def _copy_what_is_there(self) -> bool:
-        """Copy until the pipe is empty; return whether more may come."""
-        with suppress(BlockingIOError):
-            while piece := os.read(self._reader, _PIECE):
-                self._take(piece)
+    def _copy_piece(self) -> bool:
+        """Copy what is there, at most one piece; return whether there was something."""
+        try:
+            piece = os.read(self._reader, _PIECE)
+        except BlockingIOError:
             return False
-        return True
+        if piece:
+            self._take(piece)
+        return bool(piece)
 
     def _take(self, piece: bytes) -> None:
         first, rest = piece[: self._left], piece[self._left :]
