@@ -262,6 +262,21 @@ def replaced(version):
     version.mkdir()
 
 
+def test_a_version_that_is_being_removed_lacks_files(version, monkeypatch):
+    original = contents.stat.S_ISREG
+
+    def removing(mode):
+        shutil.rmtree(version / "variables", ignore_errors=True)
+        (version / "assets" / "labels.txt").unlink(missing_ok=True)
+        return original(mode)
+
+    monkeypatch.setattr(contents.stat, "S_ISREG", removing)
+    assert failures(version)[:2] == [
+        f"files: assets/labels.txt: is missing{RESTORE}",
+        f"files: variables/variables.data-00000-of-00001: is missing{RESTORE}",
+    ]
+
+
 @pytest.mark.parametrize("disturb", [removed, replaced])
 @pytest.mark.parametrize("at", ["check", "check_layout", "check_signature"])
 def test_a_version_that_vanishes_while_it_is_checked_is_one_line(disturb, at, version, monkeypatch):

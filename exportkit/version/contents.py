@@ -69,13 +69,21 @@ def describe(mode: int) -> str:
 
 def _entries(directory: Path, above: str, depth: int) -> Iterator[tuple[str, os.DirEntry | Problem]]:
     """Yield the relative name of each file with its entry, and that of each thing that is none with its problem."""
-    with os.scandir(directory) as entries:
-        listed = sorted(entries, key=lambda entry: entry.name) if depth else list(entries)
+    try:
+        with os.scandir(directory) as entries:
+            listed = list(entries)
+    except FileNotFoundError:
+        if depth:
+            return  # removed since it was listed: whoever expects files in it finds them missing
+        raise
     if not listed and above.rstrip("/") not in LAYOUT and above:
         yield above, Problem(printable(above), "is an empty directory, which is not part of a version", "remove it")
     for entry in listed:
         name = above + entry.name
-        mode = entry.stat(follow_symlinks=False).st_mode
+        try:
+            mode = entry.stat(follow_symlinks=False).st_mode
+        except FileNotFoundError:
+            continue
         if stat.S_ISREG(mode):
             yield name, entry
         elif stat.S_ISLNK(mode):
@@ -90,4 +98,7 @@ def _entries(directory: Path, above: str, depth: int) -> Iterator[tuple[str, os.
 
 
 def _target(path: str) -> str:
-    return shortened(printable(os.readlink(path)))
+    try:
+        return shortened(printable(os.readlink(path)))
+    except OSError:
+        return "what is gone by now"

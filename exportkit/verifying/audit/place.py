@@ -20,7 +20,10 @@ def unmoved(directory: Path) -> Iterator[None]:
         ConfigError: it is no directory, a link, or without a graph.
         EnvironmentFailed: it was removed or replaced in the context; whatever else was found is of no interest then.
     """
-    descriptor = _opened(directory)
+    try:
+        descriptor = _opened(directory)
+    except FileNotFoundError:  # between two looks at it
+        raise _no_version(directory, "there is no such directory") from None
     try:
         try:
             yield
@@ -38,10 +41,14 @@ def _opened(directory: Path) -> int:
         raise ConfigError(Problem(str(directory), what, f"name the version: {printable(os.path.realpath(directory))}"))
     if not directory.is_dir():
         do = "name the directory that it lies in" if directory.exists() else "there is no such directory"
-        raise ConfigError(Problem(str(directory), "has no saved_model.pb", do))
+        raise _no_version(directory, do)
     if not any(os.path.lexists(directory / name) for name in GRAPHS):
-        raise ConfigError(Problem(str(directory), "has no saved_model.pb", _versions_in(directory)))
+        raise _no_version(directory, _versions_in(directory))
     return os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _no_version(directory: Path, do: str) -> ConfigError:
+    return ConfigError(Problem(str(directory), "has no saved_model.pb", do))
 
 
 def _versions_in(directory: Path) -> str:
