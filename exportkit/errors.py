@@ -106,6 +106,7 @@ def system_error(cause: OSError, path: str | os.PathLike[str]) -> EnvironmentFai
     advice = {
         errno.ENOSPC: "free some space",
         errno.EDQUOT: "free some space",
+        errno.EFBIG: "raise the limit of a file's size (ulimit -f)",
         errno.EACCES: "make it writable, or choose another directory",
         errno.EPERM: "make it writable, or choose another directory",
     }

@@ -66,5 +66,8 @@ class PrintableStream:
         self._stream.write(shown(text))
         return len(text)
 
+    def close(self) -> None:
+        """Do nothing: absl's log handler closes any stream that is no longer ``sys.stderr``, and this one is not its own."""
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.quick(12)
 STEPS = {"warmup": {"kind": "warmup", "batch_sizes": [1]}, "manifest": {"kind": "manifest"}}
 PUBLISHED = "; take the version from where it was published"
 RESTORE = PUBLISHED + ", or export it again"
-LINK = ", which may lead elsewhere tomorrow; put what it leads to in its place (cp -rL), if that is yours"
+LINK = ", and a link can be pointed elsewhere; put what it leads to in its place (cp -rL), if that is yours"
 MANIFEST = "manifest: assets.extra/exportkit.json: "
 
 
@@ -53,7 +53,7 @@ def refusals(version):
         "an empty version": [f"{version}: has no saved_model.pb; it is empty"],
         "a file for the version": [f"{version}: has no saved_model.pb; name the directory that it lies in"],
         "a link to the version": [
-            f"{version}: is a link to 2, which may lead elsewhere tomorrow; name the version: {version.parent}/2"
+            f"{version}: is a link to 2, and a link can be pointed elsewhere; name the version: {version.parent}/2"
         ],
         "no version": [f"{version}: has no saved_model.pb; there is no such directory"],
         "a file more": ["files: more.txt: is not part of the version; remove it"],
@@ -298,7 +298,7 @@ def test_the_command_refuses_a_link_to_a_version(version, capsys):
     version.with_name("latest").symlink_to("1")
     assert cli.main(["verify", str(version.with_name("latest"))]) == ConfigError.exit_code
     assert capsys.readouterr().err == (
-        f"{version.with_name('latest')}: is a link to 1, which may lead elsewhere tomorrow; name the version: {version}\n"
+        f"{version.with_name('latest')}: is a link to 1, and a link can be pointed elsewhere; name the version: {version}\n"
     )
 
 

@@ -1,8 +1,8 @@
 """The keeper of a task: a process between the server and the task's, which outlives it and ends whatever it has left.
 
-A task's process group does not hold what moved to another session (setsid, a double fork, as daemons do). On Linux a keeper is
-told of those too: the kernel hands it every orphan below it (PR_SET_CHILD_SUBREAPER in prctl(2)). Elsewhere there is no keeper,
-and only the task's process group is ended.
+A task's process group does not hold what moved to another session (setsid, a double fork, as daemons do). On Linux the kernel
+makes every orphan below a keeper its child (PR_SET_CHILD_SUBREAPER in prctl(2)), so it finds those too. Elsewhere there is no
+keeper, and only the task's process group is ended.
 """
 
 import ctypes

@@ -88,7 +88,7 @@ def _entries(directory: Path, above: str, depth: int) -> Iterator[tuple[str, os.
             yield name, entry
         elif stat.S_ISLNK(mode):
             do = "put what it leads to in its place (cp -rL), if that is yours"
-            yield name, Problem(printable(name), f"is a link to {_target(entry.path)}, which may lead elsewhere tomorrow", do)
+            yield name, Problem(printable(name), f"is a link to {_target(entry.path)}, and a link can be pointed elsewhere", do)
         elif not stat.S_ISDIR(mode):
             yield name, Problem(printable(name), f"is {describe(mode)}, not a file", "remove it")
         elif depth == _DEEPEST:

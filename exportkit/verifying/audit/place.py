@@ -37,7 +37,7 @@ def unmoved(directory: Path) -> Iterator[None]:
 
 def _opened(directory: Path) -> int:
     if directory.is_symlink():
-        what = f"is a link to {printable(os.readlink(directory))}, which may lead elsewhere tomorrow"
+        what = f"is a link to {printable(os.readlink(directory))}, and a link can be pointed elsewhere"
         raise ConfigError(Problem(str(directory), what, f"name the version: {printable(os.path.realpath(directory))}"))
     if not directory.is_dir():
         do = "name the directory that it lies in" if directory.exists() else "there is no such directory"

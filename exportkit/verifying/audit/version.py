@@ -57,8 +57,7 @@ def _findings(
     found += (weights := _guarded("variables", lambda: variables.check(directory, saved_model)))
     saved = set() if _failed(weights) else variables.names(directory)
     if manifest is None and saved_model and not _failed(found):
-        known = {*variables.data_files(directory), *(f"assets/{name}" for name in graphs.asset_files(saved_model))}
-        found += _guarded("files", lambda: files.check_layout(directory, known))
+        found += _guarded("files", lambda: _check_layout(directory, saved_model))
     for meta in saved_model.meta_graphs if saved_model else ():
         found += _guarded("graph", partial(_check_graph, directory, meta, saved))
     if against is not None and saved_model:
@@ -70,6 +69,11 @@ def _findings(
     elif run:
         found.append(Finding(None, "run", "not tried, as its files are not what was published"))
     return found
+
+
+def _check_layout(directory: Path, saved_model: Any) -> Iterator[Finding]:
+    assets = {f"assets/{name}" for name in graphs.asset_files(saved_model)}
+    return files.check_layout(directory, assets | variables.data_files(directory))
 
 
 def _check_graph(directory: Path, meta: Any, saved: Collection[str]) -> Iterator[Finding]:
