@@ -20,7 +20,18 @@ import faultlab
 import syscalls
 from faultlab import ACTS, Case, Lab
 
-COLUMNS = ("fault", "cases", "exported", "failed", "one line", "versions left", "staging left", "half seen", "next completes")
+COLUMNS = (
+    "fault",
+    "cases",
+    "exported",
+    "failed",
+    "one line",
+    "versions left",
+    "staging left",
+    "half seen",
+    "marked, not sent",
+    "next completes",
+)
 RACERS = 10
 
 
@@ -36,16 +47,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     started = perf_counter()
     with tempfile.TemporaryDirectory(prefix="faults-") as directory, faultlab.forking():
         lab, in_code = Lab(Path(directory).resolve() / "lab"), Lab(Path(directory).resolve() / "in-code", in_code=True)
+        sending = Lab(Path(directory).resolve() / "sending", sends=True)
         console.print(f"points: {_kinds(lab)}", highlight=False)
         rows = [
             *points(lab, "", every),
             *points(in_code, "model in code: ", every, ("killed", "disk full, once")),
+            *points(sending, "published: ", every, ("killed", "disk full, once")),
             *disks(lab, every),
         ]
-        races = [race(lab, "auto"), race(lab, 5)]
+        races = [race(lab, "auto"), race(lab, 5), verify_meanwhile(lab)]
     console.print(_table(rows))
     console.print(*races, f"{perf_counter() - started:.0f} s", sep="\n", highlight=False)
-    return int(any(case.half or not case.completes for _, cases in rows for case in cases))
+    return int(any(case.half or case.marked or not case.completes for _, cases in rows for case in cases))
 
 
 def points(lab: Lab, prefix: str, every: int, kinds: Sequence[str] = tuple(ACTS)) -> Iterator[tuple[str, list[Case]]]:
@@ -85,6 +98,21 @@ def race(lab: Lab, version: str | int) -> str:
     )
 
 
+def verify_meanwhile(lab: Lab) -> str:
+    """Export, and remove the version before the last one, while another process verifies whatever is there."""
+    base = lab.fresh()
+
+    def run() -> None:
+        for _ in range(RACERS):
+            lab.export(base)
+            for old in sorted(map(int, faultlab.served(base)))[:-1]:
+                faultlab.remove_slowly(base / str(old))
+
+    found = faultlab.verified(base, run)
+    counts = ", ".join(f"{number} {what}" for what, number in found.most_common())
+    return f"{RACERS} exports and {RACERS - 1} deletions, verified meanwhile {found.total()} times: {counts}"
+
+
 def _kinds(lab: Lab) -> str:
     counted = Counter(point.call for point in lab.points())
     return f"{counted.total()} ({', '.join(f'{number} {call}' for call, number in counted.most_common())})"
@@ -112,6 +140,7 @@ def _counts(cases: Sequence[Case]) -> list[str]:
         str(sum(bool(case.versions) for case in failed)),
         str(sum(bool(case.left) for case in cases)),
         str(sum(bool(case.half) for case in cases)),
+        str(sum(bool(case.marked) for case in cases)),
         f"{sum(case.completes for case in cases)} of {len(cases)}",
     ]
 

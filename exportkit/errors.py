@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from exportkit.printable import printable
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -28,7 +30,7 @@ class Problem:
 
     def __str__(self) -> str:
         text = (f"{self.where}: " if self.where else "") + self.what + (f"; {self.do}" if self.do else "")
-        return " ".join(text.splitlines())
+        return printable(" ".join(text.splitlines()))
 
     def under(self, prefix: str) -> "Problem":
         """The same problem seen from one level further out: ``checkpoint`` under ``source`` is ``source.checkpoint``."""
@@ -104,6 +106,7 @@ def system_error(cause: OSError, path: str | os.PathLike[str]) -> EnvironmentFai
     advice = {
         errno.ENOSPC: "free some space",
         errno.EDQUOT: "free some space",
+        errno.EFBIG: "raise the limit of a file's size (ulimit -f)",
         errno.EACCES: "make it writable, or choose another directory",
         errno.EPERM: "make it writable, or choose another directory",
     }

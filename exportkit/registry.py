@@ -12,7 +12,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field, fields, replace
 from functools import cache, partial
 from importlib.resources import files
@@ -29,6 +29,7 @@ from exportkit.contract import Command, ModelSource, Phase, PostStep
 from exportkit.errors import ExportKitError, PluginError, Problem, brief, brief_in, did_you_mean, shortened, some
 from exportkit.operations.base import Operation
 from exportkit.operations.builtin import OPERATIONS
+from exportkit.printable import PrintableStream
 from exportkit.spec import BINDINGS
 
 GROUP = "exportkit"
@@ -156,6 +157,14 @@ def _installed() -> Iterator[tuple[Provider, Any]]:
         yield provider, _import(provider, entry)
 
 
+@contextmanager
+def _output_to_stderr() -> Iterator[None]:
+    """Send what a plugin prints to stderr, with what a terminal would obey escaped."""
+    shown: Any = PrintableStream(sys.stderr)
+    with redirect_stdout(shown), redirect_stderr(shown):
+        yield
+
+
 def _shadowed(distribution: str) -> Iterator[str]:
     """Yield a line if more than one version of a distribution is on sys.path; Python uses the first."""
     versions: dict[str, str] = {}
@@ -169,7 +178,7 @@ def _shadowed(distribution: str) -> Iterator[str]:
 
 def _import(provider: Provider, entry: importlib.metadata.EntryPoint) -> Any:
     try:
-        with redirect_stdout(sys.stderr):
+        with _output_to_stderr():
             return entry.load()
     except (Exception, SystemExit) as cause:
         raise _failure(provider, f"cannot be imported: {brief_in(cause, entry.module)}") from cause
@@ -218,7 +227,7 @@ def _implementations(manager: pluggy.PluginManager, hook: str, providers: Mappin
 
 def _guard(provider: Provider, hook: str, impl: pluggy.HookImpl, arguments: Mapping[str, Any]) -> Any:
     try:
-        with redirect_stdout(sys.stderr):
+        with _output_to_stderr():
             answer = impl.function(*(arguments[name] for name in impl.argnames))
             return list(answer) if isinstance(answer, Iterable) and not isinstance(answer, str) else answer
     except (Exception, SystemExit) as cause:

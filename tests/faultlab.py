@@ -12,7 +12,9 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
@@ -30,15 +32,17 @@ from syscalls import Point
 
 import exportkit
 from exportkit import cli
-from exportkit.errors import ExportKitError
+from exportkit.errors import ConfigError, EnvironmentFailed, ExportKitError
 from exportkit.plugin import Phase, PostStep, hookimpl
 from exportkit.registry import load_plugins
+from exportkit.verifying.audit import verify_version
 from exportkit.version.claim import Claim, remove_stale
 
 v1 = tf.compat.v1
 LABELS = 40
 CONTEXT = multiprocessing.get_context("forkserver")
 KILLED = -9
+PUBLISHED = ".published"
 CRASHED = 70
 _NEW_NAMESPACE, _PRIVATE, _REMOUNT = 0x20000, 0x44000, 0x20
 
@@ -56,10 +60,21 @@ class Extra(PostStep):
         (directory / "note.txt").write_text("note\n" * 2000)
 
 
+@dataclass(kw_only=True)
+class Send(PostStep):
+    """Copies the version elsewhere, as uploads do."""
+
+    kind: str = "send"
+    phase = Phase.PUBLISH
+
+    def run(self, export):
+        shutil.copytree(export.directory, sent(export.plan.export_dir) / str(export.version))
+
+
 class Plugin:
     @hookimpl
     def exportkit_post_steps(self):
-        return [Extra]
+        return [Extra, Send]
 
 
 PLUGINS = load_plugins({"faults": Plugin()})
@@ -129,6 +144,7 @@ class Case:
         versions: what a model server saw between the two.
         left: what else lay below the base path between the two.
         left_after: what else lies there after the second.
+        marked: the versions that are recorded as published, between the two, and were not sent whole.
     """
 
     point: Point | str
@@ -137,6 +153,7 @@ class Case:
     left: list[str]
     again: Outcome
     left_after: list[str]
+    marked: list[str] = field(default_factory=list)
 
     @property
     def half(self) -> list[str]:
@@ -155,10 +172,16 @@ class Case:
 
 @dataclass
 class Lab:
-    """A place for exports: a checkpoint, and the digests of a version that nothing disturbed; `in_code`: by `model_in_code`."""
+    """A place for exports: a checkpoint, and the digests of a version that nothing disturbed.
+
+    Attributes:
+        in_code: the model is built by `model_in_code`.
+        sends: the versions are sent elsewhere when they are visible (`Send`).
+    """
 
     directory: Path
     in_code: bool = False
+    sends: bool = False
     whole: Mapping[str, str] = field(default_factory=dict)
     usurper: Claim | None = None
 
@@ -186,6 +209,8 @@ class Lab:
         if self.in_code:
             params = {"prefix": data["source"]["checkpoint"]}
             data["source"] = {"kind": "graph_builder", "builder": f"{__name__}:model_in_code", "params": params}
+        if self.sends:
+            data["post"]["send"] = {"kind": "send"}
         return data
 
     def export(self, base: Path, **changes: Any) -> Outcome:
@@ -222,8 +247,13 @@ class Lab:
         base = self.fresh()
         outcome = self.disturbed(base, partial(act, self, base), at, onwards)
         self.let_usurper_finish()
-        between = served(base), left(base)
-        return Case(outcome.points[at], outcome, *between, self.export(base), left(base))
+        between, marked = (served(base), left(base)), self.marked(base)
+        return Case(outcome.points[at], outcome, *between, self.export(base), left(base), marked)
+
+    def marked(self, base: Path) -> list[str]:
+        """The versions below `base` that are recorded as published and were not sent whole."""
+        recorded = os.listdir(base / PUBLISHED) if (base / PUBLISHED).is_dir() else []
+        return [name for name in recorded if digests(sent(base) / name) != self.whole]
 
     def let_usurper_finish(self) -> None:
         """The export that `usurp` began completes."""
@@ -254,6 +284,11 @@ Act = Callable[[Lab, Path, int, Point], int | None]
 def kill(lab: Lab, base: Path, pid: int, point: Point) -> int:
     """The process is killed."""
     return syscalls.kill(pid, point)
+
+
+def too_large(lab: Lab, base: Path, pid: int, point: Point) -> int | None:
+    """A file may have no more bytes (RLIMIT_FSIZE)."""
+    return errno.EFBIG if point.call in syscalls.GROWS else None
 
 
 def full(lab: Lab, base: Path, pid: int, point: Point) -> int | None:
@@ -304,6 +339,7 @@ ACTS: Mapping[str, tuple[Act, bool]] = {
     "killed": (kill, False),
     "disk full, once": (full, False),
     "disk full, from there on": (full, True),
+    "file too large, once": (too_large, False),
     "read-only, from there on": (read_only, True),
     "staging directory removed": (remove_staging, False),
     "base path removed": (remove_base, False),
@@ -323,7 +359,12 @@ def served(base: Path) -> list[str]:
 
 def left(base: Path) -> list[str]:
     """What else there is below `base`."""
-    return sorted(set(os.listdir(base)) - set(served(base))) if base.exists() else []
+    return sorted(set(os.listdir(base)) - {*served(base), PUBLISHED}) if base.exists() else []
+
+
+def sent(base: Path) -> Path:
+    """Where `Send` puts the versions of a base path."""
+    return base.parent / "sent"
 
 
 def digests(directory: Path) -> Mapping[str, str]:
@@ -332,6 +373,45 @@ def digests(directory: Path) -> Mapping[str, str]:
         str(path.relative_to(directory)): "" if path.is_dir() else hashlib.sha256(path.read_bytes()).hexdigest()
         for path in directory.rglob("*")
     }
+
+
+def verified(base: Path, during: Callable[[], Any]) -> Counter[str]:
+    """What `exportkit verify` said of every version below `base`, again and again, while something went on."""
+    ours, theirs = CONTEXT.Pipe()
+    process = CONTEXT.Process(target=_verify, args=(base, theirs))
+    process.start()
+    theirs.close()
+    ours.recv()
+    during()
+    ours.send("stop")
+    found = ours.recv()
+    process.join()
+    return found
+
+
+def _verify(base: Path, connection: Connection) -> None:
+    found: Counter[str] = Counter()
+    connection.send("looking")
+    while not connection.poll():
+        for name in served(base):
+            try:
+                failed = [one for one in verify_version(base / name, run=False) if one.passed is False]
+                found["files missing" if failed else "passed"] += 1
+            except ConfigError:
+                found["gone before"] += 1
+            except EnvironmentFailed:
+                found["gone meanwhile"] += 1
+            except Exception as error:
+                found[f"fault: {error!r}"] += 1
+    connection.send(found)
+
+
+def remove_slowly(version: Path) -> None:
+    """Remove a version as ``rm -r`` does, file by file, where the disk is slow."""
+    for path in sorted(version.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+        time.sleep(0.01)
+    version.rmdir()
 
 
 def observed(lab: Lab, base: Path, during: Callable[[], Any]) -> tuple[int, list[str]]:

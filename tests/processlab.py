@@ -96,6 +96,43 @@ def leave_a_child(place):
     Path(place, str(subprocess.Popen(["sleep", "600"]).pid)).touch()
 
 
+DAEMON = """
+import os, signal, sys, time
+os.setsid()
+if os.fork():
+    os._exit(0)
+for number in (signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, signal.SIG_IGN)
+os.chdir("/")
+open(os.path.join(sys.argv[1], str(os.getpid())), "w").close()
+time.sleep(600)
+"""
+
+
+def leave_a_daemon(place, then=None):
+    """Start what moves to a session of its own and is nobody's child, as daemons do; wait until it has."""
+    subprocess.run([sys.executable, "-c", DAEMON, str(place)], env={}, check=True)
+    until(lambda: any(place.iterdir()))
+    if then is not None:
+        then()
+
+
+def sleep_with_daemon(place):
+    leave_a_daemon(place, lambda: time.sleep(600))
+
+
+def print_much(first, last):
+    os.write(1, b"a" * 100 + b"\n")
+    for _ in range(first):
+        os.write(1, b"b" * 999 + b"\n")
+    os.write(2, last.encode())
+
+
+def print_for_ever():
+    while True:
+        os.write(1, b"yes\n" * 16000)
+
+
 def speak(text):
     """To both streams, by Python, by C and by a child."""
     print(f"{text} on stdout")
@@ -189,12 +226,16 @@ def threaded():
 
 
 def server():
-    """The id of the process that this one was forked from."""
-    return os.getppid()
+    """The id of the process that this one's keeper was forked from."""
+    return parent_of(os.getppid())
+
+
+def parent_of(pid):
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def kill_server():
-    os.kill(os.getppid(), signal.SIGKILL)
+    os.kill(server(), signal.SIGKILL)
     time.sleep(600)
 
 

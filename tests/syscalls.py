@@ -64,11 +64,11 @@ _PATH = {
 }
 _NAMES = {number: name for name, (number, *_) in (_FD | _PATH).items()}
 _OPEN_FLAGS = {"open": 1, "openat": 2}
-_GROWS = {"write", "pwrite64", "writev", "pwritev", "pwritev2", "sendfile", "splice", "copy_file_range", "fallocate"}
+GROWS = {"write", "pwrite64", "writev", "pwritev", "pwritev2", "sendfile", "splice", "copy_file_range", "fallocate"}
 _RENAMES = {"rename", "renameat", "renameat2"}
 _MAKES = {"open", "openat", "creat", "mkdir", "mkdirat", "link", "linkat", "symlink", "symlinkat"} | _RENAMES
 SYNCS = {"fsync", "fdatasync"}
-TAKES_SPACE = _GROWS | _MAKES | SYNCS
+TAKES_SPACE = GROWS | _MAKES | SYNCS
 
 _RECEIVE, _SEND, _CONTINUE = 0xC0502100, 0xC0182101, 1
 _NOTIFICATION, _RESPONSE = struct.Struct("=QIIiIQ6Q"), struct.Struct("=QqiI")

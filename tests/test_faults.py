@@ -154,6 +154,30 @@ def changed(path, what):
     return path == what or os.path.dirname(path) == what or path == f"{what}.tmp"
 
 
+def test_a_version_is_verified_while_it_is_exported_and_deleted(lab):
+    base = lab.fresh()
+
+    def run():
+        for _ in range(4):
+            assert lab.export(base).code == 0
+            for old in sorted(map(int, faultlab.served(base)))[:-1]:
+                faultlab.remove_slowly(base / str(old))
+
+    found = faultlab.verified(base, run)
+    assert found["passed"] > 0
+    assert set(found) <= {"passed", "files missing", "gone before", "gone meanwhile"}
+
+
+def test_an_export_that_is_killed_in_publish_is_not_marked_as_published(tmp_path_factory, points):
+    lab = Lab(tmp_path_factory.mktemp("sending"), sends=True)
+    every = lab.points()
+    renamed = next(i for i, point in enumerate(every) if point.call == "renameat2")
+    publishing = [i for i in range(renamed + 1, len(every)) if "sent" in every[i].path or faultlab.PUBLISHED in every[i].path]
+    found = [lab.case(faultlab.kill, at) for at in publishing[::3]]
+    assert len(found) > 3
+    assert bad(case for case in found if case.half or case.marked or not case.completes or case.versions != ["1"]) == []
+
+
 def test_ten_exports_at_once_get_ten_versions(lab):
     base = lab.fresh()
     outcomes = []

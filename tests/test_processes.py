@@ -16,7 +16,7 @@ from processlab import is_gone, until
 
 from exportkit import processes
 from exportkit.cli.sweep.process_launcher import preload
-from exportkit.processes import Died, Ended, Reported, Started, Task, run
+from exportkit.processes import Died, Ended, Reported, Started, Task, output, run
 from exportkit.processes.scratch import PREFIX, remove_stale, scratch
 
 PRELOAD = preload(uses_tensorflow=True)
@@ -125,6 +125,61 @@ def test_nothing_that_a_task_started_outlives_it(tmp_path):
     (tmp_path / "pids").mkdir()
     assert came((lab.leave_a_child, tmp_path / "pids")) == [None]
     until(lambda: all(map(is_gone, pids(tmp_path / "pids"))))
+
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux hands over orphans")
+
+
+@linux
+@pytest.mark.parametrize("then", [None, lab.abort, lab.fail, lab.killed], ids=["returns", "crashes", "raises", "is killed"])
+def test_a_daemon_that_a_task_started_does_not_outlive_it(then, tmp_path):
+    (tmp_path / "pids").mkdir()
+    came((lab.leave_a_daemon, tmp_path / "pids", then))
+    (daemon,) = pids(tmp_path / "pids")
+    assert is_gone(daemon)
+
+
+@linux
+def test_a_daemon_of_a_task_that_takes_too_long_is_ended(tmp_path):
+    (tmp_path / "pids").mkdir()
+    assert came((lab.sleep_with_daemon, tmp_path / "pids"), timeout=5) == ["took longer than 5 s"]
+    (daemon,) = pids(tmp_path / "pids")
+    assert is_gone(daemon)
+
+
+@linux
+def test_no_daemon_outlives_a_parent_that_was_killed(tmp_path, temporary):
+    (tmp_path / "pids").mkdir()
+    with program(tmp_path, f"run([Task(0, lab.sleep_with_daemon, (lab.Path({str(tmp_path / 'pids')!r}),))])") as parent:
+        until(lambda: pids(tmp_path / "pids"))
+        parent.kill()
+    (daemon,) = pids(tmp_path / "pids")
+    until(lambda: is_gone(daemon))
+    assert len(remove_stale(temporary)) == 1
+
+
+def test_a_log_has_its_beginning_and_its_end_and_says_what_was_dropped(tmp_path, monkeypatch):
+    monkeypatch.setattr(output, "FIRST", 201)
+    monkeypatch.setattr(output, "LAST", 2000)
+    (died,) = came((lab.print_much, 40, "the last line\n"), log=tmp_path)
+    assert died is None
+    log = (tmp_path / "0.log").read_bytes()
+    head, rest = log.split(b"\n[exportkit: the log ends here at 201 bytes; the last ones follow when the job has ended]\n")
+    assert head == b"a" * 100 + b"\n" + b"b" * 100
+    dropped, tail = re.fullmatch(rb"\[exportkit: (\d+) bytes were dropped here\]\n(.*)", rest, re.DOTALL).groups()
+    assert tail.endswith(b"b" * 999 + b"\nthe last line\n") and len(tail) == 2000
+    assert len(head) + int(dropped) + len(tail) == 101 + 40 * 1000 + len("the last line\n")
+
+
+def test_a_log_below_the_limit_is_as_it_was_printed(tmp_path):
+    assert came((lab.print_much, 3000, "end"), log=tmp_path) == [None]
+    assert (tmp_path / "0.log").read_bytes() == b"a" * 100 + b"\n" + (b"b" * 999 + b"\n") * 3000 + b"end"
+
+
+def test_what_prints_for_ever_fills_no_disk_and_its_end_is_told(tmp_path):
+    (died,) = came((lab.print_for_ever,), timeout=3, log=tmp_path)
+    assert died == "took longer than 3 s; its last line: yes; its output: 0.log"
+    assert (tmp_path / "0.log").stat().st_size < output.FIRST + output.LAST + (1 << 17)
 
 
 def test_all_that_is_written_goes_to_the_log(tmp_path, capfd):

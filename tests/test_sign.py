@@ -56,7 +56,10 @@ def _lines(version, key):
 
 def test_a_signed_version_is_whole(version, keys):
     assert _lines(version, keys / "own.pub") == [f"[v] signature: is that of {keys / 'own.pub'}"]
-    assert _lines(version, None) == ["[-] signature: not checked; name the key: --public-key"]
+    assert _lines(version, None) == [
+        "[-] signature: not checked, and only a signature guards against somebody who can write to the version: whoever "
+        "changes a file can change its digest; name the key: --public-key"
+    ]
     assert [f for f in verify_version(version) if f.passed is False] == []
 
 

@@ -2,9 +2,10 @@
 
 import json
 
+from omegaconf import OmegaConf
 from test_published import version
 
-from exportkit.cli.sweep import job_record, preflight, sweep_record
+from exportkit.cli.sweep import job_record, preflight, sweep_record, sweeping
 from exportkit.cli.sweep.job_record import Job
 from exportkit.cli.sweep.preflight import Outlook
 from exportkit.errors import Problem
@@ -153,3 +154,17 @@ def test_sweep_json_says_it_all_but_the_reports(tmp_path):
         ],
     }
     assert sweep_record.read_sweep(tmp_path) == [Job(**content["jobs"][0])]
+
+
+def test_sweeps_that_begin_at_one_time_have_a_directory_each(tmp_path):
+    """Two commands in one second, or a clock that was set back."""
+    OmegaConf.register_new_resolver("now", lambda form: "19-00-00", replace=True)
+    config = OmegaConf.create({"hydra": {"sweep": {"dir": f"{tmp_path}/sweeps/${{now:%H-%M-%S}}", "subdir": "0"}}})
+    taken = [sweeping._take_directory(config) for _ in range(3)]
+    assert taken == [tmp_path / "sweeps" / name for name in ("19-00-00", "19-00-00-2", "19-00-00-3")]
+    assert all(directory.is_dir() for directory in taken)
+
+
+def test_a_directory_that_the_user_named_is_used_again(tmp_path):
+    config = OmegaConf.create({"hydra": {"sweep": {"dir": f"{tmp_path}/mine", "subdir": "${now:%H}"}}})
+    assert [sweeping._take_directory(config) for _ in range(2)] == [tmp_path / "mine"] * 2

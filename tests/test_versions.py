@@ -87,6 +87,13 @@ def test_timestamp_is_the_second_and_never_one_that_is_there(base, monkeypatch):
     assert write(Claim(base, "timestamp")).commit().name == "1700000001"
 
 
+def test_a_clock_that_goes_backwards_does_not_make_a_version_that_no_server_takes_to(base, monkeypatch):
+    clock = iter([1700000000.0, 1600000000.0, 1600000001.0, 1700000009.0])
+    monkeypatch.setattr(time, "time", lambda: next(clock))
+    made = [write(Claim(base, "timestamp")).commit().name for _ in range(4)]
+    assert made == ["1700000000", "1700000001", "1700000002", "1700000009"]
+
+
 def test_an_explicit_version_is_taken_as_it_is(base):
     assert write(Claim(base, 0)).commit() == base / "0"
 
@@ -394,11 +401,11 @@ def test_giving_up_a_number_that_was_raised_leaves_the_claim_of_another(failing,
 
 def test_a_version_whose_rename_is_not_known_to_be_on_disk_is_taken_back(base, monkeypatch):
     claim = Claim(base, "auto")
-    sync = versions._sync_one
+    sync, visible = versions._sync_one, []
 
     def refuse(path):
         if path == base:
-            assert (base / "1").is_dir()
+            visible.append((base / "1").is_dir())
             raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
         sync(path)
 
@@ -406,7 +413,7 @@ def test_a_version_whose_rename_is_not_known_to_be_on_disk_is_taken_back(base, m
     with pytest.raises(EnvironmentFailed, match="input/output error"):
         claim.commit()
     claim.abandon()
-    assert os.listdir(base) == []
+    assert os.listdir(base) == [] and visible == [True, False]
 
 
 def test_directories_that_cannot_be_synced_are_no_failure_and_files_are(base, monkeypatch):

@@ -84,12 +84,16 @@ def _array(value: Any, dtype: str) -> np.ndarray:
     return array
 
 
-def from_proto(data: bytes) -> np.ndarray:
+def from_proto(data: bytes, most: int | None = None) -> np.ndarray:
     """Return the array in a serialized TensorProto, whichever of its fields holds the values.
 
+    Args:
+        data: the TensorProto.
+        most: how many elements it may have; a few bytes can declare any number of them. None: no limit.
+
     Raises:
-        ValueError: `data` is not a TensorProto, has a dtype or shape without an array, or too many or too few values for
-            its shape.
+        ValueError: `data` is not a TensorProto, has a dtype or shape without an array, too many or too few values for its
+            shape, or too many elements.
     """
     try:
         proto = TensorProto.FromString(data)
@@ -98,6 +102,8 @@ def from_proto(data: bytes) -> np.ndarray:
     name, shape = dtype_name(proto.dtype), tuple(dim.size for dim in proto.tensor_shape.dim)
     if name not in {*_FIELDS, "complex64", "complex128"} or proto.tensor_shape.unknown_rank or min(shape, default=0) < 0:
         raise ValueError(f"is a TensorProto of dtype {name} and shape {list(shape)}")
+    if most is not None and math.prod(shape) > most:
+        raise ValueError(f"is a TensorProto of {math.prod(shape):,} elements, more than {most:,}")
     if proto.tensor_content or name.startswith("complex"):
         return np.frombuffer(proto.tensor_content, _numpy(name).newbyteorder("<")).astype(_numpy(name)).reshape(shape)
     return _filled(getattr(proto, _FIELDS[name]), name, math.prod(shape)).reshape(shape)
@@ -169,7 +175,7 @@ def _values(array: np.ndarray) -> Any:
 def from_json(recorded: Mapping[str, Any]) -> np.ndarray | None:
     """Return the array that `to_json` recorded; None where it kept only the digest."""
     if "tensor" in recorded:
-        return from_proto(base64.b64decode(recorded["tensor"]))
+        return from_proto(base64.b64decode(recorded["tensor"]), INLINE)
     if "values" not in recorded:
         return None
     if recorded["dtype"] != "string":

@@ -12,6 +12,7 @@ from contextlib import suppress
 
 from exportkit.commands import COMMANDS, DEFAULT, load
 from exportkit.errors import ConfigError, EnvironmentFailed, ExportKitError, Problem, did_you_mean, system_error
+from exportkit.printable import printable
 
 ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)  # `exportkit.processes.terminable` makes them SystemExit
 
@@ -30,13 +31,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _discard_output()
     except KeyboardInterrupt:
         if not is_completion(arguments):  # where it is, the user goes on typing
-            print("exportkit: interrupted", file=sys.stderr)
+            print_line("exportkit: interrupted")
         return 130
     except SystemExit as end:
         if not isinstance(end.code, int) or end.code - 128 not in ENDING:
             raise
         with suppress(OSError):  # after SIGHUP there is no terminal
-            print(f"exportkit: ended by {signal.Signals(end.code - 128).name}", file=sys.stderr)
+            print_line(f"exportkit: ended by {signal.Signals(end.code - 128).name}")
         return end.code
     except ExportKitError as error:
         if raises:
@@ -81,8 +82,12 @@ def wants_tracebacks() -> bool:
 def print_problems(text: str) -> None:
     """Print problems to stderr, one a line; where there are several, their number first."""
     lines = text.splitlines()
-    head = [f"exportkit: {len(lines)} problems"] if len(lines) > 1 else []
-    print(*head, *lines, sep="\n", file=sys.stderr)
+    print_line("\n".join([f"exportkit: {len(lines)} problems"] * (len(lines) > 1) + lines))
+
+
+def print_line(text: str) -> None:
+    """Print a line, or several, to stderr; what a terminal would obey is escaped."""
+    print(printable(text, "\n\t"), file=sys.stderr, flush=True)
 
 
 def _run(arguments: list[str]) -> int:

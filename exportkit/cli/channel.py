@@ -3,6 +3,7 @@
 The result goes to stdout and all else to stderr, so that they never mix.
 """
 
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,8 @@ from contextvars import ContextVar
 from enum import Enum
 
 from hydra.core.hydra_config import HydraConfig
+
+from exportkit.printable import printable
 
 _quiet = ContextVar("quiet", default=False)
 
@@ -40,6 +43,13 @@ def is_quiet() -> bool:
 def is_verbose() -> bool:
     """Return whether the user asked for everything: ``hydra.verbose=true``, and not ``-q``."""
     return not is_quiet() and HydraConfig.initialized() and HydraConfig.get().verbose is True
+
+
+class PrintableFormatter(logging.Formatter):
+    """Formats log records; what a terminal would obey is escaped. Tracebacks stay as they are, but for that."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record), "\n\t")
 
 
 def detail() -> Detail:

@@ -12,7 +12,8 @@ from exportkit.contract import Command
 
 def answer(arguments: Sequence[str]) -> None:
     """Print what the last word of ``COMP_LINE`` may become: fish reads one a line, the other shells read words."""
-    print(*completions(os.environ.get("COMP_LINE", "")), sep="\n" if "query=fish" in arguments else " ")
+    words = filter(str.isprintable, completions(os.environ.get("COMP_LINE", "")))
+    print(*words, sep="\n" if "query=fish" in arguments else " ")
 
 
 def completions(line: str) -> list[str]:

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from exportkit import processes
 from exportkit.cli import arguments as cli_arguments
-from exportkit.cli import channel, completion, hydra_app, is_completion, single, tables, wants_tracebacks
+from exportkit.cli import channel, completion, hydra_app, is_completion, print_line, single, tables, wants_tracebacks
 from exportkit.cli.channel import Detail
 from exportkit.cli.hydra_app import JobFailed
 from exportkit.cli.hydra_command import HydraCommand
@@ -111,7 +111,7 @@ def _show(report: ExportReport, planned: ExportPlan) -> None:
         case Detail.LINE:
             tables.line(tables.one_line(report))
             for warning in report.warnings:
-                print(f"{report.name}: warning: {warning}", file=sys.stderr)
+                print_line(f"{report.name}: warning: {warning}")
 
 
 def _export_once(config: DictConfig) -> ExportReport:

@@ -39,6 +39,7 @@ from exportkit.cli import print_problems, process, wants_tracebacks
 from exportkit.cli.explain import explain
 from exportkit.cli.schema import schema_of
 from exportkit.errors import ConfigError, EnvironmentFailed, ExportKitError, PluginError, Problem
+from exportkit.printable import printable
 from exportkit.spec import Config
 
 SCHEMA = "exportkit_schema"
@@ -142,7 +143,7 @@ def show_help(text: Callable[[registry.Plugins, Mapping[str, Sequence[str]]], st
     with hydra.initialize_config_module(CONF, **_version_base(hydra.initialize_config_module)):
         options = GlobalHydra.instance().config_loader().get_group_options
         groups = {group: list(options(group)) for group in ("model", "signature", "experiment")}
-    print(text(plugins(), groups))
+    print(printable(text(plugins(), groups), "\n\t"))
 
 
 def shell_completion(arguments: Sequence[str]) -> None:

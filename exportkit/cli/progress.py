@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from exportkit import processes
+from exportkit.cli import print_line
 from exportkit.cli.channel import is_quiet, is_verbose
+from exportkit.printable import printable
 
 StageCallback = Callable[[str], None]  # called with the name of each stage when it begins
 
@@ -69,7 +71,7 @@ class Stages:
         self.begin(stage)
         if stage != ended:
             with suppress(OSError):  # an export does not fail because its reader has gone
-                print(f"{self.name}: {ended} {seconds:.1f} s", file=sys.stderr, flush=True)
+                print_line(f"{self.name}: {ended} {seconds:.1f} s")
 
     @property
     def seconds(self) -> float:
@@ -94,7 +96,7 @@ def _moving(stages: Stages) -> Iterator[None]:
 
     def render() -> Any:
         grid = Table.grid(padding=(0, 1))
-        grid.add_row(spinner, Text(str(stages), no_wrap=True, overflow="ellipsis"))
+        grid.add_row(spinner, Text(printable(str(stages)), no_wrap=True, overflow="ellipsis"))
         return grid
 
     with os.fdopen(os.dup(sys.stderr.fileno()), "w") as terminal:

@@ -23,6 +23,7 @@ from exportkit.cli.hydra_app import JobFailed
 from exportkit.cli.progress import StageCallback, progress
 from exportkit.cli.sweep.process_launcher import preload
 from exportkit.errors import Problem
+from exportkit.printable import Output
 from exportkit.processes import Died, Ended, Reported, Task
 from exportkit.processes.death import FATAL
 from exportkit.processes.scratch import scratch
@@ -102,7 +103,7 @@ def _failure(planned: ExportPlan, died: Died, stage: str, made: set[int]) -> Job
 @contextmanager
 def _shown(log: Path) -> Iterator[None]:
     """Print what is appended to a log, as it is written."""
-    done, decoder = threading.Event(), codecs.getincrementaldecoder("utf-8")("replace")
+    done, decoder, output = threading.Event(), codecs.getincrementaldecoder("utf-8")("replace"), Output()
 
     def show() -> None:
         last, at = False, 0
@@ -112,9 +113,9 @@ def _shown(log: Path) -> Iterator[None]:
                 file.seek(at)
                 text, found, _ = file.read().partition(FATAL.encode())
                 at += len(text)
-                sys.stderr.write(decoder.decode(text))
-                sys.stderr.flush()
                 last = last or bool(found)  # the stack of a crash follows
+                sys.stderr.write(output.piece(decoder.decode(text), last))
+                sys.stderr.flush()
 
     thread = threading.Thread(target=show, daemon=True)
     thread.start()

@@ -5,6 +5,8 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from exportkit.cli import print_line
+from exportkit.printable import printable
 from exportkit.report import ExportReport, MetaGraphReport, StepReport
 from exportkit.spec import ExportPlan
 
@@ -104,7 +106,7 @@ def _short_proof(proof: str) -> str:
 
 def line(text: str = "") -> None:
     """Print a text as it is: what a user may copy is never wrapped."""
-    _out(text)
+    _out(printable(text, "\n\t"))
 
 
 def text(words: str, style: str = "") -> None:
@@ -189,7 +191,7 @@ def _console() -> Any:
 def _styled(text: str, style: str) -> Any:
     from rich.text import Text
 
-    return Text(text, style)
+    return Text(printable(text, "\n\t"), style)
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], once: int = 0) -> None:
@@ -203,13 +205,16 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], onc
     """
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
-    shown = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False, show_edge=False)
+    shown = Table(
+        box=box.SIMPLE_HEAD, title=printable(title), title_justify="left", title_style="bold", pad_edge=False, show_edge=False
+    )
     for column in columns:
         shown.add_column(column, overflow="fold")
     previous: Sequence[Any] = ()
     for row in rows:
-        shown.add_row(*_changed(row, previous, once))
+        shown.add_row(*(cell if isinstance(cell, Text) else _styled(cell, "") for cell in _changed(row, previous, once)))
         previous = row
     _print(shown)
 
@@ -237,7 +242,7 @@ def _grid(facts: Iterable[tuple[str, str]]) -> None:
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for fact in facts:
-        table.add_row(*fact)
+        table.add_row(*(_styled(cell, "") for cell in fact))
     _print(table)
 
 
@@ -256,4 +261,4 @@ def _out(text: str) -> None:
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not isinstance(error, BrokenPipeError):
-            print(f"warning: the output was not printed: {error.strerror}", file=sys.stderr)
+            print_line(f"warning: the output was not printed: {error.strerror}")

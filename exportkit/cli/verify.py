@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 
 class VerifyCommand(Command):
-    """Check a published version again, anywhere, whoever made it."""
+    """Check a published version again, anywhere, whoever made it. Digests find damage and mistakes. Only a signature
+    (--public-key) guards against somebody who can write to the version.
+    """
 
     name = "verify"
     help = "check a published version again"

@@ -34,8 +34,8 @@ def read_saved_model(path: str | os.PathLike) -> SavedModel:
     """
     path = os.fspath(path)
     if os.path.isdir(path):
-        text = os.path.join(path, "saved_model.pbtxt")
-        path = text if os.path.exists(text) else os.path.join(path, "saved_model.pb")
+        binary, text = (os.path.join(path, name) for name in ("saved_model.pb", "saved_model.pbtxt"))
+        path = text if os.path.exists(text) and not os.path.exists(binary) else binary  # TensorFlow's own order
     data = _content(path, "the saved_model.pb of a SavedModel version")
     saved_model = _parse(SavedModel, path, data)
     if not saved_model.meta_graphs:

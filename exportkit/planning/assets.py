@@ -97,8 +97,9 @@ def notes(plan: ExportPlan, known: bool) -> Iterator[str]:
 
 def _named(plan: ExportPlan, prepared: Prepared) -> Iterator[_Named]:
     for name, binding in plan.bindings.items():
-        if isinstance(binding, Lookup) and binding.vocabulary.exists():  # a missing one is reported with the binding
-            yield _Named(str(binding.vocabulary), f"bindings.{name}.vocabulary", f"bindings.{name}.vocabulary", True)
+        for key, path in binding.files().items() if isinstance(binding, Operation) else ():
+            if path.exists():  # a missing one is reported with the binding
+                yield _Named(str(path), f"bindings.{name}.{key}", f"bindings.{name}.{key}", True)
     for key, part in prepared.parts.items():
         source = plan.resolved[key]
         for node, path in part.pruned.assets.items():

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from exportkit.errors import brief
+from exportkit.processes.keeper import keep
 from exportkit.processes.lifeline import end_with
 
 RESULT = "result"  # the file with a task's outcome
@@ -61,6 +62,7 @@ def main(surroundings: Surroundings, parent: Connection, task: bytes) -> None:
     origin = multiprocessing.parent_process()
     if origin is None or wait([origin.sentinel], timeout=0):
         return
+    keep(origin.sentinel)
     os.setsid()
     end_with(origin.sentinel)
     _take_on(surroundings)

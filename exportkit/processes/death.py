@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from exportkit.errors import EnvironmentFailed, ExportKitError, Problem, StepFailed, shortened
+from exportkit.printable import shown
 
 FATAL = "Fatal Python error: "  # written by Python's faulthandler; a stack follows
 OUT_OF_MEMORY = "most likely because memory ran out"  # the kernel's out-of-memory killer sends SIGKILL
@@ -118,7 +119,7 @@ def last_line(log: IO[bytes]) -> str:
     stack frame of faulthandler. At most 300 characters; empty where there is none. Only the last 64 KiB are read.
     """
     log.seek(max(0, log.seek(0, os.SEEK_END) - _LOG_BYTES))
-    text, _, _ = log.read().decode(errors="replace").partition(FATAL)
+    text, _, _ = shown(log.read().decode(errors="replace")).partition(FATAL)
     lines = [line.strip() for line in text.splitlines()]
     fatal = [line for line in lines if re.match(r"F\d{4} ", line)]
     lines = [line for line in lines if line and not _NOISE.match(line)]

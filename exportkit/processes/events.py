@@ -16,8 +16,8 @@ class Task:
         number: identifies the task in its events; unique in a run.
         function: importable by name, as pickle requires.
         arguments: its arguments; pickled.
-        log: the file to which stdout and stderr are appended, also those of C++ code and child processes; None: those of this
-            process are used.
+        log: the file to which stdout and stderr are appended, also those of C++ code and child processes, up to a limit
+            (`exportkit.processes.output`); None: those of this process are used.
     """
 
     number: int

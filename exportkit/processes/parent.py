@@ -19,6 +19,7 @@ from exportkit.processes import server
 from exportkit.processes.child import RESULT
 from exportkit.processes.death import LOST_SERVER, Cause, Death, last_line
 from exportkit.processes.events import Died, Ended, Event, Reported, Started, Task
+from exportkit.processes.output import Output
 from exportkit.processes.scratch import scratch
 
 _LOST = 255  # multiprocessing's exit code of a process whose server is gone; it may also be the process's own exit code
@@ -39,9 +40,9 @@ def run(
     """Run each task in a process of its own, and yield the events of their life as they happen.
 
     A task has the environment, working directory and sys.path of this process. TMPDIR is a directory of its own, which is
-    removed when it ends; what it started and left running is killed then. Close the iterator (`contextlib.closing`) if it may
-    not be exhausted: closing it, an exception raised in it, SIGTERM, SIGHUP and SIGQUIT kill all tasks that still run. If this
-    process itself is killed, its tasks end by themselves.
+    removed when it ends; what it started and left running is killed then, on Linux also what moved to another session. Close
+    the iterator (`contextlib.closing`) if it may not be exhausted: closing it, an exception raised in it, SIGTERM, SIGHUP and
+    SIGQUIT kill all tasks that still run. If this process itself is killed, its tasks end by themselves.
 
     Args:
         tasks: taken one by one, each when its process can be started.
@@ -92,6 +93,7 @@ class _Running:
     process: BaseProcess
     messages: Connection
     scratch: Path
+    output: Output | None
     started: float
     limit: float
 
@@ -100,13 +102,18 @@ class _Running:
         return self.task.number
 
     def kill(self) -> None:
-        """Kill the process and all that it started."""
+        """Kill the process and all that it started; after that, its log is complete."""
+        if self.process.is_alive() and sys.platform == "linux":
+            self.process.terminate()  # its keeper ends all of it
+            self.process.join(_KILL_SECONDS)
         if self.process.is_alive():
             self.process.kill()
         if self.process.pid is not None:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.process.pid, signal.SIGKILL)
         self.process.join(_KILL_SECONDS)
+        if self.output is not None:
+            self.output.close()
 
     def reports(self) -> Iterator[Reported]:
         """Yield the messages that it has sent by now."""
@@ -183,15 +190,20 @@ class _Runner:
 
     def _start(self, task: Task) -> Started | Died:
         directory = self._directory / str(task.number)
-        started = time.monotonic()
+        started, output = time.monotonic(), None
         try:
-            process, messages = server.start(task, directory, self._preload)
+            output = Output(task.log) if task.log else None
+            process, messages = server.start(task, directory, self._preload, output)
         except Exception as error:
+            if output is not None:
+                output.close()
             shutil.rmtree(directory, ignore_errors=True)
             cause = _LOST_START if isinstance(error, EOFError | ConnectionError) else brief(error)
             return Died(task.number, Death(Cause.FAILED, f"could not be started: {cause}"), time.monotonic() - started)
+        if output is not None:
+            output.detach()
         now = time.monotonic()
-        self._running.append(_Running(task, process, messages, directory, now, now + self._timeout))
+        self._running.append(_Running(task, process, messages, directory, output, now, now + self._timeout))
         return Started(task.number)
 
     def _events(self, block: bool) -> Iterator[Event]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from exportkit.processes import child
 from exportkit.processes.child import Surroundings
 from exportkit.processes.events import Task
+from exportkit.processes.output import Output
 
 LONGEST = 64  # bytes of TMPDIR; the socket's name and its directory take 40 more, and a socket's path may have 107
 
@@ -51,39 +52,32 @@ def _kill() -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def start(task: Task, scratch: Path, preload: Sequence[str]) -> tuple[BaseProcess, Connection]:
+def start(task: Task, scratch: Path, preload: Sequence[str], output: Output | None) -> tuple[BaseProcess, Connection]:
     """Fork a task's process, after starting the server if there is none.
 
     Args:
         scratch: the task's own directory; it is created.
         preload: the modules that the server imports, if this call starts it.
+        output: where the task prints to; None: to this process's own stdout and stderr.
 
     Returns:
         The process, and the connection that the task's messages (`send_message`) come out of.
 
     Raises:
-        Exception: the task cannot be pickled, or its log cannot be written.
+        Exception: the task cannot be pickled.
         EOFError, ConnectionError: the server died, and died again after a restart.
     """
     content = pickle.dumps((task.function, task.arguments))
     _context.set_forkserver_preload(list(preload))
     with ExitStack() as ours:
-        output = [ours.enter_context(Connection(number, readable=False)) for number in _output(task.log)]
-        surroundings = Surroundings(dict(os.environ), scratch, output)
+        streams = (1, 2) if output is None else (output.writer, output.writer)
+        connections = [ours.enter_context(Connection(os.dup(stream), readable=False)) for stream in streams]
+        surroundings = Surroundings(dict(os.environ), scratch, connections)
         surroundings.temporary.mkdir(parents=True)
         try:
             return _fork(surroundings, content)
         except (EOFError, ConnectionError):
             return _fork(surroundings, content)
-
-
-def _output(log: Path | None) -> tuple[int, int]:
-    """Return descriptors for a task's stdout and stderr: its log, or copies of this process's own."""
-    if log is None:
-        return os.dup(1), os.dup(2)
-    log.parent.mkdir(parents=True, exist_ok=True)
-    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-    return out, os.dup(out)
 
 
 def _fork(surroundings: Surroundings, content: bytes) -> tuple[BaseProcess, Connection]:

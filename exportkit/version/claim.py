@@ -139,7 +139,10 @@ class Claim:
             return
         if self.is_visible:
             with suppress(OSError):
-                shutil.rmtree(_set_aside(self.base / str(self.number)), ignore_errors=True)
+                aside = _set_aside(self.base / str(self.number))
+                with suppress(OSError):
+                    _sync_one(self.base)  # before anything in it is removed: after a power cut it may still have its number
+                shutil.rmtree(aside, ignore_errors=True)
         self._release()
 
     @property
@@ -233,7 +236,9 @@ def rename_exclusively(old: Path, new: Path) -> None:
 
 
 def _first(base: Path, version: str) -> int:
-    return int(time.time()) if version == "timestamp" else max(numbers(base), default=0) + 1
+    """Return the number to begin with: always above the newest, for a server would not take to a version below it."""
+    above = max(numbers(base), default=0) + 1
+    return max(int(time.time()), above) if version == "timestamp" else above
 
 
 def _within_int64(base: Path, number: int) -> int:

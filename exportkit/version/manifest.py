@@ -4,21 +4,26 @@ It is read back byte for byte: it holds its own digest and has one way to be wri
 like one in any other file. It holds no time, and the same export gives the same manifest.
 """
 
+import errno
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from exportkit.contract import SIGNATURE_FILE
-from exportkit.errors import Problem, StepFailed, shortened
+from exportkit.errors import Problem, StepFailed
+from exportkit.printable import printable
+from exportkit.version import contents, manifest_rules
 from exportkit.version.identity import file_digest
 
 FILE = Path("assets.extra", "exportkit.json")
 SIGNATURE = Path("assets.extra", "model.sig")
 SAMPLES = Path("assets.extra", "exportkit_samples.npz")  # inputs that are too large for the manifest
 SCHEMA = 1
+MOST = 8 << 20  # bytes of a manifest; those of thousands of signatures have less
+_SHOWN = 20
 _RESTORE = "take the version from where it was published, or export it again"
 
 
@@ -36,12 +41,11 @@ def read_manifest(directory: Path) -> dict[str, Any] | None:
     """Return the manifest of a version, or None where it has none.
 
     Raises:
-        StepFailed: it was changed, is newer than this exportkit, or leaves out a file that is no signature.
+        StepFailed: it cannot be read, was changed, is newer than this exportkit, or states what no manifest can
+            (`exportkit.version.manifest_rules`).
     """
-    path = directory / FILE
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
+    data = _read(directory / FILE)
+    if data is None:
         return None
     try:
         content = json.loads(data)
@@ -49,15 +53,46 @@ def read_manifest(directory: Path) -> dict[str, Any] | None:
         sound = _serialized(content) == data
     except (ValueError, KeyError, AttributeError, TypeError):
         sound = False
+    except RecursionError:
+        raise _refusal("nests lists or mappings without end") from None
     if not sound:
-        raise StepFailed(Problem(str(FILE), "was changed: it does not have its digest", _RESTORE))
-    if content["schema"] > SCHEMA:
-        raise StepFailed(Problem(str(FILE), f"has schema {content['schema']}, newer than {SCHEMA}", "upgrade exportkit"))
-    if odd := [
-        name for name in content.get("signatures", ()) if not (isinstance(name, str) and SIGNATURE_FILE.fullmatch(name))
-    ]:
-        raise StepFailed(Problem(str(FILE), f"names {shortened(repr(odd[0]))} as a signature, which it cannot be", _RESTORE))
+        raise _refusal("was changed: it does not have its digest")
+    schema = content.get("schema")
+    if type(schema) is not int or schema < 1:
+        raise _refusal("has no schema" if schema is None else f"has schema {_text(schema).strip()[:40]}, which no manifest has")
+    if schema > SCHEMA:
+        raise StepFailed(Problem(FILE.as_posix(), f"has schema {schema}, newer than {SCHEMA}", "upgrade exportkit"))
+    if wrong := list(manifest_rules.broken(content)):
+        raise _refusal(*wrong[:_SHOWN])
     return content
+
+
+def _refusal(*what: str) -> StepFailed:
+    return StepFailed(*(Problem(FILE.as_posix(), one, _RESTORE) for one in what))
+
+
+def _read(path: Path) -> bytes | None:
+    """Return the bytes of a manifest, or None where there is none; a link is not followed, and nothing else than a file read.
+
+    Raises:
+        StepFailed: it is not a file, or too large for a manifest.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        what = "is a link, not a file" if error.errno == errno.ELOOP else f"cannot be read: {(error.strerror or '').lower()}"
+        raise _refusal(what) from None
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        raise _refusal(f"is {contents.describe(mode)}, not a file")
+    with open(descriptor, "rb") as file:
+        data = file.read(MOST + 1)
+    if len(data) > MOST:
+        raise _refusal(f"has more than {MOST:,} bytes, and no manifest has")
+    return data
 
 
 def _serialized(content: Mapping[str, Any]) -> bytes:
@@ -83,21 +118,23 @@ def _pieces(value: Any, newline: str) -> Iterator[str]:
 
 def digests(directory: Path, signatures: Iterable[str] = ()) -> dict[str, str]:
     """Return file → SHA-256, of every file of a version but the manifest and the signatures over it."""
-    left_out = {FILE, SIGNATURE, *map(Path, signatures)}
-    paths = sorted(Path(folder, name) for folder, _, names in os.walk(directory) for name in names)
-    relative = (path.relative_to(directory) for path in paths)
-    return {path.as_posix(): file_digest(directory / path) for path in relative if path not in left_out}
+    return {name: file_digest(directory / name) for name in _listed(directory, signatures)}
+
+
+def _listed(directory: Path, signatures: Iterable[str]) -> list[str]:
+    left_out = {FILE.as_posix(), SIGNATURE.as_posix(), *signatures}
+    return [name for name in contents.look(directory).files if name not in left_out]
 
 
 def differences(directory: Path, manifest: Mapping[str, Any]) -> Iterator[Problem]:
     """Yield a problem for each file that is not as the manifest has it, and for each signature that it names and is gone."""
     files, signatures = manifest["files"], manifest.get("signatures", ())
-    found = digests(directory, signatures)
-    for name in sorted(files.keys() | found.keys()):
+    found = set(_listed(directory, signatures))
+    for name in sorted(files.keys() | found):
         if name not in found:
-            yield Problem(name, "is missing", _RESTORE)
+            yield Problem(printable(name), "is missing", _RESTORE)
         elif name not in files:
-            yield Problem(name, "is not part of the version", "remove it")
-        elif files[name] != found[name]:
+            yield Problem(printable(name), "is not part of the version", "remove it")
+        elif files[name] != file_digest(directory / name):
             yield Problem(name, "was changed: it does not have its digest", _RESTORE)
     yield from (Problem(name, "is missing", _RESTORE) for name in signatures if not (directory / name).is_file())

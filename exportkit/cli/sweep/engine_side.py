@@ -1,6 +1,5 @@
 """Launchers of other engines, run by the process that started the sweep, through Hydra's launcher interface only."""
 
-import re
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -17,10 +16,10 @@ from exportkit.cli import process
 from exportkit.cli.sweep import job_record, sweep_record
 from exportkit.cli.sweep.job_record import Job
 from exportkit.errors import EnvironmentFailed, ExportKitError, Problem, brief
+from exportkit.printable import shown
 
 PERIOD = 0.5  # seconds between two searches for new records
 QUIET = {"SUBMITIT_LOG_LEVEL": "ERROR"}  # or Submitit warns at each poll that Slurm keeps no accounts
-COLOR = re.compile(r"\x1b\[[0-9;]*m")
 AGAIN = "end what still runs there, and start the same command again: what is done is not done twice"
 
 
@@ -51,7 +50,7 @@ def launch(launcher: ReadyLauncher, jobs: Sequence[Job], on_end: Callable[[Job],
         except ExportKitError:
             raise
         except Exception as error:
-            what = f"{launcher.config.hydra.runtime.choices['hydra/launcher']} gave up: {COLOR.sub('', brief(error))}"
+            what = f"{launcher.config.hydra.runtime.choices['hydra/launcher']} gave up: {shown(brief(error))}"
             raise EnvironmentFailed(Problem("hydra/launcher", what, AGAIN)) from error
         finally:
             _leave_ray()

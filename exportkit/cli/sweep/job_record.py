@@ -188,7 +188,10 @@ def is_held(path: Path) -> bool:
 
 
 def write_whole(file: Path, text: str) -> None:
-    """Write a file atomically: readers never see a part of it, even if this process is killed."""
+    """Write a file atomically: readers never see a part of it, even after a power cut."""
     partial = file.with_name(f".{file.name}.{os.getpid()}")
-    partial.write_text(text, encoding="utf-8")
+    with partial.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())  # a rename can be on the disk before the bytes of what is renamed
     partial.replace(file)

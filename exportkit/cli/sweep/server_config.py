@@ -45,13 +45,20 @@ def write_server_configs(directory: Path, jobs: Sequence[Job]) -> tuple[list[Ser
     for job in jobs:
         if job.base and numbers(Path(job.base)):
             bases.setdefault(job.name, set()).add(job.base)
-    for stale in [directory / FILE, *directory.glob("models.*.config")]:
-        stale.unlink(missing_ok=True)
+    older = {directory / FILE, *directory.glob("models.*.config")}
     if twice := [f"{name} is the name of {len(found)} base paths" for name, found in bases.items() if len(found) > 1]:
+        _remove(older)
         return [], [f"no {FILE}: {', '.join(sorted(twice))}; give each its own name"]
     groups, warnings = _grouped({name: base for name, (base,) in sorted(bases.items())}, jobs)
     names = _file_names(groups)
-    return [_write(directory / names[tags], groups[tags], tags, i) for i, tags in enumerate(names)], warnings
+    written = [_write(directory / names[tags], groups[tags], tags, i) for i, tags in enumerate(names)]
+    _remove(older.difference(config.file for config in written))  # last, so that a server always finds one
+    return written, warnings
+
+
+def _remove(files: Iterable[Path]) -> None:
+    for file in files:
+        file.unlink(missing_ok=True)
 
 
 def _grouped(bases: Mapping[str, str], jobs: Iterable[Job]) -> tuple[dict[Tags, dict[str, str]], list[str]]:

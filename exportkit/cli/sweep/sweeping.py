@@ -7,6 +7,7 @@ import pickle
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf, read_write
@@ -49,6 +50,7 @@ class Fleet:
         problems: why jobs cannot be exported.
         unchanged: the versions that exist and equal what the job would make.
         assigned: the version numbers of jobs with ``version=auto`` that share a base path, in the order of the jobs.
+        directory: the sweep's directory, where it is not the one that the configs name.
     """
 
     overrides: list[list[str]]
@@ -57,6 +59,7 @@ class Fleet:
     problems: dict[int, list[Problem]] = field(default_factory=dict)
     unchanged: dict[int, int] = field(default_factory=dict)
     assigned: dict[int, int] = field(default_factory=dict)
+    directory: Path | None = None
 
     @property
     def due(self) -> list[int]:
@@ -69,6 +72,10 @@ class Fleet:
         if number in self.assigned:
             with read_write(config):
                 config.version = self.assigned[number]
+        if self.directory is not None:
+            with read_write(config):
+                config.hydra.sweep.dir = str(self.directory)
+                config.hydra.runtime.output_dir = str(self.directory / str(config.hydra.sweep.subdir))
         return config
 
     def describe_problems(self) -> list[Problem]:
@@ -101,11 +108,15 @@ def sweep(arguments: Sequence[str], params: Mapping[str, str], launcher: ReadyLa
     Raises:
         ConfigError: a job cannot be composed or planned, or conflicts with another. Nothing was started.
     """
-    directory = Path(str(launcher.config.hydra.sweep.dir)).absolute()
     view = View()
     fleet = prepare(expand(arguments, launcher.hydra_context.config_loader, params), launcher, view, options.force)
     if fleet.problems and not options.keep_going:
         raise ConfigError(*fleet.describe_problems())
+    directory = _take_directory(launcher.config)
+    if directory != Path(str(launcher.config.hydra.sweep.dir)).absolute():
+        fleet.directory = job_record.RememberDirectory.directory = directory
+        with read_write(launcher.config):
+            launcher.config.hydra.sweep.dir = str(directory)
     sweep_record.write_sweep(directory, fleet.jobs("planned" if options.dry_run else "not run"))
     if options.dry_run:
         return
@@ -116,6 +127,31 @@ def sweep(arguments: Sequence[str], params: Mapping[str, str], launcher: ReadyLa
     OmegaConf.save(launcher.config, directory / "multirun.yaml")
     with view.launched(fleet.jobs("not run")):
         _launch(launcher, fleet, view)
+
+
+def _take_directory(config: DictConfig) -> Path:
+    """Create the sweep's directory and return it.
+
+    One that is named by the time is this sweep's alone: another sweep may have begun in the same second, or the clock was set
+    back. So a number is appended where it exists.
+    """
+    named, raw = Path(str(config.hydra.sweep.dir)).absolute(), OmegaConf.to_container(config.hydra.sweep)
+    named.parent.mkdir(parents=True, exist_ok=True)
+    if not (isinstance(raw, dict) and "${now:" in str(raw.get("dir"))):
+        named.mkdir(exist_ok=True)
+        return named
+    directory, numbers = named, count(2)
+    while not _made(directory):
+        directory = named.with_name(f"{named.name}-{next(numbers)}")
+    return directory
+
+
+def _made(directory: Path) -> bool:
+    try:
+        directory.mkdir()
+    except FileExistsError:
+        return False
+    return True
 
 
 def prepare(jobs: list[list[str]], launcher: ReadyLauncher, view: View, force: bool) -> Fleet:

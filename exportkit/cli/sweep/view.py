@@ -10,8 +10,10 @@ from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
 
+from exportkit.cli import print_line
 from exportkit.cli.channel import is_quiet
 from exportkit.cli.sweep.job_record import Job
+from exportkit.printable import printable
 from exportkit.processes import Died, Ended, Event, Reported, Started
 
 
@@ -98,7 +100,7 @@ class View:
         grid = Table.grid(padding=(0, 2))
         for number, running in sorted(self.running.items()):
             age = time.monotonic() - running.since
-            grid.add_row(f"job {number}", self.jobs[number].name, running.stage, f"{age:.1f} s")
+            grid.add_row(f"job {number}", *map(printable, (self.jobs[number].name, running.stage)), f"{age:.1f} s")
         grid.add_row("sweep", f"{done} of {self.total}", self._format_counts(), self._format_time(done))
         return grid
 
@@ -116,7 +118,7 @@ class View:
 
     def _print(self, text: str) -> None:
         if not is_quiet():
-            print(f"sweep: {text}", file=sys.stderr, flush=True)
+            print_line(f"sweep: {text}")
 
 
 def _status(returned: JobReturn) -> str:

@@ -1,12 +1,37 @@
 """Checks of a version's files: are they the files that were published?"""
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from exportkit.printable import printable
 from exportkit.verifying.audit.finding import Finding, failures
-from exportkit.version import signing
+from exportkit.verifying.audit.place import GRAPHS
+from exportkit.version import contents, signing
 from exportkit.version.manifest import SIGNATURE, differences
+
+_OF_A_SAVED_MODEL = re.compile(
+    r"saved_model\.pb(txt)?|variables/variables\.index|fingerprint\.pb|keras_metadata\.pb|(assets\.extra|debug)/.*", re.DOTALL
+)
+_ONLY = "only a signature guards against somebody who can write to the version: whoever changes a file can change its digest"
+
+
+def check_contents(directory: Path) -> Iterator[Finding]:
+    """Yield a failure for whatever in the version is no regular file."""
+    yield from failures("files", contents.look(directory).problems)
+
+
+def check_layout(directory: Path, known: Collection[str]) -> Iterator[Finding]:
+    """Yield a note for each file that is no part of a SavedModel: of a version without a manifest, which would list its files.
+
+    Args:
+        directory: the version.
+        known: its graph's assets and the data files that its index describes, relative to it.
+    """
+    for name in contents.look(directory).files:
+        if name not in known and not _OF_A_SAVED_MODEL.fullmatch(name):
+            yield Finding(None, "files", f"{printable(name)}: is not part of the SavedModel", "remove it, if nobody needs it")
 
 
 def check(directory: Path, manifest: Mapping[str, Any] | None, damaged: bool) -> Iterator[Finding]:
@@ -20,6 +45,9 @@ def check(directory: Path, manifest: Mapping[str, Any] | None, damaged: bool) ->
     if not directory.resolve().name.isdecimal():
         why = f"a server takes no notice of {directory.resolve().name}, which is no integer"
         yield Finding(None, "name", why, "publish it as BASE_PATH/1")
+    if all((directory / name).exists() for name in GRAPHS) and (manifest is None or set(GRAPHS) <= manifest["files"].keys()):
+        why = f"{' and '.join(GRAPHS)} are both there, and not all that loads models reads the same one"
+        yield Finding(False, "files", why, "take the version from where it was published")
     if damaged:
         return
     if manifest is None:
@@ -42,7 +70,9 @@ def check_signature(directory: Path, manifest: Mapping[str, Any] | None, public_
     signed = (directory / SIGNATURE).exists()
     if public_key is None:
         if signed:
-            yield Finding(None, "signature", "not checked", "name the key: --public-key")
+            yield Finding(None, "signature", f"not checked, and {_ONLY}", "name the key: --public-key")
+        elif manifest is not None:
+            yield Finding(None, "signature", f"there is none, and {_ONLY}", "export with post=[…,manifest,sign]")
     elif not signed:
         yield Finding(False, "signature", "there is none", "export with post=[…,manifest,sign]")
     else:

@@ -142,6 +142,11 @@ def _assets(meta: Any) -> dict[str, str]:
     return {split(definition.tensor_info.name)[0]: definition.filename for definition in definitions}
 
 
+def asset_files(saved_model: Any) -> set[str]:
+    """Return the names of all assets of a SavedModel."""
+    return {name for meta in saved_model.meta_graphs for name in _assets(meta).values()}
+
+
 def _foreign(graph: Graph, named: Iterable[str]) -> Iterator[tuple[str, str]]:
     """Yield the name of each node that reads a file which is not an asset, and the file's path."""
     for name, node in graph.nodes.items():

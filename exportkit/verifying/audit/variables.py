@@ -1,5 +1,6 @@
 """Checks of a version's weights: do their bytes have their checksums, and are they those of a checkpoint?"""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,28 @@ def check(directory: Path, saved_model: Any | None) -> Iterator[Finding]:
         return
     bundle = _opened(directory)
     check_copied(bundle, {})  # reads every tensor
+    yield from _longer(bundle)
     size = sum(entry.size for entry in bundle.entries.values())
     yield Finding(True, "variables", f"{len(bundle.entries)} tensors, {size:,} bytes: every checksum holds")
+
+
+def _longer(bundle: Bundle) -> Iterator[Finding]:
+    """Yield a failure for each data file with bytes behind those that the index describes: no checksum covers them."""
+    described: dict[str, int] = {}
+    for part in (part for entry in bundle.entries.values() for part in entry.parts):
+        path = bundle.data_path(part)
+        described[path] = max(described.get(path, 0), part.offset + part.size)
+    for path, size in sorted(described.items()):
+        if more := bundle.files[path].size - size:
+            why = f"{os.path.basename(path)} has {more:,} bytes more than its index describes"
+            yield Finding(False, "variables", why, "take the version from where it was published")
+
+
+def data_files(directory: Path) -> set[str]:
+    """Return the data files that the index describes, relative to the version."""
+    if not (directory / "variables" / "variables.index").exists():
+        return set()
+    return {os.path.relpath(path, directory) for path in _opened(directory).files}
 
 
 def _without_index(saved_model: Any | None) -> Finding:

@@ -1,13 +1,13 @@
 """All checks of a version, in order."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from exportkit.errors import ConfigError, ExportKitError, Problem
+from exportkit.errors import ExportKitError, brief
 from exportkit.metagraph import Graph, read_saved_model
-from exportkit.verifying.audit import files, graphs, runs, variables
+from exportkit.verifying.audit import files, graphs, place, runs, variables
 from exportkit.verifying.audit.finding import Finding, failures
 from exportkit.version.manifest import read_manifest
 
@@ -31,20 +31,35 @@ def verify_version(
         rtol: the same, relative to their size.
         run: load it and run its signatures, in a process of its own, where its files are what was published.
 
+    Only the signature (`public_key`) guards against somebody who can write to the version: whoever can change a file can change
+    its digest in the manifest too.
+
     Raises:
         ConfigError: there is no version at `directory`.
+        EnvironmentFailed: it was removed or replaced while it was checked.
     """
-    if not any((directory / name).exists() for name in ("saved_model.pb", "saved_model.pbtxt")):
-        raise ConfigError(Problem(str(directory), "has no saved_model.pb", _versions_in(directory)))
+    with place.unmoved(directory):
+        if odd := list(files.check_contents(directory)):
+            return [*odd, Finding(None, "all else", "not looked at, as nothing is read or run beside what can lead elsewhere")]
+        return _findings(directory, against, public_key, atol, rtol, run)
+
+
+def _findings(
+    directory: Path, against: str | None, public_key: Path | None, atol: float | None, rtol: float | None, run: bool
+) -> list[Finding]:
+    """Do as `verify_version`, of a directory that holds regular files alone."""
     found: list[Finding] = []
     manifest = _taken(found, "manifest", lambda: read_manifest(directory))
     found += _guarded("files", lambda: files.check(directory, manifest, damaged=_failed(found)))
     found += _guarded("signature", lambda: files.check_signature(directory, manifest, public_key))
     whole = not _failed(found)
     saved_model = _taken(found, "saved_model.pb", lambda: read_saved_model(directory))
-    found += _guarded("variables", lambda: variables.check(directory, saved_model))
+    found += (weights := _guarded("variables", lambda: variables.check(directory, saved_model)))
+    saved = set() if _failed(weights) else variables.names(directory)
+    if manifest is None and saved_model and not _failed(found):
+        found += _guarded("files", lambda: _check_layout(directory, saved_model))
     for meta in saved_model.meta_graphs if saved_model else ():
-        found += _guarded("graph", partial(_check_graph, directory, Graph(meta)))
+        found += _guarded("graph", partial(_check_graph, directory, meta, saved))
     if against is not None and saved_model:
         found += _guarded("weights", lambda: variables.compare(directory, saved_model, against, manifest))
     found += _unverified(manifest)
@@ -56,8 +71,13 @@ def verify_version(
     return found
 
 
-def _check_graph(directory: Path, graph: Graph) -> Iterator[Finding]:
-    return graphs.check(directory, graph, variables.names(directory))
+def _check_layout(directory: Path, saved_model: Any) -> Iterator[Finding]:
+    assets = {f"assets/{name}" for name in graphs.asset_files(saved_model)}
+    return files.check_layout(directory, assets | variables.data_files(directory))
+
+
+def _check_graph(directory: Path, meta: Any, saved: Collection[str]) -> Iterator[Finding]:
+    return graphs.check(directory, Graph(meta), saved)
 
 
 def _unverified(manifest: dict[str, Any] | None) -> list[Finding]:
@@ -78,7 +98,9 @@ def _taken(found: list[Finding], what: str, read: Callable[[], Any]) -> Any:
         return read()
     except ExportKitError as error:
         found += failures(what, error.problems)
-        return None
+    except Exception as error:
+        found.append(_unforeseen(what, error))
+    return None
 
 
 def _guarded(what: str, check: Callable[[], Iterator[Finding]]) -> list[Finding]:
@@ -90,15 +112,12 @@ def _guarded(what: str, check: Callable[[], Iterator[Finding]]) -> list[Finding]
     except ExportKitError as error:
         found += failures(what, error.problems)
     except Exception as error:
-        found.append(Finding(False, what, f"cannot be checked: {type(error).__name__}: {' '.join(str(error).split())}"))
+        found.append(_unforeseen(what, error))
     return found
 
 
-def _versions_in(directory: Path) -> str:
-    if not directory.is_dir():
-        return "there is no such directory"
-    versions = sorted((path.parent.name for path in directory.glob("*/saved_model.pb")), key=lambda name: (len(name), name))
-    return f"name one of the versions in it: {', '.join(versions)}" if versions else ""
+def _unforeseen(what: str, error: Exception) -> Finding:
+    return Finding(False, what, f"cannot be checked: {brief(error)}")
 
 
 def _tolerances(manifest: dict | None, atol: float | None, rtol: float | None) -> dict[str, float]:
