@@ -41,6 +41,7 @@ def _load(*modules: str) -> list[types.ModuleType]:
     example_pb2,
     feature_pb2,
     attr_value_pb2,
+    function_pb2,
     graph_pb2,
     node_def_pb2,
     op_def_pb2,
@@ -60,6 +61,7 @@ def _load(*modules: str) -> list[types.ModuleType]:
     "example.example_pb2",
     "example.feature_pb2",
     "framework.attr_value_pb2",
+    "framework.function_pb2",
     "framework.graph_pb2",
     "framework.node_def_pb2",
     "framework.op_def_pb2",
@@ -80,6 +82,7 @@ def _load(*modules: str) -> list[types.ModuleType]:
 ConfigProto = config_pb2.ConfigProto
 MetaGraphDef = meta_graph_pb2.MetaGraphDef
 GraphDef = graph_pb2.GraphDef
+FunctionDef = function_pb2.FunctionDef
 NodeDef = node_def_pb2.NodeDef
 OpDef = op_def_pb2.OpDef
 AttrValue = attr_value_pb2.AttrValue
@@ -94,8 +97,17 @@ SavedTensorSlices = saved_tensor_slice_pb2.SavedTensorSlices
 SavedSliceMeta = saved_tensor_slice_pb2.SavedSliceMeta
 
 
+_DTYPES = frozenset(types_pb2.DataType.values())
+
+
 def dtype_name(number: int) -> str:
-    """Return the usual name of a dtype enum: ``DT_FLOAT`` → ``float32``, reference types without their mark."""
+    """Return the usual name of a dtype enum: ``DT_FLOAT`` → ``float32``, reference types without their mark.
+
+    Raises:
+        ValueError: there is no such dtype.
+    """
+    if number not in _DTYPES:
+        raise ValueError(f"there is no dtype {number}")
     name = types_pb2.DataType.Name(number).removeprefix("DT_").removesuffix("_REF").lower()
     return {"float": "float32", "double": "float64", "half": "float16"}.get(name, name)
 

@@ -554,7 +554,7 @@ CHANGES = {
     "the offset": (_set(b"dense/bias", "offset", -1), "'dense/bias' lies outside of its 1 data files"),
     "the size": (_set(b"dense/bias", "size", 15), "'dense/bias' is float32 [4] and has 15 bytes"),
     "the dtype": (_set(b"dense/bias", "dtype", 2), "'dense/bias' is float64 [4] and has 16 bytes"),
-    "an unknown dtype": (_set(b"dense/bias", "dtype", 77), "Enum DataType has no name defined for value 77"),
+    "an unknown dtype": (_set(b"dense/bias", "dtype", 77), "there is no dtype 77"),
     "no dtype": (_set(b"dense/bias", "dtype", 0), "NumPy has no dtype invalid"),
     "the shape": (lambda items: items[b"dense/bias"].shape.dim.add(size=-1), "'dense/bias' has the shape [4, -1]"),
     "no shape": (lambda items: setattr(items[b"dense/bias"].shape, "unknown_rank", True), "'dense/bias' has no shape"),

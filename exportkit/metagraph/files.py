@@ -1,14 +1,23 @@
-"""Readers of MetaGraphDef and SavedModel files, with errors that recognise other kinds of files."""
+"""Readers of MetaGraphDef and SavedModel files, with errors that recognise other kinds of files.
+
+What they return is bounded and well formed, so that no caller has to check it.
+"""
 
 import os
+import re
+from collections.abc import Iterable
 
 from google.protobuf import text_format
 from google.protobuf.message import DecodeError
 
+from exportkit import files
 from exportkit.errors import BindingError, Problem
+from exportkit.metagraph import wellformed
 from exportkit.protos import GraphDef, MetaGraphDef, SavedModel
 
 _LFS = b"version https://git-lfs.github.com/spec/"
+_TEXT = re.compile(rb"\s*(#[^\n]*\n\s*)*\w+\s*[:{<]")  # the text format begins with a field
+_DEEP = 100  # messages within messages: protobuf's own limit for binary files
 
 
 def read(path: str | os.PathLike) -> MetaGraphDef:
@@ -23,6 +32,7 @@ def read(path: str | os.PathLike) -> MetaGraphDef:
     meta = _parse(MetaGraphDef, path, data)
     if not meta.graph_def.node:
         raise _refusal(path, *_empty(data))
+    _check(path, [meta])
     return meta
 
 
@@ -42,7 +52,13 @@ def read_saved_model(path: str | os.PathLike) -> SavedModel:
         raise _refusal(
             path, "is not a SavedModel: it holds no meta graph", "hand in the saved_model.pb of a SavedModel version"
         )
+    _check(path, saved_model.meta_graphs)
     return saved_model
+
+
+def _check(path: str, metas: Iterable[MetaGraphDef]) -> None:
+    if problems := [problem for meta in metas for problem in wellformed.problems(meta, path)]:
+        raise BindingError(*problems)
 
 
 def _refusal(path: str, what: str, do: str = "") -> BindingError:
@@ -51,8 +67,7 @@ def _refusal(path: str, what: str, do: str = "") -> BindingError:
 
 def _content(path: str, wanted: str) -> bytes:
     try:
-        with open(path, "rb") as file:
-            data = file.read()
+        data = files.read(path, files.PROTO)
     except FileNotFoundError:
         beside = f"{path}.meta"
         do = f"did you mean {beside}?" if os.path.exists(beside) else f"hand in {wanted}"
@@ -71,13 +86,29 @@ def _parse(cls, path: str, data: bytes):
         return cls.FromString(data)
     except DecodeError:
         pass
-    try:
-        return text_format.Parse(data.decode(), cls())
-    except (UnicodeDecodeError, text_format.ParseError):
-        pass
+    if _TEXT.match(data):
+        _check_text(path, data)
+        try:
+            return text_format.Parse(data.decode(), cls())
+        except (UnicodeDecodeError, ValueError, text_format.ParseError):
+            pass
     if missing := _missing_bytes(data):
         raise _refusal(path, f"is truncated: at least {missing:,} bytes are missing after {len(data):,}", "copy it again")
     raise _refusal(path, *_empty(data, f"is not a {cls.DESCRIPTOR.name}"))
+
+
+def _check_text(path: str, data: bytes) -> None:
+    """Refuse a text that is too long, or nests too deep, for the parser, which calls itself for each message."""
+    if len(data) > files.TEXT:
+        raise _refusal(path, f"is text of {len(data):,} bytes, and at most {files.TEXT:,} are read", "write it in binary")
+    depth = deepest = 0
+    for mark in re.finditer(rb'"(?:[^"\\\n]|\\.)*"|\'(?:[^\'\\\n]|\\.)*\'|#[^\n]*|[{}<>]', data):
+        depth += {b"{": 1, b"<": 1, b"}": -1, b">": -1}.get(mark[0], 0)
+        deepest = max(deepest, depth)
+    if deepest > _DEEP:
+        raise _refusal(
+            path, f"nests messages {deepest} deep, and {_DEEP} is protobuf's limit", "it was made by hand: copy it again"
+        )
 
 
 def _empty(data: bytes, what: str = "is not a MetaGraphDef: it holds no graph") -> tuple[str, str]:
