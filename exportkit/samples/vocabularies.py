@@ -1,5 +1,6 @@
 """Some keys of a lookup table, from the constants or the file that fill it."""
 
+from exportkit import files
 from exportkit.metagraph import Graph
 from exportkit.metagraph.tables import table_initializers
 from exportkit.metagraph.tensors import split
@@ -25,9 +26,9 @@ def keys(graph: Graph, table: str) -> list[bytes]:
 def _lines(path: str, key: int, delimiter: bytes) -> list[bytes]:
     """Return lines of a file, or a column of them; a `key` of -1 is the line's number (lookup_table_init_op.cc)."""
     try:
-        with open(path, "rb") as file:
+        with files.opened(path) as file:
             lines = file.read(_BYTES).replace(b"\r", b"").split(b"\n")[:-1][:MOST]
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a zero byte in the path
         return []
     if key >= 0:
         lines = [columns[key] for columns in (line.split(delimiter) for line in lines) if len(columns) > key]

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from exportkit import files
 from exportkit.contract import SIGNATURE_FILE
 from exportkit.errors import Problem, StepFailed, shortened
 from exportkit.version.identity import file_digest
@@ -40,14 +41,16 @@ def read_manifest(directory: Path) -> dict[str, Any] | None:
     """
     path = directory / FILE
     try:
-        data = path.read_bytes()
+        data = files.read(path, files.TEXT)
     except FileNotFoundError:
         return None
+    except OSError as cause:
+        raise StepFailed(Problem(str(FILE), f"cannot be read: {cause.strerror}", _RESTORE)) from None
     try:
         content = json.loads(data)
         content.pop("digest")
         sound = _serialized(content) == data
-    except (ValueError, KeyError, AttributeError, TypeError):
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         sound = False
     if not sound:
         raise StepFailed(Problem(str(FILE), "was changed: it does not have its digest", _RESTORE))

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from exportkit import files
 from exportkit.checkpoint.encoding import numpy_dtype, objects
 from exportkit.operations.bindings import Bindings
 from exportkit.samples import tfexample
@@ -82,5 +83,5 @@ def _labels(indices: np.ndarray, spec: Lookup) -> np.ndarray:
 @cache
 def _lines(vocabulary: Path) -> list[bytes]:
     """Return the lines of a file as TensorFlow reads them: without any carriage return (io::InputBuffer::ReadLine)."""
-    lines = vocabulary.read_bytes().replace(b"\r", b"").split(b"\n")
+    lines = files.read(vocabulary, files.ARRAYS).replace(b"\r", b"").split(b"\n")
     return lines[:-1] if not lines[-1] else lines
