@@ -62,7 +62,9 @@ def opened(path: str | os.PathLike[str], most: int | None = None) -> BinaryIO:
 def read(path: str | os.PathLike[str], most: int) -> bytes:
     """Return all bytes of a regular file; arguments and errors are those of `descriptor`."""
     with opened(path, most) as file:
-        data = file.read(most + 1)
-    if len(data) > most:  # it grew since, or its file system does not know its size, as that of /proc
+        data = file.read(os.fstat(file.fileno()).st_size)
+        while len(data) <= most and (piece := file.read(MIB)):  # it grows, or its size is not known, as in /proc
+            data += piece
+    if len(data) > most:
         raise OSError(errno.EFBIG, f"it has more than the {most:,} bytes that are read at most", os.fspath(path))
     return data

@@ -445,8 +445,8 @@ def _read_sample(named: str) -> None:
 
 def _config_case(model: Model, directory: Path, chance: random.Random, plugins: Plugins) -> Callable[[], None]:
     config: Any = {**model.config, "export_dir": str(directory / "exports")}
-    for _ in range(chance.choice((1, 1, 2))):
-        config = mutate_config(config, chance)
+    for key in chance.choices(sorted(config), k=chance.choice((1, 1, 2))):
+        config[key] = mutate_config(config[key], chance)
     return lambda: _planned(config, plugins)
 
 
@@ -604,6 +604,7 @@ def _model(name: str, config: Mapping[str, Any], directory: Path, versions: bool
 
 
 def _as_v1(prefix: str, made: Path) -> str:
+    (made / "old").mkdir()
     import tensorflow as tf
 
     v1 = tf.compat.v1
