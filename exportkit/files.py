@@ -5,9 +5,9 @@ first, the file is opened without waiting, and what was opened is looked at agai
 """
 
 import errno
+import io
 import os
 import stat
-from typing import BinaryIO
 
 MIB = 1 << 20
 PROTO = (1 << 31) - 1  # bytes: no serialized message is larger (https://protobuf.dev/programming-guides/proto-limits/)
@@ -54,9 +54,9 @@ def _check_type(path: str | os.PathLike[str], status: os.stat_result) -> None:
         raise OSError(errno.EINVAL, f"it is {found}, not a regular file", os.fspath(path))
 
 
-def opened(path: str | os.PathLike[str], most: int | None = None) -> BinaryIO:
+def opened(path: str | os.PathLike[str], most: int | None = None) -> io.BufferedReader:
     """Open a regular file to read bytes; arguments and errors are those of `descriptor`."""
-    return os.fdopen(descriptor(path, most), "rb")
+    return open(descriptor(path, most), "rb")
 
 
 def read(path: str | os.PathLike[str], most: int) -> bytes:

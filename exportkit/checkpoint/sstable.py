@@ -176,7 +176,8 @@ def _entries(block: bytes) -> Items:
     end = len(block) - 4 - 4 * int.from_bytes(block[-4:], "little")
     if end < 0:
         raise ValueError("a block has more restart points than bytes")
-    items, key, at, keys = [], b"", 0, 0
+    items: Items = []
+    key, at, keys = b"", 0, 0
     while at < end:
         shared, unshared, length = block[at : at + 3]
         at += 3

@@ -24,7 +24,7 @@ MOST_BYTES = 4 * files.MIB
 MOST_VALUES = 25_000  # Hydra composes as many in four seconds
 MOST_DEPTH = 40  # OmegaConf calls some twenty functions for each level, and Python allows a thousand
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_TAGS = {None, "!", *(f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq"))}
+_TAGS = {"!", *(f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq"))}
 _MOST_DIGITS = 1_000
 _INTEGER = re.compile(r"[-+]?[0-9_]+")
 _ARRAY = "write large values to a .npy or .npz file and name that"
@@ -51,7 +51,7 @@ def install() -> None:
 
 
 def unsafe(file: Path) -> Problem | None:
-    """Return why `file` is not given to Hydra; None where it may be. YAML with a mistake at a place is left to Hydra's error."""
+    """Return why `file` is not given to Hydra; None where it may be, or has a mistake that Hydra's error places in it."""
     try:
         text = files.read(file, MOST_BYTES).decode()
     except UnicodeDecodeError:
@@ -80,12 +80,14 @@ class _Events:
         return next(chain.from_iterable(map(self._problems, yaml.parse(text, _LOADER))), None)
 
     def _problems(self, event: yaml.Event) -> Iterator[Problem]:
-        where = at(self._file, event.start_mark.line)
+        where = at(self._file, event.start_mark.line if event.start_mark else 0)
         if isinstance(event, yaml.AliasEvent):
             if event.anchor in [anchor for anchor, _ in self._open]:
                 yield Problem(where, f"*{event.anchor} refers to what it is part of", "write the value")
-            self._count += self._sizes.get(event.anchor, 1)
+            self._count += self._sizes.get(event.anchor or "", 1)
         elif isinstance(event, yaml.NodeEvent):
+            if isinstance(event, yaml.ScalarEvent) and not self._count:
+                yield Problem(relative(self._file), "is a single value, not a mapping", "write key: value lines")
             self._count += 1
             yield from self._node_problems(event, where)
         elif isinstance(event, yaml.CollectionEndEvent):
@@ -96,7 +98,7 @@ class _Events:
             yield Problem(where, f"the file holds more than {MOST_VALUES:,} values, its aliases counted in full", _ARRAY)
 
     def _node_problems(self, event: yaml.NodeEvent, where: str) -> Iterator[Problem]:
-        tag = getattr(event, "tag", None)
+        tag = str(getattr(event, "tag", None) or "!")
         if tag not in _TAGS:
             shown = shortened(tag.replace("tag:yaml.org,2002:", "!!"), 80)
             yield Problem(where, f"has the tag {shown}, and only plain values are read", "remove it")
