@@ -12,6 +12,7 @@ import os
 import pickle
 import sys
 import tempfile
+import traceback
 from collections import Counter
 from pathlib import Path
 
@@ -75,8 +76,11 @@ def _forked(models, seeds, scratch: Path):
     read, write = os.pipe()
     child = os.fork()
     if not child:
-        os.close(read)
-        _run(models, seeds, scratch, write)
+        try:
+            _run(models, seeds, scratch, write)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
         os._exit(0)
     os.close(write)
     with os.fdopen(read, "rb") as results:

@@ -160,9 +160,8 @@ def _mutate_map(value: Any, chance: random.Random, names: Sequence[str]) -> None
     if kind == 0:
         del value[key]
     elif kind == 1:
-        held = value[key]
-        if hasattr(held, "CopyFrom"):
-            value[chance.choice(TEXTS)].CopyFrom(held)
+        if isinstance(key, str) and hasattr(value[key], "CopyFrom"):
+            value[chance.choice(TEXTS)].CopyFrom(value[key])
     elif hasattr(value[key], "DESCRIPTOR"):
         if kind == 2:
             value[key].CopyFrom(value[chance.choice(keys)])
@@ -203,10 +202,13 @@ def node_names(meta: Any) -> list[str]:
 
 
 def mutate_graph(data: bytes, chance: random.Random) -> bytes:
-    """Return a serialized MetaGraphDef with one to four changes, most of them to its nodes; a part of them as text."""
+    """Return a serialized MetaGraphDef with one to four changes, half of them to nodes of the forward pass; a part as text."""
     meta = protos.MetaGraphDef.FromString(data)
+    names = node_names(meta)
+    forward = [node for node in meta.graph_def.node if not node.name.startswith(("gradients", "save/", "beta", "train"))]
     for _ in range(chance.choice((1, 1, 2, 4))):
-        mutate_proto(meta.graph_def if chance.random() < 0.7 else meta, chance, node_names(meta))
+        near = chance.random() < 0.5
+        mutate_proto(chance.choice(forward) if near else meta.graph_def if chance.random() < 0.5 else meta, chance, names)
     if chance.random() < 0.1:
         return text_format.MessageToString(meta).encode()
     return meta.SerializeToString()
