@@ -112,7 +112,7 @@ def _training(path: str) -> Found:
     """Read a checkpoint, with its ``.meta`` if that exists; or a ``.meta`` alone."""
     prefix = resolve(path)
     meta = path if path.endswith(".meta") else f"{prefix}.meta"
-    has_meta = os.path.exists(meta)
+    has_meta = os.path.lexists(meta)
     opened, notes = _open(prefix)
     if not has_meta and opened is None:
         raise WeightsError(*notes)

@@ -180,7 +180,8 @@ def _edge_problems(nodes: Sequence[NodeDef]) -> Found:
             yield f"{_quoted(name)} ({shortened(op, 80)})", f"has {data} inputs, and needs {_INPUTS[op]}"
         before.add(name)
     if not ordered and (cycle := _cycle(_edges(nodes, ops))):
-        yield f"{_quoted(cycle[0])} ({ops[cycle[0]]})", f"is computed from itself: {_round(cycle)}"
+        computed = [cycle[0], *cycle[:0:-1]]
+        yield f"{_quoted(cycle[0])} ({ops[cycle[0]]})", f"is computed from itself: {_round(computed)}"
 
 
 def _input_problem(taken: str, index: int, known: bool, control: bool) -> str:
@@ -200,7 +201,7 @@ def _edges(nodes: Iterable[NodeDef], ops: Mapping[str, str]) -> dict[str, set[st
 
 
 def _cycle(edges: Mapping[str, Iterable[str]]) -> list[str]:
-    """Return the names on one cycle, in the order in which they are computed; nothing where there is none."""
+    """Return the names on one cycle, each before one that it takes; nothing where there is none."""
     waiting = {name: len(set(into) & edges.keys()) for name, into in edges.items()}
     users: dict[str, list[str]] = {}
     for name, into in edges.items():
@@ -218,7 +219,7 @@ def _cycle(edges: Mapping[str, Iterable[str]]) -> list[str]:
     path = [next(name for name in edges if name in left)]
     while (before := min(op for op in edges[path[-1]] if op in left)) not in path:
         path.append(before)
-    return path[path.index(before) :][::-1]
+    return path[path.index(before) :]
 
 
 def _round(cycle: Sequence[str]) -> str:
@@ -236,7 +237,7 @@ def _function_problems(library: Iterable[FunctionDef], functions: Set[str]) -> F
         yield from _node_problems(function.node_def, functions, f" in the function {_quoted(shortened(name, 200))}")
         calls[name] = {used for node in function.node_def for used in _called(node, functions)} & functions
     if cycle := _cycle(calls):
-        yield f"the function {_quoted(cycle[0])}", f"calls itself: {_round(cycle[::-1])}"
+        yield f"the function {_quoted(cycle[0])}", f"calls itself: {_round(cycle)}"
 
 
 def _called(node: NodeDef, functions: Set[str]) -> Iterator[str]:

@@ -49,7 +49,7 @@ def read_manifest(directory: Path) -> dict[str, Any] | None:
     try:
         content = json.loads(data)
         content.pop("digest")
-        sound = _serialized(content) == data
+        sound = _serialized(content) == data and isinstance(content["files"], dict) and isinstance(content["schema"], int)
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         sound = False
     if not sound:
