@@ -25,6 +25,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--inputs", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=1, help="the number of the first case")
+    parser.add_argument("--export", action="store_true", help="export each case, and compare its answers with TensorFlow's")
     parser.add_argument("--only", type=int, help="run this case alone, and show what it prints")
     parser.add_argument("--models", type=Path, help="a directory for the sound models, which are made once")
     options = parser.parse_args()
@@ -33,9 +34,9 @@ def main() -> int:
         seeds = [options.only] if options.only is not None else range(options.seed, options.seed + options.inputs)
         counts: Counter[tuple[str, str]] = Counter()
         for start in range(0, len(seeds), BATCH):
-            for seed, kind, outcome, text in _batch(models, seeds[start : start + BATCH], Path(scratch)):
+            for seed, kind, outcome, text in _batch(models, seeds[start : start + BATCH], Path(scratch), options.export):
                 counts[kind, outcome] += 1
-                if outcome == "failed" or options.only is not None:
+                if outcome == "failed" or options.export or options.only is not None:
                     print(f"case {seed} ({kind}): {outcome}: {text}", flush=True)
     kinds = sorted({kind for kind, _ in counts})
     for kind in kinds:
@@ -61,23 +62,23 @@ def _models(directory: Path):
     return pickle.loads(kept.read_bytes())
 
 
-def _batch(models, seeds, scratch: Path):
+def _batch(models, seeds, scratch: Path, export: bool):
     """Run cases in one forked process, and again from the one behind where that process died."""
     seeds = list(seeds)
     while seeds:
-        done, status = _forked(models, seeds, scratch)
+        done, status = _forked(models, seeds, scratch, export)
         yield from done
         seeds = seeds[len(done) :]
         if seeds:
             yield seeds.pop(0), "?", "failed", f"its process ended with status {status}"
 
 
-def _forked(models, seeds, scratch: Path):
+def _forked(models, seeds, scratch: Path, export: bool):
     read, write = os.pipe()
     child = os.fork()
     if not child:
         try:
-            _run(models, seeds, scratch, write)
+            _run(models, seeds, scratch, write, export)
         except BaseException:
             traceback.print_exc()
             os._exit(1)
@@ -96,16 +97,17 @@ def _results(file):
             return
 
 
-def _run(models, seeds, scratch: Path, write: int) -> None:
+def _run(models, seeds, scratch: Path, write: int, export: bool) -> None:
     import fuzzlab
 
+    made, judge = (fuzzlab.write_export, fuzzlab.judge_export) if export else (fuzzlab.write, fuzzlab.judge)
     plugins = fuzzlab.all_plugins()
     with os.fdopen(write, "wb") as results:
         for seed in seeds:
             with tempfile.TemporaryDirectory(dir=scratch) as directory:
                 os.chdir(directory)
-                case = fuzzlab.write(models, seed, Path(directory), plugins)
-                outcome, text = fuzzlab.judge(case)
+                case = made(models, seed, Path(directory), plugins)
+                outcome, text = judge(case)
                 os.chdir(scratch)
             pickle.dump((seed, f"{case.kind}", outcome, f"[{case.model}] {text}"), results)
             results.flush()

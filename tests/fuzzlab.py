@@ -365,6 +365,22 @@ def write(models: Mapping[str, Model], seed: int, directory: Path, plugins: Plug
     return Case(seed, kind, name, _KINDS[kind][1](model, directory, chance, plugins))
 
 
+def write_export(models: Mapping[str, Model], seed: int, directory: Path, plugins: Plugins) -> Case:
+    """Write a case whose graph, or seldom whose index, is changed; it is exported and compared with the training graph."""
+    chance = random.Random(seed)
+    name = chance.choice(sorted(models))
+    model = models[name]
+    suffix, change = (".index", mutate_index) if chance.random() < 0.15 and name != "v1" else (".meta", mutate_graph)
+    prefix = _copied(model, directory, suffix, change(Path(f"{model.prefix}{suffix}").read_bytes(), chance))
+    config = {**_configured(model, prefix, directory), "post": {"verify": {"kind": "verify"}}}
+    return Case(seed, suffix, name, lambda: _exported(config, plugins))
+
+
+def _exported(config: Mapping[str, Any], plugins: Plugins) -> None:
+    report = exportkit.run(exportkit.plan(config, plugins), plugins)
+    print(report.status, *(step.details.get("summary", "") for step in report.steps))
+
+
 def _copied(model: Model, directory: Path, suffix: str, data: bytes, drop: bool = False) -> str:
     """Copy a checkpoint with other bytes in its file `suffix`; return the prefix of the copy."""
     source, run = Path(model.prefix), directory / "run"
@@ -572,6 +588,20 @@ def judge(case: Case) -> tuple[str, str]:
         return "failed", f"{type(error).__name__}: {error} {_last_line(error)}\n{printed.getvalue()[-500:]}"
     text = printed.getvalue()
     return ("failed", text) if any(mark in text for mark in UNFORESEEN) else ("accepted", text)
+
+
+def judge_export(case: Case) -> tuple[str, str]:
+    """Like `judge`, for a case that is exported: steps may refuse too, and other processes have their own limits."""
+    printed = io.StringIO()
+    try:
+        with redirect_stdout(printed), redirect_stderr(printed):
+            case.run()
+    except ExportKitError as error:
+        text = str(error)
+        return ("failed" if any(mark in text for mark in UNFORESEEN) else "refused"), f"exit code {error.exit_code}: {text}"
+    except Exception as error:
+        return "failed", f"{type(error).__name__}: {error} {_last_line(error)}"
+    return "accepted", printed.getvalue()
 
 
 def _refused(error: ExportKitError) -> tuple[str, str]:
