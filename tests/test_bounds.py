@@ -223,7 +223,7 @@ GRAPHS = {
     ),
     "too few inputs": (lambda m: node(m, "a", "Switch", ["x"]), "a (Switch) has 1 inputs, and needs 2"),
     "a name twice": (lambda m: [node(m, "a"), node(m, "a")], "a (NoOp) has the name of another node"),
-    "no name": (lambda m: node(m, ""), "a node without a name (NoOp) has a name that no node can have"),
+    "no name": (lambda m: node(m, ""), "a node (NoOp) has no name"),
     "a name with a line break": (lambda m: node(m, "a\nb"), "'a\\nb' (NoOp) has a name that no node can have"),
     "a name with an escape sequence": (
         lambda m: node(m, "\x1b[2J"),
@@ -334,14 +334,24 @@ def test_the_loop_of_a_while_is_no_cycle(tmp_path):
     assert len(metagraph.read(tmp_path / "m.meta").graph_def.node) == 4
 
 
+def test_loops_within_loops_without_end():
+    meta = protos.MetaGraphDef()
+    node(meta, "n0", "Placeholder", dtype=attr(type=1))
+    for i in range(1, 3000):
+        node(meta, f"n{i}", "Enter", [f"n{i - 1}"], frame_name=attr(s=b"frame%d" % i))
+    with bounded(), pytest.raises(BindingError) as caught:
+        _ = metagraph.Graph(meta).contexts
+    assert str(caught.value) == "n65: lies in more than 64 nested loops and branches; export a part of it"
+
+
 TEXTS = {
     "messages without end": (
         b"graph_def { node " + b"{ attr " * 5000 + b"}" * 5001,
         "nests messages 5001 deep, and 100 is protobuf's limit; it was made by hand: copy it again",
     ),
     "a text without end": (
-        b"graph_def {} #" + bytes([32]) * (16 << 20),
-        "is text of 16,777,230 bytes, and at most 16,777,216 are read; write it in binary",
+        b"graph_def {} #" + b" " * (8 << 20),
+        "is text of 8,388,622 bytes, and at most 8,388,608 are read; write it in binary",
     ),
     "a name that is not UTF-8": (b'graph_def { node { name: "\xff" op: "NoOp" } }', "is not a MetaGraphDef"),
     "binary messages without end": (None, "is not a MetaGraphDef"),
@@ -358,6 +368,22 @@ def test_a_graph_without_end(data, text, tmp_path):
     with bounded(), pytest.raises(BindingError) as caught:
         metagraph.read(tmp_path / "m.meta")
     assert str(caught.value).startswith(f"{tmp_path}/m.meta: {text}")
+
+
+def test_messages_of_two_bytes_that_become_a_hundred(tmp_path):
+    nodes = b"\x0a\0" * 10_000_000
+    (tmp_path / "m.meta").write_bytes(b"\x12" + varint(len(nodes)) + nodes)
+    with bounded(), pytest.raises(BindingError) as caught:
+        metagraph.read(tmp_path / "m.meta")
+    why = "expands to far more memory than it has bytes; it was made by hand: copy it again"
+    assert str(caught.value) == f"{tmp_path}/m.meta: {why}"
+
+
+def test_a_large_constant_is_in_proportion(tmp_path):
+    meta = protos.MetaGraphDef()
+    node(meta, "a", "Const", value=tensor(1, (2**22,), tensor_content=bytes(2**24)))
+    (tmp_path / "m.meta").write_bytes(meta.SerializeToString())
+    assert metagraph.read(tmp_path / "m.meta").ByteSize() > 2**24
 
 
 def test_more_than_a_message_can_have(tmp_path):

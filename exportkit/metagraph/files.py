@@ -5,7 +5,9 @@ What they return is bounded and well formed, so that no caller has to check it.
 
 import os
 import re
+import resource
 from collections.abc import Iterable
+from pathlib import Path
 
 from google.protobuf import text_format
 from google.protobuf.message import DecodeError
@@ -17,6 +19,9 @@ from exportkit.protos import GraphDef, MetaGraphDef, SavedModel
 
 _LFS = b"version https://git-lfs.github.com/spec/"
 _TEXT = re.compile(rb"\s*(#[^\n]*\n\s*)*\w+\s*[:{<]")  # the text format begins with a field
+_MOST_TEXT = 8 * files.MIB  # which Python's parser reads in about four seconds
+_LARGE = 8 * files.MIB
+_MOST_MEMORY = 512 * files.MIB
 _DEEP = 100  # messages within messages: protobuf's own limit for binary files
 
 
@@ -24,7 +29,7 @@ def read(path: str | os.PathLike) -> MetaGraphDef:
     """Read a ``.meta`` file, binary or text.
 
     Raises:
-        BindingError: with one Problem, if `path` cannot be read or is not a MetaGraphDef with a graph.
+        BindingError: `path` cannot be read, or is not a MetaGraphDef with a graph; or the graph is not well formed.
     """
     path, data = os.fspath(path), _content(path, "the .meta that tf.compat.v1.train.Saver writes beside a checkpoint")
     if data[:1] == b"\x08" or data.startswith(b"saved_model_schema_version"):
@@ -40,7 +45,7 @@ def read_saved_model(path: str | os.PathLike) -> SavedModel:
     """Read a ``saved_model.pb`` or ``saved_model.pbtxt``, or the one in the directory `path`.
 
     Raises:
-        BindingError: with one Problem, if `path` cannot be read or is not a SavedModel with a meta graph.
+        BindingError: `path` cannot be read, or is not a SavedModel with a meta graph; or a graph is not well formed.
     """
     path = os.fspath(path)
     if os.path.isdir(path):
@@ -82,6 +87,8 @@ def _content(path: str, wanted: str) -> bytes:
 
 
 def _parse(cls, path: str, data: bytes):
+    if len(data) > _LARGE and not _fits(cls, data):
+        raise _refusal(path, "expands to far more memory than it has bytes", "it was made by hand: copy it again")
     try:
         return cls.FromString(data)
     except DecodeError:
@@ -97,10 +104,31 @@ def _parse(cls, path: str, data: bytes):
     raise _refusal(path, *_empty(data, f"is not a {cls.DESCRIPTOR.name}"))
 
 
+def _fits(cls, data: bytes) -> bool:
+    """Return whether the memory for a message is in proportion to its bytes.
+
+    A field of two bytes can become a hundred in memory. So a large file is first parsed in a forked process with a limit; that
+    does nothing else, which is safe whatever runs in this one.
+    """
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    code = 1
+    try:
+        held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (held + max(_MOST_MEMORY, 3 * len(data)), resource.RLIM_INFINITY))
+        cls.FromString(data)
+        code = 0
+    except DecodeError as error:
+        code = int("alloc" in str(error))
+    finally:
+        os._exit(code)
+
+
 def _check_text(path: str, data: bytes) -> None:
     """Refuse a text that is too long, or nests too deep, for the parser, which calls itself for each message."""
-    if len(data) > files.TEXT:
-        raise _refusal(path, f"is text of {len(data):,} bytes, and at most {files.TEXT:,} are read", "write it in binary")
+    if len(data) > _MOST_TEXT:
+        raise _refusal(path, f"is text of {len(data):,} bytes, and at most {_MOST_TEXT:,} are read", "write it in binary")
     depth = deepest = 0
     for mark in re.finditer(rb'"(?:[^"\\\n]|\\.)*"|\'(?:[^\'\\\n]|\\.)*\'|#[^\n]*|[{}<>]', data):
         depth += {b"{": 1, b"<": 1, b"}": -1, b">": -1}.get(mark[0], 0)
@@ -114,7 +142,7 @@ def _check_text(path: str, data: bytes) -> None:
 def _empty(data: bytes, what: str = "is not a MetaGraphDef: it holds no graph") -> tuple[str, str]:
     """Return what `data` is instead of a MetaGraphDef, if that can be recognised, and what to do."""
     try:
-        if any(node.op for node in GraphDef.FromString(data).node):
+        if len(data) <= _LARGE and any(node.op for node in GraphDef.FromString(data).node):
             what = "is a bare GraphDef, which knows no variables"
     except DecodeError:
         pass

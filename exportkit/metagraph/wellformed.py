@@ -73,11 +73,11 @@ def _node_problems(nodes: Iterable[NodeDef], functions: Set[str], inside: str = 
     names: set[str] = set()
     for node in nodes:
         name = node.name
-        where = f"{_quoted(name) or 'a node without a name'} ({shortened(node.op, 80) or '?'}){inside}"
-        if name in names:
+        where = f"{_quoted(name) or 'a node'} ({shortened(node.op, 80) or '?'}){inside}"
+        if not _NAME.fullmatch(name) or len(name) > _MOST_NAME:
+            yield where, "has a name that no node can have" if name else "has no name"
+        elif name in names:
             yield where, "has the name of another node"
-        elif not _NAME.fullmatch(name) or len(name) > _MOST_NAME:
-            yield where, "has a name that no node can have"
         elif not node.op or len(node.op) > _MOST_NAME:
             yield where, "has no op" if not node.op else "is of an op whose name has no end"
         elif what := _attribute_problem(node, functions):
