@@ -402,7 +402,7 @@ HEADER = (b"", protos.BundleHeaderProto(num_shards=1).SerializeToString())
 
 
 def entry(shape=(), **fields):
-    proto = protos.BundleEntryProto(dtype=1, **fields)
+    proto = protos.BundleEntryProto(**{"dtype": 1, **fields})
     for size in shape:
         proto.shape.dim.add(size=size)
     return proto
@@ -484,6 +484,10 @@ INDEXES = {
     "a negative offset": (lambda: of(size=4, offset=-4), "'v' lies outside of its 1 data files"),
     "a shard that is not there": (lambda: of(size=4, shard_id=7), "'v' lies outside of its 1 data files"),
     "a size of other shape": (lambda: of(shape=(3,), size=4), "'v' is float32 [3] and has 4 bytes"),
+    "strings without end": (
+        lambda: of(shape=(2**40,), size=2**41, dtype=7),
+        "'v' has 1,099,511,627,776 strings in 2,199,023,255,552 bytes, too many to be read",
+    ),
     "slices that overlap": (
         lambda: sliced((4,), [(0, 2)], [(1, 1)], [(1, 1)]),
         "the slices of 'v' do not make up the whole",

@@ -121,6 +121,8 @@ def _check(entry: Entry, shards: int) -> None:
     for part, count in zip(entry.parts, counts, strict=True):
         if not 0 <= part.shard < shards or part.offset < 0 or part.size < 0:
             raise ValueError(f"{entry.key!r} lies outside of its {shards} data files")
+        if entry.dtype in ("string", "variant") and max(count, part.size >> 6) > encoding.MOST_STRINGS:
+            raise ValueError(f"{entry.key!r} has {count:,} strings in {part.size:,} bytes, too many to be read")
         if not encoding.fits(entry.dtype, count, part.size):
             raise ValueError(f"{entry.key!r} is {entry.dtype} {list(entry.shape)} and has {part.size} bytes")
     if slices := [part.extents for part in entry.parts if part.extents is not None]:
