@@ -63,30 +63,31 @@ def _models(directory: Path):
 
 
 def _batch(models, seeds, scratch: Path, export: bool):
-    """Run cases in one forked process, and again from the one behind where that process died."""
+    """Run cases in one forked process, and those behind it in another one where that process died."""
     seeds = list(seeds)
     while seeds:
-        done, status = _forked(models, seeds, scratch, export)
-        yield from done
-        seeds = seeds[len(done) :]
+        read, write = os.pipe()
+        child = _forked(models, seeds, scratch, export, read, write)
+        os.close(write)
+        with os.fdopen(read, "rb") as results:
+            for result in _results(results):
+                yield result
+                seeds.remove(result[0])
+        status = os.waitpid(child, 0)[1]
         if seeds:
             yield seeds.pop(0), "?", "failed", f"its process ended with status {status}"
 
 
-def _forked(models, seeds, scratch: Path, export: bool):
-    read, write = os.pipe()
-    child = os.fork()
-    if not child:
-        try:
-            _run(models, seeds, scratch, write, export)
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    os.close(write)
-    with os.fdopen(read, "rb") as results:
-        done = list(_results(results))
-    return done, os.waitpid(child, 0)[1]
+def _forked(models, seeds, scratch: Path, export: bool, read: int, write: int) -> int:
+    if child := os.fork():
+        return child
+    os.close(read)
+    try:
+        _run(models, seeds, scratch, write, export)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
 
 
 def _results(file):

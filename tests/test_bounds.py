@@ -455,11 +455,11 @@ def prefixes(count, length=60_000):
 INDEXES = {
     "shared prefixes": (
         lambda: pointing(block := prefixes(20_000), [varint(0) + varint(len(block))]),
-        "a block has more than 1,048,576 entries, or names of more than 67,108,864 bytes",
+        "a block has more than 400,000 entries, or names of more than 67,108,864 bytes",
     ),
     "many entries": (
-        lambda: table([HEADER, *((b"%07d" % i, b"") for i in range(1_100_000))]),
-        "it has more than 1,048,576 entries, or names of more than 67,108,864 bytes",
+        lambda: table([HEADER, *((b"%07d" % i, b"") for i in range(400_001))]),
+        "it has more than 400,000 entries, or names of more than 67,108,864 bytes",
     ),
     "a block twice": (lambda: pointing(PLAIN, [WHOLE, WHOLE]), "the block at byte 0 overlaps the one at byte 0"),
     "a block outside": (

@@ -21,7 +21,7 @@ V1Slices = dict[str, list[tuple[Extents, Table]]]  # tensor → its slices, each
 VERSION = 1  # kTensorBundleVersion
 MOST_DIMENSIONS = 254  # TensorShape::MaxDimensions (tensor_shape.h)
 _MOST_ELEMENTS = (1 << 63) - 1
-_MOST_SLICES = 1_000  # of a tensor that is cut along several dimensions
+_MOST_SLICES = 128  # of a tensor that is cut along several dimensions
 _dtype_name = functools.cache(protos.dtype_name)
 
 

@@ -22,7 +22,7 @@ _ATTEMPTS = 20
 _YOUNG = 0.5  # seconds: a Saver writes the `.meta` after the file `checkpoint` that names it
 _MOMENT = 0.05
 _MOST_AT_ONCE = 1 << 30  # the kernel reads less than 2 GiB in one call
-_MOST_INDEX = 256 * files.MIB  # a million tensors have less
+_MOST_INDEX = 256 * files.MIB
 _MOST_PROBLEMS = 20
 _LFS = b"version https://git-lfs.github.com/spec/"
 

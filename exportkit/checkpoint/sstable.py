@@ -21,8 +21,8 @@ _FOOTER = 48
 _TRAILER = 5
 _BLOCK_SIZE = 256 * 1024
 _RESTART_INTERVAL = 16
-MOST_KEYS = 64 << 20  # bytes of all keys together, in one block as in all: a million tensors have less
-MOST_ENTRIES = 1 << 20
+MOST_KEYS = 64 << 20  # bytes of all keys together, in one block as in all
+MOST_ENTRIES = 400_000  # which take half a gigabyte and four seconds
 _MOST_BLOCK = 64 << 20  # bytes that a compressed block expands to; a writer begins a new block after 256 KiB
 
 Items = list[tuple[bytes, bytes]]
