@@ -188,7 +188,6 @@ OPENERS = {
     "cli/__init__.py": "opens the standard streams",
     "cli/progress.py": "writes to the terminal",
     "cli/single.py": "reads the log of its own process",
-    "cli/sweep/job_record.py": "opens the lock of a job",
     "cli/tables.py": "opens the null device",
     "examples": "know nothing of exportkit",
     "exporting/savedmodel/checks.py": "compares assets, which were found to be files",
