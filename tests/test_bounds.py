@@ -115,6 +115,30 @@ def test_in_place_of_the_state_file(kind, copied, tmp_path, monkeypatch):
     assert str(caught.value) == f"{directory}/checkpoint: cannot be read: {said}"
 
 
+@pytest.mark.parametrize("kind", ["fifo", "device", "loop", "socket"])
+@pytest.mark.parametrize("name", ["m.meta", "./saved_model.pb"])
+def test_in_place_of_what_is_inspected(kind, name, tmp_path, capsys):
+    said = special(kind, tmp_path / name)
+    with bounded():
+        assert cli.main(["inspect", name]) == 2
+    assert capsys.readouterr().err.startswith(f"{name}: cannot be read: {said}; hand in the ")
+
+
+@pytest.mark.parametrize("kind", SPECIAL)
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".tfrecord"])
+def test_in_place_of_a_sample_or_a_vocabulary(kind, suffix, checkpoint, tmp_path):
+    said = special(kind, tmp_path / f"d{suffix}")
+    labels = {"lookup": "top.indices", "vocabulary": f"d{suffix}"}
+    config = toys.config(checkpoint("softmax").prefix, tmp_path, samples={"serving_default": {"x": f"d{suffix}:x"}})
+    config["bindings"] |= {"top": {"top_k": "probs", "k": 1}, "labels": labels}
+    with bounded(), pytest.raises(ExportKitError) as caught:
+        exportkit.plan(config)
+    assert [str(problem) for problem in caught.value.problems] == [
+        f"bindings.labels.vocabulary: {tmp_path}/d{suffix} cannot be read: {said}; name another file",
+        f"samples.serving_default.x: {tmp_path}/d{suffix} cannot be read: {said}; name another file",
+    ]
+
+
 # The state file
 
 
@@ -474,6 +498,10 @@ INDEXES = {
     "a Snappy bomb": (
         lambda: pointing(bomb := varint(2**32 - 1) + b"\0a" + b"\xfe\1\0" * 50, [varint(0) + varint(len(bomb))], kind=1),
         "a compressed block expands to 4,294,967,295 bytes, more than the 67,108,864 of any writer",
+    ),
+    "a key that is not UTF-8": (
+        lambda: table([HEADER, (b"\xff", entry(size=4).SerializeToString())]),
+        "a name in it is not UTF-8",
     ),
     "keys twice": (lambda: table([HEADER, (b"v", b""), (b"v", b"")]), "its keys are not in order"),
     "keys in disorder": (lambda: table([HEADER, (b"w", b""), (b"v", b"")]), "its keys are not in order"),

@@ -206,6 +206,8 @@ def readable(path: str) -> Iterator[None]:
         yield
     except IndexError as error:
         raise WeightsError(Problem(path, "is damaged: a number is cut off", _DAMAGED)) from error
+    except UnicodeDecodeError as error:
+        raise WeightsError(Problem(path, "is damaged: a name in it is not UTF-8", _DAMAGED)) from error
     except (ValueError, OverflowError, DecodeError) as error:
         raise WeightsError(Problem(path, f"is damaged: {error}", _DAMAGED)) from error
     except OSError as error:
@@ -271,7 +273,7 @@ def _describe_nearby(directory: str, name: str) -> str:
     place = directory or "."
     if not os.path.isdir(place):
         return f"there is no directory {directory} either"
-    inner = [entry.name for entry in os.scandir(place) if entry.is_dir() and not entry.name.startswith(".")]
+    inner = [name for name in os.listdir(place) if os.path.isdir(os.path.join(place, name)) and not name.startswith(".")]
     known = {*_checkpoints(place), *inner}
     if nearest(name, known):
         return did_you_mean(name, known)

@@ -1,6 +1,7 @@
 """The free-form leaves of a config, read into their spec classes: bindings, signatures, meta graphs and samples."""
 
 import math
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -142,7 +143,7 @@ def _dtype(name: str, known: Any, reader: Reader, where: str) -> bool:
 
 def _is_file(path: Path, reader: Reader, where: str) -> bool:
     """Return whether a file with content of its own is there; report it otherwise."""
-    if not path.exists():
+    if not os.path.lexists(path):
         names = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         near = did_you_mean(path.name, names) if nearest(path.name, names) else ""
         reader.problem(where, f"there is no file {path}", near or "paths are relative to where exportkit was started")
