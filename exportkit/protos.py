@@ -84,6 +84,7 @@ def _load(*modules: str) -> list[types.ModuleType]:
 ConfigProto = config_pb2.ConfigProto
 MetaGraphDef = meta_graph_pb2.MetaGraphDef
 GraphDef = graph_pb2.GraphDef
+FunctionDef = function_pb2.FunctionDef
 NodeDef = node_def_pb2.NodeDef
 FunctionDef = function_pb2.FunctionDef
 OpDef = op_def_pb2.OpDef
@@ -106,8 +107,17 @@ SavedTensorSlices = saved_tensor_slice_pb2.SavedTensorSlices
 SavedSliceMeta = saved_tensor_slice_pb2.SavedSliceMeta
 
 
+_DTYPES = frozenset(types_pb2.DataType.values())
+
+
 def dtype_name(number: int) -> str:
-    """Return the usual name of a dtype enum: ``DT_FLOAT`` → ``float32``, reference types without their mark."""
+    """Return the usual name of a dtype enum: ``DT_FLOAT`` → ``float32``, reference types without their mark.
+
+    Raises:
+        ValueError: there is no such dtype.
+    """
+    if number not in _DTYPES:
+        raise ValueError(f"there is no dtype {number}")
     name = types_pb2.DataType.Name(number).removeprefix("DT_").removesuffix("_REF").lower()
     return {"float": "float32", "double": "float64", "half": "float16"}.get(name, name)
 

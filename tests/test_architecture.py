@@ -179,3 +179,47 @@ def test_every_package_is_listed():
     directories = [path.parent.relative_to(ROOT) for path in PACKAGE.rglob("__init__.py")]
     present = {places.get(str(directory), ".".join(directory.parts)) for directory in directories}
     assert present == {name for name in project["packages"] if not re.match(r"exportkit\.conf\b", name)}
+
+
+# modules that open files by themselves: what exportkit writes, its own processes' files and pipes, and its own examples
+OPENERS = {
+    "files.py": "opens for all others",
+    "checkpoint/locate.py": "opens what it holds already",
+    "checkpoint/writer.py": "writes",
+    "cli/__init__.py": "opens the standard streams",
+    "cli/progress.py": "writes to the terminal",
+    "cli/single.py": "reads the log of its own process",
+    "cli/tables.py": "opens the null device",
+    "examples": "know nothing of exportkit",
+    "exporting/savedmodel/checks.py": "compares assets, which were found to be files",
+    "metagraph/files.py": "asks how much memory this process has",
+    "processes": "opens its own pipes, logs and results",
+    "serving/native_worker.py": "writes its replies",
+    "testing": "reads what tests wrote",
+    "verifying/parity/reference_worker.py": "writes its replies",
+    "version/claim.py": "opens directories and locks",
+    "version/identity.py": "reads the metadata of distributions and the code of modules",
+}
+
+
+RECEIVERS = ("os", "np", "io", "path", "file", "log")
+
+
+def openings(path):
+    """The lines of a module that open or read a file by other means than `exportkit.files`."""
+    for call in (each for each in ast.walk(ast.parse(path.read_text())) if isinstance(each, ast.Call)):
+        function = call.func
+        if isinstance(function, ast.Name) and function.id == "open":
+            yield call.lineno
+        if isinstance(function, ast.Attribute) and function.attr in ("read_bytes", "read_text", "fdopen", "fromfile", "memmap"):
+            yield call.lineno
+        if ast.unparse(function).split(".")[-1] in ("open", "load") and ast.unparse(function).split(".")[0] in RECEIVERS:
+            yield call.lineno
+
+
+def test_files_are_opened_with_a_bound():
+    """What is opened elsewhere may be a FIFO, a device, or without end."""
+    found = {path.relative_to(PACKAGE).as_posix() for path in modules() if list(openings(path))}
+    allowed = {name for name in found if name in OPENERS or name.split("/")[0] in OPENERS}
+    assert sorted(found - allowed) == []
+    assert [name for name in OPENERS if not any(one == name or one.startswith(f"{name}/") for one in found)] == []

@@ -159,7 +159,7 @@ def test_a_missing_file_names_the_meta_beside_it(tmp_path):
     (tmp_path / "model-7.meta").write_bytes(b"")
     said = refusal(read, tmp_path / "model-7")
     assert said == f"{tmp_path}/model-7: no such file; did you mean {tmp_path}/model-7.meta?"
-    assert refusal(read, tmp_path) == f"{tmp_path}: cannot be read: Is a directory; {MADE_BY}"
+    assert refusal(read, tmp_path) == f"{tmp_path}: cannot be read: it is a directory; {MADE_BY}"
 
 
 def test_reads_a_saved_model_from_its_directory(graph, tmp_path):

@@ -439,5 +439,5 @@ def test_a_pipe_in_place_of_data_does_not_block(most, run_of, tmp_path, monkeypa
     prefix = str(tmp_path / "run" / "model.ckpt-1")
     data(prefix).unlink()
     os.mkfifo(data(prefix))
-    with pytest.raises(WeightsError, match="cannot be read: it is not a plain file"):
+    with pytest.raises(WeightsError, match=r"cannot be read: it is a FIFO \(named pipe\), not a regular file"):
         Bundle(prefix)

@@ -130,7 +130,9 @@ def test_a_file_that_is_no_array(tmp_path, content):
 
 def test_objects_are_not_unpickled(tmp_path):
     np.save(tmp_path / "d.npy", np.array([{}], object), allow_pickle=True)
-    assert "is not a .npy file of numbers or bytes" in refusal(File(path=tmp_path / "d.npy"))
+    assert "d.npy holds pickled objects, which are never loaded; save numbers or bytes" in refusal(
+        File(path=tmp_path / "d.npy")
+    )
 
 
 def write_records(path, records):

@@ -19,6 +19,7 @@ from exportkit.errors import Problem, WeightsError
 Read = Callable[[int, int], bytes]  # (offset, size) → bytes
 
 CHUNK = 1 << 20
+MOST_STRINGS = 1 << 24  # elements, of at most 64 bytes each on average: their lengths are held in memory
 
 
 @functools.cache

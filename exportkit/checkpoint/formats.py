@@ -5,6 +5,8 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
+from exportkit import files
+
 _TRAINING = "name the training checkpoint that it was made from"
 _KERAS = "load it with Keras, and write a SavedModel with model.export(DIRECTORY)"
 _BYTES = 64 * 1024  # of a file that are read
@@ -35,7 +37,7 @@ def describe_file(path: str) -> tuple[str, str]:
     Raises:
         OSError: it cannot be read.
     """
-    with open(path, "rb") as file:
+    with files.opened(path) as file:
         start = file.read(_BYTES)
     for mark, described in _STARTS.items():
         if start.startswith(mark):

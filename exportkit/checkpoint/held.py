@@ -2,10 +2,11 @@
 
 import errno
 import os
-import stat
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+
+from exportkit.files import descriptor as open_descriptor
 
 WRITTEN, REPLACED, DELETED = "was written to", "was saved anew", "was deleted"
 _MOST = 256  # descriptors that a process may have open before files are no longer held; the usual limit is 1,024
@@ -25,10 +26,10 @@ class HeldFile:
         """Open the file.
 
         Raises:
-            OSError: it cannot be opened, or is not a plain file.
+            OSError: it cannot be opened, or is no regular file.
         """
         self.path = path
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        descriptor = open_descriptor(path)
         self._was = os.fstat(descriptor)
         self.size = self._was.st_size
         self._descriptor = descriptor if descriptor < _MOST else None
@@ -36,10 +37,6 @@ class HeldFile:
             os.close(descriptor)
         else:
             weakref.finalize(self, os.close, descriptor).atexit = False
-        if stat.S_ISDIR(self._was.st_mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-        if not stat.S_ISREG(self._was.st_mode):
-            raise OSError(errno.EINVAL, "it is not a plain file", path)
 
     @contextmanager
     def open(self) -> Iterator[int]:
@@ -51,7 +48,7 @@ class HeldFile:
         if self._descriptor is not None:
             yield self._descriptor
             return
-        descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = open_descriptor(self.path)
         try:
             if not os.path.samestat(os.fstat(descriptor), self._was):
                 raise OSError(errno.ESTALE, "another file has its name by now", self.path)

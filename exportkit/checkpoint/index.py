@@ -5,6 +5,7 @@ Source of the rules: ``BundleReader`` in TensorFlow's ``core/util/tensor_bundle/
 """
 
 import functools
+import itertools
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +19,9 @@ Extents = tuple[tuple[int, int], ...]
 V1Slices = dict[str, list[tuple[Extents, Table]]]  # tensor → its slices, each with the file that has it
 
 VERSION = 1  # kTensorBundleVersion
+MOST_DIMENSIONS = 254  # TensorShape::MaxDimensions (tensor_shape.h)
+_MOST_ELEMENTS = (1 << 63) - 1
+_MOST_SLICES = 128  # of a tensor that is cut along several dimensions
 _dtype_name = functools.cache(protos.dtype_name)
 
 
@@ -70,8 +74,6 @@ def read_v2(tables: Sequence[Table]) -> tuple[int, dict[str, Entry], V1Slices]:
     (_, header), *items = items
     shards = _shards(protos.BundleHeaderProto.FromString(header))
     saved = {key: protos.BundleEntryProto.FromString(value) for key, value in items}
-    if [key for key, _ in items] != sorted(saved):
-        raise ValueError("its keys are not in order")
     sliced = {key: _slices(key.decode(), proto, saved) for key, proto in saved.items() if proto.slices}
     inner = {slice_key(key.decode(), part.extents or ()) for key, parts in sliced.items() for part in parts}
     entries = [_entry(key.decode(), proto, sliced.get(key)) for key, proto in saved.items() if key not in inner]
@@ -119,24 +121,45 @@ def _check(entry: Entry, shards: int) -> None:
     for part, count in zip(entry.parts, counts, strict=True):
         if not 0 <= part.shard < shards or part.offset < 0 or part.size < 0:
             raise ValueError(f"{entry.key!r} lies outside of its {shards} data files")
+        if entry.dtype in ("string", "variant") and max(count, part.size >> 6) > encoding.MOST_STRINGS:
+            raise ValueError(f"{entry.key!r} has {count:,} strings in {part.size:,} bytes, too many to be read")
         if not encoding.fits(entry.dtype, count, part.size):
             raise ValueError(f"{entry.key!r} is {entry.dtype} {list(entry.shape)} and has {part.size} bytes")
-    if entry.parts[0].extents is not None:
-        _check_cover(entry, counts)
+    if slices := [part.extents for part in entry.parts if part.extents is not None]:
+        _check_cover(entry, slices, counts)
 
 
-def _check_cover(entry: Entry, counts: list[int]) -> None:
+def _check_cover(entry: Entry, extents: Sequence[Extents], counts: list[int]) -> None:
     """Raise ValueError for slices that leave gaps or overlap; `counts` are their numbers of elements."""
-    if sum(counts) != element_count(entry, None):
+    if sum(counts) != element_count(entry, None) or _overlap(entry, extents):
         raise ValueError(f"the slices of {entry.key!r} do not make up the whole")
+
+
+def _overlap(entry: Entry, extents: Sequence[Extents]) -> bool:
+    """Return whether slices within the shape of `entry` overlap (``TensorSliceSet::Register``); empty ones do not."""
+    shapes = [slice_shape(entry, one) for one in extents]
+    boxes = sorted(
+        [(start, start + size) for (start, _), size in zip(one, shape, strict=True)]
+        for one, shape in zip(extents, shapes, strict=True)
+        if math.prod(shape)
+    )
+    cut = [axis for axis in range(len(entry.shape)) if any(box[axis] != boxes[0][axis] for box in boxes)]
+    if len(cut) == 1:
+        return any(one[cut[0]][1] > other[cut[0]][0] for one, other in itertools.pairwise(boxes))
+    if len(boxes) > _MOST_SLICES:
+        raise ValueError(f"{entry.key!r} has {len(boxes)} slices along {len(cut)} dimensions")
+    pairs = itertools.combinations(boxes, 2)
+    return any(all(a < d and c < b for (a, b), (c, d) in zip(one, other, strict=True)) for one, other in pairs)
 
 
 def element_count(entry: Entry, extents: Extents | None) -> int:
     """Return the number of elements of a tensor, or of one slice of it."""
     shape = entry.shape if extents is None else slice_shape(entry, extents)
-    if any(size < 0 for size in shape):
+    if len(shape) > MOST_DIMENSIONS:
+        raise ValueError(f"{entry.key!r} has {len(shape)} dimensions")
+    if any(size < 0 for size in shape) or (count := math.prod(shape)) > _MOST_ELEMENTS:
         raise ValueError(f"{entry.key!r} has the shape {list(shape)}")
-    return math.prod(shape)
+    return count
 
 
 def slice_shape(entry: Entry, extents: Extents) -> tuple[int, ...]:
@@ -165,7 +188,8 @@ def read_v1(tables: Sequence[Table]) -> tuple[int, dict[str, Entry], V1Slices]:
                 raise ValueError(f"its files disagree on {one.name!r}")
             slices[one.name] += [(_extents(extents), table) for extents in one.slice]
     for entry in entries.values():
-        _check_cover(entry, [element_count(entry, extents) for extents, _ in slices[entry.key]])
+        extents = [one for one, _ in slices[entry.key]]
+        _check_cover(entry, extents, [element_count(entry, one) for one in extents])
     return 0, {name: entries[name] for name in sorted(entries, key=str.encode)}, slices
 
 

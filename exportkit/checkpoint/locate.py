@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 
 from google.protobuf.message import DecodeError
 
+from exportkit import files
 from exportkit.checkpoint import formats
 from exportkit.checkpoint.held import HeldFile
 from exportkit.checkpoint.sstable import MAGIC
@@ -21,6 +22,8 @@ _ATTEMPTS = 20
 _YOUNG = 0.5  # seconds: a Saver writes the `.meta` after the file `checkpoint` that names it
 _MOMENT = 0.05
 _MOST_AT_ONCE = 1 << 30  # the kernel reads less than 2 GiB in one call
+_MOST_INDEX = 256 * files.MIB
+_MOST_PROBLEMS = 20
 _LFS = b"version https://git-lfs.github.com/spec/"
 
 
@@ -28,19 +31,22 @@ def latest(directory: str | os.PathLike[str]) -> str:
     """Return the prefix of the newest checkpoint in a directory.
 
     That is the one that the file ``checkpoint`` names, searched for beside that file if the recorded path (often of another
-    machine) does not exist; without such a file the only one, or the one with the highest number.
+    machine) does not exist or leads out of the directory; without such a file the only one, or the one with the highest number.
 
     Raises:
-        WeightsError: there is none, there are several without a highest number, or the file names one that is gone.
+        WeightsError: there is none, there are several without a highest number, or the file names one that is gone or lies
+            elsewhere: whoever made the directory does not choose another one's checkpoint.
     """
     directory = os.fspath(directory)
     state, known = os.path.join(directory, "checkpoint"), _checkpoints(directory)
-    if os.path.isfile(state):
+    if os.path.lexists(state) and not os.path.isdir(state):
         recorded = _recorded(state)
-        for path in (os.path.join(directory, recorded), os.path.join(directory, ntpath.basename(recorded))):
-            prefix = resolve(path)
-            if _is_checkpoint(prefix):
-                return prefix
+        paths = [os.path.join(directory, recorded), os.path.join(directory, ntpath.basename(recorded))]
+        found = [prefix for prefix in map(_without_suffix, paths) if _is_checkpoint(prefix)]
+        if inside := [prefix for prefix in found if _lies_below(prefix, directory)]:
+            return inside[0]
+        if found:
+            raise WeightsError(Problem(state, f"names {recorded!r}, which lies elsewhere", f"name that checkpoint: {found[0]}"))
         raise WeightsError(Problem(state, f"names {recorded!r}, which is not there", did_you_mean(recorded, known)))
     if not known:
         raise WeightsError(
@@ -54,7 +60,17 @@ def resolve(path: str | os.PathLike[str]) -> str:
     path = os.fspath(path)
     if os.path.isdir(path) and not _is_checkpoint(path):
         return latest(path)
+    return _without_suffix(path)
+
+
+def _without_suffix(path: str) -> str:
+    """Return the prefix that a checkpoint's file belongs to; a prefix as it is."""
     return re.sub(r"(?<=[^/])(\.(index|meta|data-\d{5}-of-\d{5})|-(\d{5}|\?{5})-of-\d{5})$", "", path)
+
+
+def _lies_below(path: str, directory: str) -> bool:
+    inner, outer = os.path.realpath(os.path.dirname(path)), os.path.realpath(directory)
+    return os.path.commonpath([inner, outer]) == outer
 
 
 def looks(path: str | os.PathLike[str]) -> Iterator[None]:
@@ -91,7 +107,7 @@ def format_of(prefix: str) -> str:
     Raises:
         WeightsError: there is no checkpoint; it names what is nearby.
     """
-    if os.path.isfile(prefix + ".index"):
+    if _has_index(prefix):
         return "V2"
     if files := v1_files(prefix):
         _check_v1_files(files)
@@ -121,10 +137,17 @@ def v1_files(prefix: str) -> list[str]:
         return [prefix]
     files = sorted(glob.glob(glob.escape(prefix) + "-[0-9][0-9][0-9][0-9][0-9]-of-[0-9][0-9][0-9][0-9][0-9]"))
     wanted = [f"{prefix}-{i:05d}-of-{files[0][-5:]}" for i in range(int(files[0][-5:]))] if files else []
-    missing = [path for path in wanted if path not in files]
+    missing = sorted({*wanted}.difference(files))
     if missing:
-        raise WeightsError(*(Problem(path, "this part of the checkpoint is missing", "copy all its files") for path in missing))
+        what = "this part of the checkpoint is missing"
+        raise WeightsError(*few([Problem(path, what, "copy all its files") for path in missing]))
     return wanted
+
+
+def few(problems: list[Problem]) -> list[Problem]:
+    """Return the first of many problems with files of one checkpoint, and the number of the others."""
+    rest = [Problem("", f"{len(problems) - _MOST_PROBLEMS} more files of the checkpoint have such problems")]
+    return problems if len(problems) <= _MOST_PROBLEMS + 1 else [*problems[:_MOST_PROBLEMS], *rest]
 
 
 def content(file: HeldFile) -> bytes | mmap.mmap:
@@ -136,6 +159,8 @@ def content(file: HeldFile) -> bytes | mmap.mmap:
             raise ValueError("it is empty")
         if not file.path.endswith(".index"):
             return mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
+        if file.size > _MOST_INDEX:
+            raise ValueError(f"it has {file.size:,} bytes, and an index has {_MOST_INDEX:,} at most")
         return pread(descriptor, file.size, 0)
 
 
@@ -181,6 +206,8 @@ def readable(path: str) -> Iterator[None]:
         yield
     except IndexError as error:
         raise WeightsError(Problem(path, "is damaged: a number is cut off", _DAMAGED)) from error
+    except UnicodeDecodeError as error:
+        raise WeightsError(Problem(path, "is damaged: a name in it is not UTF-8", _DAMAGED)) from error
     except (ValueError, OverflowError, DecodeError) as error:
         raise WeightsError(Problem(path, f"is damaged: {error}", _DAMAGED)) from error
     except OSError as error:
@@ -190,8 +217,8 @@ def readable(path: str) -> Iterator[None]:
 def _recorded(state: str) -> str:
     """Return ``model_checkpoint_path`` of a ``checkpoint`` file, which is a CheckpointState in protobuf's text format."""
     with readable(state):
-        with open(state, "rb") as file:
-            found = re.search(rb'^\s*model_checkpoint_path\s*:\s*"((?:[^"\\]|\\.)+)"', file.read(), re.MULTILINE)
+        data = files.read(state, files.TEXT)
+        found = re.search(rb'^[ \t]*model_checkpoint_path[ \t]*:[ \t]*"((?:[^"\\\n]|\\.)+)"', data, re.MULTILINE)
         if not found:
             raise ValueError('it has no line `model_checkpoint_path: "..."`')
         return re.sub(rb"\\([0-7]{1,3}|.)", _unescape, found[1]).decode()
@@ -226,14 +253,19 @@ def _is_table(path: str) -> bool:
     """Return whether `path` is a file that ends as a V1 checkpoint does."""
     if not os.path.isfile(path):
         return False
-    with suppress(OSError), open(path, "rb") as file:
+    with suppress(OSError), files.opened(path) as file:
         file.seek(-len(MAGIC), os.SEEK_END)
         return file.read() == MAGIC
     return False
 
 
 def _is_checkpoint(prefix: str) -> bool:
-    return os.path.isfile(prefix + ".index") or bool(v1_files(prefix))
+    return _has_index(prefix) or bool(v1_files(prefix))
+
+
+def _has_index(prefix: str) -> bool:
+    """Return whether something is there in the place of an index; opening it tells whether that is a regular file."""
+    return os.path.lexists(prefix + ".index")
 
 
 def _describe_nearby(directory: str, name: str) -> str:
@@ -241,7 +273,7 @@ def _describe_nearby(directory: str, name: str) -> str:
     place = directory or "."
     if not os.path.isdir(place):
         return f"there is no directory {directory} either"
-    inner = [entry.name for entry in os.scandir(place) if entry.is_dir() and not entry.name.startswith(".")]
+    inner = [name for name in os.listdir(place) if os.path.isdir(os.path.join(place, name)) and not name.startswith(".")]
     known = {*_checkpoints(place), *inner}
     if nearest(name, known):
         return did_you_mean(name, known)

@@ -189,7 +189,7 @@ def _shard_files(bundle: Bundle) -> dict[str, HeldFile]:
         except WeightsError as error:
             problems += error.problems
     if problems:
-        raise WeightsError(*problems)
+        raise WeightsError(*locate.few(problems))
     return found
 
 

@@ -5,7 +5,8 @@ prefixes with their predecessors, the restart points, a type byte (0: plain, 1: 
 Layout: LevelDB's ``doc/table_format.md``; block size, restart interval and separators: TensorFlow's
 ``core/lib/io/table_builder.cc``, so that the same entries give the bytes that TensorFlow would write.
 
-Malformed data raises ValueError or IndexError; the caller knows the file's name and turns that into a WeightsError.
+Malformed data raises ValueError or IndexError; the caller knows the file's name and turns that into a WeightsError. Keys that
+share prefixes and compressed blocks take far more memory than the file, so what they expand to is bounded before it is made.
 """
 
 import bisect
@@ -20,6 +21,9 @@ _FOOTER = 48
 _TRAILER = 5
 _BLOCK_SIZE = 256 * 1024
 _RESTART_INTERVAL = 16
+MOST_KEYS = 64 << 20  # bytes of all keys together, in one block as in all
+MOST_ENTRIES = 400_000  # which take half a gigabyte and four seconds
+_MOST_BLOCK = 64 << 20  # bytes that a compressed block expands to; a writer begins a new block after 256 KiB
 
 Items = list[tuple[bytes, bytes]]
 
@@ -74,11 +78,24 @@ class Table:
         footer = data[-_FOOTER:]
         _, offset, size = _handle(footer, skip=1)
         self._index = [(key, *_handle(value)[1:]) for key, value in _entries(self._block(offset, size))]
+        self._last: tuple[int, dict[bytes, bytes]] = (-1, {})  # the block that `get` read last: its offset and its entries
+        _check_order(self._index, offset)
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
-        """Yield all keys and values in the order of the file."""
-        for _, offset, size in self._index:
-            yield from _entries(self._block(offset, size))
+        """Yield all keys and values, the keys strictly increasing.
+
+        Raises:
+            ValueError: the keys are not in order, are too many or too long, or a block is damaged.
+        """
+        last, left, size = None, MOST_ENTRIES, MOST_KEYS
+        for _, offset, length in self._index:
+            for key, value in _entries(self._block(offset, length)):
+                if last is not None and key <= last:
+                    raise ValueError("its keys are not in order")
+                last, left, size = key, left - 1, size - len(key)
+                if left < 0 or size < 0:
+                    raise ValueError(f"it has more than {MOST_ENTRIES:,} entries, or names of more than {MOST_KEYS:,} bytes")
+                yield key, value
 
     def get(self, key: bytes) -> bytes:
         """Return the value of one key, reading only its block.
@@ -88,9 +105,10 @@ class Table:
         """
         at = bisect.bisect_left(self._index, key, key=lambda block: block[0])
         for _, offset, size in self._index[at : at + 1]:
-            for found, value in _entries(self._block(offset, size)):
-                if found == key:
-                    return value
+            if self._last[0] != offset:
+                self._last = (offset, dict(_entries(self._block(offset, size))))
+            if key in self._last[1]:
+                return self._last[1][key]
         raise ValueError(f"it has no entry {key!r}")
 
     def _block(self, offset: int, size: int) -> bytes:
@@ -114,6 +132,8 @@ def _uncompress(data: bytes) -> bytes:
         ValueError, IndexError: malformed data.
     """
     size, at = read_varint(data, 0)
+    if size > _MOST_BLOCK:
+        raise ValueError(f"a compressed block expands to {size:,} bytes, more than the {_MOST_BLOCK:,} of any writer")
     out = bytearray()
     while at < len(data):
         kind, number, at = data[at] & 3, data[at] >> 2, at + 1
@@ -127,6 +147,8 @@ def _uncompress(data: bytes) -> bytes:
             length, high = ((number & 7) + 4, number >> 3 << 8) if kind == 1 else (number + 1, 0)
             _repeat(out, high | int.from_bytes(data[at : at + width], "little"), length)
             at += width
+        if len(out) > size:
+            break
     if len(out) != size or at != len(data):
         raise ValueError("a compressed block does not have its size")
     return bytes(out)
@@ -154,7 +176,8 @@ def _entries(block: bytes) -> Items:
     end = len(block) - 4 - 4 * int.from_bytes(block[-4:], "little")
     if end < 0:
         raise ValueError("a block has more restart points than bytes")
-    items, key, at = [], b"", 0
+    items: Items = []
+    key, at, keys = b"", 0, 0
     while at < end:
         shared, unshared, length = block[at : at + 3]
         at += 3
@@ -166,9 +189,20 @@ def _entries(block: bytes) -> Items:
         if shared > len(key) or value + length > end:
             raise ValueError("an entry goes beyond its block")
         key = key[:shared] + block[at:value]
-        at = value + length
+        at, keys = value + length, keys + len(key)
+        if keys > MOST_KEYS or len(items) >= MOST_ENTRIES:
+            raise ValueError(f"a block has more than {MOST_ENTRIES:,} entries, or names of more than {MOST_KEYS:,} bytes")
         items.append((key, block[value:at]))
     return items
+
+
+def _check_order(index: list[tuple[bytes, int, int]], end: int) -> None:
+    """Raise ValueError for an index block whose keys or blocks are not in order: blocks overlap, repeat or lie behind `end`."""
+    for (key, offset, size), (following, start, _) in zip(index, [*index[1:], (b"", end, 0)], strict=True):
+        if offset + size + _TRAILER > start:
+            raise ValueError(f"the block at byte {offset} overlaps the one at byte {start}")
+        if start != end and following < key:
+            raise ValueError("its blocks are not in the order of their keys")
 
 
 def table(items: Iterable[tuple[bytes, bytes]]) -> bytes:

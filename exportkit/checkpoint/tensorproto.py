@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 from google.protobuf.message import DecodeError
 
+from exportkit import files
 from exportkit.checkpoint.encoding import numpy_dtype, objects
 from exportkit.protos import DTYPE_NAMES, TensorProto, dtype_name
 
 INLINE = 1 << 16  # bytes of a TensorProto; a manifest holds only the digest of a larger array
+
+_MOST_TEXTS = 1 << 20  # elements, each of which becomes an object
 
 _FIELDS = {
     "float32": "float_val",
@@ -93,7 +96,7 @@ def from_proto(data: bytes, most: int | None = None) -> np.ndarray:
 
     Raises:
         ValueError: `data` is not a TensorProto, has a dtype or shape without an array, too many or too few values for its
-            shape, or too many elements.
+            shape, or a shape that expands to more than `most` elements or `exportkit.files.ARRAYS` bytes.
     """
     try:
         proto = TensorProto.FromString(data)
@@ -102,11 +105,14 @@ def from_proto(data: bytes, most: int | None = None) -> np.ndarray:
     name, shape = dtype_name(proto.dtype), tuple(dim.size for dim in proto.tensor_shape.dim)
     if name not in {*_FIELDS, "complex64", "complex128"} or proto.tensor_shape.unknown_rank or min(shape, default=0) < 0:
         raise ValueError(f"is a TensorProto of dtype {name} and shape {list(shape)}")
-    if most is not None and math.prod(shape) > most:
-        raise ValueError(f"is a TensorProto of {math.prod(shape):,} elements, more than {most:,}")
+    count, size = math.prod(shape), 1 if name == "string" else _numpy(name).itemsize
+    if most is not None and count > most:
+        raise ValueError(f"is a TensorProto of {count:,} elements, more than {most:,}")
+    if count * size > files.ARRAYS or (name == "string" and count > _MOST_TEXTS):
+        raise ValueError(f"is a TensorProto that declares {count:,} elements, too many to be read")
     if proto.tensor_content or name.startswith("complex"):
         return np.frombuffer(proto.tensor_content, _numpy(name).newbyteorder("<")).astype(_numpy(name)).reshape(shape)
-    return _filled(getattr(proto, _FIELDS[name]), name, math.prod(shape)).reshape(shape)
+    return _filled(getattr(proto, _FIELDS[name]), name, count).reshape(shape)
 
 
 def _filled(values: Any, name: str, size: int) -> np.ndarray:

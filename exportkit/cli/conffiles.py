@@ -6,6 +6,7 @@ from pathlib import Path
 
 import yaml
 
+from exportkit import files
 from exportkit.errors import Problem
 
 HEADER = "# @package _global_"
@@ -29,7 +30,7 @@ def boolean_key(file: Path, key: str) -> Problem | None:
     parent, _, value = key.rpartition(".")
     for path, node in _keys(_root(file)):
         if path == parent and node.tag == "tag:yaml.org,2002:bool" and _is_true(node.value) == (value == "True"):
-            what = f"YAML reads the key {node.value} as {value.lower()} ({_at(file, node.start_mark.line)})"
+            what = f"YAML reads the key {node.value} as {value.lower()} ({at(file, node.start_mark.line)})"
             return Problem(f"{parent}.{node.value}".lstrip("."), what, f"put it in quotes: '{node.value}'")
     return None
 
@@ -37,12 +38,14 @@ def boolean_key(file: Path, key: str) -> Problem | None:
 def not_utf8(error: UnicodeDecodeError, user: Path | None) -> Problem:
     """Return the problem of the file below `user` that holds the bytes that `error` could not decode."""
     for file in sorted(user.rglob("*.yaml")) if user else ():
-        data = file.read_bytes()
         try:
+            data = files.read(file, files.TEXT)
             data.decode()
+        except OSError:
+            continue
         except UnicodeDecodeError as found:
             if bytes(error.object) in data:
-                where = _at(file, data.count(b"\n", 0, found.start))
+                where = at(file, data.count(b"\n", 0, found.start))
                 return Problem(where, f"is not UTF-8 (byte 0x{data[found.start]:02x})", "save the file as UTF-8")
     return Problem("config", f"a file is not UTF-8 ({error.reason})", "save it as UTF-8")
 
@@ -70,13 +73,13 @@ def relative(path: Path) -> str:
     return os.path.relpath(path) if path.is_absolute() and path.is_relative_to(Path.cwd()) else str(path)
 
 
-def _at(file: Path, line: int) -> str:
+def at(file: Path, line: int) -> str:
+    """Return a place in a file for a message; `line` counts from 0."""
     return f"{relative(file)}:{line + 1}"
 
 
 def _root(file: Path) -> yaml.Node | None:
-    with file.open(encoding="utf-8") as stream:
-        return yaml.compose(stream, _LOADER)
+    return yaml.compose(files.read(file, files.TEXT).decode(), _LOADER)
 
 
 def _keys(node: yaml.Node | None, prefix: str = "") -> Iterator[tuple[str, yaml.ScalarNode]]:

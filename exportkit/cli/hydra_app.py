@@ -33,9 +33,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from exportkit import registry
+from exportkit import files, registry
 from exportkit.cli import arguments as cli_arguments
-from exportkit.cli import print_problems, process, wants_tracebacks
+from exportkit.cli import config_source, print_problems, process, wants_tracebacks
 from exportkit.cli.explain import explain
 from exportkit.cli.schema import schema_of
 from exportkit.errors import ConfigError, EnvironmentFailed, ExportKitError, PluginError, Problem
@@ -238,6 +238,7 @@ def _register(found: registry.Plugins, user: Path | None) -> None:
     yaml.add_multi_representer(Path, lambda dumper, path: dumper.represent_str(str(path)))  # for --cfg
     ConfDirectories.user, ConfDirectories.packages = user, found.conf_packages
     HydraPlugins.instance().register(ConfDirectories)
+    config_source.install()
     for cls in (launcher.ProcessLauncher, launcher.FleetSweeper):  # Hydra does not look into editable installs
         HydraPlugins.instance().register(cls)
 
@@ -266,7 +267,7 @@ def _user_conf(flags: Sequence[str]) -> Path | None:
 
 def _check_root(file: Path) -> None:
     """Refuse a ``config.yaml`` that would replace exportkit's root config but is another application's."""
-    if file.is_file() and SCHEMA not in file.read_text(errors="replace"):
+    if file.is_file() and SCHEMA.encode() not in files.read(file, files.TEXT):
         what = f"is another application's: its defaults do not list {SCHEMA}"
         do = "keep exportkit's files in a directory of their own and name it with --config-dir"
         raise ConfigError(Problem(os.path.relpath(file), what, do))
@@ -316,6 +317,10 @@ def refusal(error: Exception) -> ExportKitError:
         return error
     if isinstance(error, COMPOSITION_ERRORS):
         return ConfigError(explain(error, ConfDirectories.user, plugins().steps))
+    if isinstance(error, RecursionError):
+        return ConfigError(
+            Problem("defaults", "a file of the config includes itself, or nests too deep", "see its defaults list")
+        )
     if isinstance(error, OSError):
         return EnvironmentFailed(Problem(str(error.filename or "files"), error.strerror or str(error)))
     return PluginError(unexpected(error))

@@ -95,7 +95,7 @@ def read_path(path: str) -> Found:
     """
     place = Path(path)
     directory = place.parent if place.name.startswith("saved_model.pb") else place
-    if any((directory / name).is_file() for name in ("saved_model.pb", "saved_model.pbtxt")):
+    if any(os.path.lexists(directory / name) for name in ("saved_model.pb", "saved_model.pbtxt")):
         return _saved_model(directory)
     return _training(path)
 
@@ -112,7 +112,7 @@ def _training(path: str) -> Found:
     """Read a checkpoint, with its ``.meta`` if that exists; or a ``.meta`` alone."""
     prefix = resolve(path)
     meta = path if path.endswith(".meta") else f"{prefix}.meta"
-    has_meta = os.path.exists(meta)
+    has_meta = os.path.lexists(meta)
     opened, notes = _open(prefix)
     if not has_meta and opened is None:
         raise WeightsError(*notes)

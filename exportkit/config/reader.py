@@ -18,6 +18,7 @@ from exportkit.errors import Problem, did_you_mean, nearest
 UNSET = "???"
 T = TypeVar("T")
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/{1,2}(.*)")  # pathlib collapses two slashes into one
+_MOST_NAME = 255  # bytes of a file's name (NAME_MAX)
 _SCALARS: dict[Any, str] = {str: "a text", int: "an integer", float: "a number", bool: "true or false", Path: "a path"}
 
 
@@ -143,6 +144,8 @@ class Reader:
     def _local(self, value: str | Path, where: str) -> Any:
         """Return the path that `value` names, unless that is an address: only files of this machine are read and written."""
         address = _ADDRESS.fullmatch(str(value)) if isinstance(value, Path) or "://" in value else None
+        if address is None and any(len(name.encode(errors="replace")) > _MOST_NAME for name in str(value).split("/")):
+            return self.problem(where, f"has a name of more than {_MOST_NAME} bytes: {_bare(value)}", "write a shorter one")
         if address is None:
             return self.path(value)
         scheme, rest = address.groups()

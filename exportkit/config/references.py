@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from exportkit import files
 from exportkit.errors import ConfigError, Problem, did_you_mean, nearest
 
 _INSTALLED = {"site-packages", "dist-packages"}  # of this environment, or of one below it
@@ -94,11 +95,10 @@ def examine(reference: str, where: str) -> Definition:
     if file is None or not file.endswith(".py"):
         return Definition(file or module)
     try:
-        with open(file, "rb") as source:
-            tree = ast.parse(source.read(), file)
+        tree = ast.parse(files.read(file, files.TEXT), file)
     except OSError:
         return Definition(file)
-    except (SyntaxError, ValueError) as cause:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as cause:
         line, what = getattr(cause, "lineno", None) or 1, getattr(cause, "msg", str(cause))
         raise ConfigError(Problem(where, f"{file}:{line}: {what}", "fix the module")) from None
     return _definition(tree, name, file, where)

@@ -1,14 +1,16 @@
 """The free-form leaves of a config, read into their spec classes: bindings, signatures, meta graphs and samples."""
 
 import math
+import os
 import re
-import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from exportkit import files
+from exportkit.checkpoint import npy
 from exportkit.config.reader import Reader, optional_keys
 from exportkit.config.values import unfit
 from exportkit.errors import Problem, did_you_mean, nearest
@@ -144,13 +146,17 @@ def _dtype(name: str, known: Any, reader: Reader, where: str) -> bool:
 
 def _is_file(path: Path, reader: Reader, where: str) -> bool:
     """Return whether a file with content of its own is there; report it otherwise."""
-    if not path.is_file():
+    if not os.path.lexists(path):
         names = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         near = did_you_mean(path.name, names) if nearest(path.name, names) else ""
         reader.problem(where, f"there is no file {path}", near or "paths are relative to where exportkit was started")
         return False
-    with path.open("rb") as file:
-        start = file.read(len(_LFS))
+    try:
+        with files.opened(path) as file:
+            start = file.read(len(_LFS))
+    except OSError as cause:
+        reader.problem(where, f"{path} cannot be read: {cause.strerror}", "name another file")
+        return False
     if start == _LFS:
         reader.problem(where, f"{path} is a Git LFS pointer, not the file itself", "run git lfs pull")
     if not start:
@@ -296,10 +302,11 @@ def _file(value: str, reader: Reader, where: str) -> Sample | None:
 def _array(path: Path, name: str, array: str, reader: Reader, where: str) -> File | None:
     """Return an array of an .npz file, which is a zip archive of .npy files."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            known = [member.removesuffix(".npy") for member in archive.namelist()]
-    except zipfile.BadZipFile:
+        known = npy.names(path)
+    except npy.Refused:
         return reader.problem(where, f"{path} is not an .npz file", "write one with numpy.savez")
+    except OSError as cause:
+        return reader.problem(where, f"{path} cannot be read: {cause.strerror}", "name another file")
     if not array:
         return reader.problem(where, f"does not say which array of {name}", f"write {name}:NAME; {did_you_mean('', known)}")
     if array not in known:

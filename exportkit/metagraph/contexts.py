@@ -11,12 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from exportkit.errors import BindingError, Problem
+
 if TYPE_CHECKING:
     from exportkit.metagraph.graph import Graph
 
 ENTERS = frozenset({"Enter", "RefEnter"})
 EXITS = frozenset({"Exit", "RefExit"})
 SWITCHES = frozenset({"Switch", "RefSwitch"})
+_DEEP = 64  # loops and branches within each other; each node in them has a list of all
 _FAR = 100  # nodes in a row that only pass a predicate on
 MERGES = frozenset({"Merge", "RefMerge"})
 
@@ -53,6 +56,8 @@ class _Contexts:
         while todo:
             name = todo.popleft()
             context = self._of(name)
+            if len(context) > _DEEP:
+                raise BindingError(Problem(name, f"lies in more than {_DEEP} nested loops and branches", "export a part of it"))
             if len(context) > len(self.found.get(name, ())):
                 self.found[name] = context
                 todo.extend(graph.users(name))

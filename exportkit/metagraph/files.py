@@ -1,21 +1,35 @@
-"""Readers of MetaGraphDef and SavedModel files, with errors that recognise other kinds of files."""
+"""Readers of MetaGraphDef and SavedModel files, with errors that recognise other kinds of files.
+
+What they return is bounded and well formed, so that no caller has to check it.
+"""
 
 import os
+import re
+import resource
+from collections.abc import Iterable
+from pathlib import Path
 
 from google.protobuf import text_format
 from google.protobuf.message import DecodeError
 
+from exportkit import files
 from exportkit.errors import BindingError, Problem
+from exportkit.metagraph import wellformed
 from exportkit.protos import GraphDef, MetaGraphDef, SavedModel
 
 _LFS = b"version https://git-lfs.github.com/spec/"
+_TEXT = re.compile(rb"\s*(#[^\n]*\n\s*)*\w+\s*[:{<]")  # the text format begins with a field
+_MOST_TEXT = 8 * files.MIB  # which Python's parser reads in about four seconds
+_LARGE = 8 * files.MIB
+_MOST_MEMORY = 512 * files.MIB
+_DEEP = 100  # messages within messages: protobuf's own limit for binary files
 
 
 def read(path: str | os.PathLike) -> MetaGraphDef:
     """Read a ``.meta`` file, binary or text.
 
     Raises:
-        BindingError: with one Problem, if `path` cannot be read or is not a MetaGraphDef with a graph.
+        BindingError: `path` cannot be read, or is not a MetaGraphDef with a graph; or the graph is not well formed.
     """
     path, data = os.fspath(path), _content(path, "the .meta that tf.compat.v1.train.Saver writes beside a checkpoint")
     if data[:1] == b"\x08" or data.startswith(b"saved_model_schema_version"):
@@ -23,6 +37,7 @@ def read(path: str | os.PathLike) -> MetaGraphDef:
     meta = _parse(MetaGraphDef, path, data)
     if not meta.graph_def.node:
         raise _refusal(path, *_empty(data))
+    _check(path, [meta])
     return meta
 
 
@@ -30,7 +45,7 @@ def read_saved_model(path: str | os.PathLike) -> SavedModel:
     """Read a ``saved_model.pb`` or ``saved_model.pbtxt``, or the one in the directory `path`.
 
     Raises:
-        BindingError: with one Problem, if `path` cannot be read or is not a SavedModel with a meta graph.
+        BindingError: `path` cannot be read, or is not a SavedModel with a meta graph; or a graph is not well formed.
     """
     path = os.fspath(path)
     if os.path.isdir(path):
@@ -42,7 +57,13 @@ def read_saved_model(path: str | os.PathLike) -> SavedModel:
         raise _refusal(
             path, "is not a SavedModel: it holds no meta graph", "hand in the saved_model.pb of a SavedModel version"
         )
+    _check(path, saved_model.meta_graphs)
     return saved_model
+
+
+def _check(path: str, metas: Iterable[MetaGraphDef]) -> None:
+    if problems := [problem for meta in metas for problem in wellformed.problems(meta, path)]:
+        raise BindingError(*problems)
 
 
 def _refusal(path: str, what: str, do: str = "") -> BindingError:
@@ -51,8 +72,7 @@ def _refusal(path: str, what: str, do: str = "") -> BindingError:
 
 def _content(path: str, wanted: str) -> bytes:
     try:
-        with open(path, "rb") as file:
-            data = file.read()
+        data = files.read(path, files.PROTO)
     except FileNotFoundError:
         beside = f"{path}.meta"
         do = f"did you mean {beside}?" if os.path.exists(beside) else f"hand in {wanted}"
@@ -67,23 +87,62 @@ def _content(path: str, wanted: str) -> bytes:
 
 
 def _parse(cls, path: str, data: bytes):
+    if len(data) > _LARGE and not _fits(cls, data):
+        raise _refusal(path, "expands to far more memory than it has bytes", "it was made by hand: copy it again")
     try:
         return cls.FromString(data)
     except DecodeError:
         pass
-    try:
-        return text_format.Parse(data.decode(), cls())
-    except (UnicodeDecodeError, text_format.ParseError):
-        pass
+    if _TEXT.match(data):
+        _check_text(path, data)
+        try:
+            return text_format.Parse(data.decode(), cls())
+        except (UnicodeDecodeError, ValueError, text_format.ParseError):
+            pass
     if missing := _missing_bytes(data):
         raise _refusal(path, f"is truncated: at least {missing:,} bytes are missing after {len(data):,}", "copy it again")
     raise _refusal(path, *_empty(data, f"is not a {cls.DESCRIPTOR.name}"))
 
 
+def _fits(cls, data: bytes) -> bool:
+    """Return whether the memory for a message is in proportion to its bytes.
+
+    A field of two bytes can become a hundred in memory. So a large file is first parsed in a forked process with a limit; that
+    does nothing else, which is safe whatever runs in this one.
+    """
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    code = 1
+    try:
+        held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (held + max(_MOST_MEMORY, 3 * len(data)), resource.RLIM_INFINITY))
+        cls.FromString(data)
+        code = 0
+    except DecodeError as error:
+        code = int("alloc" in str(error))
+    finally:
+        os._exit(code)
+
+
+def _check_text(path: str, data: bytes) -> None:
+    """Refuse a text that is too long, or nests too deep, for the parser, which calls itself for each message."""
+    if len(data) > _MOST_TEXT:
+        raise _refusal(path, f"is text of {len(data):,} bytes, and at most {_MOST_TEXT:,} are read", "write it in binary")
+    depth = deepest = 0
+    for mark in re.finditer(rb'"(?:[^"\\\n]|\\.)*"|\'(?:[^\'\\\n]|\\.)*\'|#[^\n]*|[{}<>]', data):
+        depth += {b"{": 1, b"<": 1, b"}": -1, b">": -1}.get(mark[0], 0)
+        deepest = max(deepest, depth)
+    if deepest > _DEEP:
+        raise _refusal(
+            path, f"nests messages {deepest} deep, and {_DEEP} is protobuf's limit", "it was made by hand: copy it again"
+        )
+
+
 def _empty(data: bytes, what: str = "is not a MetaGraphDef: it holds no graph") -> tuple[str, str]:
     """Return what `data` is instead of a MetaGraphDef, if that can be recognised, and what to do."""
     try:
-        if any(node.op for node in GraphDef.FromString(data).node):
+        if len(data) <= _LARGE and any(node.op for node in GraphDef.FromString(data).node):
             what = "is a bare GraphDef, which knows no variables"
     except DecodeError:
         pass

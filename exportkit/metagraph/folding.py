@@ -72,7 +72,7 @@ class Folding:
         if node.op not in _RULES:
             return None
         operands = [self.bounds(e, depth + 1) for e in self._graph.inputs(edge[0]) if e[1] >= 0]
-        return _RULES[node.op](*operands) if len(operands) in (1, 2) else None
+        return _RULES[node.op](*operands) if len(operands) == (1 if node.op in _UNARY else 2) else None
 
     def _truncates(self, node: NodeDef) -> bool:
         source, target = self._graph.dtype(node.input[0]) or "", self._graph.dtype(node.name) or ""
@@ -184,4 +184,5 @@ _RULES: Mapping[str, Rule] = {
     "LogicalAnd": _and,
     "LogicalOr": _or,
 }
+_UNARY = ("Floor", "LogicalNot")
 FOLDED = frozenset(_RULES)

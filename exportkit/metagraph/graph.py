@@ -11,12 +11,14 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
+from itertools import islice
 
 from exportkit.errors import BindingError, Problem, did_you_mean
 from exportkit.metagraph.contexts import Context, contexts_of
 from exportkit.metagraph.sources import sources_of
 from exportkit.metagraph.tensors import Shape, output_types, shapes, shared_name, split
 from exportkit.metagraph.variables import Variable, variables_of
+from exportkit.metagraph.wellformed import MOST_OUTPUTS
 from exportkit.protos import MetaGraphDef, NodeDef, OpDef, VariableDef, dtype_name
 
 Edges = tuple[tuple[str, int], ...]
@@ -80,7 +82,10 @@ class Graph:
         if op not in self._outputs:
             node = self.nodes.get(op)
             signature = None if node is None else self._signature(node.op)
-            self._outputs[op] = None if signature is None else tuple(map(dtype_name, output_types(node, signature)))
+            types = [] if node is None or signature is None else list(islice(output_types(node, signature), MOST_OUTPUTS + 1))
+            if len(types) > MOST_OUTPUTS:
+                raise BindingError(Problem(op, f"has more than {MOST_OUTPUTS:,} outputs", "it cannot be used"))
+            self._outputs[op] = None if signature is None else tuple(map(dtype_name, types))
         return self._outputs[op]
 
     def _signature(self, op: str) -> OpDef | None:

@@ -264,7 +264,7 @@ def _write_nodes(graph: Graph, kept: set[str], holders: list[_Holder], out: Grap
 def _clean(node: NodeDef, kept: set[str], clear_devices: bool) -> None:
     node.attr.pop("_output_shapes", None)
     if "_class" in node.attr:
-        held = [value for value in node.attr["_class"].list.s if value.removeprefix(b"loc:@").decode() in kept]
+        held = [value for value in node.attr["_class"].list.s if value.removeprefix(b"loc:@").decode(errors="replace") in kept]
         del node.attr["_class"]
         if held:
             node.attr["_class"].list.s.extend(held)

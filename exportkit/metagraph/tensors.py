@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice, repeat
 
 from exportkit.protos import AttrValue, NodeDef, OpDef, TensorShapeProto
 
@@ -52,11 +53,14 @@ def dims(shape: TensorShapeProto) -> Shape:
 def shared_name(node: NodeDef) -> str:
     """Return the name under which a session shares a resource: the attribute `shared_name`, else the op's name."""
     shared = node.attr.get("shared_name")
-    return (shared.s.decode() if shared else "") or node.name
+    return (shared.s.decode(errors="backslashreplace") if shared else "") or node.name
 
 
 def output_types(node: NodeDef, signature: OpDef) -> Iterator[int]:
-    """Yield the dtype enums of a node's outputs, from its OpDef (tensorflow/core/framework/op_def.proto, OpDef.ArgDef)."""
+    """Yield the dtype enums of a node's outputs, from its OpDef (tensorflow/core/framework/op_def.proto, OpDef.ArgDef).
+
+    A file may declare a number of outputs without end.
+    """
     defaults = {a.name: a.default_value for a in signature.attr}
 
     def value(name: str) -> AttrValue:
@@ -67,7 +71,7 @@ def output_types(node: NodeDef, signature: OpDef) -> Iterator[int]:
             yield from value(arg.type_list_attr).list.type
         else:
             dtype = value(arg.type_attr).type if arg.type_attr else arg.type
-            yield from [dtype] * (value(arg.number_attr).i if arg.number_attr else 1)
+            yield from islice(repeat(dtype), max(0, value(arg.number_attr).i) if arg.number_attr else 1)
 
 
 def output_counts(node: NodeDef, signature: OpDef) -> Iterator[tuple[str, int]]:

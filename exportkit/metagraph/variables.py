@@ -89,7 +89,7 @@ def _variable(graph: Graph, node: NodeDef, definitions: _Definitions, keys: Mapp
 
 
 def _shape(node: NodeDef) -> Shape:
-    if node.op != "VarHandleOp" and (inferred := node.attr.get("_output_shapes")):
+    if node.op != "VarHandleOp" and (inferred := node.attr.get("_output_shapes")) and inferred.list.shape:
         return dims(inferred.list.shape[0])
     shape = dims(node.attr["shape"].shape)
     return None if node.op == "Variable" and shape == () else shape  # state_ops.cc: the legacy op's [] means unknown

@@ -97,9 +97,9 @@ def notes(plan: ExportPlan, known: bool) -> Iterator[str]:
 
 def _named(plan: ExportPlan, prepared: Prepared) -> Iterator[_Named]:
     for name, binding in plan.bindings.items():
-        for key, path in binding.files().items() if isinstance(binding, Operation) else ():
-            if path.exists():  # a missing one is reported with the binding
-                yield _Named(str(path), f"bindings.{name}.{key}", f"bindings.{name}.{key}", True)
+        for key, file in binding.files().items() if isinstance(binding, Operation) else ():
+            if file.exists():  # a missing one is reported with the binding
+                yield _Named(str(file), f"bindings.{name}.{key}", f"bindings.{name}.{key}", True)
     for key, part in prepared.parts.items():
         source = plan.resolved[key]
         for node, path in part.pruned.assets.items():

@@ -1,11 +1,11 @@
 """Values that a config or a file gives, as arrays of the dtype and shape that are wanted, or what is wrong with them."""
 
-import zipfile
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
+from exportkit.checkpoint import npy
 from exportkit.checkpoint.encoding import numpy_dtype, objects
 from exportkit.errors import did_you_mean
 from exportkit.metagraph.tensors import Facts, Shape, compatible
@@ -28,9 +28,8 @@ def read(path: Path, name: str | None) -> np.ndarray:
     """
     try:
         return _records(path, name) if path.suffix == ".tfrecord" else _numpy(path, name)
-    except (ValueError, EOFError, zipfile.BadZipFile) as cause:
-        what = str(cause) if path.suffix == ".tfrecord" else f"is not a {path.suffix} file of numbers or bytes"
-        raise Misfit(f"{path} {what}") from None
+    except ValueError as cause:
+        raise Misfit(f"{path} {cause}") from None
     except OSError as cause:
         raise Misfit(f"{path} cannot be read: {cause.strerror}") from None
 
@@ -42,32 +41,20 @@ def header(path: Path, name: str | None) -> tuple[np.dtype, tuple[int, ...]]:
         Misfit: the file is not of the format of its suffix.
     """
     try:
-        if path.suffix == ".npy":
-            with open(path, "rb") as file:
-                return _npy_header(file)
-        with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as file:
-            return _npy_header(file)
-    except (ValueError, EOFError, KeyError, zipfile.BadZipFile):
+        return npy.header(path, name)
+    except KeyError:
         raise Misfit(f"{path} is not a {path.suffix} file of numbers or bytes") from None
+    except ValueError as cause:
+        raise Misfit(f"{path} {cause}") from None
     except OSError as cause:
         raise Misfit(f"{path} cannot be read: {cause.strerror}") from None
 
 
-def _npy_header(file: IO[bytes]) -> tuple[np.dtype, tuple[int, ...]]:
-    major, _ = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(file)
-    return dtype, shape
-
-
 def _numpy(path: Path, name: str | None) -> np.ndarray:
-    with open(path, "rb") as file:
-        content = np.load(file, allow_pickle=False)
-        if isinstance(content, np.ndarray):
-            return content
-        if name not in content:
-            raise Misfit(f"there is no array '{name}' in {path}", did_you_mean(name or "", content))
-        return content[name]
+    try:
+        return npy.read(path, name)
+    except KeyError:
+        raise Misfit(f"there is no array '{name}' in {path}", did_you_mean(name or "", npy.names(path))) from None
 
 
 def _records(path: Path, name: str | None) -> np.ndarray:

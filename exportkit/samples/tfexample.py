@@ -4,6 +4,7 @@ A record is its length (8 bytes, little-endian), the length's masked CRC-32C, th
 (tensorflow/core/lib/io/record_writer.h). What a feature must hold is the rule of tf.io.FixedLenFeature.
 """
 
+import os
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ import google_crc32c
 import numpy as np
 from google.protobuf.message import DecodeError
 
+from exportkit import files
 from exportkit.checkpoint.encoding import objects
 from exportkit.checkpoint.sstable import mask
 from exportkit.errors import did_you_mean
@@ -22,6 +24,7 @@ from exportkit.spec import Feature
 Example = example_pb2.Example
 _LISTS = {"float32": "float_list", "int64": "int64_list", "string": "bytes_list"}
 _GZIP = b"\x1f\x8b"
+MOST_RECORDS = 1 << 20
 
 
 class NoFeature(Exception):
@@ -36,14 +39,20 @@ def records(path: Path) -> Iterator[bytes]:
     """Yield the records of a TFRecord file.
 
     Raises:
-        ValueError: the file is cut short, damaged, or compressed.
+        ValueError: the file is cut short, damaged, compressed, or has too many records.
         OSError: it cannot be read.
     """
-    with open(path, "rb") as file:
+    with files.opened(path, files.ARRAYS) as file:
+        size, count = os.fstat(file.fileno()).st_size, 0
         while header := file.read(12):
             if header.startswith(_GZIP):
                 raise ValueError("is compressed with gzip: decompress it")
             length = struct.unpack("<Q", _proved(header[:8], header[8:], len(header) == 12))[0]
+            if length > size - file.tell():
+                raise ValueError("is cut short")
+            count += 1
+            if count > MOST_RECORDS:
+                raise ValueError(f"has more than the {MOST_RECORDS:,} records that are read at most")
             data, tail = file.read(length), file.read(4)
             yield _proved(data, tail, len(data) == length and len(tail) == 4)
 

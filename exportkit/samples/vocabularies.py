@@ -4,6 +4,7 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
+from exportkit.files import opened
 from exportkit.metagraph import Graph
 from exportkit.metagraph.tables import table_initializers
 from exportkit.metagraph.tensors import split
@@ -34,9 +35,9 @@ def keys(graph: Graph, table: str, files: Collection[Path]) -> list[bytes]:
 def _lines(path: str, key: int, delimiter: bytes) -> list[bytes]:
     """Return lines of a file, or a column of them; a `key` of -1 is the line's number (lookup_table_init_op.cc)."""
     try:
-        with open(path, "rb") as file:
+        with opened(path) as file:
             lines = file.read(_BYTES).replace(b"\r", b"").split(b"\n")[:-1][:MOST]
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a zero byte in the path
         return []
     if key >= 0:
         lines = [columns[key] for columns in (line.split(delimiter) for line in lines) if len(columns) > key]

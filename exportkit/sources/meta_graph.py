@@ -43,7 +43,7 @@ class MetaGraphSource(ModelSource):
         if self.meta is None:
             if prefix is None:
                 return None, []
-            if not os.path.exists(self._meta(prefix)):
+            if not os.path.lexists(self._meta(prefix)):
                 return None, [Problem("checkpoint", *_without_graph(prefix))]
         try:
             return metagraph.read(self._meta(prefix)), []

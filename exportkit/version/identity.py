@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from exportkit import files
 from exportkit.checkpoint import resolve
 from exportkit.config import references
 from exportkit.contract import ModelSource
@@ -81,7 +82,7 @@ def graph_digest(meta_graph: Any) -> str:
 
 def file_digest(path: Path) -> str:
     """Return the SHA-256 of a file."""
-    with open(path, "rb") as file:
+    with files.opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -6,10 +6,11 @@ Jobs may run in other processes and on other machines, and may die; so their res
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
@@ -18,12 +19,15 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from exportkit import files
+from exportkit.errors import EnvironmentFailed, Problem
 from exportkit.report import ExportReport, plain
 from exportkit.version.claim import numbers
 
 RECORD = "job.json"
 ATTEMPT = "attempt.json"
 LOCK = "attempt.lock"
+T = TypeVar("T")
 GOOD = ("exported", "unchanged", "built", "planned")
 
 
@@ -172,7 +176,21 @@ def lost_attempt() -> set[int] | None:
     A cluster runs a job again when its machine was lost, and the job may have made its version just before.
     """
     file = job_directory() / ATTEMPT
-    return set(json.loads(file.read_text())["versions"]) if file.is_file() else None
+    return read_record(file, lambda content: set(content["versions"])) if file.exists() else None
+
+
+def read_record(file: Path, convert: Callable[[Any], T]) -> T:
+    """Return what `convert` makes of the plain data in a record.
+
+    Raises:
+        EnvironmentFailed: the file cannot be read, or is no record of a sweep.
+    """
+    try:
+        return convert(json.loads(files.read(file, files.ARRAYS)))
+    except OSError as cause:
+        raise EnvironmentFailed(Problem(str(file), f"cannot be read: {cause.strerror}", "remove it")) from None
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise EnvironmentFailed(Problem(str(file), "is no whole record of a sweep", "remove it")) from None
 
 
 def is_held(path: Path) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from exportkit.cli.sweep.job_record import RECORD, Job, is_held, write_whole
+from exportkit.cli.sweep.job_record import RECORD, Job, is_held, read_record, write_whole
 
 SWEEP = "sweep.json"
 DIED = "died without a word; its last output says more"
@@ -59,13 +59,13 @@ def read_jobs(directory: Path, numbers: Iterable[int]) -> list[Job]:
 
 def _planned(directory: Path) -> list[Job]:
     file = directory / SWEEP
-    return [Job(**job) for job in json.loads(file.read_text())["jobs"]] if file.is_file() else []
+    return read_record(file, lambda content: [Job(**job) for job in content["jobs"]]) if file.exists() else []
 
 
 def _job(path: Path, known: Mapping[int, Job], interrupted: bool) -> Job:
     file = path / RECORD
-    if file.is_file():
-        return Job(**json.loads(file.read_text()))
+    if file.exists():
+        return read_record(file, lambda content: Job(**content))
     job = known.get(int(path.name), Job(number=int(path.name)))
     if is_held(path):
         return replace(job, status="running", reason=RUNS)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from exportkit import files
 from exportkit.checkpoint.encoding import numpy_dtype, objects
 from exportkit.operations.argmax import ArgMax
 from exportkit.operations.base import Operation
@@ -145,5 +146,5 @@ TWINS: Mapping[type[Operation], Callable[..., Sequence[np.ndarray]]] = {
 @cache
 def _lines(vocabulary: Path) -> list[bytes]:
     """Return the lines of a file as TensorFlow reads them: without any carriage return (io::InputBuffer::ReadLine)."""
-    lines = vocabulary.read_bytes().replace(b"\r", b"").split(b"\n")
+    lines = files.read(vocabulary, files.ARRAYS).replace(b"\r", b"").split(b"\n")
     return lines[:-1] if not lines[-1] else lines

@@ -1,5 +1,6 @@
 """A vocabulary file, one word per line: the line's number, from 0, is the word's id."""
 
+import errno
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ class Vocabulary:
             ConfigError: the file cannot be read, or TensorFlow could not fill a table from it.
         """
         try:
+            if path.exists() and not path.is_file():  # a FIFO or a device would be waited for, or never end
+                raise OSError(errno.EINVAL, "it is not a regular file", path)
             lines = path.read_bytes().decode(errors="surrogateescape").split("\n")
         except OSError as cause:
             what = f"{path} cannot be read: {(cause.strerror or str(cause)).lower()}"

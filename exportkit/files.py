@@ -1,0 +1,70 @@
+"""Regular files, opened with a bound: nothing that a path may be instead makes a reader wait or fill the memory.
+
+A FIFO waits for a writer, ``/dev/zero`` never ends, and opening some devices has effects of its own. So the type is looked at
+first, the file is opened without waiting, and what was opened is looked at again, as its name may have changed in between.
+"""
+
+import errno
+import io
+import os
+import stat
+
+MIB = 1 << 20
+PROTO = (1 << 31) - 1  # bytes: no serialized message is larger (https://protobuf.dev/programming-guides/proto-limits/)
+TEXT = 16 * MIB  # of files that people write, or that are read as text
+ARRAYS = 256 * MIB  # of samples and logged requests, which are held in memory
+
+_TYPES = {
+    stat.S_IFIFO: "a FIFO (named pipe)",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def descriptor(path: str | os.PathLike[str], most: int | None = None) -> int:
+    """Open the regular file `path` to read it, and return its descriptor.
+
+    Args:
+        path: symbolic links are followed.
+        most: the largest size that is accepted, in bytes.
+
+    Raises:
+        OSError: it cannot be opened, is no regular file, or is larger than `most`; its `strerror` can follow "cannot be read:".
+    """
+    _check_type(path, os.stat(path))
+    opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    try:
+        status = os.fstat(opened)
+        _check_type(path, status)
+        if most is not None and status.st_size > most:
+            what = f"it has {status.st_size:,} bytes, and at most {most:,} are read"
+            raise OSError(errno.EFBIG, what, os.fspath(path))
+    except OSError:
+        os.close(opened)
+        raise
+    return opened
+
+
+def _check_type(path: str | os.PathLike[str], status: os.stat_result) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, "it is a directory", os.fspath(path))
+    if not stat.S_ISREG(status.st_mode):
+        found = _TYPES.get(stat.S_IFMT(status.st_mode), "a special file")
+        raise OSError(errno.EINVAL, f"it is {found}, not a regular file", os.fspath(path))
+
+
+def opened(path: str | os.PathLike[str], most: int | None = None) -> io.BufferedReader:
+    """Open a regular file to read bytes; arguments and errors are those of `descriptor`."""
+    return open(descriptor(path, most), "rb")
+
+
+def read(path: str | os.PathLike[str], most: int) -> bytes:
+    """Return all bytes of a regular file; arguments and errors are those of `descriptor`."""
+    with opened(path, most) as file:
+        data = file.read(os.fstat(file.fileno()).st_size)
+        while len(data) <= most and (piece := file.read(MIB)):  # it grows, or its size is not known, as in /proc
+            data += piece
+    if len(data) > most:
+        raise OSError(errno.EFBIG, f"it has more than the {most:,} bytes that are read at most", os.fspath(path))
+    return data
