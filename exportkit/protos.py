@@ -41,6 +41,7 @@ def _load(*modules: str) -> list[types.ModuleType]:
     example_pb2,
     feature_pb2,
     attr_value_pb2,
+    function_pb2,
     graph_pb2,
     node_def_pb2,
     op_def_pb2,
@@ -60,6 +61,7 @@ def _load(*modules: str) -> list[types.ModuleType]:
     "example.example_pb2",
     "example.feature_pb2",
     "framework.attr_value_pb2",
+    "framework.function_pb2",
     "framework.graph_pb2",
     "framework.node_def_pb2",
     "framework.op_def_pb2",
@@ -80,10 +82,13 @@ def _load(*modules: str) -> list[types.ModuleType]:
 ConfigProto = config_pb2.ConfigProto
 MetaGraphDef = meta_graph_pb2.MetaGraphDef
 GraphDef = graph_pb2.GraphDef
+FunctionDef = function_pb2.FunctionDef
+FunctionDefLibrary = function_pb2.FunctionDefLibrary
 NodeDef = node_def_pb2.NodeDef
 OpDef = op_def_pb2.OpDef
 AttrValue = attr_value_pb2.AttrValue
 SavedModel = saved_model_pb2.SavedModel
+TensorProto = tensor_pb2.TensorProto
 TensorShapeProto = tensor_shape_pb2.TensorShapeProto
 TensorSliceProto = tensor_slice_pb2.TensorSliceProto
 VariableDef = variable_pb2.VariableDef

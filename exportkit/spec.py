@@ -198,6 +198,17 @@ class ReportTo:
 
 
 @dataclass(kw_only=True)
+class Allow:
+    """What a model may do beyond computing its answers; everything else that is dangerous is refused."""
+
+    ops: list[str] = field(default_factory=list)
+    """Capabilities that exported graphs may have: host_files, network, python, host_code, aborts, unknown."""
+
+    assets: list[str] = field(default_factory=list)
+    """Directories outside the working directory from which a graph may take its assets."""
+
+
+@dataclass(kw_only=True)
 class Config:
     """The root of a config.
 
@@ -208,6 +219,7 @@ class Config:
         signatures: SignatureDefs by their keys.
         samples: signature → alias → values to try it with.
         weights: where the variables' values come from.
+        allow: what the model may do beyond computing its answers.
         meta_graphs: the meta graphs of the SavedModel.
         post: the steps after the export; of the `post` group.
         vars: free keys, for interpolations.
@@ -225,6 +237,7 @@ class Config:
     signatures: dict[str, Any] = field(default_factory=dict)
     samples: dict[str, Any] = field(default_factory=dict)
     weights: Weights = field(default_factory=Weights)
+    allow: Allow = field(default_factory=Allow)
     meta_graphs: dict[str, Any] = field(default_factory=lambda: {"serving": {"tags": ["serve"]}})
     post: dict[str, Any] = field(default_factory=dict)
     vars: dict[str, Any] = field(default_factory=dict)
@@ -266,6 +279,7 @@ class ExportPlan:
     sources: dict[str, Any] = field(default_factory=dict)
     samples: dict[str, dict[str, Sample]] = field(default_factory=dict)
     weights: Weights = field(default_factory=Weights)
+    allow: Allow = field(default_factory=Allow)
     post: dict[str, Any] = field(default_factory=dict)
     ensure_shape: bool = True
     clear_devices: bool = True

@@ -27,15 +27,19 @@ def read(path: str | os.PathLike) -> MetaGraphDef:
 
 
 def read_saved_model(path: str | os.PathLike) -> SavedModel:
-    """Read a ``saved_model.pb`` or ``saved_model.pbtxt``, or the one in the directory `path`.
+    """Read a ``saved_model.pb`` or ``saved_model.pbtxt``, or in a directory the one that a loader takes.
 
     Raises:
         BindingError: with one Problem, if `path` cannot be read or is not a SavedModel with a meta graph.
     """
     path = os.fspath(path)
     if os.path.isdir(path):
-        text = os.path.join(path, "saved_model.pbtxt")
-        path = text if os.path.exists(text) else os.path.join(path, "saved_model.pb")
+        if os.path.exists(chunked := os.path.join(path, "saved_model.cpb")):
+            raise _refusal(
+                chunked, "is a SavedModel in pieces, which exportkit does not read", "remove it, or save the model whole"
+            )
+        binary, text = (os.path.join(path, name) for name in ("saved_model.pb", "saved_model.pbtxt"))
+        path = text if os.path.exists(text) and not os.path.exists(binary) else binary
     data = _content(path, "the saved_model.pb of a SavedModel version")
     saved_model = _parse(SavedModel, path, data)
     if not saved_model.meta_graphs:

@@ -14,10 +14,11 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 
 from exportkit import samples
+from exportkit.capabilities import ALLOWANCES, CAPABILITIES, joined
 from exportkit.config import sections
 from exportkit.config.reader import UNSET, Reader, describe
 from exportkit.contract import SIGNATURE_FILE, ModelSource, Phase, PostStep, signatures_of
-from exportkit.errors import ConfigError, ExportKitError, PluginError, Problem, brief_in, did_you_mean
+from exportkit.errors import ConfigError, ExportKitError, PluginError, Problem, brief_in, did_you_mean, some
 from exportkit.metagraph import Graph, many_objects
 from exportkit.metagraph.tensors import Facts
 from exportkit.operations.bindings import Bindings
@@ -27,7 +28,19 @@ from exportkit.planning.plain import plain_config, without_secrets
 from exportkit.planning.prepare import Model, Prepared, prepare
 from exportkit.planning.resolving import Resolved, placed, resolve
 from exportkit.registry import Plugins, load_plugins
-from exportkit.spec import Check, Config, Constant, ExportPlan, MetaGraph, Replacement, ReportTo, Sample, Signature, Weights
+from exportkit.spec import (
+    Allow,
+    Check,
+    Config,
+    Constant,
+    ExportPlan,
+    MetaGraph,
+    Replacement,
+    ReportTo,
+    Sample,
+    Signature,
+    Weights,
+)
 from exportkit.version import claim
 
 
@@ -82,6 +95,7 @@ def _draft(data: dict[str, Any], reader: Reader, plugins: Plugins) -> ExportPlan
         meta_graphs=meta_graphs or {"serving": MetaGraph(tags=["serve"])},  # where none can be read, check the rest
         samples=cast(dict[str, dict[str, Sample]], sections.samples(data["samples"], reader, signatures, bound)),
         weights=_weights(data["weights"], reader),
+        allow=_allow(data["allow"], reader),
         post=_steps(data["post"], reader, plugins),
         export_dir=_export_dir(data["export_dir"], data["name"], reader),
         version=_version(data["version"], reader),
@@ -160,6 +174,17 @@ def _weights(value: Any, reader: Reader) -> Weights:
     wrong = list(weights.check(read)) if read else []
     reader.problems += wrong
     return Weights() if wrong or not read else read
+
+
+def _allow(value: Any, reader: Reader) -> Allow:
+    """Return what the model may do; the name of a capability that is not refused is a problem like an unknown one."""
+    read = reader.read(Allow, {} if value is None else value, "allow") or Allow()
+    for number, name in enumerate(read.ops):
+        if name in CAPABILITIES and not CAPABILITIES[name].refused:
+            reader.problem(f"allow.ops[{number}]", f"{name} needs no allowance", "leave it out")
+        elif name not in ALLOWANCES:
+            reader.problem(f"allow.ops[{number}]", f"there is no capability '{name}'", did_you_mean(name, ALLOWANCES))
+    return read
 
 
 def _steps(value: Any, reader: Reader, plugins: Plugins) -> dict[str, PostStep]:
@@ -314,6 +339,9 @@ def _checks(drafted: ExportPlan) -> Iterator[Check]:
     )
     yield Check("bind", f"{len(drafted.bindings)} bindings: {', '.join(drafted.bindings)}", static)
     yield Check("bind", "ops and CPU kernels", False)
+    yield Check(
+        "audit", f"the graph can {describe_capabilities(drafted.prepared)}" if static else "what the graph can do", static
+    )
     for key, signature in drafted.signatures.items():
         yield Check(
             "sign", f"{key}: {signature.method} ({', '.join(signature.inputs)}) → ({', '.join(signature.outputs)})", static
@@ -324,6 +352,12 @@ def _checks(drafted: ExportPlan) -> Iterator[Check]:
         yield Check(step.phase.name.lower(), name, False)
     number = next_version(drafted)
     yield Check("commit", f"{drafted.export_dir}/{number}", isinstance(drafted.version, int))
+
+
+def describe_capabilities(prepared: Prepared) -> str:
+    """Return what the prepared graphs can do, in a sentence; the capabilities as the config allows and the audit lists them."""
+    found = joined(prepared.audits.values()).by_capability()
+    return ", ".join(f"{CAPABILITIES[name].can} ({some(ops, 3)})" for name, ops in found.items()) or "only compute"
 
 
 def next_version(drafted: ExportPlan) -> str:

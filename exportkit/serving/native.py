@@ -5,13 +5,14 @@ it would kill a server; here it is one error.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from exportkit.capabilities import Audit, audit, demand, joined
 from exportkit.errors import ExportKitError, Problem, StepFailed, did_you_mean
 from exportkit.metagraph import read_saved_model
 from exportkit.processes import Death, WorkerDied, conversation, exchange
@@ -60,6 +61,7 @@ def run_signatures(
     *,
     timeout: float | None = None,
     config: ConfigProto | None = None,
+    allowed: Collection[str] = (),
 ) -> Served:
     """Load a SavedModel once, in a fresh process, and send it requests.
 
@@ -69,11 +71,12 @@ def run_signatures(
         requests: answered one after the other; after one that TensorFlow rejects, the others are still answered.
         timeout: seconds for everything, including the load.
         config: the session's configuration; default: that of the C++ API.
+        allowed: what it may do beyond computing its answers, as in `allow.ops` of a config.
 
     Raises:
         StepFailed: with all problems of the first stage that has any: requests that do not fit their signature; the load;
             the runs that TensorFlow rejected, one that killed the process, or one that did not end in time.
-        BindingError: there is no saved_model.pb to read.
+        BindingError: there is no saved_model.pb to read, or it can do what is not allowed.
         EnvironmentFailed: the process was killed from outside, or could not start.
     """
     signatures = meta_graph(directory, tags).signature_def
@@ -81,7 +84,7 @@ def run_signatures(
     if problems := [Problem(os.fspath(directory), *p) for name, r in named.items() for p in _mismatches(signatures, name, r)]:
         raise StepFailed(*problems)
     runs = {name: _as_run(signatures[request.signature], request) for name, request in named.items()}
-    served = _serve(directory, tags, runs, timeout, config)
+    served = _serve(directory, tags, runs, timeout, config, allowed)
     aliases = [sorted(signatures[request.signature].outputs) for request in requests]
     outputs = [dict(zip(names, values, strict=True)) for names, values in zip(aliases, served.outputs, strict=True)]
     return replace(served, outputs=outputs)
@@ -94,10 +97,11 @@ def run(
     *,
     timeout: float | None = None,
     config: ConfigProto | None = None,
+    allowed: Collection[str] = (),
 ) -> Served:
     """Do what `run_signatures` does, by tensor names: each run is ``({tensor name: value}, [tensor names])``."""
     meta_graph(directory, tags)
-    return _serve(directory, tags, {f"run {i}": run for i, run in enumerate(runs)}, timeout, config)
+    return _serve(directory, tags, {f"run {i}": run for i, run in enumerate(runs)}, timeout, config, allowed)
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,10 @@ class Running:
         tags: exactly the tags of one of its meta graphs.
         timeout: seconds that the load, or one run, may take.
         config: the session's configuration; default: that of the C++ API.
+        allowed: what it may do beyond computing its answers, as in `allow.ops` of a config.
+
+    Raises:
+        BindingError: there is no saved_model.pb to read, or it can do what is not allowed.
 
     Attributes:
         loads: how often the model was loaded.
@@ -130,8 +138,10 @@ class Running:
         *,
         timeout: float | None = None,
         config: ConfigProto | None = None,
+        allowed: Collection[str] = (),
     ):
-        self._where, self._header, self._timeout = os.fspath(directory), _header(os.fspath(directory), tags, config), timeout
+        self._where, self._timeout = os.fspath(directory), timeout
+        self._header = _header(self._where, tags, config, allowed)
         self._signatures = meta_graph(directory, tags).signature_def
         self._worker: Conversation | None = None
         self._open = ExitStack()
@@ -250,11 +260,12 @@ def _serve(
     runs: Mapping[str, Run],
     timeout: float | None,
     config: ConfigProto | None,
+    allowed: Collection[str],
 ) -> Served:
     """Load once and do all runs; `runs` has them by the name that problems mention."""
     where = os.fspath(directory)
     replies: list[Reply]
-    replies, death = exchange(native_worker, [_header(where, tags, config), *runs.values()], timeout)
+    replies, death = exchange(native_worker, [_header(where, tags, config, allowed), *runs.values()], timeout)
     stages = ["loading", *runs, "closing"]
     errors = [(stage, error) for stage, (_, _, error) in zip(stages, replies, strict=False) if error]
     rejected = [Problem(where, f"{stage}: {status}: {' '.join(text.split())}") for stage, (status, text) in errors]
@@ -269,8 +280,26 @@ def _serve(
     return Served(list(values[1:]), seconds[0], list(seconds[1:]))
 
 
-def _header(directory: str, tags: Sequence[str], config: ConfigProto | None) -> tuple[str, list[str], bytes]:
+def _header(
+    directory: str, tags: Sequence[str], config: ConfigProto | None, allowed: Collection[str]
+) -> tuple[str, list[str], bytes]:
+    """Return the message that has a process load a SavedModel: no process gets it for one that can do what is not allowed.
+
+    Raises:
+        BindingError: the SavedModel can do what is not allowed.
+    """
+    demand(audited(directory, tags), allowed, directory)
     return directory, list(tags), (config or ConfigProto()).SerializeToString()
+
+
+def audited(directory: str | os.PathLike, tags: Sequence[str]) -> Audit:
+    """Return what the SavedModel `directory` can do as a loader of its meta graph with exactly `tags` sees it.
+
+    Raises:
+        BindingError: there is no saved_model.pb to read.
+    """
+    metas = read_saved_model(directory).meta_graphs
+    return joined(audit(meta) for meta in metas if set(meta.meta_info_def.tags) == set(tags))
 
 
 def _death_error(death: Death, directory: str, stage: str) -> ExportKitError:

@@ -67,7 +67,8 @@ class _Search:
         keys = [key for key in self._export.signatures if key in self._meta.signature_def]
         known = self._hints()
         tags = self._meta.meta_info_def.tags
-        with Running(self._export.directory, tags, timeout=self._timeout, config=native.unoptimized()) as model:
+        allowed, config = self._export.plan.allow.ops, native.unoptimized()
+        with Running(self._export.directory, tags, timeout=self._timeout, config=config, allowed=allowed) as model:
             try:
                 model.load()
             except StepFailed:  # the calling step runs it as well, and reports why

@@ -44,7 +44,8 @@ class Warmup(PostStep):
         records = size = 0
         if warmed:
             records = write_warmup(export.directory, export.plan.name, self._requests(export, warmed), self.repeat)
-            replay(export.directory, meta.meta_info_def.tags, read_warmup(export.directory / FILE))
+            allowed = export.plan.allow.ops
+            replay(export.directory, meta.meta_info_def.tags, read_warmup(export.directory / FILE), allowed=allowed)
             size = (export.directory / FILE).stat().st_size
         export.report.warnings += [f"signatures.{key}: has no warmup record: {why}" for key, why in left_out.items()]
         return {

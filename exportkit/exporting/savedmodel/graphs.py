@@ -10,7 +10,7 @@ from exportkit.errors import BindingError, Problem
 from exportkit.exporting.savedmodel import adapters
 from exportkit.exporting.savedmodel.checks import asset_clashes, pinning, unserved_ops
 from exportkit.metagraph.tensors import Facts
-from exportkit.planning import serving_rules
+from exportkit.planning import auditing, serving_rules
 from exportkit.planning.prepare import Part, Prepared
 from exportkit.protos import saver_pb2
 from exportkit.spec import Constant, ExportPlan, Lookup, ParseExample, Placeholder, Tensor, TopK
@@ -50,9 +50,10 @@ def bind(plan: ExportPlan, prepared: Prepared) -> dict[str, BoundGraph]:
         Meta graph key → bound graph; meta graphs with the same pruned graph and device share one.
 
     Raises:
-        BindingError: an op is unknown to this TensorFlow or has no CPU kernel, a shape or dtype does not fit now that it is
-            known exactly, or an asset or a vocabulary is missing.
+        BindingError: a graph can do what the config does not allow, an op is unknown to this TensorFlow or has no CPU kernel, a
+            shape or dtype does not fit now that it is known exactly, or an asset or a vocabulary is missing.
     """
+    auditing.demand(plan, prepared)  # an import alone can write files: it evaluates what it takes for a constant
     problems = [p for part in prepared.parts.values() for p in unserved_ops(part)]
     if problems:
         raise BindingError(*dict.fromkeys(problems))

@@ -111,9 +111,11 @@ class TrainingGraph:
     def __init__(self, export: Export, key: str, timeout: float):
         self._export, self._part, self._timeout = export, export.prepared.parts[key], timeout
         variables = str(export.directory / "variables" / "variables")
-        self._job = reference.job(self._part, export.prepared, variables, export.scratch, native.unoptimized())
+        self._job = reference.job(self._part, export, variables, native.unoptimized())
         self._constants = {tensor: self._constant(tensor, value) for tensor, value in self._part.wiring.constants.items()}
+        left_out = len(self.graph.nodes) - self._job.nodes
         self.note = f"whole graph of {len(self.graph.nodes):,} nodes"
+        self.note += f", but for {left_out:,} that an import might run" if left_out else ""
 
     @property
     def graph(self) -> Any:
@@ -179,6 +181,7 @@ class MovedExport:
 
     def __init__(self, export: Export, key: str, timeout: float, *, seeded: bool = False):
         self._key, self._tags, self._timeout = key, export.plan.meta_graphs[key].tags, timeout
+        self._allowed = export.plan.allow.ops
         self._copy = Path(tempfile.mkdtemp(prefix="moved-", dir=export.scratch))
         self._taken = relocation.relocate(export.directory, self._copy, seeded=seeded)
         self.meta = native.meta_graph(self._copy, self._tags)
@@ -200,7 +203,7 @@ class MovedExport:
             StepFailed: it does not load.
             EnvironmentFailed: its process was killed from outside.
         """
-        with Running(self._copy, self._tags, timeout=self._timeout, config=config) as model:
+        with Running(self._copy, self._tags, timeout=self._timeout, config=config, allowed=self._allowed) as model:
             try:
                 model.load()
             except StepFailed as error:
