@@ -136,11 +136,11 @@ def _uses(
     for body in bodies.by_name.values():
         inside = (f" in function {body.name}" if body.name != MAIN else "") + (f" in the graph in {holder}" if holder else "")
         for node in body.all:
-            place = f"{node.name}{inside}"
+            place = _printable(f"{node.name}{inside}")
             if of_op(node.op) and (node.op not in bodies.by_name or node.op == MAIN):
                 for capability in capabilities(body, node, around):
                     early = not holder and on_import(node.op) and refused(capability, ())
-                    yield Use(capability, node.op, place, early or runs(node, capability))
+                    yield Use(capability, _printable(node.op), place, early or runs(node, capability))
             for value in node.attr.values():
                 if value.WhichOneof("value") in _HOLDING:
                     for data in bytes_in(value):
@@ -149,6 +149,11 @@ def _uses(
         yield Use(
             "unbounded", "recursion", f"function {name}", any(runs(node, "unbounded") for node in bodies.by_name[name].all)
         )
+
+
+def _printable(name: str) -> str:
+    """Return a name of a stranger's graph without what a terminal would obey."""
+    return name if name.isprintable() else "".join(letter if letter.isprintable() else "�" for letter in name)
 
 
 _HOLDING = ("s", "tensor", "list", "func")  # kinds of attributes that can hold bytes

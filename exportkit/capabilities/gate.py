@@ -9,20 +9,20 @@ from exportkit.errors import BindingError, Problem
 _SHOWN = 3
 
 
-def demand(audit: Audit, allowed: Collection[str], where: str, do: str = "") -> None:
+def demand(audit: Audit, allowed: Collection[str], where: str) -> None:
     """Refuse a graph with capabilities that are not allowed.
 
     Raises:
         BindingError: names each such capability with its nodes.
     """
-    if found := list(problems(audit, allowed, where, do)):
+    if found := list(problems(audit, allowed, where)):
         raise BindingError(*found)
 
 
-def problems(audit: Audit, allowed: Collection[str], where: str, do: str = "") -> Iterator[Problem]:
+def problems(audit: Audit, allowed: Collection[str], where: str) -> Iterator[Problem]:
     """Yield a problem for each capability that can run, is dangerous and not among `allowed` (entries of `allow.ops`)."""
     for capability, uses in audit.dangers(allowed).items():
-        yield Problem(where, f"can {CAPABILITIES[capability].can}: {nodes(uses)}", do or _way_out(capability))
+        yield Problem(where, f"can {CAPABILITIES[capability].can}: {nodes(uses)}", _way_out(capability))
 
 
 def nodes(uses: Collection[Use]) -> str:
@@ -32,5 +32,9 @@ def nodes(uses: Collection[Use]) -> str:
 
 
 def _way_out(capability: str) -> str:
-    name = HOST_FILES if capability in ALLOWANCES[HOST_FILES] else capability
-    return f"bind tensors that do not need it, or write allow: {{ops: [{name}]}} if this model may do that"
+    return f"bind tensors that do not need it, or write allow: {{ops: [{allowance(capability)}]}} if this model may do that"
+
+
+def allowance(capability: str) -> str:
+    """Return the entry of `allow.ops` that allows a capability: one for reading and writing files."""
+    return HOST_FILES if capability in ALLOWANCES[HOST_FILES] else capability

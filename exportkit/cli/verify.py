@@ -10,6 +10,7 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from exportkit.capabilities import ALLOWANCES
 from exportkit.cli.tables import line
 from exportkit.contract import Command
 
@@ -31,6 +32,14 @@ class VerifyCommand(Command):
         add("--public-key", metavar="PEM", type=Path, help="the key that the version must be signed with")
         add("--atol", type=_tolerance, help="how far recorded outputs may be from today's (default: as exported)")
         add("--rtol", type=_tolerance, help="the same, relative to their size")
+        add(
+            "--allow",
+            metavar="CAPABILITY",
+            action="append",
+            default=[],
+            choices=list(ALLOWANCES),
+            help="run it though it can do that: host_files, network, python … (exportkit audit shows what it can do)",
+        )
         add("--no-run", action="store_true", help="do not load it: a graph can read and write files")
 
     def run(self, arguments: Sequence[str]) -> int:
@@ -46,6 +55,7 @@ class VerifyCommand(Command):
             atol=options.atol,
             rtol=options.rtol,
             run=not options.no_run,
+            allowed=options.allow,
         )
         for finding in found:
             line(str(finding))

@@ -1,13 +1,13 @@
 """All checks of a version, in order."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from exportkit.errors import ConfigError, ExportKitError, Problem
 from exportkit.metagraph import Graph, read_saved_model
-from exportkit.verifying.audit import files, graphs, runs, variables
+from exportkit.verifying.audit import capabilities, files, graphs, runs, variables
 from exportkit.verifying.audit.finding import Finding, failures
 from exportkit.version.manifest import read_manifest
 
@@ -20,6 +20,7 @@ def verify_version(
     atol: float | None = None,
     rtol: float | None = None,
     run: bool = True,
+    allowed: Collection[str] = (),
 ) -> list[Finding]:
     """Check a SavedModel version; nothing is written, and TensorFlow is not imported.
 
@@ -30,6 +31,7 @@ def verify_version(
         atol: how far recorded outputs may be from what it answers now; default: the manifest's.
         rtol: the same, relative to their size.
         run: load it and run its signatures, in a process of its own, where its files are what was published.
+        allowed: what it may do when it is run, as in `allow.ops` of a config; what else is dangerous is not run.
 
     Raises:
         ConfigError: there is no version at `directory`.
@@ -45,12 +47,14 @@ def verify_version(
     found += _guarded("variables", lambda: variables.check(directory, saved_model))
     for meta in saved_model.meta_graphs if saved_model else ():
         found += _guarded("graph", partial(_check_graph, directory, Graph(meta)))
+    if saved_model:
+        found += _guarded("capabilities", lambda: capabilities.check(saved_model, manifest))
     if against is not None and saved_model:
         found += _guarded("weights", lambda: variables.compare(directory, saved_model, against, manifest))
     found += _unverified(manifest)
     if run and saved_model and whole:
         tolerances = _tolerances(manifest, atol, rtol)
-        found += _guarded("run", lambda: runs.check(directory, saved_model, manifest, tolerances))
+        found += _guarded("run", lambda: runs.check(directory, saved_model, manifest, tolerances, allowed))
     elif run:
         found.append(Finding(None, "run", "not tried, as its files are not what was published"))
     return found
