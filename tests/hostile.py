@@ -139,7 +139,16 @@ def summary(op, *names):
     return nodes
 
 
-add("CreateSummaryFileWriter", WRITES, lambda p: summary("FlushSummaryWriter")(p)[:-1])
+add(
+    "CreateSummaryFileWriter",
+    WRITES,
+    lambda p: [
+        node("writer", "SummaryWriter"),
+        text("path", p),
+        number("ten", 10, INT32),
+        node("evil", "CreateSummaryFileWriter", "writer", "path", "ten", "ten", "path"),
+    ],
+)
 add(
     "CreateSummaryDbWriter",
     WRITES,
@@ -269,7 +278,9 @@ add(
     READS,
     lambda p: [
         node("words", "HashTableV2", key_dtype=S, value_dtype=I64),
-        text("path", p),
+        text("place", p),
+        text("dot", "."),
+        node("path", "StringJoin", "place", "dot", N=2),
         node("evil", "InitializeTableFromTextFileV2", "words", "path", key_index=-2, value_index=-1),
     ],
 )

@@ -87,6 +87,7 @@ def audit(
     whole: bool = False,
     fetches: Collection[str] = (),
     feeds: Collection[str] = (),
+    loaded: bool = True,
 ) -> Audit:
     """Return what a meta graph can do.
 
@@ -96,15 +97,17 @@ def audit(
         whole: take every node of it as one that can run, as of a graph that was pruned to what an export needs.
         fetches: more tensors and operations that will run.
         feeds: tensors (``op:0``) that will be fed, so that nothing runs for them.
+        loaded: count what an import may evaluate and what a loader runs; otherwise, only what runs for `fetches`.
     """
     bodies = Bodies(meta.graph_def)
     fed = {op_of(name) for signature in meta.signature_def.values() for name in _tensors(signature.inputs.values())}
-    roots, functions = [*_roots(meta), *fetches], list(meta.object_graph_def.concrete_functions)
+    roots, functions = [*(_roots(meta) if loaded else ()), *fetches], list(meta.object_graph_def.concrete_functions) * loaded
+    stops = {*feeds, *(f"^{op_of(tensor)}" for tensor in feeds)}
     every = {id(node) for body in bodies.by_name.values() for node in body.all}
     saver, filename = meta.saver_def, op_of(meta.saver_def.filename_tensor_name)
-    answering = bodies.reach([*_signature_tensors(meta), *fetches], functions, feeds)
-    running = every if whole else bodies.reach(roots, functions, feeds) | bodies.repeated()
-    saving = bodies.reach([saver.save_tensor_name, saver.restore_op_name]) - running
+    answering = bodies.reach([*(_signature_tensors(meta) if loaded else ()), *fetches], functions, stops)
+    running = every if whole else bodies.reach(roots, functions, stops) | bodies.repeated()
+    saving = bodies.reach([saver.save_tensor_name, saver.restore_op_name] * loaded) - running
     has_roots = whole or bool(roots) or bool(functions)
     idle = every - running - saving if has_roots else set()
     held = {*_asset_nodes(meta), *assets} - fed
@@ -114,7 +117,7 @@ def audit(
         """Return whether a node can run; of state, whether requests can: a restore and an initialisation assign as well."""
         return id(node) in answering if capability == STATE else id(node) in running or id(node) in saving
 
-    uses = [*_uses(bodies, around, runs), *_embedded_elsewhere(meta)]
+    uses = [*_uses(bodies, around, runs, early=loaded), *_embedded_elsewhere(meta)]
     return Audit(_sorted(uses), len(every), has_roots)
 
 
@@ -124,12 +127,19 @@ def _sorted(uses: Iterable[Use]) -> tuple[Use, ...]:
 
 
 def _uses(
-    bodies: Bodies, around: Surroundings, runs: Callable[[NodeDef, str], bool], holder: str = "", depth: int = 0
+    bodies: Bodies,
+    around: Surroundings,
+    runs: Callable[[NodeDef, str], bool],
+    *,
+    early: bool = False,
+    holder: str = "",
+    depth: int = 0,
 ) -> Iterator[Use]:
     """Yield the uses in a graph and in the graphs inside it.
 
     Args:
         runs: whether a node can run with a capability.
+        early: count what an import may evaluate as what can run.
         holder: what the graph is serialized in.
         depth: how many graphs are around it.
     """
@@ -139,8 +149,8 @@ def _uses(
             place = _printable(f"{node.name}{inside}")
             if of_op(node.op) and (node.op not in bodies.by_name or node.op == MAIN):
                 for capability in capabilities(body, node, around):
-                    early = not holder and on_import(node.op) and refused(capability, ())
-                    yield Use(capability, _printable(node.op), place, early or runs(node, capability))
+                    imported = early and on_import(node.op) and refused(capability, ())
+                    yield Use(capability, _printable(node.op), place, imported or runs(node, capability))
             for value in node.attr.values():
                 if value.WhichOneof("value") in _HOLDING:
                     for data in bytes_in(value):
@@ -166,7 +176,9 @@ def _embedded(data: bytes, holder: str, reachable: bool, depth: int = 0) -> Iter
             yield Use(UNKNOWN, "graph", f"a graph {depth} graphs deep in {holder}", reachable)
         else:
             bodies = Bodies(graph)
-            yield from _uses(bodies, Surroundings(Origins(bodies), (), "", ()), lambda *_: reachable, holder, depth + 1)
+            yield from _uses(
+                bodies, Surroundings(Origins(bodies), (), "", ()), lambda *_: reachable, holder=holder, depth=depth + 1
+            )
 
 
 def _embedded_elsewhere(meta: MetaGraphDef) -> Iterator[Use]:

@@ -10,6 +10,7 @@ from exportkit import capabilities
 from exportkit.capabilities import ALLOWANCES, Audit
 from exportkit.errors import BindingError, Problem
 from exportkit.metagraph.kinds import op_class
+from exportkit.metagraph.tensors import canonical
 from exportkit.spec import ExportPlan
 
 if TYPE_CHECKING:
@@ -30,10 +31,26 @@ def check(plan: ExportPlan, prepared: Prepared, complete: bool, *, reported: boo
         prepared.warnings += _unneeded(plan, prepared)
     found: list[Problem] = []
     for key, audit in prepared.audits.items():
-        if reported:
-            audit = replace(audit, uses=tuple(use for use in audit.uses if op_class(use.op) is None))
-        found += capabilities.problems(audit, plan.allow.ops, f"meta_graphs.{key}")
+        where = f"meta_graphs.{key}"
+        own = list(capabilities.problems(_judged(audit, reported), plan.allow.ops, where))
+        run = _judged(_audit_run(plan, prepared.parts[key]), reported or bool(own))
+        found += own or capabilities.problems(run, plan.allow.ops, f"{where} (its training graph, which verify runs)")
     return found
+
+
+def _judged(audit: Audit, reported: bool) -> Audit:
+    """Return an audit without the ops that no server can run, where these were reported."""
+    return replace(audit, uses=tuple(use for use in audit.uses if op_class(use.op) is None)) if reported else audit
+
+
+def _audit_run(plan: ExportPlan, part: Part) -> Audit:
+    """Return what runs when the whole training graph is asked for the answers of the signatures, as verify does."""
+    wiring, pruned = part.wiring, part.pruned
+    fetches = [*wiring.fetches(plan.signatures, plan.bindings), *(op for ops in pruned.tables.values() for op in ops)]
+    fetches += map(wiring.final, wiring.replaced)
+    fed = {canonical(tensor) for tensor in (*wiring.inputs.values(), *wiring.constants)}
+    wanted = [tensor for tensor in fetches if ":" not in tensor or canonical(tensor) not in fed]
+    return capabilities.audit(part.model.graph.meta, assets=pruned.assets, fetches=wanted, feeds=fed, loaded=False)
 
 
 def demand(plan: ExportPlan, prepared: Prepared) -> None:
