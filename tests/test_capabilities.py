@@ -7,16 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import hostile
+import numpy as np
 import pytest
 import toys
-from hostile import CLASSES, HIDING, node
+from google.protobuf import text_format
+from hostile import CLASSES, HIDING, Type, node, number, text
 
 import exportkit
 from exportkit import metagraph
 from exportkit.capabilities import ALLOWANCES, CAPABILITIES, audit, of_op
 from exportkit.capabilities.oplist import is_listed, on_import
 from exportkit.errors import BindingError, ConfigError
-from exportkit.protos import MetaGraphDef, op_def_pb2
+from exportkit.protos import GraphDef, MetaGraphDef, SavedModel, op_def_pb2, types_pb2
+from exportkit.serving import native
 from exportkit.spec import Allow
 
 ROOT = Path(__file__).parents[1]
@@ -185,3 +188,216 @@ def _rename_calls(one, number_):
         one.attr["shape_inference_graph"].s += f"_{number_}".encode()
     if one.op in ("f", "g"):
         one.op += f"_{number_}"
+
+
+# Attributes and inputs
+
+
+def one(*nodes, **options):
+    meta = MetaGraphDef()
+    meta.graph_def.node.extend(nodes)
+    fetches = [each.name for each in nodes]
+    return audit(meta, whole=True, fetches=fetches, **options).by_capability()
+
+
+@pytest.mark.parametrize(
+    ("nodes", "expected"),
+    [
+        ([node("p", "PrintV2", output_stream="stderr")], {"prints": ["PrintV2"]}),
+        ([node("p", "PrintV2")], {"prints": ["PrintV2"]}),
+        ([node("p", "PrintV2", output_stream="file:///x")], {"writes_host_files": ["PrintV2"], "prints": ["PrintV2"]}),
+        ([node("d", "DebugIdentity", debug_urls=[])], {}),
+        ([node("d", "DebugIdentity", debug_urls=["file:///x"])], {"writes_host_files": ["DebugIdentity"]}),
+        ([node("d", "DebugIdentity", debug_urls=["grpc://h:1"])], {"network": ["DebugIdentity"]}),
+        (
+            [node("d", "DebugIdentity", debug_urls=["other"])],
+            {"writes_host_files": ["DebugIdentity"], "network": ["DebugIdentity"]},
+        ),
+        ([text("f", ""), node("c", "CacheDataset", "f", "f")], {"stateful": ["CacheDataset"]}),
+        (
+            [node("f", "Placeholder"), node("c", "CacheDataset", "f", "f")],
+            {"writes_host_files": ["CacheDataset"], "reads_host_files": ["CacheDataset"], "stateful": ["CacheDataset"]},
+        ),
+        ([node("d", "DecodeProtoV2", descriptor_source="local://")], {}),
+        ([node("d", "DecodeProtoV2", descriptor_source="/x")], {"reads_host_files": ["DecodeProtoV2"]}),
+        ([node("s", "FixedUnigramCandidateSampler", vocab_file="")], {"random": ["FixedUnigramCandidateSampler"]}),
+        ([text("f", "/x"), node("r", "ReadFile", "f")], {"reads_host_files": ["ReadFile"]}),
+    ],
+    ids=range(13),
+)
+def test_what_attributes_and_inputs_decide(nodes, expected):
+    assert one(*nodes) == expected
+
+
+def test_a_file_that_is_an_asset_is_read_as_one():
+    nodes = [text("f", "/x"), node("i", "Identity", "f"), node("r", "ReadFile", "i")]
+    assert one(*nodes, assets=["f"]) == {"reads_assets": ["ReadFile"]}
+    clients = [text("f", "/x"), node("p", "PlaceholderWithDefault", "f"), node("r", "ReadFile", "p")]
+    meta = MetaGraphDef()
+    meta.graph_def.node.extend(clients)
+    meta.signature_def["s"].inputs["path"].name = "p:0"
+    meta.signature_def["s"].outputs["content"].name = "r:0"
+    assert set(audit(meta, assets=["f"]).dangers()) == {"reads_host_files"}
+
+
+def test_an_asset_outside_of_its_directory_is_a_host_file():
+    meta = MetaGraphDef()
+    meta.graph_def.node.extend([text("f", "/x"), node("r", "ReadFile", "f")])
+    meta.signature_def["s"].outputs["content"].name = "r:0"
+    definition = meta.asset_file_def.add(filename="words.txt")
+    definition.tensor_info.name = "f:0"
+    assert set(audit(meta).dangers()) == set()
+    definition.filename = "../../../etc/shadow"
+    assert set(audit(meta).dangers()) == {"reads_host_files"}
+
+
+def test_a_recursive_function_is_unbounded():
+    meta = MetaGraphDef()
+    meta.graph_def.library.function.append(hostile.function("f", [], calls=[node("c", "g")]))
+    meta.graph_def.library.function.append(hostile.function("g", [], calls=[node("c", "PartitionedCall", f=("f",))]))
+    meta.graph_def.library.function.append(hostile.function("leaf", []))
+    assert one() == {}
+    uses = audit(meta, whole=True).uses
+    assert [(use.capability, use.node) for use in uses] == [("unbounded", "function f"), ("unbounded", "function g")]
+
+
+def test_what_only_lies_in_a_graph_is_present_and_not_reachable(innocent):
+    meta = innocent()
+    meta.graph_def.library.function.append(hostile.function("unused", [node("w", "WriteFile")]))
+    meta.collection_def["odd"].bytes_list.value.append(GraphDef(node=[node("r", "RpcClient")]).SerializeToString())
+    meta.signature_def["s"].outputs["y"].name = "probs:0"
+    found = audit(meta)
+    assert set(found.dangers()) == set()
+    assert {name: list(map(str, uses)) for name, uses in found.dangers(present=True).items()} == {
+        "writes_host_files": ["w in function unused (WriteFile)"],
+        "network": ["r in the graph in the collection odd (RpcClient)"],
+    }
+
+
+def test_names_cannot_command_a_terminal():
+    (use,) = audit(MetaGraphDef(graph_def=GraphDef(node=[node("a\x1b[2Jb", "WriteFile")])), whole=True).uses
+    assert str(use) == "a�[2Jb (WriteFile)"
+
+
+def test_vocabularies_are_no_graphs():
+    words = [word.encode() for word in ("plain", "two words", "naïve Bäume", "日本語のテキスト", "\t\n")]
+    noise = [np.random.default_rng(seed).bytes(64) for seed in range(2000)]
+    assert one(text("words", *words, *noise)) == {}
+
+
+# Nothing runs
+
+
+@pytest.fixture
+def version(tmp_path):
+    """A factory of SavedModels with a signature without inputs, whose output hangs on nodes."""
+
+    def make(nodes, **changes):
+        meta = MetaGraphDef()
+        meta.meta_info_def.tags.append("serve")
+        meta.graph_def.versions.producer = 1882
+        meta.graph_def.node.extend([*nodes, number("y", 7, types_pb2.DT_INT64)])
+        last = nodes[-1].name
+        meta.graph_def.node.append(node("out", "Identity", "y", f"^{last}", T=Type(types_pb2.DT_INT64)))
+        info = meta.signature_def["serving_default"].outputs["y"]
+        info.name, info.dtype = "out:0", types_pb2.DT_INT64
+        directory = tmp_path / "1"
+        directory.mkdir()
+        model = SavedModel(saved_model_schema_version=1, meta_graphs=[meta])
+        (directory / "saved_model.pb").write_bytes(model.SerializeToString())
+        return directory
+
+    return make
+
+
+def write_file(path):
+    return [text("path", str(path)), text("content", "pwned"), node("evil", "WriteFile", "path", "content")]
+
+
+def debug_shape(path):
+    """A constant, for shape inference: it is evaluated when the graph is imported, though nothing asks for it."""
+    shape = number("shape", 1, types_pb2.DT_INT32)
+    shape.attr["value"].tensor.tensor_shape.dim.add().size = 1
+    one = Type(types_pb2.DT_INT32)
+    return [
+        shape,
+        node("debug", "DebugIdentity", "shape", T=one, tensor_name="t:0", device_name="d", debug_urls=[f"file://{path}"]),
+        number("value", 1, types_pb2.DT_INT64),
+        node("idle", "Reshape", "value", "debug", T=Type(types_pb2.DT_INT64), Tshape=one),
+        node("harmless", "NoOp"),
+    ]
+
+
+@pytest.mark.parametrize("nodes", [write_file, debug_shape])
+def test_no_process_loads_a_version_that_can_write(nodes, version, tmp_path):
+    target = tmp_path / "pwned"
+    directory = version(nodes(target))
+    request = native.Request("serving_default", {})
+    with pytest.raises(
+        BindingError, match=r"can write host files: (evil \(WriteFile|debug \(DebugIdentity)\); .* \[host_files\]"
+    ):
+        native.run_signatures(directory, ["serve"], [request])
+    with pytest.raises(BindingError):
+        native.Running(directory, ["serve"])
+    assert not target.exists()
+    served = native.run_signatures(directory, ["serve"], [request], allowed=["host_files"])
+    assert served.outputs[0]["y"] == 7
+    assert target.exists()  # it does what it is refused for
+
+
+def test_a_text_beside_the_binary_is_not_what_runs(version, tmp_path):
+    directory = version(write_file(tmp_path / "pwned"))
+    harmless = metagraph.read_saved_model(directory)
+    del harmless.meta_graphs[0].graph_def.node[:]
+    (directory / "saved_model.pbtxt").write_text(text_format.MessageToString(harmless))
+    with pytest.raises(BindingError, match="can write host files"):
+        native.run_signatures(directory, ["serve"], [native.Request("serving_default", {})])
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_a_saved_model_in_pieces_is_refused(version, tmp_path):
+    directory = version([node("harmless", "NoOp")])
+    (directory / "saved_model.cpb").write_bytes(b"pieces")
+    with pytest.raises(BindingError, match=r"saved_model\.cpb: is a SavedModel in pieces"):
+        native.run_signatures(directory, ["serve"], [native.Request("serving_default", {})])
+
+
+def test_verify_does_not_import_what_the_training_graph_does_not_need(innocent, config, tmp_path):
+    """A node that only an import would evaluate is left out of the reference, and the export is compared as ever."""
+    target, meta = tmp_path / "pwned", innocent()
+    hostile.hang(meta, debug_shape(target), "loss")
+    report = toys.export(config(meta, post={"verify": {"kind": "verify"}}))
+    assert report.status == "exported"
+    (details,) = [step.details for step in report.steps]
+    assert f"whole graph of {len(meta.graph_def.node)} nodes, but for 2 that an import might run" in str(details)
+    assert not target.exists()
+
+
+# The config and the plan
+
+
+def test_what_is_allowed_by_name_is_exported(innocent, config, tmp_path):
+    meta = hostile.hang(innocent(), write_file(tmp_path / "pwned"), "probs")
+    with pytest.raises(ConfigError) as refused:
+        exportkit.plan(config(meta))
+    assert str(refused.value) == (
+        "meta_graphs.serving: can write host files: evil (WriteFile); bind tensors that do not need it, "
+        "or write allow: {ops: [host_files]} if this model may do that"
+    )
+    plan = exportkit.plan(config(meta, allow={"ops": ["host_files"]}))
+    assert [c.what for c in plan.checks if c.stage == "audit"] == ["the graph can write host files (WriteFile)"]
+
+
+def test_a_wrong_allowance_is_reported(innocent, config):
+    with pytest.raises(ConfigError) as refused:
+        exportkit.plan(config(innocent(), allow={"ops": ["host_file", "random"], "opts": []}))
+    assert str(refused.value).splitlines() == [
+        "allow.opts: no such key; did you mean ops?",
+        "allow.ops[0]: there is no capability 'host_file'; did you mean host_files?",
+        "allow.ops[1]: random needs no allowance; leave it out",
+    ]
+
+
+def test_an_allowance_that_nothing_needs_is_a_note(innocent, config):
+    plan = exportkit.plan(config(innocent(), allow={"ops": ["network"]}))
+    assert [w for w in plan.warnings if w.startswith("allow")] == ["allow.ops: no graph needs network; leave it out"]

@@ -19,10 +19,15 @@ SECTIONS = {
     "signatures": spec.Signature,
     "meta_graphs": spec.MetaGraph,
     "weights": spec.Weights,
+    "allow": spec.Allow,
     "names": spec.NameRule,
     "random": spec.Random,
 }
-SHORTENED = {("The root", "weights"), ("The root", "report")}  # mappings that have a section of their own
+SHORTENED = {
+    ("The root", "weights"),
+    ("The root", "allow"),
+    ("The root", "report"),
+}  # mappings that have a section of their own
 
 
 def rows(section):

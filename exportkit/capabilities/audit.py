@@ -12,7 +12,7 @@ from exportkit.capabilities.refine import Surroundings, capabilities
 from exportkit.protos import MetaGraphDef, NodeDef, meta_graph_pb2
 
 INIT_SIGNATURE = "__saved_model_init_op"
-STATE = "stateful"
+_OF_ANSWERS = ("random", "stateful")  # a restore assigns as well, and an initial value may be drawn
 _INIT_COLLECTIONS = ("saved_model_main_op", "legacy_init_op", "saved_model_train_op", "table_initializer")
 _DEEPEST = 8  # graphs inside graphs; what lies deeper is unknown
 
@@ -114,8 +114,8 @@ def audit(
     around = Surroundings(Origins(bodies, {*fed, *held, filename}), held, filename, saving, idle)
 
     def runs(node: NodeDef, capability: str) -> bool:
-        """Return whether a node can run; of state, whether requests can: a restore and an initialisation assign as well."""
-        return id(node) in answering if capability == STATE else id(node) in running or id(node) in saving
+        """Return whether a node can run; of what answers are said to be, whether it runs for them."""
+        return id(node) in answering if capability in _OF_ANSWERS else id(node) in running or id(node) in saving
 
     uses = [*_uses(bodies, around, runs, early=loaded), *_embedded_elsewhere(meta)]
     return Audit(_sorted(uses), len(every), has_roots)

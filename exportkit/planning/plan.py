@@ -178,13 +178,14 @@ def _weights(value: Any, reader: Reader) -> Weights:
 
 def _allow(value: Any, reader: Reader) -> Allow:
     """Return what the model may do; the name of a capability that is not refused is a problem like an unknown one."""
-    read = reader.read(Allow, {} if value is None else value, "allow") or Allow()
-    for number, name in enumerate(read.ops):
+    read = reader.read(Allow, {} if value is None else value, "allow")
+    written = value.get("ops") if read is None and isinstance(value, Mapping) else read.ops if read else ()
+    for number, name in enumerate(written if isinstance(written, list) else ()):
         if name in CAPABILITIES and not CAPABILITIES[name].refused:
             reader.problem(f"allow.ops[{number}]", f"{name} needs no allowance", "leave it out")
         elif name not in ALLOWANCES:
             reader.problem(f"allow.ops[{number}]", f"there is no capability '{name}'", did_you_mean(name, ALLOWANCES))
-    return read
+    return read or Allow()
 
 
 def _steps(value: Any, reader: Reader, plugins: Plugins) -> dict[str, PostStep]:

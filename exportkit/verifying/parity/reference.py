@@ -96,12 +96,13 @@ class Job:
 
 
 def _importable(meta_graph: MetaGraphDef, feeds: Mapping[str, str | None], seeded: bool) -> MetaGraphDef:
-    """Return the graph alone, without `_output_shapes` (those of TF 1 fail to import), devices and control edges to fed ops.
+    """Return the graph and its ops alone, without `_output_shapes` (those of TF 1 fail to import), devices and control edges to fed ops.
 
     A session does not run the op of a fed tensor for a data edge, but it does for a control edge.
     """
     copy, fed = MetaGraphDef(), {split(tensor)[0] for tensor in feeds}
     copy.graph_def.CopyFrom(meta_graph.graph_def)
+    copy.meta_info_def.stripped_op_list.CopyFrom(meta_graph.meta_info_def.stripped_op_list)
     if seeded:
         seeding.seed(copy)
     for node in copy.graph_def.node:
