@@ -1,5 +1,6 @@
 """The audit of what graphs can do, and that nothing hostile is exported or run."""
 
+import json
 import random
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from google.protobuf import text_format
 from hostile import CLASSES, HIDING, Type, node, number, text
 
 import exportkit
-from exportkit import metagraph
+from exportkit import cli, metagraph
 from exportkit.capabilities import ALLOWANCES, CAPABILITIES, audit, of_op
 from exportkit.capabilities.oplist import is_listed, on_import
 from exportkit.errors import BindingError, ConfigError
@@ -401,3 +402,75 @@ def test_a_wrong_allowance_is_reported(innocent, config):
 def test_an_allowance_that_nothing_needs_is_a_note(innocent, config):
     plan = exportkit.plan(config(innocent(), allow={"ops": ["network"]}))
     assert [w for w in plan.warnings if w.startswith("allow")] == ["allow.ops: no graph needs network; leave it out"]
+
+
+# The command
+
+
+def audited(capsys, *words):
+    """The exit code of ``exportkit audit``, and what it prints."""
+    code = cli.main(["audit", *map(str, words)])
+    return code, capsys.readouterr()
+
+
+def test_the_command_shows_what_a_model_can_do(innocent, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    path = tmp_path / "model.meta"
+    path.write_bytes(hostile.hang(innocent(), write_file("/x"), "probs").SerializeToString())
+    code, said = audited(capsys, path)
+    assert code == 2
+    lines = said.out.splitlines()
+    assert lines[0] == f"{path}: 1 graph, {len(metagraph.read(path).graph_def.node)} nodes"
+    assert "!   writes_host_files    present     WriteFile: evil" in lines
+    assert "    saves_variables      reachable   SaveV2: save/SaveV2" in lines
+    assert max(map(len, lines[1:])) <= 80
+    assert "It has no signature, so what an export reaches depends on its config: exportkit" in lines
+
+
+def test_the_command_prints_json(version, capsys):
+    code, said = audited(capsys, version(write_file("/x")), "--json")
+    found = json.loads(said.out)
+    assert code == 2
+    assert found["reachable"] == {"writes_host_files": ["WriteFile"]}
+    assert found["dangers"] == {"reachable": ["writes_host_files"], "present": ["writes_host_files"]}
+    assert found["uses"] == [{"capability": "writes_host_files", "op": "WriteFile", "node": "evil", "reachable": True}]
+
+
+def test_the_exit_code_is_0_where_nothing_is_dangerous(checkpoint, capsys):
+    code, said = audited(capsys, checkpoint("softmax").meta)
+    assert (code, said.err) == (0, "")
+    assert "!" not in said.out
+
+
+def test_a_text_beside_the_binary_is_audited_too(version, capsys):
+    directory = version([node("harmless", "NoOp")])
+    assert audited(capsys, directory)[0] == 0
+    model = metagraph.read_saved_model(directory)
+    model.meta_graphs[0].graph_def.node.append(node("evil", "RpcClient"))
+    (directory / "saved_model.pbtxt").write_text(text_format.MessageToString(model))
+    for path in (directory, directory / "saved_model.pb", directory / "saved_model.pbtxt"):
+        code, said = audited(capsys, path)
+        assert code == 2 and "RpcClient: evil" in said.out
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+def test_a_graph_def_is_audited(as_text, tmp_path, capsys):
+    graph, path = GraphDef(node=write_file("/x")), tmp_path / "frozen.pb"
+    path.write_bytes(text_format.MessageToString(graph).encode() if as_text else graph.SerializeToString())
+    code, said = audited(capsys, path)
+    assert code == 2 and "WriteFile: evil" in said.out
+
+
+def test_what_is_no_graph_is_one_line(tmp_path, capsys):
+    (tmp_path / "odd.pb").write_bytes(b"no graph")
+    code, said = audited(capsys, tmp_path / "odd.pb")
+    assert (code, said.out) == (2, "")
+    assert said.err == (f"{tmp_path}/odd.pb: holds no graph: it is no .meta, SavedModel or GraphDef; hand in one of these\n")
+
+
+def test_the_command_does_not_import_tensorflow(checkpoint):
+    code = (
+        "import sys; from exportkit import cli; cli.main(['audit', sys.argv[1]]); "
+        "assert not any(name.startswith(('tensorflow.python', 'hydra')) for name in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code, checkpoint("softmax").meta], check=True, capture_output=True)

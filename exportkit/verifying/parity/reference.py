@@ -96,7 +96,7 @@ class Job:
 
 
 def _importable(meta_graph: MetaGraphDef, feeds: Mapping[str, str | None], seeded: bool) -> MetaGraphDef:
-    """Return the graph and its ops alone, without `_output_shapes` (those of TF 1 fail to import), devices and control edges to fed ops.
+    """Return the graph and its ops, without `_output_shapes` (TF 1's fail to import), devices and control edges to fed ops.
 
     A session does not run the op of a fed tensor for a data edge, but it does for a control edge.
     """
