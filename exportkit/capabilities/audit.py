@@ -14,7 +14,7 @@ from exportkit.protos import MetaGraphDef, NodeDef, meta_graph_pb2
 INIT_SIGNATURE = "__saved_model_init_op"
 _OF_ANSWERS = ("random", "stateful")  # a restore assigns as well, and an initial value may be drawn
 _INIT_COLLECTIONS = ("saved_model_main_op", "legacy_init_op", "saved_model_train_op", "table_initializer")
-_DEEPEST = 8  # graphs inside graphs; what lies deeper is unknown
+_DEEPEST = 4  # graphs inside graphs; what lies deeper is unknown
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def _uses(
         inside = (f" in function {body.name}" if body.name != MAIN else "") + (f" in the graph in {holder}" if holder else "")
         for node in body.all:
             place = _printable(f"{node.name}{inside}")
-            if of_op(node.op) and (node.op not in bodies.by_name or node.op == MAIN):
+            if of_op(node.op) and not bodies.is_call(node):
                 for capability in capabilities(body, node, around):
                     imported = early and on_import(node.op) and refused(capability, ())
                     yield Use(capability, _printable(node.op), place, imported or runs(node, capability))

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cached_property
 
 from exportkit.capabilities.embedded import functions_in
+from exportkit.capabilities.oplist import is_listed
 from exportkit.protos import FunctionDef, GraphDef, NodeDef
 
 MAIN = ""
@@ -71,16 +72,29 @@ class Bodies:
         """Return the ids of the nodes that repeat the name of another: no edge says which of them is meant."""
         return {id(node) for body in self.by_name.values() for node in body.all if body.nodes[node.name] is not node}
 
+    def is_call(self, node: NodeDef) -> bool:
+        """Return whether a node's op is a function of the library; no function can have the name of one of TensorFlow's ops."""
+        return node.op != MAIN and node.op in self.by_name and not is_listed(node.op)
+
     def recursive(self) -> list[str]:
-        """Return the functions that are in a cycle of calls, or between two."""
+        """Return the functions that call themselves, directly or through others, and those between two such."""
         calls = {name: {f for node in body.all for f in self.called_by(node)} for name, body in self.by_name.items()}
-        calls.pop(MAIN)
-        while True:
-            inner = {f for found in calls.values() for f in found}
-            kept = {name: found & calls.keys() for name, found in calls.items() if found & calls.keys() and name in inner}
-            if len(kept) == len(calls):
-                return sorted(calls)
-            calls = kept
+        del calls[MAIN]
+        callers: dict[str, set[str]] = {name: set() for name in calls}
+        for name, called in calls.items():
+            for inner in called:
+                callers[inner].add(name)
+        left = set(calls)
+        for ahead, behind in ((calls, callers), (callers, calls)):  # first those that call nothing go, then the uncalled
+            todo = [name for name in left if not ahead[name] & left]
+            while todo:
+                name = todo.pop()
+                left.discard(name)
+                for other in behind[name]:
+                    ahead[other].discard(name)
+                    if other in left and not ahead[other] & left:
+                        todo.append(other)
+        return sorted(left)
 
     def reach(self, nodes: Iterable[str], functions: Iterable[str] = (), stops: Collection[str] = ()) -> set[int]:
         """Return the ids of the NodeDefs that run for some nodes of the main body and some functions.

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from exportkit.capabilities.bodies import MAIN, Bodies, Body, op_of
+from exportkit.capabilities.bodies import MAIN, Bodies, op_of
 from exportkit.capabilities.oplist import of_op, on_import, refused
 from exportkit.protos import GraphDef, NodeDef
 
@@ -24,7 +24,7 @@ def drop_idle_dangers(graph: GraphDef, fetches: Collection[str], feeds: Collecti
         node.name
         for node in bodies.main.all
         if id(node) not in needed
-        and ((node.op not in bodies.by_name and _is_evaluated(node)) or dangerous.intersection(bodies.called_by(node)))
+        and ((not bodies.is_call(node) and _is_evaluated(node)) or dangerous.intersection(bodies.called_by(node)))
     }
     takers: dict[str, list[NodeDef]] = {}
     for node in bodies.main.all:
@@ -49,16 +49,18 @@ def _is_evaluated(node: NodeDef) -> bool:
 
 
 def _dangerous_functions(bodies: Bodies) -> set[str]:
-    """Return the functions with such a node, or that call one with it."""
-    functions = [body for name, body in bodies.by_name.items() if name != MAIN]
-
-    def holds(body: Body) -> bool:
-        own = (node for node in body.all if node.op not in bodies.by_name)
-        return any(map(_is_evaluated, own)) or any(found.intersection(bodies.called_by(node)) for node in body.all)
-
+    """Return the functions with such a node, and those that call one with it."""
     found: set[str] = set()
-    while new := {body.name for body in functions if body.name not in found and holds(body)}:
-        found |= new
+    todo = [
+        name
+        for name, body in bodies.by_name.items()
+        if name != MAIN and any(_is_evaluated(node) for node in body.all if not bodies.is_call(node))
+    ]
+    while todo:
+        name = todo.pop()
+        if name not in found:
+            found.add(name)
+            todo += [body.name for body, _ in bodies.callers.get(name, ()) if body.name != MAIN]
     return found
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from exportkit.capabilities.bodies import MAIN, Bodies, Body, data_inputs, op_of
 from exportkit.capabilities.embedded import strings_of
@@ -10,6 +11,7 @@ from exportkit.protos import AttrValue, NodeDef, types_pb2
 _PASSING = {"Identity", "PlaceholderWithDefault", "StopGradient", "Snapshot"}
 _BRANCHES = {"If", "StatelessIf", "_If", "Case", "StatelessCase"}  # their first input selects; the others are the arguments
 _CALLS = {"PartitionedCall", "StatefulPartitionedCall", "While", "StatelessWhile", "_While"}
+_MOST_STEPS = 200_000  # in one graph; what is not found by then counts as not to be seen
 _VARIABLES = {"VarHandleOp", "VariableV2", "Variable"}
 
 
@@ -30,7 +32,7 @@ class Origins:
     """
 
     def __init__(self, bodies: Bodies, ends: Collection[str] = ()):
-        self._bodies, self._ends = bodies, frozenset(ends)
+        self._bodies, self._ends, self._steps = bodies, frozenset(ends), 0
 
     def of_input(self, body: Body, node: NodeDef, index: int, passing: Collection[str] = ()) -> list[Origin]:
         """Return the origins of input `index` of a node.
@@ -38,7 +40,7 @@ class Origins:
         Args:
             passing: more ops whose first input decides, as that of ShardedFilename does.
         """
-        return list(self._of_input(body, node, index, frozenset(passing), set()))
+        return list(self._of_input(body, node, index, frozenset(passing)))
 
     def strings(self, body: Body, node: NodeDef, index: int) -> list[bytes] | None:
         """Return the constant strings that an input can have; None where one of its origins is no constant."""
@@ -50,18 +52,23 @@ class Origins:
         return found
 
     def _of_input(
-        self, body: Body, node: NodeDef, index: int, passing: frozenset[str], seen: set[tuple[str, str]]
+        self, body: Body, node: NodeDef, index: int, passing: frozenset[str], *, through_variables: bool = True
     ) -> Iterator[Origin]:
         edges = list(data_inputs(node))
         if index < len(edges):
-            yield from self._of_edge(body, edges[index], passing, seen)
+            yield from self._of_edge(body, edges[index], passing, through_variables)
         else:
             yield Origin(body, None)
 
-    def _of_edge(self, body: Body, edge: str, passing: frozenset[str], seen: set[tuple[str, str]]) -> Iterator[Origin]:
+    def _of_edge(self, body: Body, edge: str, passing: frozenset[str], through_variables: bool) -> Iterator[Origin]:
         todo = [(body, edge)]
+        seen: set[tuple[str, str]] = set()
         while todo:
+            self._steps += 1
             body, edge = todo.pop()
+            if self._steps > _MOST_STEPS:
+                yield Origin(body, None)
+                return
             name = op_of(edge)
             if (body.name, name) in seen:
                 continue
@@ -74,7 +81,7 @@ class Origins:
                     yield Origin(body, None)
             elif node is None:
                 yield Origin(body, None)
-            elif node.op == "ReadVariableOp":
+            elif node.op == "ReadVariableOp" and through_variables:
                 assigned = self._assigned(body, node)
                 todo += assigned
                 if not assigned:
@@ -100,22 +107,30 @@ class Origins:
         """Return the values assigned to the variable of strings that a node reads; nothing where that cannot be seen."""
         if read.attr["dtype"].type != types_pb2.DT_STRING:
             return []
-        variables = self._variables(body, read)
-        found: list[tuple[Body, str]] = []
-        for other in self._bodies.by_name.values():
-            for node in other.all:
-                if node.op != "AssignVariableOp" or node.attr["dtype"].type != types_pb2.DT_STRING:
-                    continue
-                edges, targets = list(data_inputs(node)), self._variables(other, node)
-                if not variables or not targets or len(edges) < 2:
-                    return []
-                if variables & targets:
-                    found.append((other, edges[1]))
+        variables, found = self._variables(body, read), []
+        for other, value, targets in self._assignments:
+            if not variables or not targets:
+                return []
+            if variables & targets:
+                found.append((other, value))
         return found
+
+    @cached_property
+    def _assignments(self) -> list[tuple[Body, str, set[bytes]]]:
+        """The assignments to variables of strings: the body, the edge of the value, and the variables that it can be for."""
+        nodes = [
+            (body, node)
+            for body in self._bodies.by_name.values()
+            for node in body.all
+            if node.op == "AssignVariableOp" and node.attr["dtype"].type == types_pb2.DT_STRING
+        ]
+        return [
+            (body, edges[1], self._variables(body, node)) for body, node in nodes if len(edges := list(data_inputs(node))) > 1
+        ]
 
     def _variables(self, body: Body, node: NodeDef) -> set[bytes]:
         """Return the shared names of the variables that input 0 of a node can be; nothing where that cannot be seen."""
-        origins = self.of_input(body, node, 0)
+        origins = list(self._of_input(body, node, 0, frozenset(), through_variables=False))
         if any(origin.node is None or origin.node.op not in _VARIABLES for origin in origins):
             return set()
         nodes = [origin.node for origin in origins if origin.node is not None]

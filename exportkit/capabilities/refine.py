@@ -15,6 +15,7 @@ NONE: Capabilities = frozenset()
 READS, WRITES = "reads_host_files", "writes_host_files"
 RESTORES = ("RestoreV2", "Restore", "RestoreSlice")
 SAVES = ("SaveV2", "Save", "SaveSlices", "MergeV2Checkpoints")
+_MOST_NODES = 200  # that the names of a saver are made of
 _SHARDED = ("ShardedFilename", "ShardedFilespec")
 _DEBUG = ("DebugIdentity", "DebugIdentityV2", "DebugIdentityV3", "DebugNanCount", "DebugNumericSummary")
 _CONSOLES = {b"stdout", b"stderr", b"log(info)", b"log(warning)", b"log(error)"}  # logging_ops.cc, kValidOutputStreams
@@ -118,8 +119,9 @@ def _names_a_place(body: Body, node: NodeDef) -> bool:
     The savers of a second and third Saver, which nothing runs, have names such as ``model`` and ``_temp/part``.
     """
     names = list(data_inputs(node))[: 2 if node.op == "MergeV2Checkpoints" else 1]
-    todo, seen = [op_of(name) for name in names], set()
-    while todo:
+    todo = [op_of(name) for name in names]
+    seen: set[str] = set()
+    while todo and len(seen) < _MOST_NODES:
         name = todo.pop()
         source = body.nodes.get(name)
         if name in seen or source is None:
@@ -129,7 +131,7 @@ def _names_a_place(body: Body, node: NodeDef) -> bool:
         texts = strings_of(source.attr["value"].tensor) if source.op == "Const" else ()
         if any(text.startswith(b"/") or b":" in text or b".." in text for text in texts):
             return True
-    return False
+    return bool(todo)
 
 
 def _from_graph(body: Body, node: NodeDef, around: Surroundings, worst: Capabilities) -> Capabilities:
