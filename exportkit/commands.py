@@ -1,6 +1,6 @@
 """exportkit's own commands, listed here and nowhere else: dispatch, help, tab completion and the registry read this list.
 
-A command's module is imported when the command is used: ``inspect`` and ``verify`` start without Hydra.
+A command's module is imported when the command is used: ``inspect``, ``audit`` and ``verify`` start without Hydra.
 """
 
 from importlib import import_module
@@ -13,6 +13,7 @@ COMMANDS = {  # name → class, in the order of ``exportkit --help``
     "export": "exportkit.cli.export:ExportCommand",
     "plan": "exportkit.cli.plan:PlanCommand",
     "inspect": "exportkit.cli.inspect:InspectCommand",
+    "audit": "exportkit.cli.audit:AuditCommand",
     "verify": "exportkit.cli.verify:VerifyCommand",
     "plugins": "exportkit.cli.plugins:PluginsCommand",
 }

@@ -32,6 +32,7 @@ def mapped():
 
 # room → third parties that it may import, then those that it may import inside functions only
 PARTIES = {
+    "capabilities": ("google", ""),
     "capture": ("numpy", "tensorflow"),
     "config": ("annotated_types numpy", ""),
     "core": ("ml_dtypes numpy", ""),

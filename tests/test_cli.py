@@ -905,7 +905,8 @@ def test_a_command_of_a_plugin_has_its_own_help(greeter, run, capsys):
             "xxx",
             2,
             "",
-            "xxx: is neither a command nor key=value; known: export, greet, inspect, long-command, plan, plugins, verify\n",
+            "xxx: is neither a command nor key=value; "
+            "known: audit, export, greet, inspect, long-command, plan, plugins, verify\n",
         ),
     ],
 )

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import ml_dtypes
@@ -123,9 +124,9 @@ def traps(models):
         )
 
 
-def ask(directory, signature=DEFAULT, **inputs):
+def ask(directory, signature=DEFAULT, allowed=(), **inputs):
     """The outputs of one request."""
-    return native.run_signatures(directory, SERVE, [Request(signature, inputs)]).outputs[0]
+    return native.run_signatures(directory, SERVE, [Request(signature, inputs)], allowed=allowed).outputs[0]
 
 
 def problems(error, call, *arguments, **options):
@@ -319,9 +320,9 @@ def test_handles_are_not_fetched(words):
 # ---- broken SavedModels ----
 
 
-def broken(directory, **inputs):
+def broken(directory, allowed=(), **inputs):
     """The one thing that is said of a broken SavedModel, which is named by its directory."""
-    (problem,) = problems(StepFailed, ask, directory, **inputs)
+    (problem,) = problems(StepFailed, partial(ask, allowed=allowed), directory, **inputs)
     assert problem.where == str(directory)
     assert "\n" not in problem.what
     return problem.what
@@ -378,7 +379,9 @@ def test_unknown_ops_fail_the_load(line, tmp_path):
     for meta in saved.meta_graphs:
         meta.graph_def.node.add(name="odd", op="GatherTreeOfTheDead")
     (copy / "saved_model.pb").write_bytes(saved.SerializeToString())
-    said = broken(copy, x=np.float32([1]))
+    with pytest.raises(BindingError, match=r"can do what is not known: odd \(GatherTreeOfTheDead\); "):
+        ask(copy, x=np.float32([1]))
+    said = broken(copy, allowed=["unknown"], x=np.float32([1]))
     assert said.startswith("loading: NOT_FOUND: ") and "GatherTreeOfTheDead" in said
 
 

@@ -121,6 +121,7 @@ def test_a_plan(config, checkpoint, plugins, tmp_path):
         Check("weights", "every variable has one value in the checkpoint, or an initialize rule", True),
         Check("bind", "3 bindings: images, probs, is_training", True),
         Check("bind", "ops and CPU kernels", False),
+        Check("audit", "the graph can answer at random (RandomUniform)", True),
         Check("sign", "serving_default: predict (images) → (scores)", True),
         Check("write", "meta graph tagged serve", True),
         Check("verify", "early", False),

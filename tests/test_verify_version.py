@@ -14,11 +14,13 @@ import versions_made
 from versions_made import X, export
 
 from exportkit import cli
+from exportkit.capabilities import audit
 from exportkit.checkpoint import BundleWriter, tensorproto
 from exportkit.errors import ConfigError
 from exportkit.metagraph import read_saved_model
 from exportkit.serving import warmup
 from exportkit.serving.prediction_log import Logged
+from exportkit.verifying.audit import capabilities as audit_capabilities
 from exportkit.verifying.audit import verify_version
 from exportkit.version import manifest
 
@@ -84,6 +86,8 @@ def test_a_published_version_passes_anywhere(version):
         "[v] signature serving_default: a server can answer it (predict)",
         "[v] assets: labels.txt: there, and nothing is read from elsewhere",
         "[v] init op: 'init_tables' assigns no weight",
+        "[v] capabilities: it can read its assets (InitializeTableFromTextFileV2), restore its variables (RestoreV2), "
+        "save its variables (SaveV2), as the manifest states",
         "[v] run by_class: its recorded outputs come out exactly: classes string [2, 2], scores float32 [2, 2]",
         "[v] run by_value: its recorded outputs come out exactly: outputs float32 [2, 1]",
         "[v] run serving_default: its recorded outputs come out exactly: probs float32 [2, 3]",
@@ -319,8 +323,25 @@ def test_a_server_that_would_die_is_an_error_here(tmp_path):
         with tf.control_dependencies([checked]):
             tf.identity(x, "probs")
 
-    (only,) = failed(_saved_by_hand(tmp_path / "1", lambda: None, build))
+    directory = _saved_by_hand(tmp_path / "1", lambda: None, build)
+    assert failed(directory) == [
+        "[x] run: not run, as it can end its process: Abort (Abort); if it may do that: --allow aborts"
+    ]
+    (only,) = failed(directory, allowed=["aborts"])
     assert only.startswith("[x] run serving_default: ") and "died" in only
+
+
+def test_other_capabilities_than_the_manifest_states_are_reported(version):
+    meta = read_saved_model(version).meta_graphs[0]
+    capabilities = {"reads_assets": ["InitializeTableFromTextFileV2"], "network": ["RpcClient"]}
+    (only,) = audit_capabilities.check(read_saved_model(version), {"capabilities": capabilities})
+    assert str(only) == (
+        "[x] capabilities: it can read its assets (InitializeTableFromTextFileV2), restore its variables (RestoreV2), save its "
+        "variables (SaveV2), and the manifest states reads_assets (InitializeTableFromTextFileV2), network (RpcClient); "
+        "export it again, or ask who published it"
+    )
+    (sound,) = audit_capabilities.check(read_saved_model(version), {"capabilities": audit(meta).by_capability()})
+    assert sound.passed
 
 
 @pytest.mark.parametrize(
@@ -525,12 +546,12 @@ def test_an_estimators_export_has_the_weights_of_its_checkpoint(corpus):
 
 def test_the_command_prints_and_gates(version, capsys):
     assert cli.main(["verify", str(version)]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == f"{version}: 12 passed, 1 to know"
+    assert capsys.readouterr().out.splitlines()[-1] == f"{version}: 13 passed, 1 note"
     (version / "assets" / "labels.txt").write_text("")
     assert cli.main(["verify", str(version), "--no-run"]) == 1
     out = capsys.readouterr().out.splitlines()
     assert out[0] == f"[x] files: assets/labels.txt: was changed: it does not have its digest; {RESTORE}"
-    assert out[-1] == f"{version}: 7 passed, 1 failed, 1 to know"
+    assert out[-1] == f"{version}: 7 passed, 1 failed, 1 note"
 
 
 def test_the_command_needs_no_tensorflow(version):

@@ -10,6 +10,7 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from exportkit.capabilities import ALLOWANCES
 from exportkit.cli.tables import line
 from exportkit.contract import Command
 
@@ -33,6 +34,14 @@ class VerifyCommand(Command):
         add("--public-key", metavar="PEM", type=Path, help="the key that the version must be signed with")
         add("--atol", type=_tolerance, help="how far recorded outputs may be from today's (default: as exported)")
         add("--rtol", type=_tolerance, help="the same, relative to their size")
+        add(
+            "--allow",
+            metavar="CAPABILITY",
+            action="append",
+            default=[],
+            choices=list(ALLOWANCES),
+            help="run it though it can do that: host_files, network, python … (exportkit audit shows what it can do)",
+        )
         add("--no-run", action="store_true", help="do not load it: a graph can read and write files")
 
     def run(self, arguments: Sequence[str]) -> int:
@@ -48,6 +57,7 @@ class VerifyCommand(Command):
             atol=options.atol,
             rtol=options.rtol,
             run=not options.no_run,
+            allowed=options.allow,
         )
         for finding in found:
             line(str(finding))
@@ -64,6 +74,6 @@ def _tolerance(text: str) -> float:
 
 
 def _summary(found: Sequence["Finding"]) -> str:
-    counts = {True: "passed", False: "failed", None: "to know"}
-    numbers = {name: sum(finding.passed is mark for finding in found) for mark, name in counts.items()}
-    return ", ".join(f"{number} {name}" for name, number in numbers.items() if number)
+    passed, failed, notes = (sum(finding.passed is mark for finding in found) for mark in (True, False, None))
+    named = {"passed": passed, "failed": failed, "note" if notes == 1 else "notes": notes}
+    return ", ".join(f"{number} {name}" for name, number in named.items() if number)

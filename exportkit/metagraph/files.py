@@ -42,13 +42,17 @@ def read(path: str | os.PathLike) -> MetaGraphDef:
 
 
 def read_saved_model(path: str | os.PathLike) -> SavedModel:
-    """Read a ``saved_model.pb`` or ``saved_model.pbtxt``, or the one in the directory `path`.
+    """Read a ``saved_model.pb`` or ``saved_model.pbtxt``, or in a directory the one that a loader takes.
 
     Raises:
         BindingError: `path` cannot be read, or is not a SavedModel with a meta graph; or a graph is not well formed.
     """
     path = os.fspath(path)
     if os.path.isdir(path):
+        if os.path.exists(chunked := os.path.join(path, "saved_model.cpb")):
+            raise _refusal(
+                chunked, "is a SavedModel in pieces, which exportkit does not read", "remove it, or save the model whole"
+            )
         binary, text = (os.path.join(path, name) for name in ("saved_model.pb", "saved_model.pbtxt"))
         path = text if os.path.exists(text) and not os.path.exists(binary) else binary  # TensorFlow's own order
     data = _content(path, "the saved_model.pb of a SavedModel version")
@@ -64,6 +68,41 @@ def read_saved_model(path: str | os.PathLike) -> SavedModel:
 def _check(path: str, metas: Iterable[MetaGraphDef]) -> None:
     if problems := [problem for meta in metas for problem in wellformed.problems(meta, path)]:
         raise BindingError(*problems)
+
+
+def read_graphs(path: str | os.PathLike) -> list[MetaGraphDef]:
+    """Read every graph in a ``.meta``, a SavedModel (a file, or the directory that holds it) or a GraphDef, binary or text.
+
+    A SavedModel's graphs are those of its ``.pb`` and of a ``.pbtxt`` beside it. A file that parses as several of these kinds
+    is read as each. A GraphDef is all that there is in its MetaGraphDef.
+
+    Raises:
+        BindingError: with one Problem, if `path` cannot be read, or holds no graph.
+    """
+    path = os.fspath(path)
+    directory = os.path.dirname(path) or "." if os.path.basename(path) in _SAVED_MODELS else path
+    if os.path.isdir(directory):
+        meta_graphs = list(read_saved_model(directory).meta_graphs)
+        both = [file for name in _SAVED_MODELS if os.path.exists(file := os.path.join(directory, name))]
+        return meta_graphs if len(both) < 2 else [meta for file in both for meta in read_saved_model(file).meta_graphs]
+    data = _content(path, "a .meta, a SavedModel or a GraphDef")
+    found = [meta for cls in (SavedModel, MetaGraphDef, GraphDef) for meta in _graphs_in(cls, path, data)]
+    if not found:
+        raise _refusal(path, "holds no graph: it is no .meta, SavedModel or GraphDef", "hand in one of these")
+    return found
+
+
+_SAVED_MODELS = ("saved_model.pb", "saved_model.pbtxt")
+
+
+def _graphs_in(cls, path: str, data: bytes) -> list[MetaGraphDef]:
+    """Return the graphs in `data` as a message of class `cls`; none if it is no such message."""
+    try:
+        parsed = _parse(cls, path, data)
+    except BindingError:
+        return []
+    metas = parsed.meta_graphs if cls is SavedModel else [MetaGraphDef(graph_def=parsed) if cls is GraphDef else parsed]
+    return [meta for meta in metas if meta.graph_def.library.function or any(node.op for node in meta.graph_def.node)]
 
 
 def _refusal(path: str, what: str, do: str = "") -> BindingError:

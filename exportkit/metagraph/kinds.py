@@ -6,6 +6,7 @@ import re
 from functools import cache
 from typing import TYPE_CHECKING
 
+from exportkit.capabilities import of_op
 from exportkit.metagraph.variables import RESTORE_OPS
 from exportkit.protos import NodeDef
 
@@ -26,7 +27,6 @@ _CLASSES = {
     "queue": r"Queue\w+|\w+Queue(V2)?|\w*Unstage\w*|\w*StagePeek|MapPeek|OrderedMapPeek|Stage|Barrier\w*",
     "iterator": r"\w*Iterator\w*|\w*FunctionBufferingResource\w*|DatasetToSingleElement",
     "reader": r"\w+Reader(V2)?|ReaderRead\w*|ReadFile|MatchingFiles|(TextLine|TFRecord|FixedLengthRecord|\w*CSV)Dataset(V\d)?",
-    "python": r"(Eager)?PyFunc(Stateless)?",
     "mutable table": r"(Anonymous)?Mutable\w*HashTable\w*",
     "TPU": r"_?TPU\w+|(Configure|Shutdown)DistributedTPU|\w*(In|Out)feed\w+|CrossReplicaSum",
     "restore": "|".join(sorted(RESTORE_OPS)),
@@ -46,7 +46,7 @@ _PATTERNS = {name: re.compile(pattern) for name, pattern in {**_CLASSES, "tf.con
 @cache
 def op_class(op: str) -> str | None:
     """Return the class of an op that a server cannot run as it is (a key of the table above), or None for any other op."""
-    return next((name for name, pattern in _PATTERNS.items() if pattern.fullmatch(op)), None)
+    return "python" if "python" in of_op(op) else next((name for name, p in _PATTERNS.items() if p.fullmatch(op)), None)
 
 
 def obstacle(graph: Graph, name: str) -> str | None:

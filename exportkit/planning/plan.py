@@ -14,10 +14,11 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 
 from exportkit import samples
+from exportkit.capabilities import ALLOWANCES, CAPABILITIES, joined
 from exportkit.config import sections
 from exportkit.config.reader import UNSET, Reader, describe
 from exportkit.contract import SIGNATURE_FILE, ModelSource, Phase, PostStep, signatures_of
-from exportkit.errors import ConfigError, ExportKitError, PluginError, Problem, brief_in, did_you_mean
+from exportkit.errors import ConfigError, ExportKitError, PluginError, Problem, brief_in, did_you_mean, some
 from exportkit.metagraph import Graph, many_objects
 from exportkit.metagraph.tensors import Facts
 from exportkit.operations.bindings import Bindings
@@ -180,8 +181,15 @@ def _weights(value: Any, reader: Reader) -> Weights:
 
 
 def _allow(value: Any, reader: Reader) -> Allow:
-    """Return what the model may do."""
-    return reader.read(Allow, {} if value is None else value, "allow") or Allow()
+    """Return what the model may do; the name of a capability that is not refused is a problem like an unknown one."""
+    read = reader.read(Allow, {} if value is None else value, "allow")
+    written = value.get("ops") if read is None and isinstance(value, Mapping) else read.ops if read else ()
+    for number, name in enumerate(written if isinstance(written, list) else ()):
+        if name in CAPABILITIES and not CAPABILITIES[name].refused:
+            reader.problem(f"allow.ops[{number}]", f"{name} needs no allowance", "leave it out")
+        elif name not in ALLOWANCES:
+            reader.problem(f"allow.ops[{number}]", f"there is no capability '{name}'", did_you_mean(name, ALLOWANCES))
+    return read or Allow()
 
 
 def _steps(value: Any, reader: Reader, plugins: Plugins) -> dict[str, PostStep]:
@@ -343,6 +351,9 @@ def _checks(drafted: ExportPlan) -> Iterator[Check]:
         yield Check("assets", f"{asset.path} ({asset.named_by})", True)
     for note in assets.notes(drafted, all(one.preview.meta_graph is not None for one in drafted.resolved_sources())):
         yield Check("assets", note, True)
+    yield Check(
+        "audit", f"the graph can {describe_capabilities(drafted.prepared)}" if static else "what the graph can do", static
+    )
     for key, signature in drafted.signatures.items():
         yield Check(
             "sign", f"{key}: {signature.method} ({', '.join(signature.inputs)}) → ({', '.join(signature.outputs)})", static
@@ -353,6 +364,12 @@ def _checks(drafted: ExportPlan) -> Iterator[Check]:
         yield Check(step.phase.name.lower(), name, False)
     number = next_version(drafted)
     yield Check("commit", f"{drafted.export_dir}/{number}", isinstance(drafted.version, int))
+
+
+def describe_capabilities(prepared: Prepared) -> str:
+    """Return what the prepared graphs can do, in a sentence; the capabilities as the config allows and the audit lists them."""
+    found = joined(prepared.audits.values()).by_capability()
+    return ", ".join(f"{CAPABILITIES[name].can} ({some(ops, 3)})" for name, ops in found.items()) or "only compute"
 
 
 def next_version(drafted: ExportPlan) -> str:

@@ -7,12 +7,13 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from exportkit import metagraph
+from exportkit.capabilities import Audit
 from exportkit.checkpoint import Bundle
 from exportkit.contract import ReferenceAnswer
 from exportkit.errors import BindingError, Problem, WeightsError
 from exportkit.metagraph import Graph, Pruned
 from exportkit.metagraph.tensors import Facts, Shape
-from exportkit.planning import serving_rules, weights
+from exportkit.planning import auditing, serving_rules, weights
 from exportkit.planning.weights import Coverage
 from exportkit.planning.wiring import Wiring, facts_of, wire
 from exportkit.spec import Asset, Constant, ExportPlan, Signature
@@ -49,6 +50,7 @@ class Prepared:
         coverage: the same, with lines about it for the report.
         warnings: what is allowed and may surprise.
         assets: the files that the version takes in, found again when every graph is built.
+        audits: meta graph key → what its pruned graph can do.
     """
 
     parts: dict[str, Part] = field(default_factory=dict)
@@ -56,6 +58,7 @@ class Prepared:
     coverage: Coverage = field(default_factory=Coverage)
     warnings: list[str] = field(default_factory=list)
     assets: list[Asset] = field(default_factory=list)
+    audits: dict[str, Audit] = field(default_factory=dict)
 
 
 def prepare(plan: ExportPlan, models: Mapping[str, Model]) -> tuple[Prepared, list[Problem], list[Problem]]:
@@ -85,6 +88,7 @@ def prepare(plan: ExportPlan, models: Mapping[str, Model]) -> tuple[Prepared, li
             found += _signature_problems(name, plan, wiring, graph, facts, cuts_known)
             prepared.warnings += _signature_warnings(name, plan, wiring, graph, facts)
         prepared.parts[key] = Part(key, model, wiring, _pruned(plan, prepared, model, wiring, graph), facts)
+    found += auditing.check(plan, prepared, len(models) == len(plan.meta_graphs), reported=bool(found))
     lacking = [] if found or not whole else _cover(plan, prepared)
     prepared.warnings = list({w.partition(": ")[2]: w for w in reversed(prepared.warnings)}.values())[::-1]
     return prepared, _distinct(found), _distinct(lacking)

@@ -5,7 +5,7 @@ that kills it would kill a server; here it is one error.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from exportkit.capabilities import Audit, audit, demand, joined
 from exportkit.core import worker as core_worker
 from exportkit.errors import ExportKitError, Problem, StepFailed, did_you_mean
 from exportkit.metagraph import read_saved_model
@@ -62,6 +63,7 @@ def run_signatures(
     *,
     timeout: float | None = None,
     config: ConfigProto | None = None,
+    allowed: Collection[str] = (),
 ) -> Served:
     """Load a SavedModel once, in a fresh process, and send it requests.
 
@@ -71,11 +73,12 @@ def run_signatures(
         requests: answered one after the other; after one that TensorFlow rejects, the others are still answered.
         timeout: seconds for everything, including the load.
         config: the session's configuration; default: that of the C++ API.
+        allowed: what it may do beyond computing its answers, as in `allow.ops` of a config.
 
     Raises:
         StepFailed: with all problems of the first stage that has any: requests that do not fit their signature; the load;
             the runs that TensorFlow rejected, one that killed the process, or one that did not end in time.
-        BindingError: there is no saved_model.pb to read.
+        BindingError: there is no saved_model.pb to read, or it can do what is not allowed.
         EnvironmentFailed: the process was killed from outside, or could not start.
     """
     signatures = meta_graph(directory, tags).signature_def
@@ -83,7 +86,7 @@ def run_signatures(
     if problems := [Problem(os.fspath(directory), *p) for name, r in named.items() for p in _mismatches(signatures, name, r)]:
         raise StepFailed(*problems)
     runs = {name: _as_run(signatures[request.signature], request) for name, request in named.items()}
-    served = _serve(directory, tags, runs, timeout, config)
+    served = _serve(directory, tags, runs, timeout, config, allowed)
     aliases = [sorted(signatures[request.signature].outputs) for request in requests]
     outputs = [dict(zip(names, values, strict=True)) for names, values in zip(aliases, served.outputs, strict=True)]
     return replace(served, outputs=outputs)
@@ -96,10 +99,11 @@ def run(
     *,
     timeout: float | None = None,
     config: ConfigProto | None = None,
+    allowed: Collection[str] = (),
 ) -> Served:
     """Do what `run_signatures` does, by tensor names: each run is ``({tensor name: value}, [tensor names])``."""
     meta_graph(directory, tags)
-    return _serve(directory, tags, {f"run {i}": run for i, run in enumerate(runs)}, timeout, config)
+    return _serve(directory, tags, {f"run {i}": run for i, run in enumerate(runs)}, timeout, config, allowed)
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,10 @@ class Running:
         timeout: seconds that the load, or one run, may take.
         config: the session's configuration; default: that of the C++ API.
         reads: files and directories that its process may open beside the SavedModel.
+        allowed: what it may do beyond computing its answers, as in `allow.ops` of a config.
+
+    Raises:
+        BindingError: there is no saved_model.pb to read, or it can do what is not allowed.
 
     Attributes:
         loads: how often the model was loaded.
@@ -134,9 +142,11 @@ class Running:
         timeout: float | None = None,
         config: ConfigProto | None = None,
         reads: Sequence[Path] = (),
+        allowed: Collection[str] = (),
     ):
         self._sandbox = Sandbox([directory, *reads])
-        self._where, self._header, self._timeout = os.fspath(directory), _header(os.fspath(directory), tags, config), timeout
+        self._where, self._timeout = os.fspath(directory), timeout
+        self._header = _header(self._where, tags, config, allowed)
         self._signatures = meta_graph(directory, tags).signature_def
         self._worker: Conversation | None = None
         self._open = ExitStack()
@@ -255,11 +265,12 @@ def _serve(
     runs: Mapping[str, Run],
     timeout: float | None,
     config: ConfigProto | None,
+    allowed: Collection[str],
 ) -> Served:
     """Load once and do all runs; `runs` has them by the name that problems mention."""
     where = os.fspath(directory)
     replies: list[Reply]
-    replies, death = exchange(core_worker, [_header(where, tags, config), *runs.values()], timeout, Sandbox([where]))
+    replies, death = exchange(core_worker, [_header(where, tags, config, allowed), *runs.values()], timeout, Sandbox([where]))
     stages = ["loading", *runs, "closing"]
     errors = [(stage, error) for stage, (_, _, error) in zip(stages, replies, strict=False) if error]
     rejected = [Problem(where, explained(f"{stage}: {status}: {' '.join(text.split())}")) for stage, (status, text) in errors]
@@ -274,8 +285,26 @@ def _serve(
     return Served(list(values[1:]), seconds[0], list(seconds[1:]))
 
 
-def _header(directory: str, tags: Sequence[str], config: ConfigProto | None) -> tuple[str, tuple[str, list[str], bytes]]:
+def _header(
+    directory: str, tags: Sequence[str], config: ConfigProto | None, allowed: Collection[str]
+) -> tuple[str, tuple[str, list[str], bytes]]:
+    """Return the message that has a process load a SavedModel: no process gets it for one that can do what is not allowed.
+
+    Raises:
+        BindingError: the SavedModel can do what is not allowed.
+    """
+    demand(audited(directory, tags), allowed, directory)
     return core_worker.LOAD, (directory, list(tags), (config or ConfigProto()).SerializeToString())
+
+
+def audited(directory: str | os.PathLike, tags: Sequence[str]) -> Audit:
+    """Return what the SavedModel `directory` can do as a loader of its meta graph with exactly `tags` sees it.
+
+    Raises:
+        BindingError: there is no saved_model.pb to read.
+    """
+    metas = read_saved_model(directory).meta_graphs
+    return joined(audit(meta) for meta in metas if set(meta.meta_info_def.tags) == set(tags))
 
 
 def _death_error(death: Death, directory: str, stage: str) -> ExportKitError:

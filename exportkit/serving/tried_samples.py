@@ -82,7 +82,8 @@ class _Search:
         if model is not None:
             return self._found(names, model)
         tags = self._meta.meta_info_def.tags
-        with Running(self._export.directory, tags, timeout=self._timeout, config=native.unoptimized()) as loaded:
+        allowed, config = self._export.plan.allow.ops, native.unoptimized()
+        with Running(self._export.directory, tags, timeout=self._timeout, config=config, allowed=allowed) as loaded:
             try:
                 loaded.load()
             except StepFailed:  # the calling step runs it as well, and reports why

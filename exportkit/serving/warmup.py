@@ -5,7 +5,7 @@ A request that fails, or one too many, makes the load of the model fail; so all 
 
 import os
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +81,16 @@ def read_warmup(path: str | os.PathLike[str]) -> list[Numbered]:
 
 
 def replay(
-    directory: str | os.PathLike[str], tags: Sequence[str], requests: Sequence[Numbered], config: Any = None
+    directory: str | os.PathLike[str],
+    tags: Sequence[str],
+    requests: Sequence[Numbered],
+    config: Any = None,
+    allowed: Collection[str] = (),
 ) -> list[float]:
     """Run the requests on the version, as a server does when it loads it, and return the seconds that each took.
+
+    Args:
+        allowed: what the version may do beyond computing its answers, as in `allow.ops` of a config.
 
     Raises:
         StepFailed: names each record that would make the load fail, with TensorFlow's own message.
@@ -93,7 +100,7 @@ def replay(
         raise StepFailed(*problems)
     names = {f"record {number} ({logged.signature})": logged for number, logged in requests}
     asked = [Request(logged.signature, logged.inputs, name) for name, logged in names.items()]
-    return native.run_signatures(directory, tags, asked, timeout=TIMEOUT, config=config).run_seconds
+    return native.run_signatures(directory, tags, asked, timeout=TIMEOUT, config=config, allowed=allowed).run_seconds
 
 
 def _misaddressed(where: str, signatures: Any, requests: Iterable[Numbered]) -> Iterator[Problem]:

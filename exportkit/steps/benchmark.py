@@ -56,7 +56,8 @@ class Benchmark(PostStep):
             for size in self.batch_sizes if batch.rows else [None]:
                 inputs = dict(batch.values) if size is None else batch.resized(size)
                 requests = [Request(key, inputs)] * (self.runs + 1)
-                served = native.run_signatures(export.directory, meta.meta_info_def.tags, requests, timeout=TIMEOUT)
+                tags, allowed = meta.meta_info_def.tags, export.plan.allow.ops
+                served = native.run_signatures(export.directory, tags, requests, timeout=TIMEOUT, allowed=allowed)
                 yield {
                     "signature": key,
                     "batch_size": size,

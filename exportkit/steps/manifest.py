@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import numpy as np
 from annotated_types import Ge
 
+from exportkit.capabilities import audit, joined
 from exportkit.checkpoint import tensorproto
 from exportkit.errors import StepFailed
 from exportkit.plugin import Export, Phase, PostStep, hookimpl, signatures_of
@@ -60,7 +61,8 @@ class Manifest(PostStep):
         meta, batches = tried(export)
         asked = {key: self._first(batch) for key, batch in batches.items() if not batch.refusal}
         requests = [native.Request(key, inputs) for key, inputs in asked.items()]
-        answers = native.run_signatures(export.directory, meta.meta_info_def.tags, [*requests, *requests]).outputs
+        tags, allowed = meta.meta_info_def.tags, export.plan.allow.ops
+        answers = native.run_signatures(export.directory, tags, [*requests, *requests], allowed=allowed).outputs
         return {
             key: {
                 "inputs": _asked(key, inputs, large),
@@ -108,6 +110,7 @@ def _facts(export: Export) -> dict[str, Any]:
         "config": plan.config,
         "meta_graphs": [asdict(meta_graph) for meta_graph in report.meta_graphs],
         "weights": asdict(report.weights),
+        "capabilities": joined(map(audit, export.meta_graphs.values())).by_capability(),
         **_proof(export),
     }
 

@@ -59,7 +59,7 @@ class Warmup(PostStep):
 
     def _replay(self, export: Export, tags: Sequence[str]) -> None:
         try:
-            replay(export.directory, tags, read_warmup(export.directory / FILE))
+            replay(export.directory, tags, read_warmup(export.directory / FILE), allowed=export.plan.allow.ops)
         except StepFailed as error:
             raise StepFailed(*(replace(problem, do=problem.do or _CORRECT) for problem in error.problems)) from None
 

@@ -18,7 +18,7 @@ from exportkit.metagraph.building import GraphBuilder, operation
 from exportkit.metagraph.tensors import Facts, output_types, split
 from exportkit.operations.base import Operation
 from exportkit.operations.bindings import Bindings, offered_by
-from exportkit.planning import serving_rules
+from exportkit.planning import auditing, serving_rules
 from exportkit.planning.prepare import Part, Prepared
 from exportkit.protos import GraphDef, MetaGraphDef, NodeDef, OpDef, VariableDef, dtype_name
 from exportkit.spec import Constant, ExportPlan, ParseExample, Placeholder, Tensor
@@ -68,9 +68,11 @@ def bind(plan: ExportPlan, prepared: Prepared) -> dict[str, BoundGraph]:
         Meta graph key → bound graph; meta graphs with the same pruned graph and device share one.
 
     Raises:
-        BindingError: an op is unknown to this TensorFlow or has no CPU kernel, a shape or dtype does not fit now that it is
-            known exactly, TensorFlow does not import the graph, or an asset or a vocabulary is missing.
+        BindingError: a graph can do what the config does not allow, an op is unknown to this TensorFlow or has no CPU kernel, a
+            shape or dtype does not fit now that it is known exactly, TensorFlow does not import the graph, or an asset or a
+            vocabulary is missing.
     """
+    auditing.demand(plan, prepared)  # an import alone can write files: it evaluates what it takes for a constant
     with checker() as core:
         return _bind_all(plan, prepared, core)
 

@@ -1,12 +1,13 @@
 """A version loaded and asked: by its recorded samples, or by made-up input where it has none."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from exportkit.capabilities import CAPABILITIES, Use, allowance, nodes
 from exportkit.checkpoint import tensorproto
 from exportkit.errors import ExportKitError, Problem, StepFailed
 from exportkit.metagraph import Graph
@@ -31,14 +32,24 @@ class Trial:
 
 
 def check(
-    directory: Path, saved_model: Any, manifest: Mapping[str, Any] | None, tolerances: Mapping[str, float]
+    directory: Path,
+    saved_model: Any,
+    manifest: Mapping[str, Any] | None,
+    tolerances: Mapping[str, float],
+    allowed: Collection[str] = (),
 ) -> Iterator[Finding]:
-    """Load every meta graph and run its signatures; then the warmup file, against each that a server would load."""
+    """Load every meta graph and run its signatures; then the warmup file, against each that a server would load.
+
+    One that can do what is not `allowed` (as in `allow.ops` of a config) is not loaded.
+    """
     samples = (manifest or {}).get("samples", {})
     for meta in saved_model.meta_graphs:
         graph, tags = Graph(meta), list(meta.meta_info_def.tags)
-        loaded = _Loaded(directory, tags, _config(graph))
-        with native.Running(directory, tags, timeout=TIMEOUT, config=loaded.config) as model:
+        if dangers := native.audited(directory, tags).dangers(allowed):
+            yield _not_run(dangers, allowed)
+            continue
+        loaded = _Loaded(directory, tags, _config(graph), allowed)
+        with native.Running(directory, tags, timeout=TIMEOUT, config=loaded.config, allowed=allowed) as model:
             trials = {key: _trial(directory, graph, key, samples.get(key), model) for key in signatures(graph)}
         for key, trial in trials.items():
             yield from _judged(f"run {key}", trial, loaded.answers(trials)[key], tolerances)
@@ -48,6 +59,12 @@ def check(
         yield Finding(None, "sandbox", f"not sandboxed: {lacks}")
 
 
+def _not_run(dangers: Mapping[str, Sequence[Use]], allowed: Collection[str]) -> Finding:
+    what = "; ".join(f"can {CAPABILITIES[name].can}: {nodes(uses)}" for name, uses in dangers.items())
+    flags = " ".join(f"--allow {name}" for name in dict.fromkeys([*allowed, *map(allowance, dangers)]))
+    return Finding(False, "run", f"not run, as it {what}", f"if it may do that: {flags}")
+
+
 @dataclass
 class _Loaded:
     """One meta graph of a version, with what it answered."""
@@ -55,6 +72,7 @@ class _Loaded:
     directory: Path
     tags: Sequence[str]
     config: Any
+    allowed: Collection[str] = ()
     known: dict[str, Any] = field(default_factory=dict)
 
     def answers(self, trials: Mapping[str, Trial]) -> dict[str, Any]:
@@ -74,7 +92,8 @@ class _Loaded:
 
     def _ask(self, trials: Mapping[str, Trial]) -> list[Any]:
         requests = [Request(key, trial.inputs, key) for key, trial in trials.items()]
-        return native.run_signatures(self.directory, self.tags, requests, timeout=TIMEOUT, config=self.config).outputs
+        options = {"timeout": TIMEOUT, "config": self.config, "allowed": self.allowed}
+        return native.run_signatures(self.directory, self.tags, requests, **options).outputs
 
 
 def _config(graph: Graph) -> ConfigProto | None:
@@ -165,7 +184,7 @@ def _check_warmup(directory: Path, loaded: _Loaded) -> Iterator[Finding]:
         return
     try:
         requests = warmup.read_warmup(path)
-        warmup.replay(directory, loaded.tags, requests, loaded.config)
+        warmup.replay(directory, loaded.tags, requests, loaded.config, loaded.allowed)
     except StepFailed as error:
         yield from failures("warmup", (Problem("warmup", problem.what, problem.do) for problem in error.problems))
     else:

@@ -7,7 +7,7 @@ from typing import Any
 
 from exportkit.errors import ExportKitError, brief
 from exportkit.metagraph import Graph, read_saved_model
-from exportkit.verifying.audit import files, graphs, place, runs, variables
+from exportkit.verifying.audit import capabilities, files, graphs, place, runs, variables
 from exportkit.verifying.audit.finding import Finding, failures
 from exportkit.version.manifest import read_manifest
 
@@ -20,6 +20,7 @@ def verify_version(
     atol: float | None = None,
     rtol: float | None = None,
     run: bool = True,
+    allowed: Collection[str] = (),
 ) -> list[Finding]:
     """Check a SavedModel version; nothing is written, and TensorFlow is not imported.
 
@@ -30,6 +31,7 @@ def verify_version(
         atol: how far recorded outputs may be from what it answers now; default: the manifest's.
         rtol: the same, relative to their size.
         run: load it and run its signatures, in a process of its own, where its files are what was published.
+        allowed: what it may do when it is run, as in `allow.ops` of a config; what else is dangerous is not run.
 
     Only the signature (`public_key`) guards against somebody who can write to the version: whoever can change a file can change
     its digest in the manifest too.
@@ -41,13 +43,18 @@ def verify_version(
     with place.unmoved(directory):
         if odd := list(files.check_contents(directory)):
             return [*odd, Finding(None, "all else", "not looked at, as nothing is read or run beside what can lead elsewhere")]
-        return _findings(directory, against, public_key, atol, rtol, run)
+        return _findings(directory, against, public_key, atol, rtol, allowed if run else None)
 
 
 def _findings(
-    directory: Path, against: str | None, public_key: Path | None, atol: float | None, rtol: float | None, run: bool
+    directory: Path,
+    against: str | None,
+    public_key: Path | None,
+    atol: float | None,
+    rtol: float | None,
+    allowed: Collection[str] | None,
 ) -> list[Finding]:
-    """Do as `verify_version`, of a directory that holds regular files alone."""
+    """Do as `verify_version`, of a directory that holds regular files alone; without `allowed`, nothing is run."""
     found: list[Finding] = []
     manifest = _taken(found, "manifest", lambda: read_manifest(directory))
     found += _guarded("files", lambda: files.check(directory, manifest, damaged=_failed(found)))
@@ -60,13 +67,15 @@ def _findings(
         found += _guarded("files", lambda: _check_layout(directory, saved_model))
     for meta in saved_model.meta_graphs if saved_model else ():
         found += _guarded("graph", partial(_check_graph, directory, meta, saved))
+    if saved_model:
+        found += _guarded("capabilities", lambda: capabilities.check(saved_model, manifest))
     if against is not None and saved_model:
         found += _guarded("weights", lambda: variables.compare(directory, saved_model, against, manifest))
     found += _unverified(manifest)
-    if run and saved_model and whole:
+    if allowed is not None and saved_model and whole:
         tolerances = _tolerances(manifest, atol, rtol)
-        found += _guarded("run", lambda: runs.check(directory, saved_model, manifest, tolerances))
-    elif run:
+        found += _guarded("run", lambda: runs.check(directory, saved_model, manifest, tolerances, allowed))
+    elif allowed is not None:
         found.append(Finding(None, "run", "not tried, as its files are not what was published"))
     return found
 

@@ -6,17 +6,20 @@ fed instead of baked, and TensorFlow's RestoreV2 reads the values from the check
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from exportkit.capabilities import Audit, audit, demand, drop_idle_dangers
 from exportkit.checkpoint import Bundle
+from exportkit.contract import Export
 from exportkit.core import worker as core_worker
-from exportkit.metagraph import Variable
+from exportkit.metagraph import Variable, canonical
 from exportkit.planning.prepare import Part, Prepared
 from exportkit.processes import Sandbox, WorkerDied, conversation
 from exportkit.processes.sandbox import explained
@@ -43,6 +46,9 @@ class Job:
         scratch: a directory for the links.
         init_ops: the operations that fill the tables.
         config: the session's configuration.
+        fetches: the tensors that its runs ask for; those that runs ask for besides are computed on the way to them.
+        allowed: what it may do beyond computing its answers, as in `allow.ops` of a config.
+        assets: nodes that hold the path of a file that becomes an asset.
         seeded: whether random ops draw the same numbers in every process.
     """
 
@@ -54,8 +60,11 @@ class Job:
     checkpoints: Mapping[str, Bundle]
     reads: Sequence[str]
     scratch: Path
+    fetches: Collection[str] = ()
+    allowed: Collection[str] = ()
     seeded: bool = False
     replaced: Mapping[str, str] = field(default_factory=dict)
+    assets: Collection[str] = ()
 
     def sandbox(self, links: str) -> Sandbox:
         """Return what the worker may open; it makes links to the checkpoints' files in the directory `links`."""
@@ -65,18 +74,45 @@ class Job:
     def graph(self, links: str) -> ReferenceGraph:
         """Return the graph that is run; it restores the variables from the links in the directory `links`."""
         restores = [replace(one, prefix=os.path.join(links, one.prefix)) for one in self.restores]
-        return ReferenceGraph(self.meta_graph, self.feeds, self.replaced, restores, seeded=self.seeded)
+        return ReferenceGraph(self._imported, self.feeds, self.replaced, restores, seeded=self.seeded)
+
+    @cached_property
+    def _imported(self) -> MetaGraphDef:
+        """The graph as it is imported: without what an import might run although nothing asks for it."""
+        graph = MetaGraphDef()
+        graph.graph_def.CopyFrom(self.meta_graph.graph_def)
+        if self._audit(graph, self.fetches).dangers(self.allowed):
+            drop_idle_dangers(graph.graph_def, self._roots(self.fetches), self._fed)
+        return graph
+
+    @property
+    def nodes(self) -> int:
+        """How many nodes are imported."""
+        return len(self._imported.graph_def.node)
+
+    @property
+    def _fed(self) -> set[str]:
+        return {canonical(tensor) for tensor in self.feeds}
+
+    def _roots(self, fetches: Collection[str]) -> list[str]:
+        taken = [tensor for tensor in fetches if canonical(tensor) not in self._fed]
+        return [*self.init_ops, *(restore.operation for restore in self.restores), *self.replaced.values(), *taken]
+
+    def audited(self, fetches: Collection[str] = ()) -> Audit:
+        """Return what the graph can do when it is imported, initialised, and asked for `fetches`."""
+        return self._audit(self._imported, fetches)
+
+    def _audit(self, graph: MetaGraphDef, fetches: Collection[str]) -> Audit:
+        return audit(graph, assets=self.assets, fetches=self._roots(fetches), feeds=self._fed)
 
 
-def job(part: Part, prepared: Prepared, exported: str, scratch: Path, config: ConfigProto, assets: Sequence[str] = ()) -> Job:
+def job(part: Part, export: Export, exported: str, config: ConfigProto) -> Job:
     """Return the job of one meta graph's reference.
 
     Args:
         exported: the prefix of the export's own variables; the source of those that are in no checkpoint but initialized.
-        scratch: a directory for temporary files.
-        assets: the files that fill the graph's tables.
     """
-    graph = part.model.graph
+    graph, plan, prepared = part.model.graph, export.plan, export.prepared
     bundles = {id(bundle): bundle for bundle, _ in prepared.sources.values()}.values()
     cuts = [*part.wiring.inputs.values(), *part.wiring.constants]
     return Job(
@@ -86,8 +122,11 @@ def job(part: Part, prepared: Prepared, exported: str, scratch: Path, config: Co
         init_ops=[op for ops in part.pruned.tables.values() for op in ops],
         config=config,
         checkpoints={_room(bundle): bundle for bundle in bundles},
-        reads=[os.path.dirname(exported), *assets],
-        scratch=scratch,
+        reads=[os.path.dirname(exported), *(str(asset.resolved) for asset in prepared.assets)],
+        scratch=export.scratch,
+        fetches=part.wiring.fetches(plan.signatures, plan.bindings),
+        allowed=plan.allow.ops,
+        assets=list(part.pruned.assets),
         replaced={old: part.wiring.final(old) for old in part.wiring.replaced},
     )
 
@@ -122,7 +161,11 @@ def started(job: Job, timeout: float) -> Iterator["Reference"]:
 
     Args:
         timeout: seconds that its start, or a run, may take.
+
+    Raises:
+        BindingError: its import or initialisation can do what is not allowed.
     """
+    demand(job.audited(), job.allowed, "training graph")
     with (
         tempfile.TemporaryDirectory(dir=job.scratch) as links,
         conversation(core_worker, job.sandbox(links)) as worker,
@@ -130,14 +173,15 @@ def started(job: Job, timeout: float) -> Iterator["Reference"]:
         made = job.graph(links)
         stages = [made.restoring, list(job.init_ops)]
         worker.send((core_worker.IMPORT, (made.graph_def.SerializeToString(), stages, job.config.SerializeToString())))
-        yield Reference(worker, made.placeholders, timeout)
+        yield Reference(worker, made.placeholders, timeout, job)
 
 
 class Reference:
     """A training graph in a process; `started` creates it."""
 
-    def __init__(self, worker: "Conversation", placeholders: Mapping[str, str], timeout: float):
-        self._worker, self._placeholders, self._timeout = worker, placeholders, timeout
+    def __init__(self, worker: "Conversation", placeholders: Mapping[str, str], timeout: float, job: Job):
+        self._worker, self._placeholders, self._timeout, self._job = worker, placeholders, timeout, job
+        self._admitted: set[str] = set()
 
     def start(self) -> Refusal | None:
         """Wait until it can run; return TensorFlow's error if it cannot.
@@ -157,8 +201,12 @@ class Reference:
             fetches: the names of the tensors to return.
 
         Raises:
+            BindingError: what it would run can do what is not allowed.
             StepFailed, EnvironmentFailed: as `start` does.
         """
+        if not self._admitted.issuperset(fetches):
+            demand(self._job.audited(fetches), self._job.allowed, "training graph")
+            self._admitted.update(fetches)
         asked = [tensor for tensor in fetches if tensor not in feeds]  # a session does not return what it is fed
         inside = self._placeholders
         self._worker.send(({inside[name]: value for name, value in feeds.items()}, [inside.get(name, name) for name in asked]))

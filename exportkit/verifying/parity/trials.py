@@ -117,10 +117,11 @@ class TrainingGraph:
     def __init__(self, export: Export, key: str, timeout: float):
         self._export, self._key, self._part, self._timeout = export, key, export.prepared.parts[key], timeout
         variables = str(export.directory / "variables" / "variables")
-        assets = [str(asset.resolved) for asset in export.prepared.assets]
-        self._job = reference.job(self._part, export.prepared, variables, export.scratch, native.unoptimized(), assets)
+        self._job = reference.job(self._part, export, variables, native.unoptimized())
         self._constants = {tensor: self._constant(tensor, value) for tensor, value in self._part.wiring.constants.items()}
+        left_out = len(self.graph.nodes) - self._job.nodes
         self.note = f"whole graph of {len(self.graph.nodes):,} nodes"
+        self.note += f", but for {left_out:,} that an import might run" if left_out else ""
 
     @property
     def graph(self) -> Any:
@@ -197,6 +198,7 @@ class MovedExport:
     def __init__(self, export: Export, key: str, timeout: float, *, seeded: bool = False):
         self._key, self._tags, self._timeout = key, export.plan.meta_graphs[key].tags, timeout
         self._directory = export.directory
+        self._allowed = export.plan.allow.ops
         self._copy = Path(tempfile.mkdtemp(prefix="moved-", dir=export.scratch))
         self._taken = relocation.relocate(export.directory, self._copy, seeded=seeded)
         self.meta = native.meta_graph(self._copy, self._tags)
@@ -230,7 +232,8 @@ class MovedExport:
             EnvironmentFailed: its process was killed from outside.
         """
         reads = [self._directory]  # where the copy's links lead
-        with Running(self._copy, self._tags, timeout=self._timeout, config=config, reads=reads) as model:
+        options = {"timeout": self._timeout, "config": config, "reads": reads, "allowed": self._allowed}
+        with Running(self._copy, self._tags, **options) as model:
             try:
                 model.load()
             except StepFailed as error:

@@ -201,7 +201,8 @@ class _Signature:
         feeds = [{fed[alias].name: value for alias, value in sample.items()} for sample in samples]
         ends = [end.tensor for side in (self.part.inputs, self.part.outputs) for end in side.values()]
         wanted = [tensor for tensor in dict.fromkeys(ends) if tensor not in feeds[0]]
-        served = run_tensors(self.export.directory, meta.meta_info_def.tags, [(feed, wanted) for feed in feeds])
+        tags, allowed = meta.meta_info_def.tags, self.export.plan.allow.ops
+        served = run_tensors(self.export.directory, tags, [(feed, wanted) for feed in feeds], allowed=allowed)
         return [feed | dict(zip(wanted, values, strict=True)) for feed, values in zip(feeds, served.outputs, strict=True)]
 
     def _compared(self, expected: Answers, answers: Answers) -> dict[str, Any]:

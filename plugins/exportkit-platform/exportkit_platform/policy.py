@@ -40,6 +40,9 @@ class Policy:
     max_bytes: Annotated[int, Ge(0)] | None = None
     """How many bytes of weights a model may have; null for any number."""
 
+    capabilities: list[str] | None = None
+    """What graphs may do beyond computing, by the names of `exportkit audit`; null for all that exportkit exports."""
+
     forbidden_ops: list[str] = field(default_factory=lambda: ["(Eager)?PyFunc(Stateless)?", "ReadFile", "WriteFile"])
     """Regular expressions of ops that no signature may reach; each matches a whole name."""
 
@@ -88,7 +91,7 @@ class PolicyStep(PostStep):
             nothing = Problem("", "there is no policy to keep", f"set vars.platform or {POLICY_FILE}")
             raise StepFailed(*(problems or [nothing]))
         ops = {op: node for meta in export.meta_graphs.values() for op, node in _served_ops(meta)}
-        problems = [*_size(policy, export.report.weights.bytes), *_ops(policy, ops)]
+        problems = [*_size(policy, export.report.weights.bytes), *_ops(policy, ops), *_capabilities(policy, export.prepared)]
         if problems:
             raise StepFailed(*problems)
         return {"bytes": export.report.weights.bytes, "ops": len(ops)}
@@ -122,6 +125,14 @@ def _ops(policy: Policy, ops: Mapping[str, str]) -> Iterator[Problem]:
             yield Problem("policy.forbidden_ops", what, "bind an input behind it, or an output before it")
 
 
+def _capabilities(policy: Policy, prepared: Prepared) -> Iterator[Problem]:
+    for key, audit in prepared.audits.items() if policy.capabilities is not None else ():
+        for capability, ops in audit.by_capability().items():
+            if capability not in policy.capabilities:
+                what = f"the graph has the capability {capability} ({', '.join(ops)}), which the policy does not allow"
+                yield Problem(f"meta_graphs.{key}", what, "bind tensors that do not need it, or ask the platform team")
+
+
 def _owner(policy: Policy, plan: ExportPlan) -> Iterator[Problem]:
     owner = plan.config["vars"].get("owner")
     if not isinstance(owner, str) or not owner.strip():
@@ -149,6 +160,7 @@ def _contents(policy: Policy, plan: ExportPlan, prepared: Prepared) -> Iterator[
         ops |= dict(_reached(part.model.graph, part.wiring.fetches(plan.signatures, plan.bindings), cuts))
     yield from _size(policy, sum(bundle.entries[key].size for bundle, key in prepared.sources.values()))
     yield from _ops(policy, ops)
+    yield from _capabilities(policy, prepared)
 
 
 @hookimpl

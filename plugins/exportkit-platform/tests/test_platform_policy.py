@@ -53,6 +53,17 @@ def test_all_that_is_against_the_policy_is_told_at_once(scores_prefix, tmp_path)
     ]
 
 
+def test_a_capability_that_is_not_on_the_policys_list_is_refused(scores_prefix, tmp_path):
+    assert plan(_under({"capabilities": []}, scores_prefix, tmp_path)).name == "scores"
+    spied = {"features": "features:0", "scores": "spied:0"}
+    policy = {"capabilities": ["random"], "forbidden_ops": []}
+    data = _under(policy, scores_prefix, tmp_path, bindings=spied, allow={"ops": ["host_files"]})
+    assert refusal(ConfigError, plan, data) == [
+        "meta_graphs.serving: the graph has the capability writes_host_files (WriteFile), which the policy does not "
+        f"allow {BY}; bind tensors that do not need it, or ask the platform team"
+    ]
+
+
 @pytest.mark.parametrize("owner", [None, "", " ", 7])
 def test_an_owner_is_a_name(scores_prefix, tmp_path, owner):
     assert refusal(ConfigError, plan, _under({}, scores_prefix, tmp_path, owner=owner)) == [
@@ -66,7 +77,7 @@ def test_tags_are_sets(scores_prefix, tmp_path):
 
 
 def test_ops_count_that_only_a_control_edge_reaches(scores_prefix, tmp_path):
-    changes = {"bindings": {"features": "features:0", "scores": "spied:0"}}
+    changes = {"bindings": {"features": "features:0", "scores": "spied:0"}, "allow": {"ops": ["host_files"]}}
     (line,) = refusal(ConfigError, plan, _under({}, scores_prefix, tmp_path, **changes))
     assert line.startswith("policy.forbidden_ops: the signatures need spy (WriteFile), which the policy forbids")
 
