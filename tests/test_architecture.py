@@ -48,7 +48,7 @@ PARTIES = {
     "sources": ("", "tensorflow"),
     "steps": ("annotated_types numpy", "matplotlib"),
     "testing": ("numpy pytest tensorflow yaml", ""),
-    "verifying": ("numpy", "tensorflow"),
+    "verifying": ("numpy", ""),
     "version": ("", "model_signing"),
 }
 ALL = {"cli", "launcher"}  # the rooms that know Hydra may import every third party
