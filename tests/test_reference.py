@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from exportkit import spec
+from exportkit.operations.builtin import OPERATIONS
 from exportkit.registry import load_plugins
 
 PAGE = (Path(__file__).parents[1] / "conf" / "README.md").read_text()
@@ -14,6 +15,7 @@ SECTIONS = {
     "The root": spec.Config,
     "report": spec.ReportTo,
     **spec.BINDINGS,
+    **OPERATIONS,
     "replacement": spec.Replacement,
     "feature": spec.Feature,
     "signatures": spec.Signature,
