@@ -135,6 +135,23 @@ def state():
     return tf.executing_eagerly(), os.environ.get("CHANGED"), os.getcwd(), "/changed" in sys.path, "changed" in sys.modules
 
 
+def run_core(value):
+    """Run one session of the C++ core, without TensorFlow's Python."""
+    from exportkit.core.graph import Graph, Session
+    from exportkit.protos import GraphDef
+
+    assert "exportkit.core.capi" in sys.modules and "tensorflow" not in sys.modules
+    graph_def = GraphDef()
+    constant = graph_def.node.add(name="value", op="Const")
+    constant.attr["dtype"].type = constant.attr["value"].tensor.dtype = 3
+    constant.attr["value"].tensor.tensor_shape.SetInParent()
+    constant.attr["value"].tensor.int_val.append(3 * value)
+    with Graph() as graph:
+        graph.import_(graph_def.SerializeToString())
+        with Session(graph) as session:
+            return int(session.run({}, ["value"])[0])
+
+
 def run_session(value):
     """One session and one eager operation."""
     import tensorflow as tf

@@ -460,10 +460,11 @@ def test_an_export_says_what_came_of_it(run, here):
         "http://localhost:8501/v1/models/mnist_mlp:predict\n"
     ) in told.out
     stages = re.findall(r"^mnist_mlp: ([a-z ]+) \d+\.\d s$", told.err, re.MULTILINE)
-    assert stages == ["plan", "import tensorflow", "build", "bind", "write", "prove", "verify", "manifest", "commit"]
+    stages = [stage for stage in stages if stage != "import tensorflow"]  # what binds the graph may need it
+    assert stages == ["plan", "start", "build", "bind", "write", "prove", "verify", "manifest", "commit"]
     report = json.loads((here / "out/report.json").read_text())
     assert report["status"] == "exported"
-    assert report["stages"]["import tensorflow"] > 0.3  # the server's
+    assert report["stages"]["start"] > 0
 
 
 def test_where_no_terminal_is_an_export_is_one_line(run, here):

@@ -1,6 +1,7 @@
 """Tasks in processes of their own: each death is one task's, and nothing of a task is left."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,10 +15,11 @@ import pytest
 from processlab import is_gone, until
 
 from exportkit import processes
+from exportkit.cli.sweep.process_launcher import preload
 from exportkit.processes import Died, Ended, Reported, Started, Task, run
 from exportkit.processes.scratch import PREFIX, remove_stale, scratch
 
-PRELOAD = ("exportkit.cli.sweep.preload",)
+PRELOAD = preload(uses_tensorflow=True)
 
 
 @pytest.fixture(autouse=True)
@@ -158,7 +160,7 @@ def test_a_module_in_the_working_directory_is_found_and_not_by_the_server(tmp_pa
     modules = "sorted(__import__('sys').modules)"
     where, known = came(users_own.where, (eval, modules), n_jobs=1)
     assert where == str(tmp_path / "users_own.py")
-    assert {"tensorflow", "exportkit.exporting.savedmodel"} <= set(known)
+    assert {"tensorflow", "exportkit.exporting.pipeline"} <= set(known)
     assert not {"users_own", "processlab", "pytest", "_pytest", "keras"} & set(known)
 
 
@@ -238,6 +240,13 @@ def test_a_hundred_forks_after_the_import_of_tensorflow():
     assert came(*[(lab.run_session, n) for n in range(100)], timeout=120) == [3 * n for n in range(100)]
 
 
+def test_forks_of_a_server_that_holds_the_c_library_alone(tmp_path):
+    call = 'run([Task(n, lab.run_core, (n,)) for n in range(20)], 2, 120, ["exportkit.cli.sweep.preload"])'
+    out, _ = program(tmp_path, call).communicate(timeout=120)
+    values = sorted(int(value) for value in re.findall(r"^Ended\(number=\d+, value=(\d+),", out, re.MULTILINE))
+    assert values == [3 * n for n in range(20)]
+
+
 def test_a_task_that_leaves_threads_behind_ends():
     assert came(lab.threaded, timeout=60) == ["done"]
 
@@ -254,6 +263,31 @@ def test_a_server_that_cannot_start_is_told_by_each_task(tmp_path):
     said = done.communicate(timeout=60)[0]
     reason = "could not be started: the process that starts the others died, and did so again when it was started anew"
     assert said.splitlines() == [reason, reason]
+
+
+EARLY = """
+from pathlib import Path
+import processlab as lab
+from exportkit.processes import Ended, Task, prestarted, run
+
+with prestarted(["early"]):
+    lab.until(Path("early").exists)
+    pid = int(Path("early").read_text())
+    if {used}:
+        print(*(event.value == pid for event in run([Task(0, lab.server)]) if isinstance(event, Ended)))
+lab.until(lambda: {used} or lab.is_gone(pid))
+print([*run([Task(0, len, ("ab",))])][-1].value)
+"""
+
+
+@pytest.mark.parametrize(("used", "printed"), [(True, ["True", "2"]), (False, ["2"])])
+def test_a_server_that_was_started_early_forks_the_tasks_or_is_killed(used, printed, tmp_path):
+    (tmp_path / "early.py").write_text("import os, pathlib\npathlib.Path('early').write_text(str(os.getpid()))\n")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(lab.__file__).parent), str(tmp_path)])}
+    command = [sys.executable, "-c", EARLY.format(used=used)]
+    (tmp_path / "here").mkdir()
+    done = subprocess.run(command, env=environment, cwd=tmp_path / "here", capture_output=True, text=True, timeout=120)
+    assert (done.stdout.splitlines(), done.stderr) == (printed, "")
 
 
 # What ends the parent

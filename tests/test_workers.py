@@ -213,11 +213,10 @@ VERIFIED = """
     import sys
     from exportkit import plan, run
     from exportkit.processes import reserve, workers
-    from exportkit.verifying.parity import reference_worker
-    from exportkit.processes.tensorflow import preload_tensorflow
+    from exportkit.core.capi import library
     from exportkit.testing import toys
 
-    preload_tensorflow()
+    library()
     reserve()
     workers._fresh = None   # no worker may be a fresh interpreter
     config = toys.config(sys.argv[1], __import__("pathlib").Path("."), post={

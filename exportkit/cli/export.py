@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from contextlib import redirect_stdout
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from contextvars import ContextVar
 from pathlib import Path
 
@@ -59,11 +59,23 @@ def _export_all(arguments: Sequence[str], quiet: bool) -> int:
     _debugged.set(wants_tracebacks())
     with channel.quiet(quiet), closing() as swept:
         try:
-            hydra_app.run(rest, job, switches)
+            with _early_server(rest):
+                hydra_app.run(rest, job, switches)
         except JobFailed as failed:
             if not swept.is_sweep:
                 return hydra_app.report_failure(failed)
     return swept.code
+
+
+def _early_server(arguments: Sequence[str]) -> AbstractContextManager[None]:
+    """Start the server from which the export will be forked, while its config is still composed and planned.
+
+    Not where that may be another server, or none: for a sweep, under another launcher, in this process.
+    """
+    flags, overrides = cli_arguments.arrange(arguments)
+    if flags or _debugged.get() or any(word.startswith(("experiment=", "hydra", "+", "~")) for word in overrides):
+        return nullcontext()
+    return processes.prestarted(process_launcher.preload(uses_tensorflow=False))
 
 
 @hydra_app.reporting

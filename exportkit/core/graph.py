@@ -145,8 +145,8 @@ class Session:
         Raises:
             StatusError: TensorFlow reports an error, a name is not in the graph, or a value has a wrong or unknown dtype.
         """
-        if not fetches and not targets:  # TensorFlow refuses to run nothing
-            return []
+        if not fetches and not targets:
+            return []  # TensorFlow refuses to run nothing
         inputs, outputs = self._outputs(list(feeds)), self._outputs(fetches)
         operations = (c_void_p * len(targets))(*map(self.graph.operation, targets))
         fed, fetched = (c_void_p * len(feeds))(), (c_void_p * len(fetches))()

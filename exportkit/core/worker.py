@@ -56,7 +56,7 @@ def _import(graph_def: bytes, stages: Sequence[Sequence[str]], config: bytes) ->
     graph = Graph()
     graph.import_(graph_def)
     session = Session(graph, config)
-    for operations in filter(None, stages):
+    for operations in stages:
         session.run({}, [], operations)
     return session
 

@@ -3,10 +3,11 @@
 Four ways, each with its reason:
 
 - `run` (parent, server, child): a task is forked from a server that has done nothing but import. A process of its own per task:
-  its state is never seen by another, and what kills it kills it alone. Importing TensorFlow takes seconds, so the server
-  (multiprocessing's forkserver) imports it once. It runs nothing: after one eager operation a fork would hang.
-- `workers`: a fresh interpreter that runs one script. Reason: what checks an export shares no code and no state with it.
-- `spare`: the same scripts, forked from a copy of this process that has imported TensorFlow: quicker where there is one.
+  its state is never seen by another, and what kills it kills it alone. Loading TensorFlow's C library takes half a second and
+  importing its Python seconds, so the server (multiprocessing's forkserver) does once what tasks need. It runs nothing: after
+  one session a fork would hang.
+- `workers`: a fresh interpreter that runs one script. Reason: what checks an export shares no state with it.
+- `spare`: the same scripts, forked from a copy of this process that has loaded the C library: quicker where there is one.
 - `pool`: forks of this process itself. Reason: composing needs Hydra's registries, which cannot be pickled.
 
 `death.Death` describes the end of any of them.
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from exportkit.processes.death import Cause, Death
     from exportkit.processes.events import Died, Ended, Event, Reported, Started, Task
     from exportkit.processes.parent import processors, run, terminable
+    from exportkit.processes.server import prestarted
     from exportkit.processes.spare import reserve
     from exportkit.processes.workers import WorkerDied, call_apart, conversation, exchange
 
@@ -28,6 +30,7 @@ _MODULES = {
     "death": ("Cause", "Death"),
     "events": ("Died", "Ended", "Event", "Reported", "Started", "Task"),
     "parent": ("processors", "run", "terminable"),
+    "server": ("prestarted",),
     "spare": ("reserve",),
     "workers": ("WorkerDied", "call_apart", "conversation", "exchange"),
 }
@@ -47,6 +50,7 @@ __all__ = [
     "conversation",
     "exchange",
     "inside",
+    "prestarted",
     "processors",
     "reserve",
     "run",

@@ -1,7 +1,7 @@
 """Ends a process when the one that started it is gone, however that ended: a pipe whose other end only the starter holds.
 
 Run as a script, with the pipe's descriptor and a worker script, it becomes that worker. It imports the standard library alone,
-so a worker in a fresh interpreter stays free of exportkit.
+so a worker in a fresh interpreter imports no more of exportkit than its script does.
 """
 
 import fcntl

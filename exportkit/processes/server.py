@@ -11,7 +11,7 @@ import sys
 import tempfile
 import types
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing import forkserver, resource_tracker, util
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -24,6 +24,31 @@ from exportkit.processes.events import Task
 LONGEST = 64  # bytes of TMPDIR; the socket's name and its directory take 40 more, and a socket's path may have 107
 
 _context = multiprocessing.get_context("forkserver")
+_used = False  # whether a task was forked
+
+
+@contextmanager
+def prestarted(preload: Sequence[str]) -> Iterator[None]:
+    """Start the server now, if there is none, so that it imports while this process does something else.
+
+    Where it cannot be started, the first task reports that. If the body starts no task, the server is killed at its end: it
+    would hold this process's stdout and stderr open until its imports are done.
+    """
+    _context.set_forkserver_preload(list(preload))
+    with suppress(OSError):
+        _ensure_running()
+    try:
+        yield
+    finally:
+        if not _used:
+            _kill()
+
+
+def _kill() -> None:
+    """Kill the server; the next task would start it again."""
+    if pid := getattr(forkserver._forkserver, "_forkserver_pid", None):  # multiprocessing offers no way to stop it
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def start(task: Task, scratch: Path, preload: Sequence[str]) -> tuple[BaseProcess, Connection]:
@@ -62,7 +87,9 @@ def _output(log: Path | None) -> tuple[int, int]:
 
 
 def _fork(surroundings: Surroundings, content: bytes) -> tuple[BaseProcess, Connection]:
+    global _used
     _ensure_running()
+    _used = True
     reader, writer = _context.Pipe(duplex=False)
     process = _context.Process(target=child.main, args=(surroundings, writer, content))
     try:

@@ -1,7 +1,7 @@
 """A copy of this process, made in time, from which workers are forked.
 
-Reason: a worker that is forked from a process that has imported TensorFlow, and used nothing of it, begins at once instead of
-importing it for seconds. After one session a fork would hang, so the copy is made before the first.
+Reason: a worker that is forked from a process that has loaded TensorFlow's C library, and used nothing of it, begins at once
+instead of after half a second. After one session a fork would hang, so the copy is made before the first.
 """
 
 import os
@@ -28,7 +28,7 @@ _spare: socket.socket | None = None
 def reserve() -> None:
     """Keep a copy of this process, as it is, to fork workers from. It ends with this process.
 
-    TensorFlow may be imported by now; nothing of it may have been used.
+    TensorFlow's C library may be loaded by now, and its Python imported; nothing of it may have been used.
     """
     global _spare
     ours, theirs = socket.socketpair()

@@ -1,8 +1,8 @@
 """Workers: processes that run a script on pickled messages, from stdin to stdout, and share nothing with this process.
 
-A worker is a fresh interpreter, which imports nothing of exportkit but its script; or, where `spare.reserve` was called in
-time, a fork of the spare. It leads a process group of its own, so that all it started is killed with it, and it ends with this
-process.
+A worker is a fresh interpreter, which imports no more of exportkit than its script does; or, where `spare.reserve` was called
+in time, a fork of the spare. It leads a process group of its own, so that all it started is killed with it, and it ends with
+this process.
 """
 
 import os

@@ -18,6 +18,7 @@ OURS = (
     "exportkit.cli.sweep.process_launcher",
     "exportkit.planning.plan",
     "exportkit.exporting.pipeline",
+    "exportkit.core.worker",
 )
 HYDRAS = ("hydra.experimental.callback", "hydra._internal.core_plugins.basic_launcher", "hydra._internal.logging_config")
 

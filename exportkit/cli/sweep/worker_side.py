@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from exportkit import processes
 from exportkit.cli import handover, hydra_app, process
@@ -52,7 +52,7 @@ def run(config: DictConfig, job: Run) -> str:
     with _in_launch_directory():
         content = pickle.dumps((job, config, handover.pack()))
         task = Task(0, _run, (content,), job_record.job_directory() / process_launcher.LOG)
-        end = _run_task(task)
+        end = _run_task(task, _uses_tensorflow(config))
         if isinstance(end, Died):
             job_record.record_death(config, str(end), end.seconds)
             raise JobFailed(str(end))
@@ -61,11 +61,11 @@ def run(config: DictConfig, job: Run) -> str:
     return end.value
 
 
-def _run_task(task: Task) -> Ended | Died:
+def _run_task(task: Task, uses_tensorflow: bool) -> Ended | Died:
     """Run a task, and return its last event."""
     started = time.monotonic()
     try:
-        with contextlib.closing(processes.run([task], 1, preload=process_launcher.preload(uses_tensorflow=True))) as events:
+        with contextlib.closing(processes.run([task], 1, preload=process_launcher.preload(uses_tensorflow))) as events:
             for event in events:
                 if isinstance(event, Ended | Died):
                     end = event
@@ -73,6 +73,13 @@ def _run_task(task: Task) -> Ended | Died:
     except Exception as error:  # raised by a signal handler, as Submitit's when a job's time is over
         death = Death(Cause.KILLED, f"was ended by its engine: {brief(error)}")
         return Died(task.number, death, time.monotonic() - started)
+
+
+def _uses_tensorflow(config: DictConfig) -> bool:
+    """Return whether a job's source runs TensorFlow's Python; this process plans no job, so the config decides."""
+    kind = OmegaConf.select(config, "source.kind", throw_on_resolution_failure=False)
+    source = hydra_app.plugins().sources.get(str(kind))
+    return source is None or source.uses_tensorflow
 
 
 def _run(content: bytes) -> str | JobFailed:

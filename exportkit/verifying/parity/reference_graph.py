@@ -4,14 +4,12 @@ It is made on the protos, from what the config says and nothing else: no code th
 error in that can be in the reference too.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import count
 
-from exportkit.core.capi import op_list
 from exportkit.core.graph import split
-from exportkit.protos import DTYPE_NAMES, GraphDef, MetaGraphDef, NodeDef, OpDef, op_def_pb2
+from exportkit.protos import DTYPE_NAMES, GraphDef, MetaGraphDef, NodeDef
 from exportkit.verifying.parity import seeding
 
 
@@ -67,7 +65,6 @@ class ReferenceGraph:
         if seeded:
             seeding.seed(copy)
         _forget_devices_and_shapes(copy.graph_def)
-        _forget_newer_defaults(copy)
         self.graph_def = copy.graph_def
         self._scope = _unused_name(self.graph_def)
         self.placeholders = {tensor: self._placeholder(i, dtype) for i, (tensor, dtype) in enumerate(feeds.items())}
@@ -118,7 +115,7 @@ class ReferenceGraph:
         node.attr["dtype"].type = DTYPE_NAMES["string"]
         tensor = node.attr["value"].tensor
         tensor.dtype = DTYPE_NAMES["string"]
-        tensor.string_val.append(text.encode())
+        tensor.string_val.append(text.encode(errors="surrogateescape"))  # a path may be any bytes
         for _ in range(rank):
             tensor.tensor_shape.dim.add(size=1)
         return node.name
@@ -146,28 +143,3 @@ def _forget_devices_and_shapes(graph_def: GraphDef) -> None:
     for node in graph_def.node:
         node.attr.pop("_output_shapes", None)
         node.device = ""
-
-
-def _forget_newer_defaults(meta_graph: MetaGraphDef) -> None:
-    """Remove attributes that this TensorFlow does not know, where they have the default of the TensorFlow that wrote the graph.
-
-    So does tf.import_graph_def with its `producer_op_list`; the C API has no such argument.
-    """
-    known = _known_attributes()
-    defaults = {op.name: dict(_defaults(op)) for op in meta_graph.meta_info_def.stripped_op_list.op}
-    for node in seeding.nodes(meta_graph):
-        if node.op not in known:
-            continue
-        for name in [name for name in node.attr if name not in known[node.op]]:
-            if defaults.get(node.op, {}).get(name) == node.attr[name]:
-                del node.attr[name]
-
-
-def _defaults(op: OpDef) -> Iterator[tuple[str, object]]:
-    return ((attr.name, attr.default_value) for attr in op.attr if attr.HasField("default_value"))
-
-
-@cache
-def _known_attributes() -> dict[str, frozenset[str]]:
-    """Return the attributes of each op that this TensorFlow has."""
-    return {op.name: frozenset(attr.name for attr in op.attr) for op in op_def_pb2.OpList.FromString(op_list()).op}
