@@ -62,7 +62,7 @@ class Plugins:
         bindings: key in a config → class of computed bindings, exportkit's own among them.
         conf_packages: packages of config files, for Hydra's search path.
         presets: config file of a plugin, ``experiment/acme_notice``, → where it comes from.
-        providers: class of a source, step or command → where it comes from.
+        providers: class of a source, step, computed binding or command → where it comes from.
         warnings: what is allowed and may surprise, as lines for the user.
     """
 
@@ -239,6 +239,8 @@ def _collect(hooks: dict[str, list[tuple[Provider, Any]]]) -> Plugins:
     plugins.sources = _classes(plugins, "exportkit_model_sources", ModelSource)
     plugins.steps = _classes(plugins, "exportkit_post_steps", PostStep)
     plugins.bindings = {**OPERATIONS, **_classes(plugins, "exportkit_bindings", Operation)}
+    ours = Provider("operations", "exportkit", importlib.metadata.version("exportkit"))
+    plugins.providers |= dict.fromkeys(OPERATIONS.values(), ours)
     plugins.commands = _commands(plugins)
     for provider, packages in plugins.call("exportkit_conf_packages"):
         hook = "exportkit_conf_packages"

@@ -56,8 +56,8 @@ def found(meta, fetches=("probs:0",)):
 @pytest.fixture(scope="module")
 def installed():
     """The ops that the installed TensorFlow registers, by its C API: name → whether they are stateful."""
-    code = (ROOT / "scripts" / "update_op_list.py").read_text()
-    listing = subprocess.run([sys.executable, "-c", code, "--print"], capture_output=True, check=True).stdout
+    code = "import sys; from exportkit.core.capi import op_list; sys.stdout.buffer.write(op_list())"
+    listing = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
     return {op.name: op.is_stateful for op in op_def_pb2.OpList.FromString(listing).op}
 
 

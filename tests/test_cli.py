@@ -767,7 +767,7 @@ def test_a_plugin_is_shown_with_its_keys(run, monkeypatch):
 
 
 def test_an_unknown_plugin_gets_its_neighbour(run):
-    assert run("plugins", "encodr").err == "encodr: there is no such source or step; did you mean encoder?\n"
+    assert run("plugins", "encodr").err == "encodr: there is no such source, step or binding; did you mean encoder?\n"
 
 
 def test_field_docs_are_read_from_the_class_body():

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import exportkit.plugin as door
-from exportkit.testing import SourceSuite, StepSuite
+from exportkit.testing import BindingSuite, SourceSuite, StepSuite
 
 ROOT = Path(__file__).parent.parent
 GUIDE = ROOT / "plugins" / "README.md"
@@ -122,8 +122,9 @@ def test_the_page_of_engines(tmp_path):
 
 
 def test_the_guide_counts_the_checks():
-    sources, steps = (sum(name.startswith("test_") for name in dir(suite)) for suite in (SourceSuite, StepSuite))
-    assert f"{sources} checks of a source and {steps} of a step" in GUIDE.read_text()
+    suites = (SourceSuite, StepSuite, BindingSuite)
+    sources, steps, bindings = (sum(name.startswith("test_") for name in dir(suite)) for suite in suites)
+    assert f"{sources} checks of a source, {steps} of a step and {bindings} of a computed\nbinding" in GUIDE.read_text()
 
 
 def test_the_guide_calls_every_function_of_the_door():

@@ -12,7 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exportkit.config.reader import Reader, read_fields, readable
+from exportkit.operations.builtin import OPERATIONS
 from exportkit.spec import BINDINGS, MetaGraph, Signature, Weights
+
+KINDS = (*BINDINGS.values(), *OPERATIONS.values())
 
 
 @dataclass(kw_only=True)
@@ -160,7 +163,7 @@ plain = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.sampled_from([f for c in (Outer, Inner, *BINDINGS.values(), Weights) for f in c.__dataclass_fields__])
+            st.sampled_from([f for c in (Outer, Inner, *KINDS, Weights) for f in c.__dataclass_fields__])
             | st.text()
             | st.integers()
             | st.booleans()
@@ -173,7 +176,7 @@ plain = st.recursive(
 )
 
 
-@given(plain, st.sampled_from([Outer, Inner, Signature, MetaGraph, Weights, *BINDINGS.values()]))
+@given(plain, st.sampled_from([Outer, Inner, Signature, MetaGraph, Weights, *KINDS]))
 def test_plain_data_gives_a_value_or_problems_and_never_raises(value, cls):
     reader = Reader(Path("/base"))
     result = reader.read(cls, value, "top")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from exportkit import spec
+from exportkit.operations.builtin import OPERATIONS
 from exportkit.registry import load_plugins
 
 PAGE = (Path(__file__).parents[1] / "conf" / "README.md").read_text()
@@ -15,6 +16,7 @@ SECTIONS = {
     "report": spec.ReportTo,
     "allow": spec.Allow,
     **spec.BINDINGS,
+    **OPERATIONS,
     "replacement": spec.Replacement,
     "feature": spec.Feature,
     "signatures": spec.Signature,

@@ -1,4 +1,4 @@
-"""``exportkit plugins`` lists what plugins offer; ``exportkit plugins NAME`` shows one source or step with its keys."""
+"""``exportkit plugins`` lists what plugins offer; ``exportkit plugins NAME`` shows one source, step or binding."""
 
 import argparse
 import inspect
@@ -12,14 +12,14 @@ from exportkit.registry import Plugins, load_plugins
 
 
 class PluginsCommand(Command):
-    """Sources, steps, presets, commands, policies and observers."""
+    """Sources, steps, computed bindings, presets, commands, policies and observers."""
 
     name = "plugins"
     help = "list sources, steps, presets and policies, or show the keys of one"
     usage = "[NAME]"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("name", metavar="NAME", nargs="?", help="a source or step, to see its keys")
+        parser.add_argument("name", metavar="NAME", nargs="?", help="a source, step or binding, to see its keys")
 
     def run(self, arguments: Sequence[str]) -> int:
         name = self.parse(arguments).name
@@ -34,13 +34,14 @@ class PluginsCommand(Command):
         if words[-1].startswith("-"):
             return super().complete(words)
         plugins = load_plugins()
-        return [kind for kind in (*plugins.sources, *plugins.steps) if kind.startswith(words[-1])]
+        return [kind for kind in (*plugins.sources, *plugins.steps, *plugins.bindings) if kind.startswith(words[-1])]
 
 
 def _list(plugins: Plugins) -> None:
     """Print a table for each distribution."""
     found: list[tuple[str, str, str, type]] = [("source", kind, "", cls) for kind, cls in plugins.sources.items()]
     found += [("step", kind, cls.phase.name.lower(), cls) for kind, cls in plugins.steps.items()]
+    found += [("binding", kind, "", cls) for kind, cls in plugins.bindings.items()]
     rows = [(what, kind, phase, _summary(cls), _origin(plugins, cls)) for what, kind, phase, cls in found]
     rows += [
         ("preset", "=".join(name.rsplit("/", 1)), "", "", (p.distribution, p.version)) for name, p in plugins.presets.items()
@@ -66,13 +67,13 @@ def _hook_rows(plugins: Plugins, what: str, hook: str) -> Iterator[tuple]:
 
 
 def _show(name: str, plugins: Plugins) -> None:
-    cls = plugins.sources.get(name) or plugins.steps.get(name)
+    known: dict[str, type] = {**plugins.bindings, **plugins.steps, **plugins.sources}
+    cls = known.get(name)
     if cls is None:
-        raise ConfigError(
-            Problem(name, "there is no such source or step", did_you_mean(name, [*plugins.sources, *plugins.steps]))
-        )
+        raise ConfigError(Problem(name, "there is no such source, step or binding", did_you_mean(name, known)))
     distribution, version = _origin(plugins, cls)
-    chosen = f"source={name}" if name in plugins.sources else f"post=[{name}]"
+    chosen = f"{{{name}: …}}" if name in plugins.bindings else f"post=[{name}]"
+    chosen = f"source={name}" if name in plugins.sources else chosen
     text(f"{chosen}    {cls.__module__}.{cls.__qualname__} of {distribution} {version}\n")
     for paragraph in (inspect.getdoc(cls) or "").split("\n\n"):
         _show_paragraph(paragraph)

@@ -1,5 +1,5 @@
 """Reference for the ops that an export adds to the training graph, without TensorFlow: tf.Examples are parsed with protobuf
-and NumPy, top_k is computed by sorting, labels are read from the vocabulary. It shares only the dataclasses of the config.
+and NumPy, top_k is computed by sorting, labels are read from the vocabulary. It shares the config with them, and no code.
 """
 
 from collections.abc import Callable, Mapping, Sequence
