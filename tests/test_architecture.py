@@ -185,20 +185,25 @@ def test_every_package_is_listed():
 # modules that open files by themselves: what exportkit writes, its own processes' files and pipes, and its own examples
 OPENERS = {
     "files.py": "opens for all others",
+    "capabilities/oplist.py": "reads the list of ops, which is exportkit's own",
+    "capabilities/update.py": "reads the list of ops, which is exportkit's own",
     "checkpoint/locate.py": "opens what it holds already",
     "checkpoint/writer.py": "writes",
     "cli/__init__.py": "opens the standard streams",
     "cli/progress.py": "writes to the terminal",
     "cli/single.py": "reads the log of its own process",
     "cli/tables.py": "opens the null device",
+    "core/import_worker.py": "writes its replies",
+    "core/worker.py": "writes its replies",
     "examples": "know nothing of exportkit",
     "exporting/savedmodel/checks.py": "compares assets, which were found to be files",
     "metagraph/files.py": "asks how much memory this process has",
+    "planning/assets.py": "compares assets by descriptors of what it found to be files",
     "processes": "opens its own pipes, logs and results",
-    "serving/native_worker.py": "writes its replies",
     "testing": "reads what tests wrote",
-    "verifying/parity/reference_worker.py": "writes its replies",
+    "verifying/audit/place.py": "opens a directory",
     "version/claim.py": "opens directories and locks",
+    "version/manifest.py": "follows no link",
     "version/identity.py": "reads the metadata of distributions and the code of modules",
 }
 

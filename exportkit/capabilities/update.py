@@ -5,6 +5,7 @@ talks to hosts, calls back, keeps state; at its string attributes and inputs. Th
 that TensorFlow registers as stateful is never pure without a reason.
 """
 
+import sys
 from pathlib import Path
 
 from exportkit.core.capi import op_list
@@ -20,7 +21,7 @@ def main() -> None:
     for op in OpList.FromString(op_list()).op:
         known.setdefault(op.name, f"{op.name}: {'stateful' if op.is_stateful else 'pure'} ?")
     LIST.write_text("\n".join([*head, *(known[name] for name in sorted(known))]) + "\n")
-    print(f"{len(known)} ops, {sum(line.endswith('?') for line in known.values())} of them to be looked at")
+    sys.stdout.write(f"{len(known)} ops, {sum(line.endswith('?') for line in known.values())} of them to be looked at\n")
 
 
 if __name__ == "__main__":
