@@ -45,16 +45,12 @@ def to_proto(array: np.ndarray) -> bytes:
     return proto.SerializeToString(deterministic=True)
 
 
-def from_proto(data: bytes, most: int | None = None) -> np.ndarray:
+def from_proto(data: bytes) -> np.ndarray:
     """Return the array in a serialized TensorProto, whichever of its fields holds the values.
 
-    Args:
-        data: the TensorProto.
-        most: how many elements it may have; a few bytes can declare any number of them. None: no limit.
-
     Raises:
-        ValueError: `data` is not a TensorProto, has a dtype or shape without an array, too many or too few values for its
-            shape, or too many elements.
+        ValueError: `data` is not a TensorProto, has a dtype or shape without an array, or too many or too few values for
+            its shape.
     """
     try:
         proto = tensor_pb2.TensorProto.FromString(data)
@@ -63,8 +59,6 @@ def from_proto(data: bytes, most: int | None = None) -> np.ndarray:
     name, shape = dtype_name(proto.dtype), tuple(dim.size for dim in proto.tensor_shape.dim)
     if name not in {*_FIELDS, "complex64", "complex128"} or proto.tensor_shape.unknown_rank or min(shape, default=0) < 0:
         raise ValueError(f"is a TensorProto of dtype {name} and shape {list(shape)}")
-    if most is not None and math.prod(shape) > most:
-        raise ValueError(f"is a TensorProto of {math.prod(shape):,} elements, more than {most:,}")
     if proto.tensor_content or name.startswith("complex"):
         return np.frombuffer(proto.tensor_content, _numpy(name).newbyteorder("<")).astype(_numpy(name)).reshape(shape)
     return _filled(getattr(proto, _FIELDS[name]), name, math.prod(shape)).reshape(shape)
@@ -136,7 +130,7 @@ def _values(array: np.ndarray) -> Any:
 def from_json(recorded: Mapping[str, Any]) -> np.ndarray | None:
     """Return the array that `to_json` recorded; None where it kept only the digest."""
     if "tensor" in recorded:
-        return from_proto(base64.b64decode(recorded["tensor"]), INLINE)
+        return from_proto(base64.b64decode(recorded["tensor"]))
     if "values" not in recorded:
         return None
     if recorded["dtype"] != "string":
