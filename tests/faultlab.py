@@ -377,16 +377,7 @@ def digests(directory: Path) -> Mapping[str, str]:
 
 def verified(base: Path, during: Callable[[], Any]) -> Counter[str]:
     """What `exportkit verify` said of every version below `base`, again and again, while something went on."""
-    ours, theirs = CONTEXT.Pipe()
-    process = CONTEXT.Process(target=_verify, args=(base, theirs))
-    process.start()
-    theirs.close()
-    ours.recv()
-    during()
-    ours.send("stop")
-    found = ours.recv()
-    process.join()
-    return found
+    return _meanwhile(_verify, (base,), during)
 
 
 def _verify(base: Path, connection: Connection) -> None:
@@ -416,16 +407,21 @@ def remove_slowly(version: Path) -> None:
 
 def observed(lab: Lab, base: Path, during: Callable[[], Any]) -> tuple[int, list[str]]:
     """How often another process looked while something went on, as fast as it could, and what it saw that was not whole."""
+    return _meanwhile(_observe, (lab, base), during)
+
+
+def _meanwhile(work: Callable, arguments: tuple, during: Callable[[], Any]) -> Any:
+    """Call `during` while another process does `work`; return what that has found."""
     ours, theirs = CONTEXT.Pipe()
-    process = CONTEXT.Process(target=_observe, args=(lab, base, theirs))
+    process = CONTEXT.Process(target=work, args=(*arguments, theirs))
     process.start()
     theirs.close()
     ours.recv()
     during()
     ours.send("stop")
-    seen = ours.recv()
+    found = ours.recv()
     process.join()
-    return seen
+    return found
 
 
 def _observe(lab: Lab, base: Path, connection: Connection) -> None:

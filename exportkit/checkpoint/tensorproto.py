@@ -87,16 +87,12 @@ def _array(value: Any, dtype: str) -> np.ndarray:
     return array
 
 
-def from_proto(data: bytes, most: int | None = None) -> np.ndarray:
+def from_proto(data: bytes) -> np.ndarray:
     """Return the array in a serialized TensorProto, whichever of its fields holds the values.
-
-    Args:
-        data: the TensorProto.
-        most: how many elements it may have; a few bytes can declare any number of them. None: no limit.
 
     Raises:
         ValueError: `data` is not a TensorProto, has a dtype or shape without an array, too many or too few values for its
-            shape, or a shape that expands to more than `most` elements or `exportkit.files.ARRAYS` bytes.
+            shape, or a shape that expands to more than `exportkit.files.ARRAYS` bytes.
     """
     try:
         proto = TensorProto.FromString(data)
@@ -106,8 +102,6 @@ def from_proto(data: bytes, most: int | None = None) -> np.ndarray:
     if name not in {*_FIELDS, "complex64", "complex128"} or proto.tensor_shape.unknown_rank or min(shape, default=0) < 0:
         raise ValueError(f"is a TensorProto of dtype {name} and shape {list(shape)}")
     count, size = math.prod(shape), 1 if name == "string" else _numpy(name).itemsize
-    if most is not None and count > most:
-        raise ValueError(f"is a TensorProto of {count:,} elements, more than {most:,}")
     if count * size > files.ARRAYS or (name == "string" and count > _MOST_TEXTS):
         raise ValueError(f"is a TensorProto that declares {count:,} elements, too many to be read")
     if proto.tensor_content or name.startswith("complex"):
@@ -181,7 +175,7 @@ def _values(array: np.ndarray) -> Any:
 def from_json(recorded: Mapping[str, Any]) -> np.ndarray | None:
     """Return the array that `to_json` recorded; None where it kept only the digest."""
     if "tensor" in recorded:
-        return from_proto(base64.b64decode(recorded["tensor"]), INLINE)
+        return from_proto(base64.b64decode(recorded["tensor"]))
     if "values" not in recorded:
         return None
     if recorded["dtype"] != "string":
