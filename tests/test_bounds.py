@@ -241,6 +241,18 @@ GRAPHS = {
         lambda m: node(m, "a", inputs=["x:999999999999"]),
         "a (NoOp) takes 'x:999999999999', and no node has so many outputs",
     ),
+    "an output of thousands of digits": (
+        lambda m: node(m, "a", inputs=["x:" + "9" * 5000]),
+        f"a (NoOp) takes 'x:{'9' * 197}…', which the graph does not have",
+    ),
+    "a cycle of many": (
+        lambda m: [node(m, f"n{i}", "Identity", [f"n{(i + 1) % 30_000}"]) for i in range(30_000)],
+        "n0 (Identity) is computed from itself: n0 → n29999 → n29998 → n29997 → … → n0",
+    ),
+    "a dtype beside shapes": (
+        lambda m: node(m, "a", T=attr(list=protos.AttrValue.ListValue(shape=[protos.TensorShapeProto()], type=[9999]))),
+        "a (NoOp) has an attribute of dtype 9999, which is none",
+    ),
     "a control input before data": (
         lambda m: node(m, "a", "Identity", ["^x", "x"]),
         "a (Identity) takes x behind a control input",

@@ -9,6 +9,8 @@ from exportkit.protos import AttrValue, NodeDef, OpDef, TensorShapeProto
 REF_VARIABLES = frozenset({"Variable", "VariableV2", "AutoReloadVariable"})
 VARIABLE_OPS = REF_VARIABLES | {"VarHandleOp"}
 
+_DIGITS = 19  # of a number; Python refuses to convert thousands
+
 Shape = tuple[int | None, ...] | None
 
 
@@ -37,7 +39,7 @@ def split(name: str) -> tuple[str, int]:
     if name[:1] == "^":
         return name[1:], -1
     op, colon, index = name.rpartition(":")
-    return (op, int(index)) if colon and index.isdecimal() else (name, 0)
+    return (op, int(index)) if colon and index.isdecimal() and len(index) < _DIGITS else (name, 0)
 
 
 def canonical(name: str) -> str:

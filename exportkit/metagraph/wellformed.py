@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from functools import cache
-from itertools import chain, islice
+from itertools import chain, dropwhile, islice
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -108,18 +108,19 @@ def _shape_problem(value: AttrValue, _: Set[str]) -> str:
 
 
 def _call_problem(value: AttrValue, functions: Set[str]) -> str:
-    missing = value.func.name not in functions and value.func.name
-    return f"calls {_quoted(shortened(missing, 200))}, which is not in the function library" if missing else ""
+    return _describe_missing("" if value.func.name in functions else value.func.name)
+
+
+def _describe_missing(function: str) -> str:
+    return f"calls {_quoted(shortened(function, 200))}, which is not in the function library" if function else ""
 
 
 def _list_problem(value: AttrValue, functions: Set[str]) -> str:
     held = value.list
-    if held.shape:  # nearly all lists: a list has values of one type
-        return ""
     if wrong := [dtype for dtype in held.type if dtype not in _DTYPES]:
         return f"has an attribute of dtype {wrong[0]}, which is none"
-    calls = (_call_problem(AttrValue(func=function), functions) for function in held.func)
-    return next(filter(None, calls), "")
+    missing = (function.name for function in held.func if function.name not in functions)
+    return _describe_missing(next(missing, ""))
 
 
 def _tensor_problem(tensor: Any) -> str:
@@ -216,10 +217,12 @@ def _cycle(edges: Mapping[str, Iterable[str]]) -> list[str]:
     left = edges.keys() - todo
     if not left:
         return []
-    path = [next(name for name in edges if name in left)]
-    while (before := min(op for op in edges[path[-1]] if op in left)) not in path:
-        path.append(before)
-    return path[path.index(before) :]
+    name = next(name for name in edges if name in left)
+    path: dict[str, None] = {}
+    while name not in path:
+        path[name] = None
+        name = min(op for op in edges[name] if op in left)
+    return [*dropwhile(lambda one: one != name, path)]
 
 
 def _round(cycle: Sequence[str]) -> str:
