@@ -209,11 +209,14 @@ def test_an_asset_of_the_training_machine(bare, published):
         del meta.collection_def["saved_model_assets"]
         del meta.asset_file_def[:]
 
-    (only,) = failed(edited(bare, bake))
-    assert only == (
+    named, run, *_ = failed(edited(bare, bake))
+    file = published.parents[2] / "labels.txt"
+    assert named == (
         "[x] assets: outputs/text_file_init/InitializeTableFromTextFileV2: "
-        f"reads {published.parents[2] / 'labels.txt'} of the training machine; export it again"
+        f"reads {file} of the training machine; export it again"
     )
+    assert run.startswith("[x] run ")
+    assert f"{file}; Permission denied" in run
 
 
 def _saved_by_hand(directory, main_op, build=toys.dense):
