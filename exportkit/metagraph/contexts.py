@@ -65,7 +65,7 @@ class _Contexts:
 
     def _of(self, name: str) -> Context:
         node = self.graph.nodes[name]
-        edges = [edge for edge in self.graph.inputs(name) if edge[0] in self.graph.nodes]
+        edges = [edge for edge in dict.fromkeys(self.graph.inputs(name)) if edge[0] in self.graph.nodes]
         incoming = [self._edge(op, index) for op, index in edges]
         longest = max(incoming, key=len, default=())
         if node.op in ENTERS:
@@ -117,6 +117,6 @@ def _users(graph: Graph) -> dict[str, list[str]]:
     """Return node → the nodes that take one of its tensors, or have a control edge from it."""
     users: dict[str, list[str]] = {}
     for name in graph.nodes:
-        for op, _ in graph.inputs(name):
+        for op in dict.fromkeys(op for op, _ in graph.inputs(name)):
             users.setdefault(op, []).append(name)
     return users
