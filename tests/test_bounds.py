@@ -380,6 +380,15 @@ def test_loops_within_loops_without_end():
     assert str(caught.value) == "n65: lies in more than 64 nested loops and branches; export a part of it"
 
 
+def test_an_input_thousands_of_times_is_followed_once():
+    meta = protos.MetaGraphDef()
+    node(meta, "n0", "Placeholder", dtype=attr(type=1))
+    for i in range(1, 60):
+        node(meta, f"n{i}", "Enter", [f"n{i - 1}"] * 3000, frame_name=attr(s=b"frame%d" % i))
+    with bounded():
+        assert len(metagraph.Graph(meta).contexts["n59"]) == 59
+
+
 TEXTS = {
     "messages without end": (
         b"graph_def { node " + b"{ attr " * 5000 + b"}" * 5001,

@@ -64,7 +64,7 @@ class _Contexts:
 
     def _of(self, name: str) -> Context:
         op, nodes = self.graph.types[name], self.graph.nodes
-        edges = [edge for edge in self.graph.inputs(name) if edge[0] in nodes]
+        edges = [edge for edge in dict.fromkeys(self.graph.inputs(name)) if edge[0] in nodes]
         incoming = [self._edge(*edge) for edge in edges]
         longest = max(incoming, key=len, default=())
         if op in ENTERS:

@@ -40,6 +40,7 @@ _REFERENCE = 100  # DT_FLOAT_REF is DT_FLOAT + 100
 _COPY = "the file is damaged or was made by hand: copy it again"
 _DTYPES = frozenset(types_pb2.DataType.values())
 _USABLE = frozenset(DTYPE_NAMES.values())
+_TYPED = VARIABLE_OPS | {"Placeholder", "PlaceholderV2", "PlaceholderWithDefault"}
 _INPUTS = {  # op → data inputs that it has at least; of the ops whose inputs are looked at by their position
     **dict.fromkeys(("Identity", "ReadVariableOp", "Enter", "RefEnter", "Exit", "RefExit", "NextIteration", "LoopCond"), 1),
     **dict.fromkeys(("PlaceholderWithDefault", "ReadFile", "StopGradient", "Squeeze", "Cast", "If", "StatelessIf", "Floor"), 1),
@@ -93,7 +94,7 @@ def _attribute_problem(node: NodeDef, functions: Set[str]) -> str:
             return what
     if node.op == "Const" and node.attr["value"].WhichOneof("value") != "tensor":
         return "has no value"
-    if node.op in VARIABLE_OPS and node.attr["dtype"].type % _REFERENCE not in _USABLE:
+    if node.op in _TYPED and node.attr["dtype"].type % _REFERENCE not in _USABLE:
         return "has no dtype"
     return ""
 
