@@ -836,6 +836,8 @@ from configuration alone.
   exportkit plan model=NAME [KEY=VALUE ...]  show what an export would do
   exportkit inspect PATH                     look into a checkpoint, a .meta or
                                              a SavedModel; suggests a config
+  exportkit audit PATH                       what a model of somebody else can
+                                             do: files, network, Python
   exportkit verify VERSION_DIR               check a published version again
   exportkit plugins [NAME]                   list sources, steps, presets and
                                              policies, or show the keys of one

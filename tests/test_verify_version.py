@@ -554,7 +554,7 @@ def test_the_command_prints_and_gates(version, capsys):
     assert cli.main(["verify", str(version), "--no-run"]) == 1
     out = capsys.readouterr().out.splitlines()
     assert out[0] == f"[x] files: assets/labels.txt: was changed: it does not have its digest; {RESTORE}"
-    assert out[-1] == f"{version}: 7 passed, 1 failed, 1 note"
+    assert out[-1] == f"{version}: 8 passed, 1 failed, 1 note"
 
 
 def test_the_command_needs_no_tensorflow(version):

@@ -185,6 +185,8 @@ def _allow(value: Any, reader: Reader) -> Allow:
     read = reader.read(Allow, {} if value is None else value, "allow")
     written = value.get("ops") if read is None and isinstance(value, Mapping) else read.ops if read else ()
     for number, name in enumerate(written if isinstance(written, list) else ()):
+        if not isinstance(name, str):
+            continue  # reported when it was read
         if name in CAPABILITIES and not CAPABILITIES[name].refused:
             reader.problem(f"allow.ops[{number}]", f"{name} needs no allowance", "leave it out")
         elif name not in ALLOWANCES:
