@@ -66,7 +66,7 @@ def test_dtype_and_shape_before_anything_is_built(operation, inputs, facts):
         (
             Cast(cast="a", dtype="int46"),
             None,
-            "dtype: there is no dtype 'int46' to cast to; did you mean int16, int64 or int32?",
+            "dtype: there is no dtype 'int46' to cast to; did you mean int16, int64 or uint16?",
         ),
         (Cast(cast="a", dtype="int8"), [Facts("string")], "cast: 'a' is string, not numbers; name a binding of numbers"),
         (Reshape(reshape="a", shape=[None, None]), None, "shape: has 2 sizes that are not known; write null for one at most"),

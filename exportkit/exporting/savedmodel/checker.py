@@ -10,6 +10,7 @@ from google.protobuf.message import EncodeError
 
 from exportkit.core import import_worker
 from exportkit.core import worker as core_worker
+from exportkit.errors import EnvironmentFailed, Problem
 from exportkit.metagraph.tensors import Facts
 from exportkit.processes import WorkerDied, conversation
 from exportkit.processes.death import Cause
@@ -48,12 +49,12 @@ class Checker:
 
     @cached_property
     def _described(self) -> tuple[str, dict[str, OpDef]]:
-        version, ops = self._call("describe")
+        version, ops = self._asked("describe")
         return version, {op.name: op for op in OpList.FromString(ops).op}
 
     def devices(self, ops: Iterable[str]) -> dict[str, set[str]]:
         """Return op → the kinds of devices that it has a kernel for: ``CPU``, ``GPU``, ``DEFAULT`` …"""
-        found = self._call("kernels", sorted(set(ops)))
+        found = self._asked("kernels", sorted(set(ops)))
         lists = {op: KernelList.FromString(content) for op, content in found.items()}
         return {op: {kernel.device_type for kernel in kernels.kernel} for op, kernels in lists.items()}
 
@@ -66,6 +67,13 @@ class Checker:
         """
         found = self._call("import_graph", _serialized(graph), list(tensors))
         return {tensor: Facts(dtype_name(number), shape) for tensor, (number, shape) in found.items()}
+
+    def _asked(self, name: str, *arguments: Any) -> Any:
+        """Return what TensorFlow says about itself; where it cannot, its installation is to blame, and no graph."""
+        try:
+            return self._call(name, *arguments)
+        except Refused as refused:
+            raise EnvironmentFailed(Problem("tensorflow", f"its C library fails: {refused}", "install it again")) from None
 
     def _call(self, name: str, *arguments: Any) -> Any:
         value, error = _exchange(self._worker, (name, arguments))
