@@ -1,14 +1,18 @@
 """Computed bindings: what a config may say, what is known of them unbuilt, and that an export computes what NumPy computes."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 import tensorflow as tf
 import toys
 from toys import v1
 
-from exportkit.errors import ConfigError, StepFailed
+import exportkit
+from exportkit.errors import ConfigError, ExportKitError, PluginError, StepFailed
 from exportkit.metagraph.tensors import Facts
 from exportkit.operations.argmax import ArgMax
+from exportkit.operations.base import Operation
 from exportkit.operations.builtin import OPERATIONS
 from exportkit.operations.cast import Cast
 from exportkit.operations.concat import Concat
@@ -18,6 +22,8 @@ from exportkit.operations.sigmoid import Sigmoid
 from exportkit.operations.softmax import Softmax
 from exportkit.operations.split import Split
 from exportkit.operations.threshold import Threshold
+from exportkit.plugin import hookimpl
+from exportkit.registry import load_plugins
 from exportkit.verifying.parity.adapters import TWINS
 
 LOGITS = Facts("float32", (None, 4))
@@ -60,7 +66,7 @@ def test_dtype_and_shape_before_anything_is_built(operation, inputs, facts):
         (
             Cast(cast="a", dtype="int46"),
             None,
-            "dtype: there is no dtype 'int46' to cast to; did you mean int16, int64 or int8?",
+            "dtype: there is no dtype 'int46' to cast to; did you mean int16, int64 or uint16?",
         ),
         (Cast(cast="a", dtype="int8"), [Facts("string")], "cast: 'a' is string, not numbers; name a binding of numbers"),
         (Reshape(reshape="a", shape=[None, None]), None, "shape: has 2 sizes that are not known; write null for one at most"),
@@ -222,3 +228,95 @@ def test_a_wrong_config_is_one_line(change, text, config):
     with pytest.raises(ConfigError) as refused:
         toys.export(config)
     assert f"bindings.{text}" in str(refused.value).splitlines()
+
+
+@dataclass(kw_only=True)
+class Negative(Operation):
+    """Binding `negative` with the other sign."""
+
+    kind = "negative"
+
+    negative: str
+
+    def facts(self, inputs):
+        return inputs
+
+    def add(self, graph, name, inputs):
+        return graph.add("Neg", inputs, name=name)
+
+    def recompute(self, inputs):
+        return [-inputs[0]]
+
+
+def raising(self, *_):
+    raise RuntimeError("boom")
+
+
+@pytest.fixture
+def negative(prefix, tmp_path, monkeypatch):
+    """A config with a binding of a plugin, and the plugins that have it."""
+    plugins = load_plugins({"negatives": Offering})
+    signatures = {"serving_default": {"inputs": {"x": "x"}, "outputs": {"y": "y"}}}
+    bindings = {"x": "x:0", "logits": "logits:0", "y": {"negative": "logits"}}
+    samples = {"serving_default": {"x": [[1, 2, 3], [-4, 5, 0.5]]}}
+    post = {"verify": {"kind": "verify"}}
+    return toys.config(prefix, tmp_path, bindings=bindings, signatures=signatures, samples=samples, post=post), plugins
+
+
+class Offering:
+    """A plugin."""
+
+    @staticmethod
+    @hookimpl
+    def exportkit_bindings():
+        return [Negative]
+
+
+def test_a_plugin_brings_its_own(negative, prefix):
+    config, plugins = negative
+    report = exportkit.run(exportkit.plan(config, plugins), plugins)
+    x = np.array([[1, 2, 3]], np.float32)
+    expected = -toys.restored(prefix, "logits:0", {"x:0": x})
+    np.testing.assert_array_equal(toys.served(report.directory, "serving_default", {"x": x})["y"], expected)
+    assert report.steps[0].status == "passed"
+
+
+@pytest.mark.parametrize(
+    ("method", "replacement", "text"),
+    [
+        ("facts", raising, "bindings.y: facts() of Negative raised RuntimeError: boom"),
+        ("facts", lambda self, inputs: [], "bindings.y: facts() of Negative returned 0 values, and it offers 1"),
+        ("add", raising, "bindings.y: add() of Negative raised RuntimeError: boom"),
+        ("problems", raising, "bindings.y: problems() of Negative raised RuntimeError: boom"),
+    ],
+)
+def test_a_plugins_mistake_is_one_line(method, replacement, text, negative, monkeypatch):
+    monkeypatch.setattr(Negative, method, replacement)
+    config, plugins = negative
+    with pytest.raises(ExportKitError) as refused:
+        exportkit.run(exportkit.plan(config, plugins), plugins)
+    assert str(refused.value).startswith(text)
+
+
+def test_what_a_plugin_recomputes_otherwise_is_caught(negative, monkeypatch):
+    monkeypatch.setattr(Negative, "recompute", lambda self, inputs: [inputs[0]])
+    config, plugins = negative
+    with pytest.raises(StepFailed, match="the negative behind them is not"):
+        exportkit.run(exportkit.plan(config, plugins), plugins)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"kind": "top_k"}, "offers binding 'top_k', and so does exportkit"),
+        ({"kind": "tensor"}, "offers binding 'tensor', and so does exportkit"),
+        ({"kind": "minus"}, "offers binding 'minus' without a field 'minus'; it holds the bindings that it is computed from"),
+        ({"recompute": Operation.recompute}, "offers binding 'negative' without recompute(); the step verify asks for it"),
+    ],
+)
+def test_an_operation_that_cannot_be_offered(change, text, monkeypatch):
+    for name, value in change.items():
+        monkeypatch.setattr(Negative, name, value)
+    with pytest.raises(PluginError) as refused:
+        load_plugins({"negatives": Offering})
+    assert text in str(refused.value)

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,8 +15,10 @@ import toys
 from toys import v1
 
 from exportkit.checkpoint import Bundle
-from exportkit.errors import BindingError, ConfigError, ExportKitError, WeightsError
+from exportkit.errors import BindingError, ConfigError, EnvironmentFailed, ExportKitError, WeightsError
+from exportkit.exporting.savedmodel import checker
 from exportkit.metagraph import read_saved_model
+from exportkit.processes import spare
 
 X = np.array([[1, 2, 3, 4], [0.5, -1, 0, 2]], np.float32)
 
@@ -557,3 +560,43 @@ def test_bytes_that_change_on_the_way_fail_the_export(dense, tmp_path, monkeypat
     with pytest.raises(WeightsError):
         toys.export(toys.config(dense, tmp_path))
     assert list((tmp_path / "exports" / "toy").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "text"),
+    [
+        (
+            "import_graph",
+            BindingError,
+            "meta_graphs.serving: TensorFlow cannot import the serving graph: its process died of SIGABRT",
+        ),
+        ("describe", EnvironmentFailed, "tensorflow: its C library fails: its process died of SIGABRT"),
+    ],
+)
+def test_a_graph_that_kills_tensorflow_is_one_line(call, error, text, dense, tmp_path, monkeypatch):
+    script = tmp_path / "worker.py"
+    script.write_text(
+        "import os\n"
+        "from exportkit.core import import_worker\n"
+        f"import_worker.CALLS[{call!r}] = lambda *_: os.abort()\n"
+        "import_worker.main()\n"
+    )
+    monkeypatch.setattr(spare, "_spare", None)
+    monkeypatch.setattr(checker, "import_worker", SimpleNamespace(__name__="worker", __file__=str(script)))
+    with pytest.raises(error) as refused:
+        toys.export(toys.config(dense, tmp_path))
+    assert str(refused.value).startswith(text)
+    assert len(str(refused.value).splitlines()) == 1
+    assert not (tmp_path / "exports" / "toy" / "1").exists()
+
+
+def test_what_tensorflow_refuses_is_its_own_text_on_one_line(dense, tmp_path):
+    meta = tf.compat.v1.MetaGraphDef.FromString(Path(dense + ".meta").read_bytes())
+    next(node for node in meta.graph_def.node if node.name == "probs").attr["T"].type = tf.int32.as_datatype_enum
+    path = tmp_path / "odd.meta"
+    path.write_bytes(meta.SerializeToString())
+    with pytest.raises(BindingError) as refused:
+        toys.export(toys.config(dense, tmp_path, source={"kind": "meta_graph", "checkpoint": dense, "meta": str(path)}))
+    assert str(refused.value).startswith("meta_graphs.serving: TensorFlow cannot import the serving graph: ")
+    assert "int32" in str(refused.value)
+    assert len(str(refused.value).splitlines()) == 1

@@ -1,7 +1,9 @@
 """The bindings of a config, and how they refer to each other."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from typing import Any
 
+from exportkit.errors import ExportKitError, PluginError, Problem, brief
 from exportkit.metagraph.tensors import Facts
 from exportkit.operations.base import Operation
 from exportkit.spec import Constant, ParseExample, Placeholder, Replacement, Signature, Tensor
@@ -25,6 +27,25 @@ def kind_of(binding: Binding) -> str:
 def offered_by(name: str, operation: Operation) -> list[str]:
     """Return the references to the values of an operation: ``NAME.PART`` each, or NAME alone."""
     return [f"{name}.{part}" for part in operation.parts()] or [name]
+
+
+def ask(name: str, operation: Operation, method: str, *arguments: Any) -> list[Any]:
+    """Return what a method of the operation under the binding `name` returns, as a list.
+
+    Raises:
+        PluginError: it raised something else than an ExportKitError, or returned another number of values than it offers.
+    """
+    where, title = f"bindings.{name}", f"{method}() of {type(operation).__name__}"
+    try:
+        found = list(getattr(operation, method)(*arguments))
+    except ExportKitError:
+        raise
+    except Exception as cause:
+        raise PluginError(Problem(where, f"{title} raised {brief(cause)}")) from cause
+    wanted = len(offered_by(name, operation))
+    if method not in ("check", "problems") and len(found) != wanted:
+        raise PluginError(Problem(where, f"{title} returned {len(found)} values, and it offers {wanted}"))
+    return found
 
 
 class Bindings(dict[str, Binding | None]):
@@ -90,13 +111,10 @@ class Bindings(dict[str, Binding | None]):
         """Return `known`, dtype and shape by reference, and what follows from it about the values of operations."""
         found = dict(known)
         operations = {name: binding for name, binding in self.items() if isinstance(binding, Operation)}
-        todo = {name: binding for name, binding in operations.items() if not any(binding.check())}
+        todo = {name: binding for name, binding in operations.items() if not ask(name, binding, "check")}
         while ready := [name for name, binding in todo.items() if all(ref in found for ref in binding.refs())]:
             for name in ready:
                 binding = todo.pop(name)
-                found |= zip(offered_by(name, binding), _facts(binding, found), strict=True)
+                inputs = [found[ref] for ref in binding.refs()]
+                found |= zip(offered_by(name, binding), ask(name, binding, "facts", inputs), strict=True)
         return found
-
-
-def _facts(operation: Operation, known: Mapping[str, Facts]) -> Sequence[Facts]:
-    return operation.facts([known[ref] for ref in operation.refs()])

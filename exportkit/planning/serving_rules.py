@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from exportkit.errors import Problem, did_you_mean
 from exportkit.metagraph.tensors import Facts, compatible
 from exportkit.operations.base import Operation
-from exportkit.operations.bindings import Binding, Bindings, kind_of, offered_by
+from exportkit.operations.bindings import Binding, Bindings, ask, kind_of, offered_by
 from exportkit.spec import Constant, ParseExample, Placeholder, Replacement, Signature, Tensor
 
 
@@ -22,7 +22,7 @@ def check(bindings: Bindings, signatures: Mapping[str, Signature | None]) -> Ite
             for ref in binding.refs():
                 yield from _check_ref(f"{where}.{binding.kind}", ref, bindings, offered)
             yield from _check_circle(f"{where}.{binding.kind}", name, bindings, offered)
-            yield from (problem.under(where) for problem in binding.check())
+            yield from (problem.under(where) for problem in ask(name, binding, "check"))
         elif isinstance(binding, ParseExample):
             yield from _check_parse(where, binding, bindings)
     yield from _check_parsers(bindings, signatures)
@@ -169,9 +169,9 @@ def computed(bindings: Mapping[str, Binding | None], facts: Mapping[str, Facts])
     """Report what cannot be computed or fed, as far as `facts` go: what operations say about the tensors that they are computed
     from, and features whose shape or dtype does not fit the tensor that they feed."""
     for name, binding in bindings.items():
-        if isinstance(binding, Operation) and not any(binding.check()):
+        if isinstance(binding, Operation) and not ask(name, binding, "check"):
             inputs = [facts.get(ref, Facts()) for ref in binding.refs()]
-            yield from (problem.under(f"bindings.{name}") for problem in binding.problems(inputs))
+            yield from (problem.under(f"bindings.{name}") for problem in ask(name, binding, "problems", inputs))
         elif isinstance(binding, ParseExample):
             yield from _check_features(f"bindings.{name}.parse_example", binding, facts)
 

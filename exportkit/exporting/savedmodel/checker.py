@@ -6,10 +6,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from google.protobuf.message import EncodeError
 
 from exportkit.core import import_worker
 from exportkit.core import worker as core_worker
-from exportkit.errors import BindingError, Problem
+from exportkit.errors import EnvironmentFailed, Problem
 from exportkit.metagraph.tensors import Facts
 from exportkit.processes import Sandbox, WorkerDied, conversation
 from exportkit.processes.death import Cause
@@ -48,12 +49,12 @@ class Checker:
 
     @cached_property
     def _described(self) -> tuple[str, dict[str, OpDef]]:
-        version, ops = self._call("describe")
+        version, ops = self._asked("describe")
         return version, {op.name: op for op in OpList.FromString(ops).op}
 
     def devices(self, ops: Iterable[str]) -> dict[str, set[str]]:
         """Return op → the kinds of devices that it has a kernel for: ``CPU``, ``GPU``, ``DEFAULT`` …"""
-        found = self._call("kernels", sorted(set(ops)))
+        found = self._asked("kernels", sorted(set(ops)))
         lists = {op: KernelList.FromString(content) for op, content in found.items()}
         return {op: {kernel.device_type for kernel in kernels.kernel} for op, kernels in lists.items()}
 
@@ -64,8 +65,15 @@ class Checker:
             Refused: TensorFlow does not import it.
             EnvironmentFailed: the core was killed from outside, or could not start.
         """
-        found = self._call("import_graph", graph.SerializeToString(), list(tensors))
+        found = self._call("import_graph", _serialized(graph), list(tensors))
         return {tensor: Facts(dtype_name(number), shape) for tensor, (number, shape) in found.items()}
+
+    def _asked(self, name: str, *arguments: Any) -> Any:
+        """Return what TensorFlow says about itself; where it cannot, its installation is to blame, and no graph."""
+        try:
+            return self._call(name, *arguments)
+        except Refused as refused:
+            raise EnvironmentFailed(Problem("tensorflow", f"its C library fails: {refused}", "install it again")) from None
 
     def _call(self, name: str, *arguments: Any) -> Any:
         value, error = _exchange(self._worker, (name, arguments))
@@ -81,12 +89,19 @@ def values_after(graph: GraphDef, operations: Sequence[str], tensors: Sequence[s
     """
     with conversation(core_worker, Sandbox([])) as worker:
         stages = [[operation] for operation in operations]
-        messages: list[Any] = [(core_worker.IMPORT, (graph.SerializeToString(), stages, b"")), ({}, list(tensors))]
+        messages: list[Any] = [(core_worker.IMPORT, (_serialized(graph), stages, b"")), ({}, list(tensors))]
         for message in messages:
             values, _, error = _exchange(worker, message)
             if error is not None:
                 raise Refused(" ".join(error[1].split()))
     return values
+
+
+def _serialized(graph: GraphDef) -> bytes:
+    try:
+        return graph.SerializeToString()
+    except (EncodeError, ValueError):
+        raise Refused("it is larger than 2 GiB, the most that a protobuf can be: keep its constants in variables") from None
 
 
 def _exchange(worker: "Conversation", message: Any) -> Any:
@@ -97,8 +112,3 @@ def _exchange(worker: "Conversation", message: Any) -> Any:
         if died.death.cause is Cause.CRASHED:
             raise Refused(f"its process {died.death}") from None
         raise died.death.error("tensorflow", "the process that imports graphs") from None
-
-
-def refusal(key: str, refused: Refused) -> BindingError:
-    """Return the error about the serving graph of the meta graph `key`."""
-    return BindingError(Problem(f"meta_graphs.{key}", f"TensorFlow cannot import the serving graph: {refused}"))

@@ -3,62 +3,25 @@ outputs and those that restore the variables. TensorFlow's C++ core then imports
 every shape.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 
-from exportkit.contract import BoundTensor
 from exportkit.errors import BindingError, Problem
 from exportkit.exporting.savedmodel import adapters
 from exportkit.exporting.savedmodel.attributes import remove_unknown
-from exportkit.exporting.savedmodel.checker import Checker, Refused, checker, refusal
+from exportkit.exporting.savedmodel.bound import ASSETS, MAIN_OP, TABLES, TRAIN_OP, BoundGraph, assets
+from exportkit.exporting.savedmodel.checker import Checker, checker
 from exportkit.exporting.savedmodel.checks import asset_clashes, unserved_ops
 from exportkit.exporting.savedmodel.devices import placed
+from exportkit.exporting.savedmodel.inference import infer
 from exportkit.exporting.savedmodel.saver import add_saver
-from exportkit.metagraph.building import GraphBuilder, operation
+from exportkit.metagraph.building import GraphBuilder
 from exportkit.metagraph.tensors import Facts, output_types, split
 from exportkit.operations.base import Operation
-from exportkit.operations.bindings import Bindings, offered_by
+from exportkit.operations.bindings import ask, offered_by
 from exportkit.planning import auditing, serving_rules
 from exportkit.planning.prepare import Part, Prepared
-from exportkit.protos import GraphDef, MetaGraphDef, NodeDef, OpDef, VariableDef, dtype_name
+from exportkit.protos import GraphDef, MetaGraphDef, NodeDef, OpDef, dtype_name
 from exportkit.spec import Constant, ExportPlan, ParseExample, Placeholder, Tensor
-
-TABLES, ASSETS = "table_initializer", "asset_filepaths"  # tf.compat.v1.GraphKeys
-MAIN_OP, TRAIN_OP = "saved_model_main_op", "saved_model_train_op"  # saved_model/constants.py
-
-
-@dataclass
-class BoundGraph:
-    """A meta graph that can be written, but for tags and signatures.
-
-    Attributes:
-        meta: its graph, collections and saver.
-        ops: op → its definition in TensorFlow.
-        version: TensorFlow's version.
-        fed: fed binding → the tensor before `ensure_shape`, which signatures name.
-        checked: fed binding → the tensor behind `ensure_shape`, which the model reads.
-        values: binding reference → output tensor.
-        facts: tensor that a signature may name → its dtype and shape.
-    """
-
-    part: Part
-    meta: MetaGraphDef
-    ops: Mapping[str, OpDef]
-    version: str
-    fed: dict[str, str] = field(default_factory=dict)
-    checked: dict[str, str] = field(default_factory=dict)
-    values: dict[str, str] = field(default_factory=dict)
-    facts: dict[str, Facts] = field(default_factory=dict)
-
-    def collection(self, name: str) -> list[str]:
-        """Return the names of the tensors or operations in a collection."""
-        return list(self.meta.collection_def[name].node_list.value) if name in self.meta.collection_def else []
-
-    def variables(self) -> dict[str, VariableDef]:
-        """Return the definition of each variable by its op."""
-        held = self.meta.collection_def["variables"].bytes_list.value if "variables" in self.meta.collection_def else ()
-        definitions = map(VariableDef.FromString, held)
-        return {operation(definition.variable_name): definition for definition in definitions}
 
 
 def bind(plan: ExportPlan, prepared: Prepared) -> dict[str, BoundGraph]:
@@ -91,7 +54,7 @@ def _bind_all(plan: ExportPlan, prepared: Prepared, core: Checker) -> dict[str, 
         facts = {ref: bound[key].facts[tensor] for ref, tensor in bound[key].values.items()}
         for name in part.wiring.signatures:
             problems += serving_rules.demands(f"signatures.{name}", plan.signatures[name], facts)
-    problems += asset_clashes(_asset_paths(bound) for bound in graphs.values())
+    problems += asset_clashes(sorted({path for _, path in assets(bound)}) for bound in graphs.values())
     if problems:
         raise BindingError(*dict.fromkeys(problems))
     return bound
@@ -111,7 +74,7 @@ def _bind_one(plan: ExportPlan, part: Part, core: Checker) -> BoundGraph:
     replaced = {part.wiring.inputs[name]: tensor for name, tensor in bound.checked.items()} | constants
     device = plan.meta_graphs[part.key].device
     graph.extend(placed(_training_nodes(part, replaced, core.ops), device, core))
-    with graph.scope(_free_scope(part, "outputs")):
+    with graph.scope(_free_scope(part, "outputs")) as computed:
         _compute(plan, bound, graph, replaced)
     for collection, names in ((TABLES, graph.initializers), (ASSETS, graph.assets)):
         if names:
@@ -122,7 +85,7 @@ def _bind_one(plan: ExportPlan, part: Part, core: Checker) -> BoundGraph:
     snapshots = {op: definition.snapshot_name for op, definition in bound.variables().items()}
     if saver := add_saver(graph, part.pruned.variables, snapshots):
         bound.meta.saver_def.CopyFrom(saver)
-    _check(plan, bound, core)
+    infer(plan, bound, core, computed)
     return bound
 
 
@@ -213,7 +176,7 @@ def _value(ref: str, plan: ExportPlan, bound: BoundGraph, graph: GraphBuilder, r
     spec = plan.bindings[name]
     if isinstance(spec, Operation):
         inputs = [_value(one, plan, bound, graph, replaced) for one in spec.refs()]
-        bound.values |= zip(offered_by(name, spec), spec.add(graph, name, inputs), strict=True)
+        bound.values |= zip(offered_by(name, spec), ask(name, spec, "add", graph, name, inputs), strict=True)
     elif isinstance(spec, Tensor | Placeholder):
         tensor = bound.part.wiring.names[name]
         bound.values[name] = replaced.get(tensor, tensor)
@@ -243,75 +206,3 @@ def _ancestors(names: Iterable[str], nodes: Mapping[str, NodeDef]) -> set[str]:
             found.add(name)
             todo += [split(edge)[0] for edge in nodes[name].input]
     return found
-
-
-# What TensorFlow says
-
-
-def _check(plan: ExportPlan, bound: BoundGraph, core: Checker) -> None:
-    """Import the graph, and add to its facts the dtypes and shapes of the tensors that signatures can name.
-
-    Raises:
-        BindingError: TensorFlow refuses it; where a computed binding does not fit its tensor, that is the problem.
-    """
-    try:
-        found = core.facts(bound.meta.graph_def, _named(bound))
-    except Refused as refused:
-        if problems := _misfits(plan, bound, core):
-            raise BindingError(*problems) from None
-        raise refusal(bound.part.key, refused) from None
-    bound.facts = found | bound.facts
-    derived = plan.bindings.derive({ref: bound.facts[tensor] for ref, tensor in bound.values.items()})
-    for ref, tensor in bound.values.items():
-        bound.facts[tensor] = _joined(bound.facts[tensor], derived[ref])
-
-
-def _joined(inferred: Facts, derived: Facts) -> Facts:
-    """Return what TensorFlow inferred; where it inferred no shape, as of a lookup, the one that follows from the binding."""
-    return inferred if inferred.shape is not None else Facts(inferred.dtype, derived.shape)
-
-
-def _named(bound: BoundGraph) -> list[str]:
-    return list(dict.fromkeys([*bound.values.values(), *bound.checked.values()]))
-
-
-def _misfits(plan: ExportPlan, bound: BoundGraph, core: Checker) -> list[Problem]:
-    """Return what is wrong between computed bindings and their tensors, whose facts are those of the graph without them."""
-    bare = GraphDef(versions=bound.meta.graph_def.versions, library=bound.meta.graph_def.library)
-    scope = _free_scope(bound.part, "outputs") + "/"
-    computed = {node.name for node in bound.meta.graph_def.node if node.name.startswith(scope)}
-    kept = {node.name for node in bound.meta.graph_def.node} - computed
-    bare.node.extend(n for n in bound.meta.graph_def.node if n.name in kept and {split(e)[0] for e in n.input} <= kept)
-    leaves = {ref: tensor for ref, tensor in bound.values.items() if operation(tensor) in kept}
-    try:
-        found = core.facts(bare, list(dict.fromkeys(leaves.values())))
-    except Refused:
-        return []
-    facts = {ref: found[tensor] for ref, tensor in leaves.items()}
-    needed = plan.bindings.used(plan.signatures[key] for key in bound.part.wiring.signatures)
-    bindings = Bindings({name: plan.bindings[name] for name in needed})
-    return list(serving_rules.computed(bindings, bindings.derive(facts)))
-
-
-def _asset_paths(bound: BoundGraph) -> list[str]:
-    """Return the paths of the files that a graph reads as assets, sorted."""
-    return sorted({path for _, path in assets(bound)})
-
-
-def assets(bound: BoundGraph) -> Iterator[tuple[str, str]]:
-    """Yield the constants that hold the path of an asset, in the order of their collection, and the paths."""
-    nodes = {node.name: node for node in bound.meta.graph_def.node}
-    for tensor in bound.collection(ASSETS):
-        (path,) = nodes[operation(tensor)].attr["value"].tensor.string_val
-        yield tensor, path.decode()
-
-
-def bound_tensors(bound: Mapping[str, BoundGraph]) -> dict[str, dict[str, BoundTensor]]:
-    """Return the tensors as post steps get them: meta graph key → binding reference → tensor."""
-    return {key: {ref: bound_tensor(ref, graph) for ref in graph.values} for key, graph in bound.items()}
-
-
-def bound_tensor(ref: str, bound: BoundGraph) -> BoundTensor:
-    tensor = bound.values[ref]
-    facts = bound.facts[tensor]
-    return BoundTensor(bound.part.wiring.names.get(ref), tensor, str(facts.dtype), facts.shape)

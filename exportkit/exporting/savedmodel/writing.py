@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 from google.protobuf.any_pb2 import Any
+from google.protobuf.message import EncodeError
 
 from exportkit.checkpoint import BundleWriter
-from exportkit.errors import Problem, WeightsError
+from exportkit.errors import BindingError, Problem, WeightsError
 from exportkit.exporting.savedmodel.attributes import add_defaults, strip_defaults
+from exportkit.exporting.savedmodel.bound import BoundGraph, assets
 from exportkit.exporting.savedmodel.checker import Refused, values_after
-from exportkit.exporting.savedmodel.graphs import BoundGraph, assets
 from exportkit.metagraph import SavedVariable, saved_variables
 from exportkit.metagraph.building import shape_proto
 from exportkit.metagraph.tensors import Facts
@@ -35,6 +36,7 @@ def write(directory: Path, plan: ExportPlan, prepared: Prepared, bound: Mapping[
 
     Raises:
         OSError: a file cannot be written.
+        BindingError: the meta graphs are too large for one file.
         WeightsError: a variable's bytes cannot be copied, or its initial value cannot be computed.
     """
     _write_variables(directory / "variables", prepared, list(bound.values()))
@@ -43,11 +45,19 @@ def write(directory: Path, plan: ExportPlan, prepared: Prepared, bound: Mapping[
     saved = SavedModel(saved_model_schema_version=SCHEMA_VERSION)
     for key, graph in bound.items():
         _fill(saved.meta_graphs.add(), plan, key, graph)
-    (directory / "saved_model.pb").write_bytes(saved.SerializeToString(deterministic=True))
+    (directory / "saved_model.pb").write_bytes(_serialized(saved))
     return dict(zip(bound, saved.meta_graphs, strict=True))
 
 
 # saved_model.pb
+
+
+def _serialized(saved: SavedModel) -> bytes:
+    try:
+        return saved.SerializeToString(deterministic=True)
+    except (EncodeError, ValueError):
+        what = "together are larger than 2 GiB, the most that a protobuf can be"
+        raise BindingError(Problem("meta_graphs", what, "keep their constants in variables")) from None
 
 
 def _fill(meta: MetaGraphDef, plan: ExportPlan, key: str, bound: BoundGraph) -> None:

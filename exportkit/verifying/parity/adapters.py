@@ -13,7 +13,7 @@ from exportkit import files
 from exportkit.checkpoint.encoding import numpy_dtype, objects
 from exportkit.operations.argmax import ArgMax
 from exportkit.operations.base import Operation
-from exportkit.operations.bindings import Bindings, offered_by
+from exportkit.operations.bindings import Bindings, ask, offered_by
 from exportkit.operations.cast import Cast
 from exportkit.operations.concat import Concat
 from exportkit.operations.lookup import Lookup
@@ -75,7 +75,7 @@ def computed(ref: str, bindings: Bindings, tensors: Mapping[str, np.ndarray]) ->
     if not isinstance(spec, Operation):
         return tensors[name]
     inputs = [computed(one, bindings, tensors) for one in spec.refs()]
-    values = TWINS[type(spec)](spec, *inputs) if type(spec) in TWINS else spec.recompute(inputs)
+    values = TWINS[type(spec)](spec, *inputs) if type(spec) in TWINS else ask(name, spec, "recompute", inputs)
     return dict(zip(offered_by(name, spec), values, strict=True))[ref]
 
 
