@@ -7,6 +7,7 @@ import pytest
 from annotated_types import Ge, Gt, Interval, Le, Len, Lt, MaxLen, MinLen, MultipleOf
 
 from exportkit.config import ranges
+from exportkit.contract import ModelSource, PostStep
 from exportkit.registry import DISABLE, load_plugins
 
 NAN = float("nan")
@@ -51,7 +52,11 @@ def _numbers_without_range(hint):
 def test_every_number_of_our_steps_and_sources_has_a_range(monkeypatch):
     monkeypatch.delenv(DISABLE)
     plugins = load_plugins()
-    ours = [cls for cls, provider in plugins.providers.items() if provider.distribution.startswith("exportkit")]
+    ours = [
+        cls
+        for cls, provider in plugins.providers.items()
+        if provider.distribution.startswith("exportkit") and issubclass(cls, ModelSource | PostStep)
+    ]
     assert {"verify", "manifest", "warmup", "benchmark", "meta_graph"} <= {cls.kind for cls in ours}
     hints = {cls: get_type_hints(cls, include_extras=True) for cls in ours}
     free = [f"{cls.kind}.{f.name}" for cls in ours for f in fields(cls) if _numbers_without_range(hints[cls][f.name])]

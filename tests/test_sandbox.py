@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 import toys
 
-from exportkit.processes import Sandbox, WorkerDied, conversation, exchange, not_sandboxed, sandbox, workers
+from exportkit.core import tensors
+from exportkit.processes import Sandbox, WorkerDied, conversation, exchange, not_sandboxed, sandbox, spare, workers
 from exportkit.processes.replies import ValuesUnpickler
 from exportkit.protos import ConfigProto
-from exportkit.serving import native, native_worker
+from exportkit.serving import native
 from exportkit.verifying.audit import verify_version
 from exportkit.verifying.parity import reference
 
@@ -228,6 +229,7 @@ def reading(tmp_path, monkeypatch):
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "reading_worker.py").write_text(WORKER)
     monkeypatch.syspath_prepend(tmp_path / "site")
+    monkeypatch.setattr(spare, "_spare", None)  # it does not find what is written now
     import reading_worker
 
     yield reading_worker
@@ -267,6 +269,7 @@ def main():
 def test_a_reply_is_data_and_calls_nothing(tmp_path, monkeypatch):
     (tmp_path / "forging_worker.py").write_text(FORGING)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(spare, "_spare", None)  # it does not find what is written now
     import forging_worker
 
     replies, death = exchange(forging_worker, ["x"], 60, Sandbox([]))
@@ -279,7 +282,7 @@ def test_a_reply_is_data_and_calls_nothing(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("protocol", [4, 5])
 def test_arrays_are_read_as_they_are(protocol):
-    values = [*(np.ones((2, 3), dtype) for dtype in native_worker.ARRAYS.values()), np.array([b"a"], object), np.float32(1)]
+    values = [*(np.ones((2, 3), dtype) for dtype in tensors.ARRAYS.values()), np.array([b"a"], object), np.float32(1)]
     for value in [*values, np.ones((4, 4))[::2], np.zeros((0, 3)), ("text", 1.5, None)]:
         read = ValuesUnpickler(io.BytesIO(pickle.dumps(value, protocol))).load()
         assert np.array_equal(np.asarray(read, object), np.asarray(value, object))
@@ -318,7 +321,7 @@ def ask(model, key, path):
 
 def test_a_served_graph_reads_and_writes_no_file_of_its_own_choice(closed, hostile, secret, tmp_path):
     version, printed, _ = hostile
-    with native.Running(version, ["serve"], timeout=120) as model:
+    with native.Running(version, ["serve"], timeout=120, allowed=["host_files"]) as model:
         refused = ask(model, "read", secret)
         assert isinstance(refused, native.Refusal)
         assert refused.text == f"PERMISSION_DENIED: {secret}; Permission denied [[{{{{node ReadFile}}}}]] ({REFUSED})"
@@ -344,6 +347,7 @@ def test_the_training_graph_reads_and_writes_no_file_of_its_own_choice(closed, h
         checkpoints={},
         reads=[],
         scratch=tmp_path,
+        allowed=["host_files"],
     )
     with reference.started(job, 120) as running:
         assert running.start() is None
@@ -360,7 +364,7 @@ def test_the_training_graph_reads_and_writes_no_file_of_its_own_choice(closed, h
 def test_an_export_without_a_sandbox_says_so(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr(workers, "_lacks", [])
     monkeypatch.setenv("EXPORTKIT_SANDBOX", "off")
-    data = toys.config(checkpoint("dense").prefix, tmp_path, post={"verify": {"kind": "verify"}})
+    data = toys.config(toys.saved(tmp_path / "trained", toys.dense), tmp_path, post={"verify": {"kind": "verify"}})
     report = toys.export({**data, "report": {"path": str(tmp_path / "report.json")}})
     assert report.steps[0].details["not_sandboxed"] == "EXPORTKIT_SANDBOX=off"
     assert json.loads((tmp_path / "report.json").read_text())["not_sandboxed"] == "EXPORTKIT_SANDBOX=off"
