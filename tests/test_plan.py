@@ -16,11 +16,12 @@ from omegaconf import OmegaConf
 
 from exportkit.checkpoint import BundleWriter
 from exportkit.errors import BindingError, ConfigError, PluginError, Problem
+from exportkit.operations import builtin
 from exportkit.planning.plan import next_version, plan, wanted
 from exportkit.plugin import ModelSource, Phase, PostStep, Preview, hookimpl
 from exportkit.protos import GraphDef
 from exportkit.registry import load_plugins
-from exportkit.spec import Check, MetaGraph, Weights
+from exportkit.spec import BINDINGS, Check, MetaGraph, Weights
 
 GONE = object()
 ADDRESS = "is an address, and only local files are read and written; give a path on this machine"
@@ -220,7 +221,7 @@ def test_what_may_surprise_is_a_warning(changes, warning, config, plugins):
 
 # What is wrong, at each level of the config
 
-OPERATIONS = "tensor, placeholder, constant, parse_example, top_k, lookup"
+OPERATIONS = ", ".join([*BINDINGS, *builtin.OPERATIONS])
 ONE_RUN = "take the graph and the checkpoint of one run"
 NO_ZEROS = "write auto, timestamp or an integer from 0, without leading zeros"
 
