@@ -17,11 +17,10 @@ from exportkit.processes import spare
 from exportkit.registry import DISABLE, GROUP, load_plugins
 from exportkit.testing import toys
 
-
-def pytest_sessionstart():
-    """Keep a process that has loaded TensorFlow's C library, and nothing else, to fork the workers of all tests from."""
-    library()
-    processes.reserve()
+# A process that has loaded TensorFlow's C library, and nothing else, from which the workers of all tests are forked. It is made
+# before pytest sets its fault handler, which would print a stack for each worker that a test has crash.
+library()
+processes.reserve()
 
 
 def pytest_sessionfinish():

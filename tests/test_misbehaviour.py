@@ -101,8 +101,8 @@ LOADING = {
     "exits when imported": ("sys.exit(3)", "cannot be imported: SystemExit: 3"),
     "implements no hook": (
         "",
-        "implements no hook; there are exportkit_model_sources, exportkit_post_steps, exportkit_bindings, exportkit_conf_packages, "
-        "exportkit_commands, exportkit_check_plan, exportkit_export_finished",
+        "implements no hook; there are exportkit_model_sources, exportkit_post_steps, exportkit_bindings, "
+        "exportkit_conf_packages, exportkit_commands, exportkit_check_plan, exportkit_export_finished",
     ),
     "forgets @hookimpl": (
         "def exportkit_post_steps(): return []",

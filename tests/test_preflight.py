@@ -56,9 +56,8 @@ def outlook(**changes):
 
 def test_an_outlook_is_of_the_plan(config, tmp_path):
     found = preflight.plan_job(0, config(version=4))
-    assert found == Outlook(
-        name="toy", base=str(tmp_path / "exports/toy"), version=4, identity=found.identity, uses_tensorflow=False
-    )
+    expected = {"name": "toy", "base": str(tmp_path / "exports/toy"), "version": 4, "uses_tensorflow": False}
+    assert found == Outlook(**expected, identity=found.identity)
     assert preflight.plan_job(1, config()).identity == found.identity
     assert preflight.plan_job(1, config(strip_default_attrs=False)).identity != found.identity
 

@@ -361,10 +361,10 @@ def test_the_training_graph_reads_and_writes_no_file_of_its_own_choice(closed, h
 
 
 @pytest.mark.slow
-def test_an_export_without_a_sandbox_says_so(checkpoint, tmp_path, monkeypatch):
+def test_an_export_without_a_sandbox_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(workers, "_lacks", [])
     monkeypatch.setenv("EXPORTKIT_SANDBOX", "off")
-    data = toys.config(toys.saved(tmp_path / "trained", toys.dense), tmp_path, post={"verify": {"kind": "verify"}})
+    data = toys.config(toys.saved(tmp_path, toys.dense), tmp_path, post={"verify": {"kind": "verify"}})
     report = toys.export({**data, "report": {"path": str(tmp_path / "report.json")}})
     assert report.steps[0].details["not_sandboxed"] == "EXPORTKIT_SANDBOX=off"
     assert json.loads((tmp_path / "report.json").read_text())["not_sandboxed"] == "EXPORTKIT_SANDBOX=off"
