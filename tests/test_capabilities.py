@@ -427,6 +427,16 @@ def test_the_command_shows_what_a_model_can_do(innocent, tmp_path, capsys, monke
     assert "It has no signature, so what an export reaches depends on its config: exportkit" in lines
 
 
+def test_a_checkpoint_is_named_by_its_prefix_or_directory(checkpoint, capsys):
+    prefix = checkpoint("dense").prefix
+    texts = []
+    for path in (f"{prefix}.meta", prefix, Path(prefix).parent):
+        assert cli.main(["audit", str(path)]) == 0
+        texts.append(capsys.readouterr().out)
+    assert texts[0].startswith(f"{prefix}.meta: 1 graph, ")
+    assert texts == [texts[0]] * 3
+
+
 def test_the_command_prints_json(version, capsys):
     code, said = audited(capsys, version(write_file("/x")), "--json")
     found = json.loads(said.out)

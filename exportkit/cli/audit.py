@@ -12,6 +12,7 @@ from typing import Any
 
 from exportkit import metagraph
 from exportkit.capabilities import CAPABILITIES, Audit, audit, joined
+from exportkit.checkpoint import latest
 from exportkit.cli.tables import line, table, text
 from exportkit.contract import Command
 from exportkit.errors import ConfigError, some
@@ -28,22 +29,34 @@ class AuditCommand(Command):
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         add = parser.add_argument
-        add("path", metavar="PATH", help="a .meta, a SavedModel (its directory or file), or a GraphDef")
+        add(
+            "path",
+            metavar="PATH",
+            help="a checkpoint (prefix or directory), a .meta, a SavedModel (directory or file) or a GraphDef",
+        )
         add("--all", action="store_true", help=f"show every node, not the first {SHOWN} of each op")
         add("--json", action="store_true", help="print the result as JSON")
 
     def run(self, arguments: Sequence[str]) -> int:
         """Print the capabilities; 2 where one of them is refused unless a config allows it, be it reachable or not."""
         options = self.parse(arguments)
+        path = _graph_at(options.path)
         with metagraph.many_objects():
-            metas = metagraph.read_graphs(options.path)
+            metas = metagraph.read_graphs(path)
             found = joined(map(audit, metas))
         dangerous = bool(found.dangers(present=True))
         if options.json:
-            line(json.dumps(_plain(options.path, found, len(metas)), indent=2))
+            line(json.dumps(_plain(path, found, len(metas)), indent=2))
         else:
-            _show(options.path, found, len(metas), None if options.all else SHOWN)
+            _show(path, found, len(metas), None if options.all else SHOWN)
         return ConfigError.exit_code if dangerous else 0
+
+
+def _graph_at(path: str) -> str:
+    """Return the ``.meta`` of the checkpoint whose prefix or directory `path` is; any other path as it is."""
+    if os.path.isdir(path) and not any(os.path.lexists(os.path.join(path, name)) for name in metagraph.SAVED_MODELS):
+        return f"{latest(path)}.meta"
+    return path if os.path.lexists(path) or not os.path.lexists(f"{path}.meta") else f"{path}.meta"
 
 
 def _plain(path: str, found: Audit, graphs: int) -> dict[str, Any]:

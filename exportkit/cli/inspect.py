@@ -95,7 +95,7 @@ def read_path(path: str) -> Found:
     """
     place = Path(path)
     directory = place.parent if place.name.startswith("saved_model.pb") else place
-    if any(os.path.lexists(directory / name) for name in ("saved_model.pb", "saved_model.pbtxt")):
+    if any(os.path.lexists(directory / name) for name in metagraph.SAVED_MODELS):
         return _saved_model(directory)
     return _training(path)
 

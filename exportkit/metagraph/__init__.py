@@ -2,7 +2,7 @@
 
 from exportkit.metagraph.audit import Running, problems, warnings
 from exportkit.metagraph.feeds import bakes_size
-from exportkit.metagraph.files import read, read_graphs, read_saved_model
+from exportkit.metagraph.files import SAVED_MODELS, read, read_graphs, read_saved_model
 from exportkit.metagraph.graph import Graph, many_objects
 from exportkit.metagraph.prune import Extent, Pruned, extent, serving_subgraph
 from exportkit.metagraph.suggest import PART_NAMES, Candidate, Ranking, needed, rank, together
@@ -11,6 +11,7 @@ from exportkit.metagraph.variables import SavedVariable, Variable, saved_variabl
 
 __all__ = [
     "PART_NAMES",
+    "SAVED_MODELS",
     "Candidate",
     "Extent",
     "Graph",

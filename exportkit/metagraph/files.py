@@ -24,6 +24,8 @@ _LARGE = 8 * files.MIB
 _MOST_MEMORY = 512 * files.MIB
 _DEEP = 100  # messages within messages: protobuf's own limit for binary files
 
+SAVED_MODELS = ("saved_model.pb", "saved_model.pbtxt")  # in the order in which loaders take them
+
 
 def read(path: str | os.PathLike) -> MetaGraphDef:
     """Read a ``.meta`` file, binary or text.
@@ -53,7 +55,7 @@ def read_saved_model(path: str | os.PathLike) -> SavedModel:
             raise _refusal(
                 chunked, "is a SavedModel in pieces, which exportkit does not read", "remove it, or save the model whole"
             )
-        binary, text = (os.path.join(path, name) for name in ("saved_model.pb", "saved_model.pbtxt"))
+        binary, text = (os.path.join(path, name) for name in SAVED_MODELS)
         path = text if os.path.exists(text) and not os.path.exists(binary) else binary  # TensorFlow's own order
     data = _content(path, "the saved_model.pb of a SavedModel version")
     saved_model = _parse(SavedModel, path, data)
@@ -80,19 +82,16 @@ def read_graphs(path: str | os.PathLike) -> list[MetaGraphDef]:
         BindingError: with one Problem, if `path` cannot be read, or holds no graph.
     """
     path = os.fspath(path)
-    directory = os.path.dirname(path) or "." if os.path.basename(path) in _SAVED_MODELS else path
+    directory = os.path.dirname(path) or "." if os.path.basename(path) in SAVED_MODELS else path
     if os.path.isdir(directory):
         meta_graphs = list(read_saved_model(directory).meta_graphs)
-        both = [file for name in _SAVED_MODELS if os.path.exists(file := os.path.join(directory, name))]
+        both = [file for name in SAVED_MODELS if os.path.exists(file := os.path.join(directory, name))]
         return meta_graphs if len(both) < 2 else [meta for file in both for meta in read_saved_model(file).meta_graphs]
     data = _content(path, "a .meta, a SavedModel or a GraphDef")
     found = [meta for cls in (SavedModel, MetaGraphDef, GraphDef) for meta in _graphs_in(cls, path, data)]
     if not found:
         raise _refusal(path, "holds no graph: it is no .meta, SavedModel or GraphDef", "hand in one of these")
     return found
-
-
-_SAVED_MODELS = ("saved_model.pb", "saved_model.pbtxt")
 
 
 def _graphs_in(cls, path: str, data: bytes) -> list[MetaGraphDef]:

@@ -5,9 +5,9 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from exportkit.metagraph import SAVED_MODELS
 from exportkit.printable import printable
 from exportkit.verifying.audit.finding import Finding, failures
-from exportkit.verifying.audit.place import GRAPHS
 from exportkit.version import contents, signing
 from exportkit.version.manifest import SIGNATURE, differences
 
@@ -45,8 +45,10 @@ def check(directory: Path, manifest: Mapping[str, Any] | None, damaged: bool) ->
     if not directory.resolve().name.isdecimal():
         why = f"a server takes no notice of {directory.resolve().name}, which is no integer"
         yield Finding(None, "name", why, "publish it as BASE_PATH/1")
-    if all((directory / name).exists() for name in GRAPHS) and (manifest is None or set(GRAPHS) <= manifest["files"].keys()):
-        why = f"{' and '.join(GRAPHS)} are both there, and not all that loads models reads the same one"
+    if all((directory / name).exists() for name in SAVED_MODELS) and (
+        manifest is None or set(SAVED_MODELS) <= manifest["files"].keys()
+    ):
+        why = f"{' and '.join(SAVED_MODELS)} are both there, and not all that loads models reads the same one"
         yield Finding(False, "files", why, "take the version from where it was published")
     if damaged:
         return

@@ -6,10 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from exportkit.errors import ConfigError, EnvironmentFailed, Problem, some
+from exportkit.metagraph import SAVED_MODELS
 from exportkit.printable import printable
 from exportkit.version.claim import numbers
-
-GRAPHS = ("saved_model.pb", "saved_model.pbtxt")
 
 
 @contextmanager
@@ -42,7 +41,7 @@ def _opened(directory: Path) -> int:
     if not directory.is_dir():
         do = "name the directory that it lies in" if directory.exists() else "there is no such directory"
         raise _no_version(directory, do)
-    if not any(os.path.lexists(directory / name) for name in GRAPHS):
+    if not any(os.path.lexists(directory / name) for name in SAVED_MODELS):
         raise _no_version(directory, _versions_in(directory))
     return os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
@@ -54,7 +53,7 @@ def _no_version(directory: Path, do: str) -> ConfigError:
 def _versions_in(directory: Path) -> str:
     if not os.listdir(directory):
         return "it is empty"
-    versions = sorted(number for number in numbers(directory) if (directory / str(number) / GRAPHS[0]).exists())
+    versions = sorted(number for number in numbers(directory) if (directory / str(number) / SAVED_MODELS[0]).exists())
     return f"name one of the versions in it: {some(list(map(str, versions)))}" if versions else ""
 
 
