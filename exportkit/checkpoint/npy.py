@@ -3,6 +3,8 @@
 Formats: NumPy's ``lib/format.py`` and PKWARE's ``APPNOTE.TXT``. An ``.npz`` is a zip archive of ``.npy`` members.
 """
 
+from __future__ import annotations
+
 import math
 import os
 import struct
@@ -12,11 +14,14 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, cast
-
-import numpy as np
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from exportkit import files
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Header = tuple[np.dtype, tuple[int, ...]]
 
 MOST_TEXTS = 1 << 20  # elements of an array of texts, each of which becomes an object
 _MOST_DIRECTORY = files.MIB  # of an archive: some thousand arrays
@@ -26,8 +31,6 @@ _MALFORMED = (
     *(ValueError, TypeError, EOFError, SyntaxError, OverflowError, RecursionError, MemoryError, struct.error, zlib.error),
     *(zipfile.BadZipFile, tokenize.TokenError, NotImplementedError),
 )
-
-Header = tuple[np.dtype, tuple[int, ...]]
 
 
 class Refused(ValueError):
@@ -42,6 +45,8 @@ def read(path: Path, name: str | None) -> np.ndarray:
         KeyError: the archive has no such array.
         OSError: the file cannot be read.
     """
+    import numpy as np
+
     with _array(path, name) as (file, size):
         dtype, shape, fortran = _header(file, size)
         data = bytearray(file.read(math.prod(shape) * dtype.itemsize))
@@ -112,6 +117,8 @@ def _archive(file: BinaryIO) -> Iterator[zipfile.ZipFile]:
 
 def _header(file: BinaryIO, size: int) -> tuple[np.dtype, tuple[int, ...], bool]:
     """Read the header of an array of `size` bytes; return its dtype, its shape, and whether its first index runs fastest."""
+    import numpy as np
+
     file.seek(0)
     major, _ = np.lib.format.read_magic(file)
     parse = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0

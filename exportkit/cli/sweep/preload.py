@@ -14,7 +14,7 @@ from exportkit.errors import EnvironmentFailed
 from exportkit.registry import GROUP
 
 OURS = (
-    "exportkit.cli.export",
+    "exportkit.cli.export_job",
     "exportkit.cli.sweep.process_launcher",
     "exportkit.planning.plan",
     "exportkit.exporting.pipeline",
