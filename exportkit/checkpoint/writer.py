@@ -74,7 +74,7 @@ class BundleWriter:
         with _writable(self._path):
             self._file = open(self._path, "xb", buffering=0)  # noqa: SIM115 (it stays open until close)
 
-    def __enter__(self) -> "BundleWriter":
+    def __enter__(self) -> BundleWriter:
         return self
 
     def __exit__(self, kind, error, trace) -> None:
@@ -193,7 +193,7 @@ class _Range:
     offset: int
     size: int
 
-    def continues_in(self, other: "_Range") -> bool:
+    def continues_in(self, other: _Range) -> bool:
         return self.file is other.file and self.offset + self.size == other.offset
 
 

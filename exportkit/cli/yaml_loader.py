@@ -59,7 +59,7 @@ def _load(stream: Any, loader: Any) -> Any:
 
 @cache
 def _c_loader() -> Any:
-    from yaml.cyaml import CParser
+    from yaml.cyaml import CParser  # type: ignore[attr-defined]  # its stub does not list what it imports
 
     class FastLoader(CParser, _python_loader()):  # type: ignore[misc]  # OmegaConf makes the class when it is asked for it
         def __init__(self, stream: Any):
