@@ -9,7 +9,7 @@ import sys
 from time import perf_counter
 
 from exportkit.cli import hydra_app
-from exportkit.cli.export import job
+from exportkit.cli.export_job import job
 from exportkit.cli.sweep import preflight, sweeping
 from exportkit.cli.sweep.composing import compose_all, expand
 from exportkit.planning.plan import plan

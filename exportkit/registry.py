@@ -149,11 +149,16 @@ def _order(pair: tuple[Provider, Any]) -> tuple[bool, str, str]:
 def _installed() -> Iterator[tuple[Provider, Any]]:
     disabled = {name.strip() for name in os.environ.get(DISABLE, "").split(",")}
     seen = set()
+    known: dict[int, tuple[str, str]] = {}
     for entry in sorted(importlib.metadata.entry_points(group=GROUP), key=lambda e: (e.name, e.value)):
-        if entry.dist is None or disabled & {entry.name, entry.dist.name} or (entry.name, entry.value) in seen:
+        if entry.dist is None or (entry.name, entry.value) in seen:
+            continue
+        if (name_and_version := known.get(id(entry.dist))) is None:  # one object for all entries of a distribution
+            name_and_version = known[id(entry.dist)] = (entry.dist.name, entry.dist.version)
+        if disabled & {entry.name, name_and_version[0]}:
             continue
         seen.add((entry.name, entry.value))
-        provider = Provider(entry.name, entry.dist.name, entry.dist.version)
+        provider = Provider(entry.name, *name_and_version)
         yield provider, _import(provider, entry)
 
 
@@ -167,8 +172,9 @@ def _output_to_stderr() -> Iterator[None]:
 
 def _shadowed(distribution: str) -> Iterator[str]:
     """Yield a line if more than one version of a distribution is on sys.path; Python uses the first."""
+    installed = list(importlib.metadata.distributions(name=distribution))
     versions: dict[str, str] = {}
-    for found in importlib.metadata.distributions(name=distribution):
+    for found in installed if len(installed) > 1 else ():  # to ask for a version is to parse a file
         versions.setdefault(found.version, str(found.locate_file("")))
     if len(versions) > 1:
         (used, place), *others = versions.items()

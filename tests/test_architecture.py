@@ -34,7 +34,7 @@ def mapped():
 PARTIES = {
     "capabilities": ("google", ""),
     "capture": ("numpy", "tensorflow"),
-    "config": ("annotated_types numpy", ""),
+    "config": ("annotated_types", "numpy"),
     "core": ("ml_dtypes numpy", ""),
     "checkpoint": ("google google_crc32c numpy", "ml_dtypes"),
     "examples": ("numpy tensorflow", "sklearn"),
@@ -47,7 +47,7 @@ PARTIES = {
     "samples": ("google google_crc32c numpy", ""),
     "serving": ("google google_crc32c numpy", ""),
     "sources": ("", "tensorflow"),
-    "steps": ("annotated_types numpy", "matplotlib"),
+    "steps": ("annotated_types", "matplotlib numpy"),
     "testing": ("numpy pytest tensorflow yaml", ""),
     "verifying": ("ml_dtypes numpy", ""),
     "version": ("", "model_signing"),

@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from exportkit import processes, registry
-from exportkit.cli import arguments, export, hydra_app, main, tables
+from exportkit.cli import arguments, choices, export_job, hydra_app, main, tables
 from exportkit.cli.fielddocs import field_docs
 from exportkit.commands import COMMANDS, load
 from exportkit.contract import Command
@@ -125,7 +125,8 @@ def hydra_state(monkeypatch, packaged):
     from hydra.core.singleton import Singleton
 
     plugins = registry.load_plugins({"note": NotePlugin()})
-    monkeypatch.setattr(hydra_app, "plugins", lambda: plugins)
+    for module in (choices, hydra_app):
+        monkeypatch.setattr(module, "plugins", lambda: plugins)
     monkeypatch.setattr(hydra_app, "CONF", packaged)
     monkeypatch.setattr(ConfigStore.instance(), "repo", dict(ConfigStore.instance().repo))
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
@@ -361,7 +362,7 @@ def test_what_leaves_a_job_can_be_pickled():
 
 
 def test_a_job_can_be_handed_to_a_worker():
-    assert pickle.loads(pickle.dumps(export.job)) is export.job
+    assert pickle.loads(pickle.dumps(export_job.job)) is export_job.job
 
 
 def test_a_directory_that_cannot_be_made_is_the_machines_fault(run, here):

@@ -131,7 +131,7 @@ SINKS = {"print", "Text"}
 PLACES = {
     "cli/__init__.py": {"_version", "print_line"},
     "cli/completion.py": {"answer"},
-    "cli/hydra_app.py": {"show_help"},
+    "cli/choices.py": {"show_help"},
     "cli/progress.py": {"_moving"},
     "cli/single.py": {"_shown"},
     "cli/sweep/view.py": {"_render", "preparing"},

@@ -5,21 +5,43 @@ the lengths, and the strings.
 Source: ``WriteTensor``, ``WriteStringTensor`` and ``WriteVariantTensor`` in TensorFlow's ``tensor_bundle.cc``.
 """
 
+from __future__ import annotations
+
 import functools
 import itertools
 import re
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import google_crc32c
-import numpy as np
 
 from exportkit.checkpoint.sstable import mask, read_varint, varint
 from exportkit.errors import Problem, WeightsError
+
+if TYPE_CHECKING:
+    import numpy as np  # imported where a value is made: sizes need none, and it takes a tenth of a second
 
 Read = Callable[[int, int], bytes]  # (offset, size) → bytes
 
 CHUNK = 1 << 20
 MOST_STRINGS = 1 << 24  # elements, of at most 64 bytes each on average: their lengths are held in memory
+
+_ITEM_SIZES = {  # of the dtypes that every NumPy and ml_dtypes has
+    **dict.fromkeys(("bool", "int8", "uint8", "qint8", "quint8"), 1),
+    **dict.fromkeys(("int16", "uint16", "qint16", "quint16", "float16", "bfloat16"), 2),
+    **dict.fromkeys(("int32", "uint32", "qint32", "float32"), 4),
+    **dict.fromkeys(("int64", "uint64", "float64", "complex64"), 8),
+    "complex128": 16,
+}
+
+
+def item_size(dtype: str) -> int:
+    """Return the bytes of an element.
+
+    Raises:
+        ValueError: neither NumPy nor ml_dtypes has such a dtype.
+    """
+    return _ITEM_SIZES.get(dtype) or numpy_dtype(dtype).itemsize
 
 
 @functools.cache
@@ -29,6 +51,8 @@ def numpy_dtype(name: str) -> np.dtype:
     Raises:
         ValueError: neither NumPy nor ml_dtypes has such a dtype.
     """
+    import numpy as np
+
     name = re.sub(r"^q(?=u?int)", "", name)
     try:
         return np.dtype(name)
@@ -44,7 +68,7 @@ def fits(dtype: str, count: int, size: int) -> bool:
     """Return whether `count` elements can have `size` bytes; a string or variant takes at least one, for its length."""
     if dtype in ("string", "variant"):
         return size >= count
-    return size == count * numpy_dtype(dtype).itemsize
+    return size == count * item_size(dtype)
 
 
 def checksum(dtype: str, count: int, size: int, read: Read) -> int:
@@ -110,6 +134,8 @@ def payload(name: str, array: np.ndarray) -> bytes | memoryview:
     Raises:
         WeightsError: an element of a string tensor is neither bytes nor str; the problem is at `name`.
     """
+    import numpy as np
+
     if array.dtype.kind in "OSU":
         return _join([_bytes(name, item) for item in array.ravel().tolist()])
     little = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False)
@@ -143,6 +169,8 @@ def split(data: bytes, count: int) -> list[bytes]:
 
 def objects(values: Sequence[bytes | str]) -> np.ndarray:
     """Return `values` as an object array [n], so that NumPy keeps zero bytes at the end of a string."""
+    import numpy as np
+
     out = np.empty(len(values), object)
     out[:] = values
     return out

@@ -199,7 +199,7 @@ def _entry_v1(saved: protos.SavedSliceMeta, most: int) -> Entry:
     count = element_count(entry, None)
     if count > most:
         raise ValueError(f"{entry.key!r} has the shape {list(entry.shape)}")
-    return replace(entry, size=0 if entry.dtype == "string" else count * encoding.numpy_dtype(entry.dtype).itemsize)
+    return replace(entry, size=0 if entry.dtype == "string" else count * encoding.item_size(entry.dtype))
 
 
 def slice_key(name: str, extents: Iterable[tuple[int, int]]) -> bytes:

@@ -3,8 +3,11 @@
 Formats: NumPy's ``lib/format.py`` and PKWARE's ``APPNOTE.TXT``. An ``.npz`` is a zip archive of ``.npy`` members.
 """
 
+from __future__ import annotations
+
 import math
 import os
+import re
 import struct
 import tokenize
 import zipfile
@@ -12,11 +15,15 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, cast
-
-import numpy as np
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from exportkit import files
+from exportkit.checkpoint import encoding
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Header = tuple[np.dtype, tuple[int, ...]]
 
 MOST_TEXTS = 1 << 20  # elements of an array of texts, each of which becomes an object
 _MOST_DIRECTORY = files.MIB  # of an archive: some thousand arrays
@@ -27,7 +34,18 @@ _MALFORMED = (
     *(zipfile.BadZipFile, tokenize.TokenError, NotImplementedError),
 )
 
-Header = tuple[np.dtype, tuple[int, ...]]
+_MOST_PLAIN = 10 + 512  # bytes
+_SIZE = rb"(?:0|[1-9][0-9]{0,17})"
+_PLAIN = re.compile(  # format 1.0 of numpy/lib/format.py
+    rb"\x93NUMPY\x01\x00(?P<length>..)\{'descr': '(?P<dtype>[<|][a-z][0-9])', 'fortran_order': (?:True|False), "
+    rb"'shape': (?P<shape>\(\)|\(" + _SIZE + rb",\)|\(" + _SIZE + rb"(?:, " + _SIZE + rb")+\)), \} *\n",
+    re.DOTALL,
+)
+_PLAIN_DTYPES = {
+    **{"|b1": "bool", "|i1": "int8", "|u1": "uint8"},
+    **{f"<{kind[0]}{size}": f"{kind}{8 * size}" for kind in ("int", "uint") for size in (2, 4, 8)},
+    **{f"<f{size}": f"float{8 * size}" for size in (2, 4, 8)},
+}
 
 
 class Refused(ValueError):
@@ -42,6 +60,8 @@ def read(path: Path, name: str | None) -> np.ndarray:
         KeyError: the archive has no such array.
         OSError: the file cannot be read.
     """
+    import numpy as np
+
     with _array(path, name) as (file, size):
         dtype, shape, fortran = _header(file, size)
         data = bytearray(file.read(math.prod(shape) * dtype.itemsize))
@@ -54,6 +74,26 @@ def header(path: Path, name: str | None) -> Header:
     with _array(path, name) as (file, size):
         dtype, shape, _ = _header(file, size)
         return dtype, shape
+
+
+def plain_header(path: Path, name: str | None) -> tuple[str, tuple[int, ...]] | None:
+    """Return dtype and shape of an array of numbers whose header is as NumPy itself writes it, read without NumPy.
+
+    None for any other file: `header` says what is wrong with it, if anything.
+    """
+    try:
+        with _array(path, name) as (file, size):
+            file.seek(0)
+            found = _PLAIN.match(file.read(_MOST_PLAIN))
+    except (KeyError, ValueError, OSError):
+        return None
+    if found is None or found.end() != 10 + int.from_bytes(found["length"], "little"):
+        return None
+    shape = tuple(map(int, re.findall(rb"\d+", found["shape"])))
+    dtype = _PLAIN_DTYPES.get(found["dtype"].decode())
+    if dtype is None or math.prod(shape) * encoding.item_size(dtype) > size - found.end():
+        return None
+    return dtype, shape
 
 
 def names(path: Path) -> list[str]:
@@ -112,6 +152,8 @@ def _archive(file: BinaryIO) -> Iterator[zipfile.ZipFile]:
 
 def _header(file: BinaryIO, size: int) -> tuple[np.dtype, tuple[int, ...], bool]:
     """Read the header of an array of `size` bytes; return its dtype, its shape, and whether its first index runs fastest."""
+    import numpy as np
+
     file.seek(0)
     major, _ = np.lib.format.read_magic(file)
     parse = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0

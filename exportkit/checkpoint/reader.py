@@ -1,13 +1,14 @@
 """An opened checkpoint: the entries of its index, and the bytes of its tensors, checked against their checksums."""
 
+from __future__ import annotations
+
 import functools
 import hashlib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from types import MappingProxyType
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from exportkit import protos
 from exportkit.checkpoint import encoding, locate
@@ -16,16 +17,19 @@ from exportkit.checkpoint.index import Entry, Extents, Part, V1Slices, element_c
 from exportkit.checkpoint.sstable import Table
 from exportkit.errors import Problem, WeightsError, did_you_mean
 
+if TYPE_CHECKING:
+    import numpy as np
+
 _OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _V1_FIELDS = {
-    "float32": ("float_val", np.float32),
-    "float64": ("double_val", np.float64),
-    "float16": ("half_val", np.uint16),
-    "complex64": ("scomplex_val", np.float32),
-    "complex128": ("dcomplex_val", np.float64),
-    "int64": ("int64_val", np.int64),
-    "bool": ("bool_val", np.bool_),
-    "string": ("string_val", np.object_),
+    "float32": ("float_val", "float32"),
+    "float64": ("double_val", "float64"),
+    "float16": ("half_val", "uint16"),
+    "complex64": ("scomplex_val", "float32"),
+    "complex128": ("dcomplex_val", "float64"),
+    "int64": ("int64_val", "int64"),
+    "bool": ("bool_val", "bool"),
+    "string": ("string_val", "object"),
 }
 _V1_BITS = ("float16", "complex64", "complex128")  # stored as their bits, or as pairs
 
@@ -145,6 +149,8 @@ class Bundle:
 
     def _value(self, entry: Entry, part: Part) -> np.ndarray:
         """Return the value of one part as a flat array."""
+        import numpy as np
+
         with self.files[self.data_path(part)].open() as descriptor:
             data = locate.pread(descriptor, part.size, part.offset)
         if entry.dtype == "string":
@@ -160,8 +166,10 @@ def _table(file: HeldFile) -> Table:
 
 def _value_v1(entry: Entry, extents: Extents, table: Table) -> np.ndarray:
     """Return one slice's value as a flat array; V1 stores numbers of a protobuf (``SaveData`` in tensor_slice_writer.h)."""
+    import numpy as np
+
     saved = protos.SavedTensorSlices.FromString(table.get(slice_key(entry.key, extents)))
-    field, stored = _V1_FIELDS.get(entry.dtype, ("int_val", np.int32))
+    field, stored = _V1_FIELDS.get(entry.dtype, ("int_val", "int32"))
     values = getattr(saved.data.data, field)
     if entry.dtype == "string":
         return encoding.objects(values)
@@ -203,6 +211,8 @@ def _pread(descriptor: int, part: Part, offset: int, size: int) -> bytes:
 
 def _assemble(entry: Entry, values: list[tuple[Extents | None, np.ndarray]]) -> np.ndarray:
     """Return the tensor that flat slices make up."""
+    import numpy as np
+
     dtype = object if entry.dtype == "string" else encoding.numpy_dtype(entry.dtype)
     whole = np.zeros(entry.shape, dtype)
     for extents, value in values:

@@ -6,13 +6,14 @@ from before 2017, keeps everything in one file; it can be read, not written.
 Source of the rules: TensorFlow's ``core/util/tensor_bundle/tensor_bundle.cc`` and ``core/util/tensor_slice_*.cc``.
 """
 
+from __future__ import annotations
+
 import errno
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from exportkit import protos
 from exportkit.checkpoint import encoding, sstable
@@ -21,6 +22,9 @@ from exportkit.checkpoint.index import VERSION, Entry, Extents, Part, slice_key,
 from exportkit.checkpoint.locate import looks, readable, resolve
 from exportkit.checkpoint.reader import Bundle, data_path
 from exportkit.errors import Problem, WeightsError, system_error
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _NOT_IN_KERNEL = (errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM)
 
@@ -70,7 +74,7 @@ class BundleWriter:
         with _writable(self._path):
             self._file = open(self._path, "xb", buffering=0)  # noqa: SIM115 (it stays open until close)
 
-    def __enter__(self) -> "BundleWriter":
+    def __enter__(self) -> BundleWriter:
         return self
 
     def __exit__(self, kind, error, trace) -> None:
@@ -104,6 +108,8 @@ class BundleWriter:
             WeightsError: TensorFlow does not have the array's dtype.
             EnvironmentFailed: the bytes cannot be written.
         """
+        import numpy as np
+
         array = np.asarray(array, object if isinstance(array, bytes | str) else None)  # else NumPy drops zero bytes at the end
         dtype = "string" if array.dtype.kind in "OSU" else array.dtype.name
         if dtype not in protos.DTYPE_NAMES:
@@ -187,7 +193,7 @@ class _Range:
     offset: int
     size: int
 
-    def continues_in(self, other: "_Range") -> bool:
+    def continues_in(self, other: _Range) -> bool:
         return self.file is other.file and self.offset + self.size == other.offset
 
 

@@ -13,11 +13,13 @@ from pathlib import Path
 
 import yaml
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.core_plugins.importlib_resources_config_source import ImportlibResourcesConfigSource
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.plugins.config_source import ConfigResult
 
 from exportkit import files
 from exportkit.cli.conffiles import at, relative
+from exportkit.cli.yaml_loader import fast_yaml
 from exportkit.errors import ConfigError, Problem, shortened
 
 MOST_BYTES = 4 * files.MIB
@@ -37,7 +39,8 @@ class CheckedFiles(FileConfigSource):
         file = Path(self.path, self._normalize_file_name(config_path))
         if os.path.lexists(file) and (problem := unsafe(file)):
             raise ConfigError(problem)
-        return super().load_config(config_path)
+        with fast_yaml():
+            return super().load_config(config_path)
 
     def is_config(self, config_path: str) -> bool:
         """Return whether something that is no directory has the config's name; reading it tells whether it is a file."""
@@ -45,9 +48,21 @@ class CheckedFiles(FileConfigSource):
         return os.path.lexists(file) and not os.path.isdir(file)
 
 
+class PackagedFiles(ImportlibResourcesConfigSource):
+    """The config files of a package."""
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        with fast_yaml():
+            return super().load_config(config_path)
+
+
+CheckedFiles.__name__ = FileConfigSource.__name__  # Hydra looks for its plugins again in places, and compares names then
+
+
 def install() -> None:
-    """Let Hydra read config files by `CheckedFiles`."""
-    SourcesRegistry.instance().types[FileConfigSource.scheme()] = CheckedFiles
+    """Let Hydra read config files by `CheckedFiles` and `PackagedFiles`."""
+    for source in (CheckedFiles, PackagedFiles):
+        SourcesRegistry.instance().types[source.scheme()] = source
 
 
 def unsafe(file: Path) -> Problem | None:

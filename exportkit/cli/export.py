@@ -2,31 +2,15 @@
 
 import sys
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext, redirect_stdout
-from contextvars import ContextVar
-from pathlib import Path
+from contextlib import redirect_stdout
 
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
-
-from exportkit import processes
 from exportkit.cli import arguments as cli_arguments
-from exportkit.cli import channel, completion, hydra_app, is_completion, print_line, single, tables, wants_tracebacks
-from exportkit.cli.channel import Detail
-from exportkit.cli.hydra_app import JobFailed
+from exportkit.cli import choices, is_completion
 from exportkit.cli.hydra_command import HydraCommand
 from exportkit.cli.overview import overview, short_overview
-from exportkit.cli.progress import progress
-from exportkit.cli.sweep import job_record, job_run, process_launcher, worker_side
-from exportkit.cli.sweep.summary import closing
-from exportkit.config.reader import Reader
-from exportkit.errors import ConfigError, ExportKitError, Problem, system_error
-from exportkit.report import ExportReport
-from exportkit.spec import ExportPlan
+from exportkit.errors import ConfigError
 
 QUIET = ("-q", "--quiet")
-
-_debugged = ContextVar("debugged", default=False)  # whether the user asked for tracebacks; inside Hydra that is always set
 
 
 class ExportCommand(HydraCommand):
@@ -40,120 +24,22 @@ class ExportCommand(HydraCommand):
     def run(self, arguments: Sequence[str]) -> int:
         if not arguments:
             with redirect_stdout(sys.stderr):
-                hydra_app.show_help(short_overview)
+                choices.show_help(short_overview)
             return ConfigError.exit_code
         cli_arguments.arrange(arguments, self.flags)
         rest = [word for word in arguments if word not in QUIET]
         if cli_arguments.has(rest, "-h", "--help"):
-            hydra_app.show_help(overview, [word for word in rest if word not in cli_arguments.SWITCHES])
+            choices.show_help(overview, [word for word in rest if word not in cli_arguments.SWITCHES])
             return 0
         if cli_arguments.has(rest, "-sc", "--shell-completion"):
-            completion.answer(rest) if is_completion(rest) else hydra_app.shell_completion(rest)
+            _complete(rest)
             return 0
-        return _export_all(rest, cli_arguments.has(arguments, *QUIET))
+        from exportkit.cli import export_job
+
+        return export_job.export_all(rest, cli_arguments.has(arguments, *QUIET))
 
 
-def _export_all(arguments: Sequence[str], quiet: bool) -> int:
-    """Run one export or a sweep and return the exit code."""
-    rest, switches = hydra_app.sweep_switches(arguments)
-    _debugged.set(wants_tracebacks())
-    with channel.quiet(quiet), closing() as swept:
-        try:
-            with _early_server(rest):
-                hydra_app.run(rest, job, switches)
-        except JobFailed as failed:
-            if not swept.is_sweep:
-                return hydra_app.report_failure(failed)
-    return swept.code
+def _complete(arguments: Sequence[str]) -> None:
+    from exportkit.cli import completion, hydra_app
 
-
-def _early_server(arguments: Sequence[str]) -> AbstractContextManager[None]:
-    """Start the server from which the export will be forked, while its config is still composed and planned.
-
-    Not where that may be another server, or none: for a sweep, under another launcher, in this process.
-    """
-    flags, overrides = cli_arguments.arrange(arguments)
-    if flags or _debugged.get() or any(word.startswith(("experiment=", "hydra", "+", "~")) for word in overrides):
-        return nullcontext()
-    return processes.prestarted(process_launcher.preload(uses_tensorflow=False))
-
-
-@hydra_app.reporting
-def job(config: DictConfig) -> str:
-    """Export `config` and return its status: a job of Hydra's."""
-    hydra_app.unmute_tensorflow()
-    if job_record.is_sweep():
-        return job_run.run(config, _export_once)
-    planned = _plan(config)
-    report = _export(planned, moving=False) if _runs_here() else _export_isolated(planned, config)
-    _show(report, planned)
-    return report.status
-
-
-def _runs_here() -> bool:
-    """Return whether the export runs in this process, where debuggers work and tracebacks go back to their cause."""
-    return _debugged.get() or worker_side.is_basic_launcher()
-
-
-def _export_isolated(planned: ExportPlan, config: DictConfig) -> ExportReport:
-    """Export in a process of its own."""
-    launcher = HydraConfig.get().launcher
-    ours = launcher._target_ == process_launcher.LAUNCHER
-    if ours:
-        process_launcher.check_options(launcher)
-    return single.run(planned, config, launcher.timeout if ours else None)
-
-
-def _show(report: ExportReport, planned: ExportPlan) -> None:
-    match channel.detail():
-        case Detail.WHOLE:
-            tables.show_report(report, planned)
-        case Detail.LINE:
-            tables.line(tables.one_line(report))
-            for warning in report.warnings:
-                print_line(f"{report.name}: warning: {warning}")
-
-
-def _export_once(config: DictConfig) -> ExportReport:
-    """Export a job of a sweep, or return the report of an earlier attempt that exported it before its worker was lost."""
-    if made := job_run.find_earlier(config):
-        return made
-    planned = _plan(config)
-    job_record.begin_attempt(planned.export_dir)
-    return _export(planned)
-
-
-def _export(planned: ExportPlan, moving: bool = True) -> ExportReport:
-    from exportkit.exporting import pipeline
-
-    if processes.inside():
-        processes.reserve()
-    with processes.terminable(), progress(planned.name, moving) as stage:
-        return pipeline.run(planned, hydra_app.plugins(), progress=stage)
-
-
-def _plan(config: DictConfig) -> ExportPlan:
-    """Return the plan of `config`; where it cannot be planned, write the report here, for the pipeline never starts."""
-    from exportkit.planning.plan import plan
-
-    try:
-        return plan(config, hydra_app.plugins(), hydra_app.directories())
-    except ExportKitError as error:
-        _report_failure(error, config)
-        raise
-
-
-def _report_failure(error: ExportKitError, config: DictConfig) -> None:
-    """Write the report to ``report.path``, if that is set; where it cannot be written, add the problem to `error`."""
-    path = OmegaConf.select(config, "report.path", throw_on_resolution_failure=False)
-    if not path or any(problem.where == "report.path" for problem in error.problems):
-        return
-    reader = Reader(Path.cwd())
-    if (target := reader.convert(Path, path, "report.path")) is None:
-        error.args = (*error.problems, *reader.problems)
-        return
-    try:
-        job_run.failed_report(error, job_run.unplanned_report(config)).write(target)
-    except OSError as cause:
-        refused = system_error(cause, path).problems[0]
-        error.args = (*error.problems, Problem("report.path", f"{refused.where}: {refused.what}", refused.do))
+    completion.answer(arguments) if is_completion(arguments) else hydra_app.shell_completion(arguments)

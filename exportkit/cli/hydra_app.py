@@ -14,9 +14,8 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +32,15 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from exportkit import files, registry
+from exportkit import registry
 from exportkit.cli import arguments as cli_arguments
 from exportkit.cli import config_source, print_problems, process, wants_tracebacks
+from exportkit.cli.choices import CONF, SCHEMA, plugins, user_conf
 from exportkit.cli.explain import explain
 from exportkit.cli.schema import schema_of
 from exportkit.errors import ConfigError, EnvironmentFailed, ExportKitError, PluginError, Problem
-from exportkit.printable import printable
 from exportkit.spec import Config
 
-SCHEMA = "exportkit_schema"
-CONF = "exportkit.conf"
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError)
 
 
@@ -133,17 +130,11 @@ def _composed(overrides: Sequence[str]) -> DictConfig:
         return hydra.compose("config", list(overrides), return_hydra_config=True)
 
 
-def show_help(text: Callable[[registry.Plugins, Mapping[str, Sequence[str]]], str], arguments: Sequence[str] = ()) -> None:
-    """Print a help text that is made from the plugins and the options of the config groups.
-
-    Nothing is composed, so that a broken config does not stand in the way of help.
-    """
-    flags, _ = cli_arguments.arrange(arguments)
-    _register(plugins(), _user_conf(flags))
+def group_options(group: str, user: Path | None) -> list[str]:
+    """Return the options of a config group, from all that is on Hydra's search path."""
+    _register(plugins(), user)
     with hydra.initialize_config_module(CONF, **_version_base(hydra.initialize_config_module)):
-        options = GlobalHydra.instance().config_loader().get_group_options
-        groups = {group: list(options(group)) for group in ("model", "signature", "experiment")}
-    print(printable(text(plugins(), groups), "\n\t"))
+        return list(GlobalHydra.instance().config_loader().get_group_options(group))
 
 
 def shell_completion(arguments: Sequence[str]) -> None:
@@ -164,12 +155,6 @@ def completions(words: Sequence[str]) -> list[str]:
 
 def _nothing(config: DictConfig) -> None:
     """Do nothing: the job of a command line on which Hydra only prints something."""
-
-
-@cache
-def plugins() -> registry.Plugins:
-    """Return all plugins, loaded once in a process; a worker loads its own."""
-    return registry.load_plugins()
 
 
 def directories() -> list[Path]:
@@ -253,26 +238,6 @@ def _store(store: ConfigStore, found: registry.Plugins, cls: type, **place: str)
         raise PluginError(Problem(str(provider), what, "use types that OmegaConf knows, or Any")) from cause
 
 
-def _user_conf(flags: Sequence[str]) -> Path | None:
-    """Return the user's directory of configs, absolute, or None where there is none."""
-    named = cli_arguments.value_of(flags, "--config-dir", "-cd")
-    directory = Path(named or "conf").absolute()
-    if not directory.is_dir():
-        if named:
-            raise ConfigError(Problem("--config-dir", f"there is no directory {named}"))
-        return None
-    _check_root(directory / "config.yaml")
-    return directory
-
-
-def _check_root(file: Path) -> None:
-    """Refuse a ``config.yaml`` that would replace exportkit's root config but is another application's."""
-    if file.is_file() and SCHEMA.encode() not in files.read(file, files.TEXT):
-        what = f"is another application's: its defaults do not list {SCHEMA}"
-        do = "keep exportkit's files in a directory of their own and name it with --config-dir"
-        raise ConfigError(Problem(os.path.relpath(file), what, do))
-
-
 def _version_base(function: Callable[..., Any]) -> dict[str, str]:
     """Return the argument ``version_base`` for `function`, if it takes one: Hydra 1.4 has one behaviour only."""
     return {"version_base": "1.3"} if "version_base" in inspect.signature(function).parameters else {}
@@ -283,7 +248,7 @@ def _as_hydra_expects(flags: Sequence[str], overrides: Sequence[str]) -> Iterato
     """Set Hydra's registries and the state of the process as Hydra and the user's code need them; convert Hydra's errors."""
     if problems := cli_arguments.without_effect(overrides):
         raise ConfigError(*problems)
-    _register(plugins(), _user_conf(flags))
+    _register(plugins(), user_conf(flags))
     here = os.getcwd()
     path = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
     environment = {"HYDRA_FULL_ERROR": "1", "PYTHONPATH": path}

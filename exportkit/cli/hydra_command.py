@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from exportkit.cli import arguments as cli_arguments
-from exportkit.cli import hydra_app
 from exportkit.contract import Command
 
 
@@ -26,4 +25,6 @@ class HydraCommand(Command):
         values = [value for value in cli_arguments.CHOICES.get(before, ()) if value.startswith(words[-1])]
         if before in cli_arguments.TAKES_VALUE:
             return values
+        from exportkit.cli import hydra_app
+
         return values + hydra_app.completions([word for word in words if word not in self.own_flags])

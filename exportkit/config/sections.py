@@ -7,8 +7,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from exportkit import files
 from exportkit.checkpoint import npy
 from exportkit.config.reader import Reader, optional_keys
@@ -116,6 +114,8 @@ def _feature(feature: Feature, reader: Reader, where: str) -> None:
 
 def _default(feature: Feature, where: str) -> list[Problem]:
     """Report a default that is of another type, ragged, not of the feature's shape, or out of its dtype's range."""
+    import numpy as np
+
     if wrong := unfit(where, feature.default, feature.dtype):
         return wrong
     try:
@@ -128,6 +128,8 @@ def _default(feature: Feature, where: str) -> list[Problem]:
 
 
 def _representable(value: Any, dtype: str) -> bool:
+    import numpy as np
+
     return not dtype.startswith("float") or not float(np.finfo(dtype).max) < abs(value) < math.inf
 
 

@@ -1,10 +1,14 @@
 """Names, dtypes and shapes of tensors, from nodes and their op definitions."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice, repeat
+from typing import TYPE_CHECKING
 
-from exportkit.protos import AttrValue, NodeDef, OpDef, TensorShapeProto
+if TYPE_CHECKING:
+    from exportkit.protos import AttrValue, NodeDef, OpDef, TensorShapeProto
 
 REF_VARIABLES = frozenset({"Variable", "VariableV2", "AutoReloadVariable"})
 VARIABLE_OPS = REF_VARIABLES | {"VarHandleOp"}
@@ -81,8 +85,9 @@ def output_counts(node: NodeDef, signature: OpDef) -> Iterator[tuple[str, int]]:
     defaults = {a.name: a.default_value for a in signature.attr}
     for arg in signature.output_arg:
         listed, number = arg.type_list_attr, arg.number_attr
-        value = node.attr[listed or number] if (listed or number) in node.attr else defaults.get(listed or number, AttrValue())
-        yield arg.name, len(value.list.type) if listed else value.i if number else 1
+        value = node.attr[listed or number] if (listed or number) in node.attr else defaults.get(listed or number)
+        count = 0 if value is None else len(value.list.type) if listed else value.i
+        yield arg.name, count if listed or number else 1
 
 
 def shapes(node: NodeDef, producer: int) -> list[Shape]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from exportkit.checkpoint.encoding import numpy_dtype
+from exportkit.checkpoint.encoding import item_size
 from exportkit.errors import Problem, shortened
 from exportkit.metagraph.tensors import VARIABLE_OPS, split
 from exportkit.metagraph.variables import VARIABLE_COLLECTIONS
@@ -157,7 +157,7 @@ def _item_size(dtype: int) -> int:
     if name in ("invalid", "string", "resource", "variant") or name not in DTYPE_NAMES:
         return 0
     try:
-        return numpy_dtype(name).itemsize
+        return item_size(name)
     except ValueError:
         return 0
 

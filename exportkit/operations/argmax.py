@@ -1,13 +1,17 @@
 """The operation `argmax`."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from exportkit.errors import Problem
-from exportkit.metagraph.building import GraphBuilder
 from exportkit.metagraph.tensors import Facts
 from exportkit.operations.base import Operation, axis_of, axis_problems
+
+if TYPE_CHECKING:
+    from exportkit.metagraph.building import GraphBuilder
 
 
 @dataclass(kw_only=True)

@@ -7,8 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from exportkit.metagraph.tensors import Facts
-
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -16,6 +14,7 @@ if TYPE_CHECKING:
 
     from exportkit.errors import Problem
     from exportkit.metagraph.building import GraphBuilder
+    from exportkit.metagraph.tensors import Facts
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 

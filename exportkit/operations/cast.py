@@ -1,12 +1,17 @@
 """The operation `cast`."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from exportkit.errors import Problem, did_you_mean
-from exportkit.metagraph.building import GraphBuilder
 from exportkit.metagraph.tensors import Facts
 from exportkit.operations.base import Operation
+
+if TYPE_CHECKING:
+    from exportkit.metagraph.building import GraphBuilder
 
 NUMBERS = (
     *("bool", "bfloat16", "float16", "float32", "float64"),

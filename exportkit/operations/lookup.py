@@ -1,13 +1,18 @@
 """The operation `lookup`."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from exportkit.errors import Problem
-from exportkit.metagraph.building import GraphBuilder
 from exportkit.metagraph.tensors import Facts
 from exportkit.operations.base import Operation
+
+if TYPE_CHECKING:
+    from exportkit.metagraph.building import GraphBuilder
 
 # InitializeTableFromTextFileV2: a key or value is the line's number or the whole line (lookup_ops.py, TextFileIndex)
 _LINE_NUMBER, _WHOLE_LINE = -1, -2

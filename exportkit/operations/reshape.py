@@ -1,13 +1,18 @@
 """The operation `reshape`."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from exportkit.errors import Problem
-from exportkit.metagraph.building import GraphBuilder
 from exportkit.metagraph.tensors import Facts
 from exportkit.operations.base import Operation
+
+if TYPE_CHECKING:
+    from exportkit.metagraph.building import GraphBuilder
 
 
 @dataclass(kw_only=True)

@@ -2,12 +2,10 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-import numpy as np
-
+from exportkit.checkpoint import npy
 from exportkit.errors import Problem
-from exportkit.metagraph.tensors import Facts, Shape
+from exportkit.metagraph.tensors import Facts, Shape, compatible
 from exportkit.operations.bindings import Binding
-from exportkit.samples.arrays import Misfit, fit, fit_header, header
 from exportkit.spec import Examples, ExportPlan, File, Literal, ParseExample, Placeholder, Sample, Tensor
 
 
@@ -47,6 +45,12 @@ def _misfits(where: str, sample: Sample | None, binding: Binding | None, known: 
 
 
 def _misfit(where: str, sample: Sample | None, dtype: str, shape: Shape) -> Iterator[Problem]:
+    if sample is None or (isinstance(sample, File) and _plainly_fits(sample, dtype, shape)):
+        return
+    import numpy as np
+
+    from exportkit.samples.arrays import Misfit, fit, fit_header, header
+
     try:
         if isinstance(sample, Literal):
             fit(sample.value, dtype, shape)
@@ -56,3 +60,9 @@ def _misfit(where: str, sample: Sample | None, dtype: str, shape: Shape) -> Iter
             fit_header(*header(sample.path, sample.array), dtype, shape)
     except Misfit as cause:
         yield Problem(where, cause.what, cause.do)
+
+
+def _plainly_fits(sample: File, dtype: str, shape: Shape) -> bool:
+    """Return whether a file's header, read without NumPy, gives the very dtype and shape: then there is nothing to report."""
+    found = npy.plain_header(sample.path, sample.array)
+    return found is not None and found[0] == dtype and (shape is None or compatible(found[1], shape))

@@ -6,12 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exportkit.capture import compare, export_meta_graph
-from exportkit.checkpoint import open_checkpoint
 from exportkit.config import references
 from exportkit.errors import ConfigError, ExportKitError, Problem, did_you_mean, type_of
-from exportkit.plugin import Preview, SourceModel, capture
-from exportkit.processes.tensorflow import quiet
+from exportkit.plugin import Preview, SourceModel
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -26,6 +23,8 @@ def preview(checkpoint: Path | None, problems: Sequence[Problem], checked: Seque
 
 def prefix(checkpoint: Path) -> tuple[str | None, list[Problem]]:
     """Return the prefix of a checkpoint that can be read, or what is wrong with it."""
+    from exportkit.checkpoint import open_checkpoint
+
     try:
         return open_checkpoint(checkpoint).prefix, []
     except ExportKitError as error:
@@ -83,6 +82,8 @@ def model(
     Raises:
         ConfigError: the graph is empty, there are no values, or `restore_fn` raised.
     """
+    from exportkit.capture import compare, export_meta_graph
+
     if not graph.get_operations():
         do = "build in the graph that is the default when it is called, not in a tf.Graph of its own"
         raise ConfigError(Problem(where, "left an empty graph", do))
@@ -100,6 +101,9 @@ def _captured(
     graph: "tf.Graph", restore_fn: Callable, scratch: Path, wanted: Sequence[str], tensors: Mapping[str, str], where: str
 ) -> SourceModel:
     import tensorflow as tf
+
+    from exportkit.capture import capture
+    from exportkit.processes.tensorflow import quiet
 
     config = tf.compat.v1.ConfigProto(device_count={"GPU": 0}, allow_soft_placement=True)
     with quiet():

@@ -1,17 +1,19 @@
 """The source `meta_graph`: a checkpoint with the ``.meta`` that was saved beside it. No Python of the model is needed."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from exportkit import metagraph
-from exportkit.checkpoint import Bundle, formats, looks, open_checkpoint
 from exportkit.errors import ExportKitError, Problem
 from exportkit.plugin import ModelSource, Preview, SourceModel, hookimpl
-from exportkit.protos import MetaGraphDef
 from exportkit.sources import _code
+
+if TYPE_CHECKING:
+    from exportkit.protos import MetaGraphDef
 
 
 @dataclass(kw_only=True)
@@ -28,6 +30,8 @@ class MetaGraphSource(ModelSource):
     """The MetaGraphDef; by default the checkpoint's prefix with ``.meta``."""
 
     def preview(self) -> Preview:
+        from exportkit.checkpoint import looks
+
         for _ in looks(self.checkpoint):
             preview = self._look()
             if not preview.problems:
@@ -40,6 +44,8 @@ class MetaGraphSource(ModelSource):
         return Preview(graph, prefix, [*problems, *wrong], checked=[f"graph {self._meta(prefix)}"] if graph else [])
 
     def _read(self, prefix: str | None) -> tuple[MetaGraphDef | None, list[Problem]]:
+        from exportkit import metagraph
+
         if self.meta is None:
             if prefix is None:
                 return None, []
@@ -51,6 +57,8 @@ class MetaGraphSource(ModelSource):
             return None, [Problem("meta", f"{p.where}: {p.what}", p.do) for p in error.problems]
 
     def build(self, preview: Preview, scratch: Path, wanted: Sequence[str]) -> SourceModel:
+        from exportkit.checkpoint import open_checkpoint
+
         return SourceModel(preview.meta_graph, preview.checkpoint or open_checkpoint(self.checkpoint).prefix)
 
     def _meta(self, prefix: str | None) -> str:
@@ -59,6 +67,8 @@ class MetaGraphSource(ModelSource):
 
 def _without_graph(prefix: str) -> tuple[str, str]:
     """Return why a checkpoint has no .meta beside it, and where its graph may come from."""
+    from exportkit.checkpoint import Bundle, formats
+
     code = "build the graph from code (source=graph_builder)"
     directory = Path(prefix).parent.parent
     if formats.is_saved_model(directory):

@@ -1,19 +1,20 @@
 """The step `benchmark`: how long a server's core takes to load a version, and to answer each signature."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 from annotated_types import Ge, Le, MinLen
 
 from exportkit.errors import EnvironmentFailed, Problem
-from exportkit.plugin import Export, Phase, PostStep, Prepared, hookimpl
-from exportkit.serving import native
-from exportkit.serving.native import Request
-from exportkit.serving.tried_samples import tried
-from exportkit.spec import ExportPlan
+from exportkit.plugin import Export, Phase, PostStep, hookimpl
+
+if TYPE_CHECKING:
+    from exportkit.plugin import Prepared
+    from exportkit.spec import ExportPlan
 
 TIMEOUT = 600.0
 FIGURES = ("first", "p50", "p90", "p99")
@@ -44,6 +45,8 @@ class Benchmark(PostStep):
             yield Problem("plot", f"lies below {plan.export_dir}", "versions hold models only: choose another place")
 
     def run(self, export: Export) -> Mapping[str, Any]:
+        import numpy as np
+
         rows = list(self._rows(export))
         details = {"load_ms": round(float(np.median([row.pop("load_ms") for row in rows])), 3), "rows": rows}
         if self.plot is not None:
@@ -51,13 +54,16 @@ class Benchmark(PostStep):
         return {**details, "table": table(details)}
 
     def _rows(self, export: Export) -> Iterator[dict[str, Any]]:
+        from exportkit.serving.native import Request, run_signatures
+        from exportkit.serving.tried_samples import tried
+
         meta, batches = tried(export)
         for key, batch in ((key, batch) for key, batch in batches.items() if not batch.refusal):
             for size in self.batch_sizes if batch.rows else [None]:
                 inputs = dict(batch.values) if size is None else batch.resized(size)
                 requests = [Request(key, inputs)] * (self.runs + 1)
                 tags, allowed = meta.meta_info_def.tags, export.plan.allow.ops
-                served = native.run_signatures(export.directory, tags, requests, timeout=TIMEOUT, allowed=allowed)
+                served = run_signatures(export.directory, tags, requests, timeout=TIMEOUT, allowed=allowed)
                 yield {
                     "signature": key,
                     "batch_size": size,
@@ -68,6 +74,8 @@ class Benchmark(PostStep):
 
 def _figures(seconds: Sequence[float]) -> dict[str, float]:
     """Return the milliseconds of the first run, and percentiles of the others."""
+    import numpy as np
+
     first, *warm = (1000 * np.array(seconds)).tolist()
     percentiles = np.percentile(warm, [50, 90, 99]).tolist()
     return {f"{name}_ms": round(value, 3) for name, value in zip(FIGURES, [first, *percentiles], strict=True)}

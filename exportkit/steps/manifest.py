@@ -1,24 +1,25 @@
 """The step `manifest`: what a version was made from and what was proved of it, written down beside it."""
 
+from __future__ import annotations
+
 import os
 import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 from annotated_types import Ge
 
-from exportkit.capabilities import audit, joined
-from exportkit.checkpoint import tensorproto
 from exportkit.errors import StepFailed
 from exportkit.plugin import Export, Phase, PostStep, hookimpl, signatures_of
-from exportkit.samples import Batch
-from exportkit.serving import native
-from exportkit.serving.tried_samples import tried
 from exportkit.version.identity import changed, graph_digest
 from exportkit.version.manifest import FILE, SAMPLES, write_manifest
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from exportkit.samples import Batch
 
 
 @dataclass(kw_only=True)
@@ -41,6 +42,8 @@ class Manifest(PostStep):
         large: dict[str, np.ndarray] = {}
         recorded = self._samples(export, large)
         if large:
+            import numpy as np
+
             (export.directory / SAMPLES).parent.mkdir(exist_ok=True)
             np.savez(export.directory / SAMPLES, **large)  # type: ignore[arg-type]  # numpy's stub checks them as `allow_pickle`
         signatures = sorted(signatures_of(*export.plan.post.values()))
@@ -58,11 +61,14 @@ class Manifest(PostStep):
         Args:
             large: is given the inputs that go into a file of their own, by their names in it.
         """
+        from exportkit.serving.native import Request, run_signatures
+        from exportkit.serving.tried_samples import tried
+
         meta, batches = tried(export)
         asked = {key: self._first(batch) for key, batch in batches.items() if not batch.refusal}
-        requests = [native.Request(key, inputs) for key, inputs in asked.items()]
+        requests = [Request(key, inputs) for key, inputs in asked.items()]
         tags, allowed = meta.meta_info_def.tags, export.plan.allow.ops
-        answers = native.run_signatures(export.directory, tags, [*requests, *requests], allowed=allowed).outputs
+        answers = run_signatures(export.directory, tags, [*requests, *requests], allowed=allowed).outputs
         return {
             key: {
                 "inputs": _asked(key, inputs, large),
@@ -78,6 +84,8 @@ class Manifest(PostStep):
 
 def _asked(key: str, inputs: Mapping[str, np.ndarray], large: dict[str, np.ndarray]) -> dict[str, Any]:
     """Return inputs as the manifest records them for a later check; for a large one the place of its values."""
+    from exportkit.checkpoint import tensorproto
+
     recorded = _to_json(inputs)
     for alias in (alias for alias, one in recorded.items() if "sha256" in one):
         name = f"{key}.{alias}"
@@ -92,14 +100,20 @@ def _rows(batch: Batch) -> dict[str, Any]:
 
 
 def _to_json(values: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    from exportkit.checkpoint import tensorproto
+
     return {alias: tensorproto.to_json(value) for alias, value in sorted(values.items())}
 
 
 def _same(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> bool:
+    from exportkit.checkpoint import tensorproto
+
     return all(tensorproto.digest(first[alias]) == tensorproto.digest(second[alias]) for alias in first)
 
 
 def _facts(export: Export) -> dict[str, Any]:
+    from exportkit.capabilities import audit, joined
+
     plan, report = export.plan, export.report
     return {
         "name": plan.name,

@@ -1,16 +1,21 @@
 """The step `sign`: a signature over every file of a version, the manifest too, with a local key."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from exportkit.errors import Problem, StepFailed
-from exportkit.plugin import Export, Phase, PostStep, Prepared, hookimpl, signatures_of
-from exportkit.spec import ExportPlan
+from exportkit.plugin import Export, Phase, PostStep, hookimpl, signatures_of
 from exportkit.version import signing
 from exportkit.version.manifest import SIGNATURE, read_manifest
+
+if TYPE_CHECKING:
+    from exportkit.plugin import Prepared
+    from exportkit.spec import ExportPlan
 
 
 @dataclass(kw_only=True)

@@ -1,18 +1,21 @@
 """The step `warmup`: requests from the samples, which a server sends to a model while it loads it."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, MinLen
 
 from exportkit.errors import Problem, StepFailed
-from exportkit.plugin import Export, Phase, PostStep, Prepared, hookimpl
-from exportkit.samples import Batch
-from exportkit.serving.prediction_log import Logged
-from exportkit.serving.tried_samples import tried
-from exportkit.serving.warmup import FILE, MOST, read_warmup, replay, too_many, write_warmup
-from exportkit.spec import ExportPlan
+from exportkit.plugin import Export, Phase, PostStep, hookimpl
+
+if TYPE_CHECKING:
+    from exportkit.plugin import Prepared
+    from exportkit.samples import Batch
+    from exportkit.serving.prediction_log import Logged
+    from exportkit.spec import ExportPlan
 
 _CORRECT = "correct the samples of its signature, or post.warmup.batch_sizes; ~post.warmup exports without records"
 
@@ -36,10 +39,15 @@ class Warmup(PostStep):
     no records (one such record and that server does not start), or never, and every signature gets them."""
 
     def check(self, plan: ExportPlan, prepared: Prepared) -> Iterator[Problem]:
+        from exportkit.serving.warmup import MOST, too_many
+
         if (number := len(plan.signatures) * len(set(self.batch_sizes)) * self.repeat) > MOST:
             yield too_many("batch_sizes", number)
 
     def run(self, export: Export) -> Mapping[str, Any]:
+        from exportkit.serving.tried_samples import tried
+        from exportkit.serving.warmup import FILE, write_warmup
+
         meta, batches = tried(export)
         left_out = {key: why for key, batch in batches.items() if (why := self._unwarmed(key, batch))}
         warmed = {key: batch for key, batch in batches.items() if key not in left_out}
@@ -58,6 +66,8 @@ class Warmup(PostStep):
         }
 
     def _replay(self, export: Export, tags: Sequence[str]) -> None:
+        from exportkit.serving.warmup import FILE, read_warmup, replay
+
         try:
             replay(export.directory, tags, read_warmup(export.directory / FILE), allowed=export.plan.allow.ops)
         except StepFailed as error:
@@ -72,6 +82,8 @@ class Warmup(PostStep):
         return ""
 
     def _requests(self, export: Export, batches: Mapping[str, Batch]) -> Iterator[Logged]:
+        from exportkit.serving.prediction_log import Logged
+
         for key, batch in batches.items():
             for size in self.batch_sizes if batch.rows else [None]:
                 inputs = dict(batch.values) if size is None else batch.resized(size)

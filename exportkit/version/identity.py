@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from exportkit import files
-from exportkit.checkpoint import resolve
 from exportkit.config import references
 from exportkit.contract import ModelSource
 from exportkit.errors import Problem
@@ -140,6 +139,8 @@ def _content_files(plan: ExportPlan) -> Iterator[tuple[str, Path]]:
 
     The files of the checkpoint are left out: its digest identifies it, and they may have been deleted meanwhile.
     """
+    from exportkit.checkpoint import resolve
+
     for resolved in plan.resolved_sources():
         named = [(where, leaf) for where, leaf in leaves(resolved.source, resolved.where) if _is_file(leaf)]
         yield from ((where, Path(leaf)) for where, leaf in named if resolve(leaf) != resolved.preview.checkpoint)

@@ -8,7 +8,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from exportkit.cli import hydra_app, tables
-from exportkit.cli.sweep import job_record, preflight, worker_side
+from exportkit.cli.sweep import job_record, worker_side
 from exportkit.errors import ExportKitError
 from exportkit.report import ExportReport
 from exportkit.version.claim import size
@@ -50,6 +50,8 @@ def failed_report(error: Exception, report: ExportReport) -> ExportReport:
 
 def find_earlier(config: DictConfig) -> ExportReport | None:
     """Return the report of a version that a lost attempt of this job has made; None if there is no such version."""
+    from exportkit.cli.sweep import preflight  # imports the pipeline
+
     before = job_record.lost_attempt()
     made = None if before is None else preflight.made_since(config, before)
     if made is None:

@@ -14,9 +14,17 @@ from exportkit.errors import EnvironmentFailed
 from exportkit.registry import GROUP
 
 OURS = (
-    "exportkit.cli.export",
+    "exportkit.cli.export_job",
+    "exportkit.cli.single",
+    "exportkit.cli.sweep.preflight",
     "exportkit.cli.sweep.process_launcher",
+    "exportkit.capture",
+    "exportkit.metagraph.audit",
+    "exportkit.metagraph.suggest",
     "exportkit.planning.plan",
+    "exportkit.samples.batches",
+    "exportkit.serving.tried_samples",
+    "exportkit.serving.warmup",
     "exportkit.exporting.pipeline",
     "exportkit.core.worker",
 )
