@@ -3,6 +3,7 @@
 from exportkit.checkpoint.check import Copied, check_copied
 from exportkit.checkpoint.index import Entry, Part
 from exportkit.checkpoint.locate import latest, looks, resolve
+from exportkit.checkpoint.readback import Readback
 from exportkit.checkpoint.reader import Bundle
 from exportkit.checkpoint.writer import BundleWriter, open_checkpoint
 
@@ -12,6 +13,7 @@ __all__ = [
     "Copied",
     "Entry",
     "Part",
+    "Readback",
     "check_copied",
     "latest",
     "looks",
