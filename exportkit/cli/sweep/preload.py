@@ -30,5 +30,5 @@ for name in (*OURS, *HYDRAS):
 for entry in entry_points(group=GROUP):
     if entry.dist is not None and entry.dist.name == "exportkit":
         entry.load()
-identity.packages()
+identity.versions()
 gc.freeze()  # a job's garbage collector must not touch these objects: that would copy their memory pages
