@@ -89,7 +89,7 @@ def measure(cwd: Path, checkpoint: Checkpoint) -> dict[str, Run]:
         shutil.rmtree(cwd / "by_hand")
     _forget(cwd / "runs")
     _warm(checkpoint.prefix, checkpoint.trainable)
-    done[EXPORTKIT] = _left(harness.exportkit("model=dense", cwd=cwd), cwd / "exports")
+    done[EXPORTKIT] = _left(harness.exportkit("model=dense", "post=[]", cwd=cwd), cwd / "exports")
     _same_values(checkpoint, cwd / "exports" / "1")
     _forget(cwd)
     _warm(cwd / "exports" / "1" / "variables" / "variables")
@@ -171,6 +171,11 @@ def _goals(ways: dict[str, list[Run]], checkpoint: Checkpoint) -> Iterator[list[
         "seconds after the import, against cp and sync",
         f"{ours:.2f}",
         f"<= 1.5 x {copied:.2f} + 0.5 = {1.5 * copied + 0.5:.2f}",
+    ]
+    yield [
+        "seconds of the whole process, against cp and sync",
+        f"{harness.middle(ways[EXPORTKIT], whole):.2f}",
+        f"<= 1.15 x {copied:.2f} + 2.5 = {1.15 * copied + 2.5:.2f}",
     ]
     yield ["peak memory MB", f"{harness.middle(ways[EXPORTKIT], lambda run: run.peak) / 1e6:.0f}", "<= 800"]
     written = harness.middle(ways[EXPORTKIT], lambda run: run.written) / checkpoint.served

@@ -82,11 +82,16 @@ def run_tree(command: Sequence[object], cwd: Path, every: float = 0.2) -> Run:
 
     Processes that share what a server of theirs has imported are so counted for it once.
     """
+    return _watched(command, cwd, every, lambda processes: sum(map(_proportional, processes)))
+
+
+def _watched(command: Sequence[object], cwd: Path, every: float, memory: Callable[[list[int]], int]) -> Run:
+    """Do as `run`; the peak is the most that `memory` returned of the processes below this one, asked every `every` s."""
     me, peak, ended = os.getpid(), [0], threading.Event()
 
     def look() -> None:
         while not ended.wait(every):
-            peak[0] = max(peak[0], sum(map(_proportional, below(me))))
+            peak[0] = max(peak[0], memory(below(me)))
 
     watcher = threading.Thread(target=look)
     watcher.start()
@@ -117,6 +122,15 @@ def _proportional(pid: int) -> int:
     return 0
 
 
+def _largest(processes: list[int]) -> int:
+    """Return the most memory in bytes that any of these processes had at once (VmHWM)."""
+    found = [0]
+    for pid in processes:
+        with suppress(OSError, IndexError):
+            found.append(1024 * int(Path(f"/proc/{pid}/status").read_text().split("VmHWM:")[1].split()[0]))
+    return max(found)
+
+
 def script(name: str, *arguments: object, cwd: Path) -> Run:
     """Run a script of this directory; the last line that it prints has its stages, as JSON."""
     done = run([sys.executable, HERE / name, *arguments], cwd)
@@ -124,10 +138,13 @@ def script(name: str, *arguments: object, cwd: Path) -> Run:
 
 
 def exportkit(*overrides: str, cwd: Path) -> Run:
-    """Run exportkit's command line without post steps; its stages are those of its report."""
+    """Run exportkit's command line; its stages are those of its report, its peak that of the largest of its processes.
+
+    Its processor time is that of the first process alone.
+    """
     report = cwd / "report.json"
-    command = [sys.executable, "-m", "exportkit", *overrides, "post=[]", f"report.path={report}"]
-    done = run(command, cwd)
+    command = [sys.executable, "-m", "exportkit", *overrides, f"report.path={report}"]
+    done = _watched(command, cwd, 0.2, _largest)
     return replace(done, stages=json.loads(report.read_text())["stages"])
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import harness
 from harness import Run
 
-FASTER, PER_JOB, AGAIN = 8.0, 0.3, 4.0
+FASTER, PER_JOB, AGAIN = 20.0, 0.2, 4.0
 MODEL = """\
 # @package _global_
 defaults: [override /source: meta_graph, override /signature: digits]
@@ -98,10 +98,10 @@ def show(measured: dict[str, Measured], models: int, scripts: int) -> None:
     title = f"{models} small models" + (f"; of the scripts {scripts} were run" if scripts < models else "")
     columns = ("", "seconds", "per model", "times as fast", "peak MB")
     harness.table(title, columns, rows)
-    bare, again = measured["sweep, post=[]"], measured["the same sweep again"]
+    proved, again = measured["sweep"], measured["the same sweep again"]
     goals = [
-        [f"a script each / sweep, post=[] (goal {FASTER:.0f})", f"{script / bare.seconds:.1f}"],
-        [f"seconds per job, post=[] (goal {PER_JOB})", f"{bare.seconds / models:.3f}"],
+        [f"a script each / sweep (goal {FASTER:.0f})", f"{script / proved.seconds:.1f}"],
+        [f"seconds per job (goal {PER_JOB})", f"{proved.seconds / models:.3f}"],
         [f"seconds with nothing changed (goal {AGAIN:.0f} for 50)", f"{again.seconds:.1f}"],
     ]
     harness.table("Goals", ("", "measured"), goals)

@@ -172,6 +172,20 @@ def state():
     return tf.executing_eagerly(), os.environ.get("CHANGED"), os.getcwd(), "/changed" in sys.path, "changed" in sys.modules
 
 
+def inherited(pipe, modules):
+    """Return which of some files this process has open, by inode, and which of some modules are imported."""
+    inodes = {os.stat(f"/proc/self/fd/{number}").st_ino for number in os.listdir("/proc/self/fd") if is_open(int(number))}
+    return sorted(inodes & set(pipe)), [name for name in modules if name in sys.modules]
+
+
+def is_open(number):
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
+
+
 def run_core(value):
     """Run one session of the C++ core, without TensorFlow's Python."""
     from exportkit.core.graph import Graph, Session

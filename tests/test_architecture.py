@@ -193,6 +193,7 @@ OPENERS = {
     "cli/progress.py": "writes to the terminal",
     "cli/single.py": "reads the log of its own process",
     "cli/tables.py": "opens the null device",
+    "checkpoint/readback.py": "reads the file that its writer has just created",
     "core/import_worker.py": "writes its replies",
     "core/worker.py": "writes its replies",
     "examples": "know nothing of exportkit",

@@ -108,7 +108,7 @@ def both(plan, prepared, directory):
     """Compare what the Builder and exportkit write of every meta graph."""
     (directory / "ours").mkdir()
     prepared.coverage.saved.clear()  # no values are written, whatever the plan has
-    ours = savedmodel.write(directory / "ours", plan, prepared, savedmodel.bind(plan, prepared))
+    ours = savedmodel.write(directory / "ours", plan, prepared, savedmodel.bind(plan, prepared)).meta_graphs
     theirs = by_builder.written(directory / "theirs", plan, prepared)
     assert [*ours] == [*theirs]
     for key, meta in theirs.items():

@@ -345,6 +345,29 @@ def test_a_server_that_was_started_early_forks_the_tasks_or_is_killed(used, prin
     assert (done.stdout.splitlines(), done.stderr) == (printed, "")
 
 
+FORKED = """
+import os, sys, types
+import processlab as lab
+from exportkit.processes import Ended, Task, prestarted, run
+
+sys.modules["imported"] = types.ModuleType("imported")
+ends = os.pipe()
+with prestarted(["early"]):
+    sys.modules["later"] = sys
+    for event in run([Task(0, lab.inherited, ([os.fstat(end).st_ino for end in ends], ["imported", "later"]))]):
+        if isinstance(event, Ended):
+            print(event.value)
+print(os.write(ends[1], b"pipe"))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it is started anew elsewhere")
+def test_a_server_that_is_started_early_has_this_process_modules_and_none_of_its_files():
+    environment = {**os.environ, "PYTHONPATH": str(Path(lab.__file__).parent)}
+    done = subprocess.run([sys.executable, "-c", FORKED], env=environment, capture_output=True, text=True, timeout=120)
+    assert (done.stdout.splitlines(), done.stderr) == (["([], ['imported'])", "4"], "")
+
+
 # What ends the parent
 
 

@@ -29,15 +29,29 @@ print(json.dumps([report.status, [step.status for step in report.steps], ours]))
 """
 
 
-def exported(config, tmp_path):
-    """The status, the steps' and the modules of an export where importing TensorFlow's Python fails, in any process."""
+MODEL = """\
+# @package _global_
+defaults: [override /source: meta_graph]
+name: dense
+source: {{checkpoint: {checkpoint}}}
+bindings: {{x: "x:0", probs: "probs:0"}}
+signatures: {{serving_default: {{inputs: {{x: x}}, outputs: {{probs: probs}}}}}}
+"""
+
+
+def run_refusing(words, tmp_path):
+    """Run Python in a directory where importing TensorFlow's Python fails, in any process; return what it printed."""
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(REFUSING)
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
-    command = [sys.executable, "-c", PROGRAM, json.dumps(config)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, *words], env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return done.stdout
+
+
+def exported(config, tmp_path):
+    """The status, the steps' and the modules of an export where importing TensorFlow's Python fails, in any process."""
+    return json.loads(run_refusing(["-c", PROGRAM, json.dumps(config)], tmp_path))
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +80,18 @@ def test_an_export_with_its_default_steps(dense, tmp_path):
         weights={"initialize": ["dense/bias"]},
     )
     assert exported(config, tmp_path) == ["exported", ["passed"] * 3, []]
+
+
+@pytest.mark.parametrize("sweep", [(), ("-m",)])
+def test_the_command_with_its_default_steps(dense, tmp_path, sweep):
+    model = tmp_path / "conf" / "model" / "dense.yaml"
+    model.parent.mkdir(parents=True)
+    model.write_text(MODEL.format(checkpoint=dense))
+    report = tmp_path / "report.json"
+    run_refusing(["-m", "exportkit", *sweep, "model=dense", f"report.path={report}"], tmp_path)
+    found = json.loads(report.read_text())
+    steps = [(step["kind"], step["status"]) for step in found["steps"]]
+    assert (found["status"], steps) == ("exported", [("verify", "passed"), ("manifest", "passed")])
 
 
 def test_a_source_of_code_does_import_it(dense, tmp_path):

@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from exportkit.checkpoint.check import Copied, check_copied
     from exportkit.checkpoint.index import Entry, Part
     from exportkit.checkpoint.locate import latest, looks, resolve
+    from exportkit.checkpoint.readback import Readback
     from exportkit.checkpoint.reader import Bundle
     from exportkit.checkpoint.writer import BundleWriter, open_checkpoint
 
@@ -14,6 +15,7 @@ _MODULES = {
     "check": ("Copied", "check_copied"),
     "index": ("Entry", "Part"),
     "locate": ("latest", "looks", "resolve"),
+    "readback": ("Readback",),
     "reader": ("Bundle",),
     "writer": ("BundleWriter", "open_checkpoint"),
 }
@@ -25,6 +27,7 @@ __all__ = [
     "Copied",
     "Entry",
     "Part",
+    "Readback",
     "check_copied",
     "latest",
     "looks",

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from exportkit.checkpoint import encoding
 from exportkit.checkpoint.index import Entry
+from exportkit.checkpoint.readback import Readback
 from exportkit.checkpoint.reader import Bundle
 from exportkit.errors import Problem, WeightsError
 
@@ -22,7 +23,7 @@ class Copied:
     size: int
 
 
-def check_copied(written: Bundle | str, sources: Mapping[str, tuple[Bundle, str]]) -> Copied:
+def check_copied(written: Bundle | str, sources: Mapping[str, tuple[Bundle, str]], readback: Readback | None = None) -> Copied:
     """Read a written checkpoint back, in the order of the file, and compare it with the sources of its tensors.
 
     Every tensor in `written` is read and must have its checksum, also those that are not in `sources`.
@@ -30,6 +31,7 @@ def check_copied(written: Bundle | str, sources: Mapping[str, tuple[Bundle, str]
     Args:
         written: the checkpoint, or its prefix.
         sources: for each tensor that was copied, the checkpoint that it came from and its key there.
+        readback: what was read back while it was written; the parts that it confirms are not read once more.
 
     Raises:
         WeightsError: names all tensors that are missing, differ from their source or do not have their checksum. Where
@@ -39,6 +41,8 @@ def check_copied(written: Bundle | str, sources: Mapping[str, tuple[Bundle, str]
     problems = [problem for name, source in sources.items() if (problem := _compare_checksums(written, name, *source))]
     pieces = [(part.shard, part.offset, entry, part) for entry in written.entries.values() for part in entry.parts]
     for _, _, entry, part in sorted(pieces, key=lambda piece: piece[:2]):
+        if readback and readback.confirms(written, entry, part):
+            continue
         try:
             written.verify_part(entry, part)
         except WeightsError as error:

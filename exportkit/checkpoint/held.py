@@ -57,6 +57,11 @@ class HeldFile:
             os.close(descriptor)
 
     @property
+    def stat(self) -> os.stat_result:
+        """What the file was when it was opened."""
+        return self._was
+
+    @property
     def place(self) -> str:
         """A path to the file for any process while this one holds it; the file's absolute path if there is no such path."""
         held = f"/proc/{os.getpid()}/fd/{self._descriptor}"

@@ -20,6 +20,7 @@ from exportkit.checkpoint import encoding, sstable
 from exportkit.checkpoint.held import HeldFile
 from exportkit.checkpoint.index import VERSION, Entry, Extents, Part, slice_key, slice_shape
 from exportkit.checkpoint.locate import looks, readable, resolve
+from exportkit.checkpoint.readback import Readback
 from exportkit.checkpoint.reader import Bundle, data_path
 from exportkit.errors import Problem, WeightsError, system_error
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 _NOT_IN_KERNEL = (errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM)
+_STEP = 1 << 26  # bytes that are copied at a time: what reads them back follows that far behind
 
 
 def open_checkpoint(path: str | os.PathLike[str]) -> Bundle:
@@ -57,8 +59,11 @@ class BundleWriter:
     The bytes depend only on the tensors and their order; they are those that TensorFlow's SaveV2 would write.
     """
 
-    def __init__(self, prefix: str | os.PathLike[str]):
+    def __init__(self, prefix: str | os.PathLike[str], *, reads_back: bool = False):
         """Create the data file.
+
+        Args:
+            reads_back: whether the file is read again while it is written; `readback` knows what was found then.
 
         Raises:
             WeightsError: a checkpoint with this prefix exists.
@@ -73,6 +78,7 @@ class BundleWriter:
             raise WeightsError(Problem(self.prefix, "a checkpoint is there already", "choose another prefix"))
         with _writable(self._path):
             self._file = open(self._path, "xb", buffering=0)  # noqa: SIM115 (it stays open until close)
+            self.readback = Readback(self._path) if reads_back else None
 
     def __enter__(self) -> BundleWriter:
         return self
@@ -125,6 +131,8 @@ class BundleWriter:
             with _writable(self._path), self._file:
                 os.fsync(self._file.fileno())
             self._write_index()
+            if self.readback:
+                self.readback.close()
         except BaseException:
             self._discard()
             raise
@@ -132,6 +140,8 @@ class BundleWriter:
     def _discard(self) -> None:
         """Remove the files that were written."""
         self._file.close()
+        if self.readback:
+            self.readback.abort()
         for path in (self._path, self.prefix + ".index.tmp"):
             with suppress(OSError):
                 os.unlink(path)
@@ -140,6 +150,9 @@ class BundleWriter:
         if not entry.key or entry.key in self._entries:
             raise WeightsError(Problem(self.prefix, f"would get a second tensor {entry.key!r}", "give each a name of its own"))
         self._entries[entry.key] = entry
+        if self.readback:
+            for part in entry.parts:
+                self.readback.expect(entry, part)
 
     def _schedule(self, bundle: Bundle, part: Part) -> Part:
         """Add a part's bytes to the range that is copied next, and return the part at its new place.
@@ -158,21 +171,32 @@ class BundleWriter:
         pending, self._pending = self._pending, None
         if pending is None or not pending.size:
             return
-        path = pending.file.path
+        path, rest = pending.file.path, pending.size
         with ExitStack() as opened:
             with readable(path):  # a failure to read is another error than a failure to write
                 source = opened.enter_context(pending.file.open())
             with _writable(self._path):
-                done = _copy(source, self._file.fileno(), pending.size, pending.offset, self._end)
-        if done < pending.size:
+                while rest and (step := self._copy(source, min(rest, _STEP), pending.offset + pending.size - rest)):
+                    rest -= step
+        if rest:
             raise WeightsError(Problem(path, "became shorter while it was copied", "wait until training has saved it"))
-        self._end += done
+
+    def _copy(self, source: int, size: int, offset: int) -> int:
+        """Copy at most `size` bytes of an open file to the end, and return how many there were."""
+        done = _copy(source, self._file.fileno(), size, offset, self._end)
+        self._reach(self._end + done)
+        return done
+
+    def _reach(self, end: int) -> None:
+        self._end = end
+        if self.readback:
+            self.readback.reached(end)
 
     def _append(self, name: str, array: np.ndarray, dtype: str) -> None:
         self._flush()
         data, offset = encoding.payload(name, array), self._end
         with _writable(self._path):
-            self._end = _write(self._file.fileno(), data, offset)
+            self._reach(_write(self._file.fileno(), data, offset))
         part = Part(0, offset, len(data), encoding.payload_checksum(dtype, array.size, data))
         self._record(Entry(name, dtype, array.shape, part.size, part.crc32c, (part,)))
 

@@ -22,9 +22,9 @@ def describe() -> tuple[str, bytes]:
     return capi.version(), capi.op_list()
 
 
-def kernels(ops: Sequence[str]) -> dict[str, bytes]:
-    """Return op → its kernels, a serialized KernelList."""
-    return {op: capi.kernels(op) for op in ops}
+def kernels() -> bytes:
+    """Return all kernels, a serialized KernelList."""
+    return capi.kernels()
 
 
 def import_graph(graph_def: bytes, tensors: Sequence[str]) -> dict[str, Facts]:

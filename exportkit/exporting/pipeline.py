@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from exportkit.checkpoint import Bundle, check_copied
+from exportkit.checkpoint import Bundle, Readback, check_copied
 from exportkit.checkpoint.held import DELETED
 from exportkit.contract import Export, Phase, SourceModel
 from exportkit.errors import ConfigError, EnvironmentFailed, ExportKitError, WeightsError, system_error
@@ -110,10 +110,12 @@ def _export(plan: ExportPlan, plugins: Plugins, report: ExportReport, scratch: P
         report.version = claim.number
         made_from = identity(plan)
         built = _build(plan, plugins, report, scratch, progress)
-        export = _write(plan, made_from, built, claim, scratch, report, progress)
+        progress("write")
+        written = _write(plan, built, claim, report)
+        export = _exported(plan, made_from, built, claim, scratch, report, written)
         if plan.weights.prove:
             progress("prove")
-            _prove(built.prepared, claim.directory, report)
+            _prove(built.prepared, claim.directory, report, written.readback)
         else:
             _check_untouched(plan)
         run_steps(plugins, export, progress, *(phase for phase in Phase if phase < Phase.PUBLISH))
@@ -206,21 +208,25 @@ def _model(resolved: Resolved, source: SourceModel) -> Model:
     return Model(Graph(source.meta_graph), source.tensors, bundle, source.answers)
 
 
-def _write(
+def _write(plan: ExportPlan, built: Built, claim: Claim, report: ExportReport) -> savedmodel.Written:
+    describe(report, plan, built.source, built.prepared, built.bound)
+    with report.stage("write"):
+        written = savedmodel.write(claim.directory, plan, built.prepared, built.bound)
+        assets.check_copied(built.prepared.assets, claim.directory / "assets")
+    report.assets = sorted(path.name for path in (claim.directory / "assets").glob("*"))
+    return written
+
+
+def _exported(
     plan: ExportPlan,
     made_from: Mapping[str, Any],
     built: Built,
     claim: Claim,
     scratch: Path,
     report: ExportReport,
-    progress: Progress,
+    written: savedmodel.Written,
 ) -> Export:
-    progress("write")
-    describe(report, plan, built.source, built.prepared, built.bound)
-    with report.stage("write"):
-        written = savedmodel.write(claim.directory, plan, built.prepared, built.bound)
-        assets.check_copied(built.prepared.assets, claim.directory / "assets")
-    report.assets = sorted(path.name for path in (claim.directory / "assets").glob("*"))
+    """Return what steps are given."""
     return Export(
         directory=claim.directory,
         version=claim.number,
@@ -230,7 +236,7 @@ def _write(
         source=built.source,
         checkpoint=built.checkpoint,
         prepared=built.prepared,
-        meta_graphs=written,
+        meta_graphs=written.meta_graphs,
         bound=savedmodel.bound_tensors(built.bound),
         report=report,
     )
@@ -241,12 +247,12 @@ def _check_untouched(plan: ExportPlan) -> None:
         one.check_untouched()
 
 
-def _prove(prepared: Prepared, directory: Path, report: ExportReport) -> None:
-    """Read the written variables back, and compare each checksum with its source's and with the bytes."""
+def _prove(prepared: Prepared, directory: Path, report: ExportReport, readback: Readback | None) -> None:
+    """Compare each checksum with its source's and with the written bytes; what was not read back by now is read."""
     if not prepared.coverage.saved:
         return
     with report.stage("prove"):
-        equal = check_copied(str(directory / "variables" / "variables"), prepared.sources).tensors
+        equal = check_copied(str(directory / "variables" / "variables"), prepared.sources, readback).tensors
     report.weights.proof = prepared.coverage.summary(equal)
 
 

@@ -9,9 +9,12 @@ import pickle
 import signal
 import sys
 import tempfile
+import threading
+import traceback
 import types
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import pairwise
 from multiprocessing import forkserver, resource_tracker, util
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -32,11 +35,14 @@ _used = False  # whether a task was forked
 def prestarted(preload: Sequence[str]) -> Iterator[None]:
     """Start the server now, if there is none, so that it imports while this process does something else.
 
+    On Linux it is a fork of this process, if this has one thread: what was imported by now is not imported again. So call it
+    before anything of the user's is imported.
+
     Where it cannot be started, the first task reports that. If the body starts no task, the server is killed at its end: it
     would hold this process's stdout and stderr open until its imports are done.
     """
     _context.set_forkserver_preload(list(preload))
-    with suppress(OSError):
+    with suppress(OSError), _forked_server():
         _ensure_running()
     try:
         yield
@@ -104,6 +110,37 @@ def _ensure_running() -> None:
             forkserver.ensure_running()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+@contextmanager
+def _forked_server() -> Iterator[None]:
+    """Have multiprocessing fork the server from this process, where that is safe, instead of starting it anew."""
+    spawn = util.spawnv_passfds
+    resource_tracker.ensure_running()  # it is started in the same way, and must not be a fork
+    if sys.platform == "linux" and threading.active_count() == 1:
+        util.spawnv_passfds = _fork_server  # type: ignore[assignment]  # it takes what multiprocessing gives
+    try:
+        yield
+    finally:
+        util.spawnv_passfds = spawn
+
+
+def _fork_server(_: str, arguments: Sequence[str], descriptors: Sequence[int]) -> int:
+    """Do in a fork what `multiprocessing.util.spawnv_passfds` has a new interpreter do: ``python … -c CODE``."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if pid := os.fork():
+        return pid
+    try:
+        kept = sorted({0, 1, 2, *descriptors})
+        for last, following in pairwise([*kept, os.sysconf("SC_OPEN_MAX")]):
+            os.closerange(last + 1, following)
+        forkserver._forkserver.__init__()  # type: ignore[misc]  # this process's own lock is held while it forks
+        exec(arguments[-1], {})
+    except Exception:
+        traceback.print_exc()
+    finally:
+        os._exit(0)
 
 
 @contextmanager

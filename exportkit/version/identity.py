@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from exportkit import files
@@ -100,11 +101,18 @@ def _installed() -> tuple[tuple[str, str], ...]:
     for entry in importlib.metadata.entry_points(group="exportkit"):
         if entry.dist is not None:
             modules.setdefault(entry.dist.name, set()).add(entry.module.partition(".")[0])
-    found = {name: _version(name) for name in sorted({*_PACKAGES, *modules})}
+    plugins = {name: _version(name) for name in modules if name not in _PACKAGES}
+    found = dict(sorted({**versions(), **plugins}.items()))
     for name in modules.keys() - {"exportkit"}:
         if _is_editable(name):
             found[name] = f"{found[name]} sha256:{_files_digest(modules[name])}"
     return tuple((name, version) for name, version in found.items() if version)
+
+
+@cache
+def versions() -> Mapping[str, str | None]:
+    """Return distribution → version, of what reads configs and runs graphs; None where it is not installed. Read once."""
+    return MappingProxyType({name: _version(name) for name in _PACKAGES})
 
 
 def _version(name: str) -> str | None:

@@ -9,9 +9,10 @@ from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import entry_points
 
-from exportkit.core.capi import library
+from exportkit.core.capi import kernels, op_list
 from exportkit.errors import EnvironmentFailed
 from exportkit.registry import GROUP
+from exportkit.version import identity
 
 OURS = (
     "exportkit.cli.export_job",
@@ -31,10 +32,11 @@ OURS = (
 HYDRAS = ("hydra.experimental.callback", "hydra._internal.core_plugins.basic_launcher", "hydra._internal.logging_config")
 
 with suppress(EnvironmentFailed):  # each job tries again, and reports it
-    library()
+    op_list(), kernels()  # once here, instead of in each worker; the library registers its ops at the first look at them
 for name in (*OURS, *HYDRAS):
     import_module(name)
 for entry in entry_points(group=GROUP):
     if entry.dist is not None and entry.dist.name == "exportkit":
         entry.load()
+identity.versions()
 gc.freeze()  # a job's garbage collector must not touch these objects: that would copy their memory pages

@@ -2,6 +2,6 @@
 
 from exportkit.exporting.savedmodel.bound import BoundGraph, bound_tensor, bound_tensors
 from exportkit.exporting.savedmodel.graphs import bind
-from exportkit.exporting.savedmodel.writing import write
+from exportkit.exporting.savedmodel.writing import Written, write
 
-__all__ = ["BoundGraph", "bind", "bound_tensor", "bound_tensors", "write"]
+__all__ = ["BoundGraph", "Written", "bind", "bound_tensor", "bound_tensors", "write"]

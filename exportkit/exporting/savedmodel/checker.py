@@ -54,9 +54,14 @@ class Checker:
 
     def devices(self, ops: Iterable[str]) -> dict[str, set[str]]:
         """Return op → the kinds of devices that it has a kernel for: ``CPU``, ``GPU``, ``DEFAULT`` …"""
-        found = self._asked("kernels", sorted(set(ops)))
-        lists = {op: KernelList.FromString(content) for op, content in found.items()}
-        return {op: {kernel.device_type for kernel in kernels.kernel} for op, kernels in lists.items()}
+        return {op: self._devices.get(op, set()) for op in ops}
+
+    @cached_property
+    def _devices(self) -> dict[str, set[str]]:
+        found: dict[str, set[str]] = {}
+        for kernel in KernelList.FromString(self._asked("kernels")).kernel:
+            found.setdefault(kernel.op, set()).add(kernel.device_type)
+        return found
 
     def facts(self, graph: GraphDef, tensors: Sequence[str]) -> dict[str, Facts]:
         """Import a graph; return the dtypes and shapes of `tensors`.

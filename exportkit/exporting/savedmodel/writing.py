@@ -6,13 +6,14 @@ What it writes is what tf.compat.v1.saved_model.Builder would write (builder_imp
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from google.protobuf.any_pb2 import Any
 from google.protobuf.message import EncodeError
 
-from exportkit.checkpoint import BundleWriter
+from exportkit.checkpoint import BundleWriter, Readback
 from exportkit.errors import BindingError, Problem, WeightsError
 from exportkit.exporting.savedmodel.attributes import add_defaults, strip_defaults
 from exportkit.exporting.savedmodel.bound import BoundGraph, assets
@@ -28,25 +29,35 @@ SCHEMA_VERSION = 1  # saved_model/constants.py
 ASSET_FILES = "saved_model_assets"  # the collection in which loaders of a TF 1 graph look for its assets
 
 
-def write(directory: Path, plan: ExportPlan, prepared: Prepared, bound: Mapping[str, BoundGraph]) -> dict[str, MetaGraphDef]:
-    """Write the SavedModel into the empty `directory`.
+@dataclass(frozen=True)
+class Written:
+    """A SavedModel that was written.
 
-    Returns:
-        Meta graph key → the MetaGraphDef as written.
+    Attributes:
+        meta_graphs: meta graph key → the MetaGraphDef as written.
+        readback: what was read back of the variables while they were written; None where there are none, or no proof is asked.
+    """
+
+    meta_graphs: dict[str, MetaGraphDef]
+    readback: Readback | None
+
+
+def write(directory: Path, plan: ExportPlan, prepared: Prepared, bound: Mapping[str, BoundGraph]) -> Written:
+    """Write the SavedModel into the empty `directory`.
 
     Raises:
         OSError: a file cannot be written.
         BindingError: the meta graphs are too large for one file.
         WeightsError: a variable's bytes cannot be copied, or its initial value cannot be computed.
     """
-    _write_variables(directory / "variables", prepared, list(bound.values()))
+    readback = _write_variables(directory / "variables", prepared, list(bound.values()), plan.weights.prove)
     for graph in bound.values():
         _copy_assets(directory / "assets", graph)
     saved = SavedModel(saved_model_schema_version=SCHEMA_VERSION)
     for key, graph in bound.items():
         _fill(saved.meta_graphs.add(), plan, key, graph)
     (directory / "saved_model.pb").write_bytes(_serialized(saved))
-    return dict(zip(bound, saved.meta_graphs, strict=True))
+    return Written(dict(zip(bound, saved.meta_graphs, strict=True)), readback)
 
 
 # saved_model.pb
@@ -110,17 +121,18 @@ def _copy_assets(directory: Path, bound: BoundGraph) -> None:
         shutil.copyfile(path, directory / os.path.basename(path))
 
 
-def _write_variables(directory: Path, prepared: Prepared, graphs: Sequence[BoundGraph]) -> None:
+def _write_variables(directory: Path, prepared: Prepared, graphs: Sequence[BoundGraph], reads_back: bool) -> Readback | None:
     """Write the union of all meta graphs' variables, copied, or with their initial values where the config says so."""
     directory.mkdir()
     coverage = prepared.coverage
     if not coverage.saved:
-        return
-    with BundleWriter(directory / "variables") as writer:
+        return None
+    with BundleWriter(directory / "variables", reads_back=reads_back) as writer:
         for name, (bundle, key) in prepared.sources.items():
             writer.copy(name, bundle, key)
         for name, value in _initial_values(graphs, coverage.initialized).items():
             writer.add(name, value)
+    return writer.readback
 
 
 def _initial_values(graphs: Sequence[BoundGraph], names: Sequence[str]) -> dict[str, np.ndarray]:

@@ -1,0 +1,128 @@
+"""A copy that is read back while it is written: only what was found equal is not read once more."""
+
+import os
+import threading
+
+import numpy as np
+import pytest
+
+from exportkit.checkpoint import Bundle, BundleWriter, Copied, check_copied, readback, writer
+from exportkit.errors import WeightsError
+
+VALUES = {
+    "a": np.arange(1000, dtype=np.float32),
+    "b": np.array([b"one", b"two"], object),
+    "c": np.int64(7),
+    "empty": np.zeros((0, 3), np.float32),
+}
+
+
+@pytest.fixture
+def source(tmp_path):
+    with BundleWriter(tmp_path / "source") as made:
+        for name, value in VALUES.items():
+            made.add(name, value)
+    return Bundle(tmp_path / "source")
+
+
+@pytest.fixture
+def copies(source, tmp_path, monkeypatch):
+    """Copy the source, and say that the copy is old enough to show every later change by its time."""
+    monkeypatch.setattr(readback, "_TICK_NS", -1)
+    monkeypatch.setattr(writer, "_STEP", 100)
+
+    def copy():
+        with BundleWriter(tmp_path / "copy", reads_back=True) as made:
+            for name in VALUES:
+                made.copy(name, source, name)
+        return made.readback
+
+    return copy
+
+
+@pytest.fixture
+def read(monkeypatch):
+    """Record the tensors that the proof reads itself."""
+    names, verify_part = [], Bundle.verify_part
+    monkeypatch.setattr(Bundle, "verify_part", lambda b, entry, part: names.append(entry.key) or verify_part(b, entry, part))
+    return names
+
+
+def sources(source):
+    return {name: (source, name) for name in VALUES}
+
+
+def data(tmp_path):
+    return tmp_path / "copy.data-00000-of-00001"
+
+
+def change(path, position=5):
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1
+    path.write_bytes(content)
+
+
+def test_what_was_read_back_is_not_read_again(source, copies, read, tmp_path):
+    found = copies()
+    size = sum(entry.size for entry in source.entries.values())
+    assert check_copied(str(tmp_path / "copy"), sources(source), found) == Copied(len(VALUES), size)
+    assert read == []
+
+
+def test_without_a_read_back_every_tensor_is_read(source, copies, read, tmp_path):
+    copies()
+    check_copied(str(tmp_path / "copy"), sources(source))
+    assert sorted(read) == sorted(VALUES)
+
+
+def test_bytes_that_change_on_the_way_are_found(source, copies, tmp_path, monkeypatch):
+    def copying(source, target, size, offset, at, kernel=os.copy_file_range):
+        done = kernel(source, target, size, offset, at)
+        os.pwrite(target, b"\xff", at)
+        return done
+
+    monkeypatch.setattr(os, "copy_file_range", copying)
+    found = copies()
+    with pytest.raises(WeightsError) as caught:
+        check_copied(str(tmp_path / "copy"), sources(source), found)
+    assert "the bytes of 'a' do not have their checksum" in str(caught.value)
+
+
+def test_a_file_that_changes_after_it_was_read_back_is_read_again(source, copies, tmp_path):
+    found = copies()
+    change(data(tmp_path))
+    with pytest.raises(WeightsError) as caught:
+        check_copied(str(tmp_path / "copy"), sources(source), found)
+    assert "the bytes of 'a' do not have their checksum" in str(caught.value)
+
+
+def test_another_file_in_its_place_is_read(source, copies, read, tmp_path):
+    found = copies()
+    os.rename(data(tmp_path), tmp_path / "old")
+    data(tmp_path).write_bytes((tmp_path / "old").read_bytes())
+    check_copied(str(tmp_path / "copy"), sources(source), found)
+    assert sorted(read) == sorted(VALUES)
+
+
+def test_a_file_is_read_again_whose_time_cannot_show_a_change(source, copies, read, tmp_path, monkeypatch):
+    monkeypatch.setattr(readback, "_TICK_NS", 3_600_000_000_000)
+    found = copies()
+    check_copied(str(tmp_path / "copy"), sources(source), found)
+    assert sorted(read) == sorted(VALUES)
+
+
+def test_a_source_with_a_wrong_checksum_is_not_confirmed(source, copies, tmp_path):
+    change(tmp_path / "source.data-00000-of-00001")
+    found = copies()
+    with pytest.raises(WeightsError) as caught:
+        check_copied(str(tmp_path / "copy"), sources(source), found)
+    assert str(caught.value).startswith(f"{tmp_path}/source")
+
+
+def test_a_copy_that_fails_ends_the_read_back(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "copy_file_range", lambda *_: 0)
+    monkeypatch.setattr(writer, "_copy_by_buffer", lambda *_: 0)
+    with pytest.raises(WeightsError, match="became shorter"), BundleWriter(tmp_path / "copy", reads_back=True) as made:
+        made.copy("a", source, "a")
+    assert "readback" not in [thread.name for thread in threading.enumerate()]
+    assert not data(tmp_path).exists()
