@@ -1,6 +1,6 @@
 """exportkit's own commands, listed here and nowhere else: dispatch, help, tab completion and the registry read this list.
 
-A command's module is imported when the command is used: ``inspect``, ``audit`` and ``verify`` start without Hydra.
+A command's module is imported when the command is used, and Hydra by those that compose a config.
 """
 
 from importlib import import_module

@@ -94,3 +94,10 @@ def test_exports_while_training_saves_say_what_they_are_made_from(tmp_path):
 def test_a_large_graph_is_inspected_and_its_suggestion_planned(tmp_path):
     assert list(rows(run("large_graphs.py", tmp_path, "--nodes", "2000"))) == ["2,000"]
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_answers_are_measured_beside_bare_starts(tmp_path):
+    printed = run("answers.py", tmp_path, "--times", "1")
+    assert list(rows(printed))[:3] == ["python -c pass", 'python -c "import hydra"', "--help"]
+    assert not list(tmp_path.iterdir())
