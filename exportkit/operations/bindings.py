@@ -5,23 +5,22 @@ from typing import Any
 
 from exportkit.errors import ExportKitError, PluginError, Problem, brief
 from exportkit.metagraph.tensors import Facts
-from exportkit.operations.base import Operation
-from exportkit.spec import Constant, ParseExample, Placeholder, Replacement, Signature, Tensor
+from exportkit.operations.base import Feeder, Operation
+from exportkit.spec import Constant, Placeholder, Replacement, Signature, Tensor
 
-Binding = Tensor | Placeholder | Constant | Replacement | ParseExample | Operation
+Binding = Tensor | Placeholder | Constant | Replacement | Feeder | Operation
 
 _KINDS: Mapping[type, str] = {
     Tensor: "tensor",
     Replacement: "tensor",
     Placeholder: "placeholder",
     Constant: "constant",
-    ParseExample: "parse_example",
 }
 
 
 def kind_of(binding: Binding) -> str:
     """Return the config key that makes a binding what it is: ``tensor``, ``top_k`` …"""
-    return binding.kind if isinstance(binding, Operation) else _KINDS[type(binding)]
+    return binding.kind if isinstance(binding, Operation | Feeder) else _KINDS[type(binding)]
 
 
 def offered_by(name: str, operation: Operation) -> list[str]:
@@ -59,7 +58,7 @@ class Bindings(dict[str, Binding | None]):
                 offered |= {f"{name}.values": name, f"{name}.indices": name, name: name}
             elif isinstance(binding, Operation):
                 offered |= dict.fromkeys(offered_by(name, binding), name)
-            elif isinstance(binding, Tensor | Placeholder | ParseExample):
+            elif isinstance(binding, Tensor | Placeholder | Feeder):
                 offered[name] = name
         return offered
 
@@ -85,11 +84,11 @@ class Bindings(dict[str, Binding | None]):
         return tuple(found) or None
 
     def fed(self, signature: Signature) -> list[str]:
-        """Return the tensor bindings that a signature's inputs feed, directly or through parse_example."""
+        """Return the tensor bindings that a signature's inputs feed, directly or through feeders."""
         names: list[str] = []
         for ref in signature.inputs.values():
             binding = self.get(ref)
-            names += binding.targets().values() if isinstance(binding, ParseExample) else [ref]
+            names += binding.targets().values() if isinstance(binding, Feeder) else [ref]
         return list(dict.fromkeys(names))
 
     def used(self, signatures: Iterable[Signature]) -> set[str]:

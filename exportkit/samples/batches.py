@@ -9,11 +9,12 @@ import numpy as np
 from exportkit.contract import BoundTensor
 from exportkit.errors import ConfigError, Problem, did_you_mean
 from exportkit.metagraph.tensors import Shape
+from exportkit.operations.parse_example import ParseExample
 from exportkit.samples import drawing, tfexample
 from exportkit.samples.arrays import Misfit, fit, read
 from exportkit.samples.drawing import Attempt, Draw, Drawn
 from exportkit.samples.hints import Hint
-from exportkit.spec import Examples, ExportPlan, File, Literal, ParseExample, Random, Sample
+from exportkit.spec import Examples, ExportPlan, File, Literal, Random, Sample
 
 DRAWN = "random values, as samples gives none"
 

@@ -22,9 +22,10 @@ from exportkit.checkpoint.encoding import objects
 from exportkit.contract import BoundTensor
 from exportkit.errors import ConfigError
 from exportkit.modelserver import PORT
+from exportkit.operations.parse_example import Feature, ParseExample
 from exportkit.report import SignatureReport, TensorReport
 from exportkit.samples import tfexample
-from exportkit.spec import ExportPlan, Feature, ParseExample
+from exportkit.spec import ExportPlan
 
 SERVER = f"http://localhost:{PORT + 1}/v1/models"
 SHORT = 200  # characters of a body that is readable on a command line

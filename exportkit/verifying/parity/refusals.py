@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 from exportkit.contract import Export
 from exportkit.errors import Problem
 from exportkit.metagraph.tensors import Facts
+from exportkit.operations.parse_example import ParseExample
 from exportkit.samples import Batch
 from exportkit.samples.graph_hints import hints
 from exportkit.serving.native import Refusal
-from exportkit.spec import ParseExample
 from exportkit.verifying.parity.trials import Answer, Trial
 
 
