@@ -50,7 +50,7 @@ PARTIES = {
     "sources": ("", "tensorflow"),
     "steps": ("annotated_types numpy", "matplotlib"),
     "testing": ("numpy pytest tensorflow yaml", ""),
-    "verifying": ("ml_dtypes numpy", ""),
+    "verifying": ("ml_dtypes numpy", "PIL"),
     "version": ("", "model_signing"),
 }
 ALL = {"cli", "launcher"}  # the rooms that know Hydra may import every third party

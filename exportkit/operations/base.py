@@ -94,9 +94,16 @@ class Feeder(ABC):
     taken: ClassVar[Facts]
     """Dtype and shape of what a request sends for it."""
 
+    feedable: ClassVar[bool] = False
+    """Whether a feeder that is not feedable itself may compute what it takes, instead of a request."""
+
     @abstractmethod
     def targets(self) -> Mapping[str, str]:
         """Return the name of each of its values → the binding that this value feeds."""
+
+    @abstractmethod
+    def place(self, value: str) -> str:
+        """Return the key that names the binding which one of its values feeds."""
 
     def unsound(self) -> Iterable[Problem]:
         """Return what is wrong with its keys one by one. A binding with such problems is not used further."""

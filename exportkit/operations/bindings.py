@@ -85,18 +85,36 @@ class Bindings(dict[str, Binding | None]):
 
     def fed(self, signature: Signature) -> list[str]:
         """Return the tensor bindings that a signature's inputs feed, directly or through feeders."""
-        names: list[str] = []
-        for ref in signature.inputs.values():
-            binding = self.get(ref)
-            names += binding.targets().values() if isinstance(binding, Feeder) else [ref]
-        return list(dict.fromkeys(names))
+        return list(dict.fromkeys(name for ref in signature.inputs.values() for name in self.fed_by(ref)))
+
+    def fed_by(self, ref: str) -> list[str]:
+        """Return the tensor bindings that an input feeds: itself, or those that its feeders feed."""
+        return [name for name in self._reached(ref) if not isinstance(self.get(name), Feeder)]
+
+    def feeders(self, signatures: Iterable[Signature]) -> list[str]:
+        """Return the feeders that the inputs of signatures lead through; one that is fed by another stands behind it."""
+        reached = {name for signature in signatures for ref in signature.inputs.values() for name in self._reached(ref)}
+        found = {name: binding for name in reached if isinstance(binding := self.get(name), Feeder)}
+        return sorted(found, key=lambda name: (found[name].feedable, name))
+
+    def _reached(self, ref: str) -> list[str]:
+        """Return a binding and all that it feeds, directly or through feeders."""
+        found: list[str] = []
+        todo = [ref]
+        while todo:
+            name = todo.pop(0)
+            binding = self.get(name)
+            if name not in found:
+                found.append(name)
+                todo[:0] = binding.targets().values() if isinstance(binding, Feeder) else []
+        return found
 
     def used(self, signatures: Iterable[Signature]) -> set[str]:
         """Return the bindings that signatures use, directly or through others."""
         names: set[str] = set()
         offered = self.offers()
         for signature in signatures:
-            names |= {*signature.inputs.values(), *self.fed(signature)}
+            names |= {name for ref in signature.inputs.values() for name in self._reached(ref)}
             todo = list(signature.outputs.values())
             while todo:
                 name = offered.get(todo.pop(), "")

@@ -11,16 +11,9 @@ from exportkit.errors import Problem, did_you_mean
 from exportkit.metagraph.building import GraphBuilder
 from exportkit.metagraph.tensors import Facts, compatible
 from exportkit.operations.base import Feeder
+from exportkit.operations.cast import CASTS
 from exportkit.protos import DTYPE_NAMES
 
-_NUMBERS = {"bool", "bfloat16", "float16", "float32", "float64", "complex64", "complex128"}
-_NUMBERS |= {"int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"}
-_NUMBERS |= {"qint8", "qint16", "qint32", "quint8", "quint16"}
-_CASTS = {  # dtype of a feature → what tf.cast can make of it on a CPU (tensorflow/core/kernels/cast_op.h)
-    "int64": _NUMBERS | {"int4", "uint4"},
-    "float32": _NUMBERS | {"float8_e4m3fn", "float8_e5m2"},
-    "string": {"string"},
-}
 _DTYPES = ("float32", "int64", "string")  # what a tf.Example holds (tensorflow/core/example/feature.proto)
 _LARGEST = (2 - 2**-23) * 2.0**127  # of float32
 
@@ -77,6 +70,9 @@ class ParseExample(Feeder):
     def targets(self) -> Mapping[str, str]:
         return {key: feature.to or key for key, feature in self.parse_example.items()}
 
+    def place(self, value: str) -> str:
+        return f"parse_example.{value}.to"
+
     def unsound(self) -> Iterator[Problem]:
         for name, feature in self.parse_example.items():
             yield from (problem.under(f"parse_example.{name}") for problem in feature.unsound())
@@ -97,9 +93,9 @@ class ParseExample(Feeder):
             if known.shape is not None and not compatible(known.shape, parsed.shape or ()):
                 what = f"'{target}' is {known}, which the parsed {parsed} does not fit"
                 yield Problem(f"parse_example.{key}.shape", what, "fix the feature's shape")
-            elif known.dtype not in (None, *_CASTS[feature.dtype]):
+            elif known.dtype not in (None, *CASTS[feature.dtype]):
                 what = f"'{target}' is {known}, which a {parsed.dtype} cannot feed"
-                fits = [dtype for dtype in _CASTS if known.dtype in _CASTS[dtype]]
+                fits = [dtype for dtype in CASTS if known.dtype in CASTS[dtype]]
                 do = f"write dtype: {' or '.join(fits)}" if fits else "no feature can: name a binding of numbers or strings"
                 yield Problem(f"parse_example.{key}.dtype", what, do)
 

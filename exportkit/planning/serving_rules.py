@@ -24,7 +24,7 @@ def check(bindings: Bindings, signatures: Mapping[str, Signature | None]) -> Ite
             yield from _check_circle(f"{where}.{binding.kind}", name, bindings, offered)
             yield from (problem.under(where) for problem in ask(name, binding, "check"))
         elif isinstance(binding, Feeder):
-            yield from _check_targets(f"{where}.{binding.kind}", binding, bindings)
+            yield from _check_targets(where, binding, bindings)
             yield from (problem.under(where) for problem in binding.check())
     yield from _check_parsers(bindings, signatures)
     for key, signature in signatures.items():
@@ -63,30 +63,36 @@ def _check_circle(where: str, name: str, bindings: Bindings, offered: Mapping[st
 
 def _check_targets(where: str, binding: Feeder, bindings: Bindings) -> Iterator[Problem]:
     """Check that what a feeder feeds is there and can be fed."""
-    feedable = [n for n, b in bindings.items() if isinstance(b, Tensor | Placeholder)]
+    feedable = [n for n, b in bindings.items() if isinstance(b, Tensor | Placeholder) or _is_feedable(b, binding)]
     first: dict[str, str] = {}
     for value, target in binding.targets().items():
         first.setdefault(target, value)
     for target, value in first.items():
         if target not in bindings:
             do = did_you_mean(target, feedable) or "declare it under bindings"
-            yield Problem(f"{where}.{value}.to", f"there is no binding '{target}'", do)
+            yield Problem(f"{where}.{binding.place(value)}", f"there is no binding '{target}'", do)
         elif (fed := bindings[target]) is not None and target not in feedable:
             what = f"'{target}' is a {kind_of(fed)} and cannot be fed"
-            yield Problem(f"{where}.{value}.to", what, "name a tensor or placeholder binding")
+            yield Problem(f"{where}.{binding.place(value)}", what, "name a tensor or placeholder binding")
+
+
+def _is_feedable(binding: Binding | None, by: Feeder) -> bool:
+    return isinstance(binding, Feeder) and binding.feedable and not by.feedable
 
 
 def _check_parsers(bindings: Bindings, signatures: Mapping[str, Signature | None]) -> Iterator[Problem]:
     """Check that a tensor is fed by the same feeder in all signatures: it has one value where it is not fed."""
     feeders: dict[str, tuple[str, str]] = {}
-    for name in dict.fromkeys(ref for signature in signatures.values() if signature for ref in signature.inputs.values()):
+    for name in bindings.feeders(filter(None, signatures.values())):
         if not isinstance(binding := bindings.get(name), Feeder):
             continue
         for value, target in binding.targets().items():
             kind, feeder = feeders.setdefault(target, (binding.kind, name))
             if feeder != name:
                 what = f"'{target}' is fed by the {kind} '{feeder}' already"
-                yield Problem(f"bindings.{name}.{binding.kind}.{value}", what, "use one of the two in all signatures")
+                yield Problem(
+                    f"bindings.{name}.{binding.place(value).removesuffix('.to')}", what, "use one of the two in all signatures"
+                )
 
 
 def _check_signature(where: str, signature: Signature, bindings: Bindings, offered: Mapping[str, str]) -> Iterator[Problem]:
@@ -107,8 +113,7 @@ def _check_signature(where: str, signature: Signature, bindings: Bindings, offer
 def _check_fed_once(where: str, signature: Signature, bindings: Bindings) -> Iterator[Problem]:
     feeders: dict[str, str] = {}
     for alias, ref in signature.inputs.items():
-        binding = bindings.get(ref)
-        for name in binding.targets().values() if isinstance(binding, Feeder) else [ref]:
+        for name in bindings.fed_by(ref):
             if name in feeders:
                 yield Problem(f"{where}.inputs.{alias}", f"'{name}' is fed by '{feeders[name]}' already", "feed it once")
             feeders.setdefault(name, alias)

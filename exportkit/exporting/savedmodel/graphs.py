@@ -104,10 +104,10 @@ def _feed(plan: ExportPlan, bound: BoundGraph, graph: GraphBuilder) -> None:
     """Add the placeholders: first of feeders, then of the inputs, which these or a request feed."""
     computed: dict[str, str] = {}
     signatures = [plan.signatures[key] for key in bound.part.wiring.signatures]
-    for name in sorted({ref for signature in signatures for ref in signature.inputs.values()}):
+    for name in plan.bindings.feeders(signatures):
         binding = plan.bindings[name]
         if isinstance(binding, Feeder):
-            taken = adapters.placeholder(graph, name, binding.taken, None)
+            taken = adapters.placeholder(graph, name, binding.taken, computed.get(name))
             bound.fed[name] = bound.values[name] = taken
             bound.facts[taken] = binding.taken
             computed |= binding.add(graph, name, taken)

@@ -16,6 +16,7 @@ from exportkit.operations.base import Feeder, Operation
 from exportkit.operations.bindings import Bindings, ask, offered_by
 from exportkit.operations.cast import Cast
 from exportkit.operations.concat import Concat
+from exportkit.operations.decode_image import DecodeImage
 from exportkit.operations.lookup import Lookup
 from exportkit.operations.parse_example import ParseExample
 from exportkit.operations.reshape import Reshape
@@ -27,6 +28,7 @@ from exportkit.operations.threshold import Threshold
 from exportkit.operations.top_k import TopK
 from exportkit.samples import tfexample
 from exportkit.spec import Signature
+from exportkit.verifying.parity import decoding
 
 
 def fed(
@@ -39,16 +41,16 @@ def fed(
         inputs: alias → value.
 
     Raises:
-        ValueError: a tf.Example lacks a feature, or has one of another dtype or size.
+        ValueError: a tf.Example lacks a feature, or has one of another dtype or size, or an image cannot be decoded.
+        EnvironmentFailed: images are to be decoded, and Pillow is not installed.
     """
     values: dict[str, np.ndarray] = {}
     for alias, ref in signature.inputs.items():
-        spec = bindings[ref]
-        if not isinstance(spec, Feeder):
-            values[ref] = inputs[alias]
-            continue
-        computed = FEEDER_TWINS[type(spec)](spec, inputs[alias])
-        for value, target in spec.targets().items():
+        values[ref] = inputs[alias]
+    for name in bindings.feeders([signature]):
+        spec = bindings[name]
+        computed = FEEDER_TWINS[type(spec)](spec, values.pop(name))  # type: ignore[index]  # it is a feeder
+        for value, target in spec.targets().items():  # type: ignore[union-attr]
             values[target] = _cast(computed[value], dtypes[target])
     return values
 
@@ -145,6 +147,7 @@ TWINS: Mapping[type[Operation], Callable[..., Sequence[np.ndarray]]] = {
 
 
 FEEDER_TWINS: Mapping[type[Feeder], Callable[[Any, Any], Mapping[str, np.ndarray]]] = {
+    DecodeImage: lambda spec, images: {"pixels": decoding.decoded(spec, images)},
     ParseExample: lambda spec, examples: tfexample.decode(examples, spec.parse_example),
 }
 """Feeder and what a request sends → its values, by the names of `Feeder.targets`."""
