@@ -2,6 +2,7 @@
 
 import io
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -137,7 +138,7 @@ def test_without_pillow_verify_refuses(config, monkeypatch):
     with pytest.raises(EnvironmentFailed) as refused:
         toys.export(config)
     what = "Pillow is not installed, with which verify decodes the images of decode_image; pip install exportkit[images]"
-    assert str(refused.value) == f"post.verify (plugin verify of exportkit {exportkit.__version__}): {what}"
+    assert str(refused.value) == f"post.verify (plugin verify of exportkit {version('exportkit')}): {what}"
 
 
 @pytest.mark.parametrize(
