@@ -94,6 +94,9 @@ class Feeder(ABC):
     taken: ClassVar[Facts]
     """Dtype and shape of what a request sends for it."""
 
+    made: ClassVar[str]
+    """How its values are made, in a report: ``parsed from the tf.Example``."""
+
     feedable: ClassVar[bool] = False
     """Whether a feeder that is not feedable itself may compute what it takes, instead of a request."""
 

@@ -91,11 +91,11 @@ class Bindings(dict[str, Binding | None]):
         """Return the tensor bindings that an input feeds: itself, or those that its feeders feed."""
         return [name for name in self._reached(ref) if not isinstance(self.get(name), Feeder)]
 
-    def feeders(self, signatures: Iterable[Signature]) -> list[str]:
-        """Return the feeders that the inputs of signatures lead through; one that is fed by another stands behind it."""
-        reached = {name for signature in signatures for ref in signature.inputs.values() for name in self._reached(ref)}
-        found = {name: binding for name in reached if isinstance(binding := self.get(name), Feeder)}
-        return sorted(found, key=lambda name: (found[name].feedable, name))
+    def feeders(self, signatures: Iterable[Signature]) -> dict[str, Feeder]:
+        """Return the feeders that signature inputs lead through, by name; of one input, each behind the one that feeds it."""
+        refs = (ref for signature in signatures for ref in signature.inputs.values())
+        reached = {name: self.get(name) for ref in refs for name in self._reached(ref)}
+        return {name: binding for name, binding in reached.items() if isinstance(binding, Feeder)}
 
     def _reached(self, ref: str) -> list[str]:
         """Return a binding and all that it feeds, directly or through feeders."""

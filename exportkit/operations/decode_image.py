@@ -22,13 +22,23 @@ class DecodeImage(Feeder):
 
     kind = "decode_image"
     taken = Facts("string", (None,))
+    made = "decoded from the image"
     feedable = True
 
     decode_image: str
+    """The tensor or placeholder binding that it feeds."""
+
     size: list[int]
+    """[HEIGHT, WIDTH]"""
+
     channels: Literal[1, 3] = 3
+    """3, or 1 for gray; TensorFlow decodes GIF and BMP to 3 only."""
+
     factor: float = 1.0
+    """What pixels are multiplied by."""
+
     offset: float = 0.0
+    """What is added then."""
 
     def targets(self) -> Mapping[str, str]:
         return {"pixels": self.decode_image}

@@ -64,6 +64,7 @@ class ParseExample(Feeder):
 
     kind = "parse_example"
     taken = Facts("string", (None,))
+    made = "parsed from the tf.Example"
 
     parse_example: dict[str, Feature]
 

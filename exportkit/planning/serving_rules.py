@@ -82,17 +82,14 @@ def _is_feedable(binding: Binding | None, by: Feeder) -> bool:
 
 def _check_parsers(bindings: Bindings, signatures: Mapping[str, Signature | None]) -> Iterator[Problem]:
     """Check that a tensor is fed by the same feeder in all signatures: it has one value where it is not fed."""
-    feeders: dict[str, tuple[str, str]] = {}
-    for name in bindings.feeders(filter(None, signatures.values())):
-        if not isinstance(binding := bindings.get(name), Feeder):
-            continue
-        for value, target in binding.targets().items():
-            kind, feeder = feeders.setdefault(target, (binding.kind, name))
-            if feeder != name:
-                what = f"'{target}' is fed by the {kind} '{feeder}' already"
-                yield Problem(
-                    f"bindings.{name}.{binding.place(value).removesuffix('.to')}", what, "use one of the two in all signatures"
-                )
+    first: dict[str, str] = {}
+    feeders = bindings.feeders(filter(None, signatures.values()))
+    for name, feeder in feeders.items():
+        for value, target in feeder.targets().items():
+            if (other := first.setdefault(target, name)) != name:
+                what = f"'{target}' is fed by the {feeders[other].kind} '{other}' already"
+                place = feeder.place(value).removesuffix(".to")
+                yield Problem(f"bindings.{name}.{place}", what, "use one of the two in all signatures")
 
 
 def _check_signature(where: str, signature: Signature, bindings: Bindings, offered: Mapping[str, str]) -> Iterator[Problem]:

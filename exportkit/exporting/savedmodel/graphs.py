@@ -104,13 +104,12 @@ def _feed(plan: ExportPlan, bound: BoundGraph, graph: GraphBuilder) -> None:
     """Add the placeholders: first of feeders, then of the inputs, which these or a request feed."""
     computed: dict[str, str] = {}
     signatures = [plan.signatures[key] for key in bound.part.wiring.signatures]
-    for name in plan.bindings.feeders(signatures):
-        binding = plan.bindings[name]
-        if isinstance(binding, Feeder):
-            taken = adapters.placeholder(graph, name, binding.taken, computed.get(name))
-            bound.fed[name] = bound.values[name] = taken
-            bound.facts[taken] = binding.taken
-            computed |= binding.add(graph, name, taken)
+    feeders = plan.bindings.feeders(signatures)
+    for name, feeder in sorted(feeders.items(), key=lambda item: (item[1].feedable, item[0])):
+        taken = adapters.placeholder(graph, name, feeder.taken, computed.get(name))
+        bound.fed[name] = bound.values[name] = taken
+        bound.facts[taken] = feeder.taken
+        computed |= feeder.add(graph, name, taken)
     for name, tensor in bound.part.wiring.inputs.items():
         known = bound.part.facts[name]
         known = Facts(_dtype(known.dtype, bound.part, tensor, f"bindings.{name}", bound.ops), known.shape)

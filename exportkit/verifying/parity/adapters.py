@@ -44,13 +44,10 @@ def fed(
         ValueError: a tf.Example lacks a feature, or has one of another dtype or size, or an image cannot be decoded.
         EnvironmentFailed: images are to be decoded, and Pillow is not installed.
     """
-    values: dict[str, np.ndarray] = {}
-    for alias, ref in signature.inputs.items():
-        values[ref] = inputs[alias]
-    for name in bindings.feeders([signature]):
-        spec = bindings[name]
-        computed = FEEDER_TWINS[type(spec)](spec, values.pop(name))  # type: ignore[index]  # it is a feeder
-        for value, target in spec.targets().items():  # type: ignore[union-attr]
+    values: dict[str, np.ndarray] = {ref: inputs[alias] for alias, ref in signature.inputs.items()}
+    for name, feeder in bindings.feeders([signature]).items():
+        computed = FEEDER_TWINS[type(feeder)](feeder, values.pop(name))
+        for value, target in feeder.targets().items():
             values[target] = _cast(computed[value], dtypes[target])
     return values
 
