@@ -112,9 +112,7 @@ def tried(config, *images):
 def test_a_jpeg_needs_a_tolerance(config, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = tried(config, encoded((4, 5), "JPEG"))
-    with pytest.raises(
-        StepFailed, match=r"outputs\.y: differs by .* first at 'x' as decoded from the image: "
-    ):
+    with pytest.raises(StepFailed, match=r"outputs\.y: differs by .* first at 'x' as decoded from the image: "):
         toys.export(config)
     config["post"]["verify"]["atol"] = 4.0
     assert toys.export(config).steps[0].status == "passed"
