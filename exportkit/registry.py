@@ -27,7 +27,7 @@ from exportkit.commands import COMMANDS
 from exportkit.config.reader import readable
 from exportkit.contract import Command, ModelSource, Phase, PostStep
 from exportkit.errors import ExportKitError, PluginError, Problem, brief, brief_in, did_you_mean, shortened, some
-from exportkit.operations.base import Operation
+from exportkit.operations.base import Feeder, Operation
 from exportkit.operations.builtin import OPERATIONS
 from exportkit.printable import PrintableStream
 from exportkit.spec import BINDINGS
@@ -59,7 +59,7 @@ class Plugins:
         sources: kind → source class.
         steps: kind → step class.
         commands: name → class of a command of a plugin.
-        bindings: key in a config → class of computed bindings, exportkit's own among them.
+        bindings: key in a config → class of computed and feeding bindings, exportkit's own among them.
         conf_packages: packages of config files, for Hydra's search path.
         presets: config file of a plugin, ``experiment/acme_notice``, → where it comes from.
         providers: class of a source, step, computed binding or command → where it comes from.
@@ -69,7 +69,7 @@ class Plugins:
     sources: Mapping[str, type[ModelSource]]
     steps: Mapping[str, type[PostStep]]
     commands: Mapping[str, type[Command]]
-    bindings: Mapping[str, type[Operation]]
+    bindings: Mapping[str, type[Operation] | type[Feeder]]
     conf_packages: list[str]
     presets: dict[str, Provider]
     providers: dict[type, Provider]

@@ -50,37 +50,12 @@ class Replacement:
     replaces: str
 
 
-@dataclass(kw_only=True)
-class Feature:
-    """One feature of a tf.Example: its key is the feature's name, `to` the binding that it feeds (default: that name).
-
-    Without a `default` the feature is required in every example.
-    """
-
-    dtype: str
-    shape: list[int] = field(default_factory=list)
-    to: str | None = None
-    default: Any = None
-
-
-@dataclass(kw_only=True)
-class ParseExample:
-    """Serialized tf.Example protos, string [N], parsed and fed to other bindings."""
-
-    parse_example: dict[str, Feature]
-
-    def targets(self) -> dict[str, str]:
-        """Return feature → the binding that it feeds."""
-        return {key: feature.to or key for key, feature in self.parse_example.items()}
-
-
 BINDINGS: Mapping[str, type] = {
     "tensor": Tensor,
     "placeholder": Placeholder,
     "constant": Constant,
-    "parse_example": ParseExample,
 }
-"""Config key → binding, of those that name or feed a tensor; `exportkit.operations` has those that are computed."""
+"""Config key → binding, of those that name a tensor; `exportkit.operations` has those that are computed, or feed others."""
 
 METHODS: Mapping[str, str] = {
     "predict": "tensorflow/serving/predict",

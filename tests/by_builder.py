@@ -10,9 +10,10 @@ import tensorflow as tf
 
 from exportkit.metagraph import read_saved_model, saved_variables
 from exportkit.operations.lookup import Lookup
+from exportkit.operations.parse_example import ParseExample
 from exportkit.operations.top_k import TopK
 from exportkit.protos import DTYPE_NAMES, meta_graph_pb2, saver_pb2
-from exportkit.spec import METHODS, ParseExample
+from exportkit.spec import METHODS
 
 v1 = tf.compat.v1
 INERT_SAVER = saver_pb2.SaverDef(

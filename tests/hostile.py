@@ -105,6 +105,7 @@ def _rest(inputs):
 S, V, F, I64 = Type(STRING), Type(VARIANT), Type(FLOAT), Type(INT64)
 EMPTY = text("empty", "")
 NAMES = text("names", "a", scalar=False)
+SLICES = text("slices", "", scalar=False)
 
 # Files written
 
@@ -114,9 +115,9 @@ add(
     WRITES,
     lambda p: [text("content", "pwned"), node("evil", "PrintV2", "content", output_stream=f"file://{p}")],
 )
-add("SaveV2", WRITES, writing("SaveV2", NAMES, text("slices", "", scalar=False), text("content", "x"), dtypes=[S]))
+add("SaveV2", WRITES, writing("SaveV2", NAMES, SLICES, text("content", "x"), dtypes=[S]))
 add("Save", WRITES, writing("Save", NAMES, text("content", "x"), T=[S]))
-add("SaveSlices", WRITES, writing("SaveSlices", NAMES, text("slices", "", scalar=False), text("content", "x"), T=[S]))
+add("SaveSlices", WRITES, writing("SaveSlices", NAMES, SLICES, text("content", "x"), T=[S]))
 add(
     "MergeV2Checkpoints",
     WRITES,
@@ -269,9 +270,9 @@ add(
 
 add("ReadFile", READS, writing("ReadFile"))
 add("MatchingFiles", READS, writing("MatchingFiles"))
-add("RestoreV2", READS, writing("RestoreV2", NAMES, NAMES, dtypes=[S]))
+add("RestoreV2", READS, writing("RestoreV2", NAMES, SLICES, dtypes=[S]))
 add("Restore", READS, writing("Restore", NAMES, dt=S))
-add("RestoreSlice", READS, writing("RestoreSlice", NAMES, NAMES, dt=S))
+add("RestoreSlice", READS, writing("RestoreSlice", NAMES, SLICES, dt=S))
 add("ImmutableConst", READS, lambda p: [node("evil", "ImmutableConst", dtype=F, memory_region_name=p)])
 add(
     "InitializeTableFromTextFileV2",

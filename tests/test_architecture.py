@@ -34,13 +34,14 @@ def mapped():
 PARTIES = {
     "capabilities": ("google", ""),
     "capture": ("numpy", "tensorflow"),
-    "config": ("annotated_types", "numpy"),
+    "config": ("annotated_types", ""),
     "core": ("ml_dtypes numpy", ""),
     "checkpoint": ("google google_crc32c numpy", "ml_dtypes"),
     "examples": ("numpy tensorflow", "sklearn"),
     "exporting": ("google numpy", ""),
     "hookspecs": ("pluggy", ""),
     "metagraph": ("google", ""),
+    "operations": ("", "numpy"),
     "planning": ("omegaconf", ""),
     "contract": ("pluggy", ""),
     "registry": ("pluggy", ""),
@@ -49,7 +50,7 @@ PARTIES = {
     "sources": ("", "tensorflow"),
     "steps": ("annotated_types", "matplotlib numpy"),
     "testing": ("numpy pytest tensorflow yaml", ""),
-    "verifying": ("ml_dtypes numpy", ""),
+    "verifying": ("ml_dtypes numpy", "PIL"),
     "version": ("", "model_signing"),
 }
 ALL = {"cli", "launcher"}  # the rooms that know Hydra may import every third party

@@ -9,10 +9,11 @@ from exportkit.config.values import unfit
 from exportkit.metagraph.tensors import Facts
 from exportkit.operations.bindings import Bindings
 from exportkit.operations.lookup import Lookup
+from exportkit.operations.parse_example import Feature, ParseExample
 from exportkit.operations.top_k import TopK
 from exportkit.planning import serving_rules
 from exportkit.planning.wiring import Wiring, facts_of, wire
-from exportkit.spec import Constant, Feature, MetaGraph, ParseExample, Placeholder, Signature, Tensor
+from exportkit.spec import Constant, MetaGraph, Placeholder, Signature, Tensor
 
 BOUND = Bindings(
     {

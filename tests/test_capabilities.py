@@ -19,6 +19,7 @@ from exportkit import cli, metagraph
 from exportkit.capabilities import ALLOWANCES, CAPABILITIES, audit, of_op
 from exportkit.capabilities.oplist import is_listed, on_import
 from exportkit.errors import BindingError, ConfigError
+from exportkit.processes import sandbox
 from exportkit.protos import GraphDef, MetaGraphDef, SavedModel, op_def_pb2, types_pb2
 from exportkit.serving import native
 from exportkit.spec import Allow
@@ -112,7 +113,7 @@ def test_a_hostile_class_is_found_and_refused(one, innocent, config, tmp_path):
     with pytest.raises(ConfigError) as refused:
         exportkit.plan(config(meta))
     assert refused.value.exit_code == 2
-    assert any("evil" in str(problem) or "data" in str(problem) for problem in refused.value.problems)
+    assert any("evil" in str(problem) or "data" in str(problem) for problem in refused.value.problems), refused.value
     assert not target.exists()
 
 
@@ -330,7 +331,8 @@ def debug_shape(path):
 
 
 @pytest.mark.parametrize("nodes", [write_file, debug_shape])
-def test_no_process_loads_a_version_that_can_write(nodes, version, tmp_path):
+def test_no_process_loads_a_version_that_can_write(nodes, version, tmp_path, monkeypatch):
+    monkeypatch.setenv(sandbox.OFF, "off")  # the sandbox would keep it from writing as well
     target = tmp_path / "pwned"
     directory = version(nodes(target))
     request = native.Request("serving_default", {})

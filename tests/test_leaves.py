@@ -9,16 +9,15 @@ from exportkit.config import sections
 from exportkit.config.reader import Reader
 from exportkit.operations.builtin import OPERATIONS
 from exportkit.operations.lookup import Lookup
+from exportkit.operations.parse_example import Feature, ParseExample
 from exportkit.operations.top_k import TopK
 from exportkit.spec import (
     BINDINGS,
     Constant,
     Examples,
-    Feature,
     File,
     Literal,
     MetaGraph,
-    ParseExample,
     Placeholder,
     Random,
     Signature,

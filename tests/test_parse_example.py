@@ -12,10 +12,11 @@ import exportkit
 from exportkit.checkpoint.encoding import objects
 from exportkit.errors import ConfigError
 from exportkit.metagraph.tensors import Facts
+from exportkit.operations.parse_example import Feature, ParseExample
 from exportkit.planning import serving_rules
 from exportkit.protos import DTYPE_NAMES
 from exportkit.registry import load_plugins
-from exportkit.spec import Feature, ParseExample, Tensor
+from exportkit.spec import Tensor
 from exportkit.verifying.audit import verify_version
 from exportkit.version import manifest
 

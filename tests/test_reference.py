@@ -8,6 +8,7 @@ import pytest
 
 from exportkit import spec
 from exportkit.operations.builtin import OPERATIONS
+from exportkit.operations.parse_example import Feature
 from exportkit.registry import load_plugins
 
 PAGE = (Path(__file__).parents[1] / "conf" / "README.md").read_text()
@@ -18,7 +19,7 @@ SECTIONS = {
     **spec.BINDINGS,
     **OPERATIONS,
     "replacement": spec.Replacement,
-    "feature": spec.Feature,
+    "feature": Feature,
     "signatures": spec.Signature,
     "meta_graphs": spec.MetaGraph,
     "weights": spec.Weights,

@@ -12,10 +12,11 @@ import pytest
 import toys
 
 from exportkit.checkpoint.encoding import numpy_dtype, objects
+from exportkit.operations.parse_example import Feature, ParseExample
 from exportkit.report import SignatureReport, TensorReport
 from exportkit.samples import tfexample
 from exportkit.serving.rest_request import request
-from exportkit.spec import Examples, Feature, File, Literal, ParseExample, Tensor
+from exportkit.spec import Examples, File, Literal, Tensor
 
 URL = "http://localhost:8501/v1/models/m"
 CURL = 'curl() { case "$2" in @-) cat;; @*) cat "${2#@}";; *) printf %s "$2";; esac; printf "\\n%s" "$3"; }; '

@@ -7,9 +7,10 @@ import toys
 
 from exportkit import samples
 from exportkit.errors import ConfigError
+from exportkit.operations.parse_example import Feature, ParseExample
 from exportkit.plugin import BoundTensor
 from exportkit.samples import tfexample
-from exportkit.spec import Examples, ExportPlan, Feature, File, Literal, ParseExample, Random, Signature, Tensor
+from exportkit.spec import Examples, ExportPlan, File, Literal, Random, Signature, Tensor
 
 FEATURES = {
     "pixels": Feature(dtype="float32", shape=[2]),

@@ -1,6 +1,5 @@
 """The free-form leaves of a config, read into their spec classes: bindings, signatures, meta graphs and samples."""
 
-import math
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -10,19 +9,16 @@ from typing import Any
 from exportkit import files
 from exportkit.checkpoint import npy
 from exportkit.config.reader import Reader, optional_keys
-from exportkit.config.values import unfit
-from exportkit.errors import Problem, did_you_mean, nearest
+from exportkit.errors import did_you_mean, nearest
 from exportkit.protos import DTYPE_NAMES
 from exportkit.spec import (
     BINDINGS,
     METHODS,
     Constant,
     Examples,
-    Feature,
     File,
     Literal,
     MetaGraph,
-    ParseExample,
     Placeholder,
     Random,
     Replacement,
@@ -31,7 +27,6 @@ from exportkit.spec import (
     Tensor,
 )
 
-_FEATURE_DTYPES = ("float32", "int64", "string")  # what a tf.Example holds (tensorflow/core/example/feature.proto)
 _SAMPLE_FILES = (".npz", ".npy", ".tfrecord")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_/-]*")  # it names operations, and a dot is for the parts of a top_k
 _DEVICE = re.compile(r"(/(job|replica|task):[^/:]+)*/(device:)?(CPU|GPU|TPU):\d+", re.IGNORECASE)
@@ -43,7 +38,7 @@ def bindings(data: Any, reader: Reader, operations: Mapping[str, type]) -> dict[
     """Return all bindings; one that is broken is None, and still offers its name.
 
     Args:
-        operations: config key → class of those bindings that are computed from others.
+        operations: config key → class of those bindings that are computed from others, or feed others.
     """
     kinds = {**BINDINGS, **operations}
     found = {name: _binding(value, reader, f"bindings.{name}", kinds) for name, value in _items(data, reader, "bindings")}
@@ -90,11 +85,7 @@ def _sound(binding: Any, reader: Reader, where: str) -> Any:
     for key in ("tensor", "placeholder", "replaces"):
         if getattr(binding, key, None) == "":
             reader.problem(f"{where}.{key}", "is empty", "write a tensor's name, op:0")
-    if isinstance(binding, ParseExample):
-        for name, feature in binding.parse_example.items():
-            _feature(feature, reader, f"{where}.parse_example.{name}")
-        if not binding.parse_example:
-            reader.problem(f"{where}.parse_example", "is empty", "write {FEATURE: {dtype: …, shape: […]}}")
+    reader.problems += (problem.under(where) for problem in getattr(binding, "unsound", tuple)())
     if isinstance(binding, Constant) and binding.constant is None:
         reader.problem(f"{where}.constant", "is null", "write the value to bake")
     if isinstance(binding, Tensor | Placeholder):
@@ -106,33 +97,6 @@ def _sound(binding: Any, reader: Reader, where: str) -> Any:
     return None if len(reader.problems) > before else binding
 
 
-def _feature(feature: Feature, reader: Reader, where: str) -> None:
-    _shape(feature.shape, reader, f"{where}.shape", "write sizes, without that of the batch")
-    if _dtype(feature.dtype, _FEATURE_DTYPES, reader, f"{where}.dtype") and feature.default is not None:
-        reader.problems += _default(feature, f"{where}.default")
-
-
-def _default(feature: Feature, where: str) -> list[Problem]:
-    """Report a default that is of another type, ragged, not of the feature's shape, or out of its dtype's range."""
-    import numpy as np
-
-    if wrong := unfit(where, feature.default, feature.dtype):
-        return wrong
-    try:
-        np.broadcast_to(np.asarray(feature.default), feature.shape)
-    except ValueError:
-        do = f"write one value, or lists of the shape {feature.shape}"
-        return [Problem(where, f"{feature.default} does not fill the shape {feature.shape}", do)]
-    outside = [number for number in np.asarray(feature.default, object).flat if not _representable(number, feature.dtype)][:1]
-    return [Problem(where, f"{number} is out of the range of {feature.dtype}", "write a smaller number") for number in outside]
-
-
-def _representable(value: Any, dtype: str) -> bool:
-    import numpy as np
-
-    return not dtype.startswith("float") or not float(np.finfo(dtype).max) < abs(value) < math.inf
-
-
 def _shape(shape: Iterable[int | None] | None, reader: Reader, where: str, do: str) -> None:
     for i, size in enumerate(shape or ()):
         if size is not None and size < 0:
@@ -141,8 +105,7 @@ def _shape(shape: Iterable[int | None] | None, reader: Reader, where: str, do: s
 
 def _dtype(name: str, known: Any, reader: Reader, where: str) -> bool:
     if name not in known:
-        within = " in a tf.Example" if name in DTYPE_NAMES else ""
-        reader.problem(where, f"there is no dtype '{name}'{within}", did_you_mean(name, known))
+        reader.problem(where, f"there is no dtype '{name}'", did_you_mean(name, known))
     return name in known
 
 
@@ -256,10 +219,11 @@ def samples(
 def _features(sample: Examples, ref: str, bound: Mapping[str, Any], reader: Reader, where: str) -> None:
     """Check that the features of written examples are those that the binding parses."""
     parser = bound.get(ref)
-    if isinstance(parser, ParseExample):
+    features = getattr(parser, "parse_example", None)
+    if features is not None:
         for name in sample.features:
-            if name not in parser.parse_example:
-                near = did_you_mean(name, parser.parse_example)
+            if name not in features:
+                near = did_you_mean(name, features)
                 reader.problem(f"{where}.{name}", f"binding '{ref}' parses no feature '{name}'", near)
     elif parser is not None:
         reader.problem(where, f"binding '{ref}' takes no tf.Example", "write values, or file[:array]")

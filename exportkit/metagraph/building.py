@@ -6,7 +6,7 @@ from typing import Any
 
 from exportkit.checkpoint.tensorproto import constant
 from exportkit.metagraph.tensors import Shape, output_types, split
-from exportkit.protos import DTYPE_NAMES, AttrValue, GraphDef, NodeDef, OpDef, TensorShapeProto, dtype_name
+from exportkit.protos import DTYPE_NAMES, AttrValue, FunctionDef, GraphDef, NodeDef, OpDef, TensorShapeProto, dtype_name
 
 
 class GraphBuilder:
@@ -24,7 +24,7 @@ class GraphBuilder:
     """
 
     def __init__(self, graph: GraphDef, ops: Mapping[str, OpDef]):
-        self.graph, self._ops, self._scope = graph, ops, ""
+        self.graph, self.ops, self._scope = graph, ops, ""
         self.initializers: list[str] = []
         self.assets: list[str] = []
         self._functions = {function.signature.name: function.signature for function in graph.library.function}
@@ -64,7 +64,7 @@ class GraphBuilder:
         """Return a tensor's dtype without the mark of a reference. Raises KeyError: there is no such tensor."""
         op, index = split(tensor)
         node = self._nodes[op]
-        types = list(output_types(node, self._functions.get(node.op) or self._ops[node.op]))
+        types = list(output_types(node, self._functions.get(node.op) or self.ops[node.op]))
         if not 0 <= index < len(types):
             raise KeyError(tensor)
         return dtype_name(types[index])
@@ -95,7 +95,7 @@ class GraphBuilder:
     ) -> list[str]:
         """Add a node as `add_operation` does, and return its output tensors."""
         node = self._nodes[self.add_operation(op, inputs, name, control, **attrs)]
-        return [f"{node.name}:{i}" for i, _ in enumerate(output_types(node, self._ops[op]))]
+        return [f"{node.name}:{i}" for i, _ in enumerate(output_types(node, self.ops[op]))]
 
     def add_operation(
         self, op: str, inputs: Sequence[str | Sequence[str]] = (), name: str = "", control: Iterable[str] = (), **attrs: Any
@@ -110,7 +110,7 @@ class GraphBuilder:
             attrs: attributes as Python values: dtypes by their names, shapes as tuples; those that follow from the inputs,
                 and those that have a default, can be left out. `_class` holds the operations to be colocated with.
         """
-        definition = self._ops[op]
+        definition = self.ops[op]
         node = self.graph.node.add(name=self._unique(self._scope + (name or op)), op=op)
         given = _inferred(definition, [_listed(argument) for argument in inputs], self.dtype) | attrs
         for argument in inputs:
@@ -125,6 +125,14 @@ class GraphBuilder:
             raise TypeError(f"{op} has no attribute {', '.join(given)}")
         self._index([node])
         return node.name
+
+    def add_function(self, name: str, function: FunctionDef) -> str:
+        """Append a function to the library under `name`, or that with a number, and return its name."""
+        taken = {known.lower() for known in (*self._functions, *self.ops)}
+        function.signature.name = next(found for found in _numbered(name) if found.lower() not in taken)
+        self.graph.library.function.append(function)
+        self._functions[function.signature.name] = function.signature
+        return function.signature.name
 
     def _unique(self, name: str) -> str:
         return next(found for found in _numbered(name) if found.lower() not in self._taken)
@@ -169,6 +177,8 @@ def _encode(target: AttrValue, kind: str, value: Any) -> None:
     if kind.startswith("list("):
         target.list.SetInParent()
         getattr(target.list, _FIELDS[kind[5:-1]]).extend(_encoded(kind[5:-1], item) for item in value)
+    elif kind == "func":
+        target.func.name = value
     elif kind in ("shape", "tensor"):
         getattr(target, kind).CopyFrom(_encoded(kind, value))
     else:

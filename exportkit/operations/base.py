@@ -1,4 +1,4 @@
-"""What a computed binding is: an operation on the values of other bindings, which an export adds to the training graph."""
+"""What an export adds to the training graph: an operation on the values of other bindings, or a feeder of them."""
 
 from __future__ import annotations
 
@@ -77,6 +77,60 @@ class Operation(ABC):
         Those of exportkit's own operations stand apart, in ``verifying/parity/adapters.py``.
         """
         raise NotImplementedError(f"{type(self).__name__} has no recompute()")
+
+
+@dataclass(kw_only=True)
+class Feeder(ABC):
+    """A binding that signatures take as an input, and whose values feed tensor and placeholder bindings.
+
+    It is the other direction of an `Operation`. Fields are config keys here too, and every `where` of a problem is relative
+    to the binding: ``parse_example.age.dtype``, not ``bindings.example.parse_example.age.dtype``.
+    """
+
+    kind: ClassVar[str]
+    """The key that makes a binding this feeder: ``{parse_example: …}``."""
+
+    taken: ClassVar[Facts]
+    """Dtype and shape of what a request sends for it."""
+
+    made: ClassVar[str]
+    """How its values are made, in a report: ``parsed from the tf.Example``."""
+
+    feedable: ClassVar[bool] = False
+    """Whether a feeder that is not feedable itself may compute what it takes, instead of a request."""
+
+    @abstractmethod
+    def targets(self) -> Mapping[str, str]:
+        """Return the name of each of its values → the binding that this value feeds."""
+
+    @abstractmethod
+    def place(self, value: str) -> str:
+        """Return the key that names the binding which one of its values feeds."""
+
+    def unsound(self) -> Iterable[Problem]:
+        """Return what is wrong with its keys one by one. A binding with such problems is not used further."""
+        return ()
+
+    def check(self) -> Iterable[Problem]:
+        """Return what is wrong with its keys together, whatever it feeds."""
+        return ()
+
+    def problems(self, fed: Mapping[str, Facts]) -> Iterable[Problem]:
+        """Return what is wrong with the tensors that it feeds, as far as they are known.
+
+        Args:
+            fed: binding → dtype and shape; one of which nothing is known may be absent.
+        """
+        return ()
+
+    @abstractmethod
+    def add(self, graph: GraphBuilder, name: str, taken: str) -> Mapping[str, str]:
+        """Add its nodes to a graph, and return the binding that each value feeds → the value's tensor.
+
+        Args:
+            name: the binding's.
+            taken: the tensor of what a request sends.
+        """
 
 
 def floats_only(operation: Operation, inputs: Sequence[Facts]) -> Iterable[Problem]:

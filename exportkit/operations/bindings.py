@@ -5,23 +5,22 @@ from typing import Any
 
 from exportkit.errors import ExportKitError, PluginError, Problem, brief
 from exportkit.metagraph.tensors import Facts
-from exportkit.operations.base import Operation
-from exportkit.spec import Constant, ParseExample, Placeholder, Replacement, Signature, Tensor
+from exportkit.operations.base import Feeder, Operation
+from exportkit.spec import Constant, Placeholder, Replacement, Signature, Tensor
 
-Binding = Tensor | Placeholder | Constant | Replacement | ParseExample | Operation
+Binding = Tensor | Placeholder | Constant | Replacement | Feeder | Operation
 
 _KINDS: Mapping[type, str] = {
     Tensor: "tensor",
     Replacement: "tensor",
     Placeholder: "placeholder",
     Constant: "constant",
-    ParseExample: "parse_example",
 }
 
 
 def kind_of(binding: Binding) -> str:
     """Return the config key that makes a binding what it is: ``tensor``, ``top_k`` …"""
-    return binding.kind if isinstance(binding, Operation) else _KINDS[type(binding)]
+    return binding.kind if isinstance(binding, Operation | Feeder) else _KINDS[type(binding)]
 
 
 def offered_by(name: str, operation: Operation) -> list[str]:
@@ -59,7 +58,7 @@ class Bindings(dict[str, Binding | None]):
                 offered |= {f"{name}.values": name, f"{name}.indices": name, name: name}
             elif isinstance(binding, Operation):
                 offered |= dict.fromkeys(offered_by(name, binding), name)
-            elif isinstance(binding, Tensor | Placeholder | ParseExample):
+            elif isinstance(binding, Tensor | Placeholder | Feeder):
                 offered[name] = name
         return offered
 
@@ -85,19 +84,37 @@ class Bindings(dict[str, Binding | None]):
         return tuple(found) or None
 
     def fed(self, signature: Signature) -> list[str]:
-        """Return the tensor bindings that a signature's inputs feed, directly or through parse_example."""
-        names: list[str] = []
-        for ref in signature.inputs.values():
-            binding = self.get(ref)
-            names += binding.targets().values() if isinstance(binding, ParseExample) else [ref]
-        return list(dict.fromkeys(names))
+        """Return the tensor bindings that a signature's inputs feed, directly or through feeders."""
+        return list(dict.fromkeys(name for ref in signature.inputs.values() for name in self.fed_by(ref)))
+
+    def fed_by(self, ref: str) -> list[str]:
+        """Return the tensor bindings that an input feeds: itself, or those that its feeders feed."""
+        return [name for name in self._reached(ref) if not isinstance(self.get(name), Feeder)]
+
+    def feeders(self, signatures: Iterable[Signature]) -> dict[str, Feeder]:
+        """Return the feeders that signature inputs lead through, by name; of one input, each behind the one that feeds it."""
+        refs = (ref for signature in signatures for ref in signature.inputs.values())
+        reached = {name: self.get(name) for ref in refs for name in self._reached(ref)}
+        return {name: binding for name, binding in reached.items() if isinstance(binding, Feeder)}
+
+    def _reached(self, ref: str) -> list[str]:
+        """Return a binding and all that it feeds, directly or through feeders."""
+        found: list[str] = []
+        todo = [ref]
+        while todo:
+            name = todo.pop(0)
+            binding = self.get(name)
+            if name not in found:
+                found.append(name)
+                todo[:0] = binding.targets().values() if isinstance(binding, Feeder) else []
+        return found
 
     def used(self, signatures: Iterable[Signature]) -> set[str]:
         """Return the bindings that signatures use, directly or through others."""
         names: set[str] = set()
         offered = self.offers()
         for signature in signatures:
-            names |= {*signature.inputs.values(), *self.fed(signature)}
+            names |= {name for ref in signature.inputs.values() for name in self._reached(ref)}
             todo = list(signature.outputs.values())
             while todo:
                 name = offered.get(todo.pop(), "")

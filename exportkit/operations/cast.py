@@ -17,6 +17,12 @@ NUMBERS = (
     *("bool", "bfloat16", "float16", "float32", "float64"),
     *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
 )
+_NUMBERS = {*NUMBERS, "complex64", "complex128", "qint8", "qint16", "qint32", "quint8", "quint16"}
+CASTS = {  # dtype of a feeder's value → what tf.cast can make of it on a CPU (tensorflow/core/kernels/cast_op.h)
+    "int64": _NUMBERS | {"int4", "uint4"},
+    "float32": _NUMBERS | {"float8_e4m3fn", "float8_e5m2"},
+    "string": {"string"},
+}
 
 
 @dataclass(kw_only=True)

@@ -7,10 +7,10 @@ every request.
 from collections.abc import Iterable, Iterator, Mapping
 
 from exportkit.errors import Problem, did_you_mean
-from exportkit.metagraph.tensors import Facts, compatible
-from exportkit.operations.base import Operation
+from exportkit.metagraph.tensors import Facts
+from exportkit.operations.base import Feeder, Operation
 from exportkit.operations.bindings import Binding, Bindings, ask, kind_of, offered_by
-from exportkit.spec import Constant, ParseExample, Placeholder, Replacement, Signature, Tensor
+from exportkit.spec import Constant, Placeholder, Replacement, Signature, Tensor
 
 
 def check(bindings: Bindings, signatures: Mapping[str, Signature | None]) -> Iterator[Problem]:
@@ -23,8 +23,9 @@ def check(bindings: Bindings, signatures: Mapping[str, Signature | None]) -> Ite
                 yield from _check_ref(f"{where}.{binding.kind}", ref, bindings, offered)
             yield from _check_circle(f"{where}.{binding.kind}", name, bindings, offered)
             yield from (problem.under(where) for problem in ask(name, binding, "check"))
-        elif isinstance(binding, ParseExample):
-            yield from _check_parse(where, binding, bindings)
+        elif isinstance(binding, Feeder):
+            yield from _check_targets(where, binding, bindings)
+            yield from (problem.under(where) for problem in binding.check())
     yield from _check_parsers(bindings, signatures)
     for key, signature in signatures.items():
         if signature is not None:
@@ -34,7 +35,7 @@ def check(bindings: Bindings, signatures: Mapping[str, Signature | None]) -> Ite
 def _check_ref(where: str, ref: str, bindings: Bindings, offered: Mapping[str, str]) -> Iterator[Problem]:
     """Check a reference to a value: it must exist, and be a tensor or computed from one."""
     binding = bindings.get(ref)
-    if isinstance(binding, ParseExample | Constant | Replacement):
+    if isinstance(binding, Feeder | Constant | Replacement):
         do = "name a tensor or a computed binding"
         yield Problem(where, f"'{ref}' is a {kind_of(binding)} and offers no values", do)
     elif isinstance(binding, Operation) and ref not in offered:
@@ -60,30 +61,35 @@ def _check_circle(where: str, name: str, bindings: Bindings, offered: Mapping[st
                 paths.append([*path, after])
 
 
-def _check_parse(where: str, binding: ParseExample, bindings: Bindings) -> Iterator[Problem]:
-    feedable = [n for n, b in bindings.items() if isinstance(b, Tensor | Placeholder)]
-    feeders: dict[str, str] = {}
-    for feature, target in binding.targets().items():
-        if feeders.setdefault(target, feature) != feature:
-            what = f"'{target}' is fed by feature '{feeders[target]}' already"
-            yield Problem(f"{where}.parse_example.{feature}.to", what, "feed it once")
-        elif target not in bindings:
+def _check_targets(where: str, binding: Feeder, bindings: Bindings) -> Iterator[Problem]:
+    """Check that what a feeder feeds is there and can be fed."""
+    feedable = [n for n, b in bindings.items() if isinstance(b, Tensor | Placeholder) or _is_feedable(b, binding)]
+    first: dict[str, str] = {}
+    for value, target in binding.targets().items():
+        first.setdefault(target, value)
+    for target, value in first.items():
+        if target not in bindings:
             do = did_you_mean(target, feedable) or "declare it under bindings"
-            yield Problem(f"{where}.parse_example.{feature}.to", f"there is no binding '{target}'", do)
+            yield Problem(f"{where}.{binding.place(value)}", f"there is no binding '{target}'", do)
         elif (fed := bindings[target]) is not None and target not in feedable:
             what = f"'{target}' is a {kind_of(fed)} and cannot be fed"
-            yield Problem(f"{where}.parse_example.{feature}.to", what, "name a tensor or placeholder binding")
+            yield Problem(f"{where}.{binding.place(value)}", what, "name a tensor or placeholder binding")
+
+
+def _is_feedable(binding: Binding | None, by: Feeder) -> bool:
+    return isinstance(binding, Feeder) and binding.feedable and not by.feedable
 
 
 def _check_parsers(bindings: Bindings, signatures: Mapping[str, Signature | None]) -> Iterator[Problem]:
-    """Check that a tensor is fed by the same parse_example in all signatures: it has one value where it is not fed."""
-    feeders: dict[str, str] = {}
-    for name in dict.fromkeys(ref for signature in signatures.values() if signature for ref in signature.inputs.values()):
-        binding = bindings.get(name)
-        for feature, target in binding.targets().items() if isinstance(binding, ParseExample) else ():
-            if feeders.setdefault(target, name) != name:
-                what = f"'{target}' is fed by the parse_example '{feeders[target]}' already"
-                yield Problem(f"bindings.{name}.parse_example.{feature}", what, "use one of the two in all signatures")
+    """Check that a tensor is fed by the same feeder in all signatures: it has one value where it is not fed."""
+    first: dict[str, str] = {}
+    feeders = bindings.feeders(filter(None, signatures.values()))
+    for name, feeder in feeders.items():
+        for value, target in feeder.targets().items():
+            if (other := first.setdefault(target, name)) != name:
+                what = f"'{target}' is fed by the {feeders[other].kind} '{other}' already"
+                place = feeder.place(value).removesuffix(".to")
+                yield Problem(f"bindings.{name}.{place}", what, "use one of the two in all signatures")
 
 
 def _check_signature(where: str, signature: Signature, bindings: Bindings, offered: Mapping[str, str]) -> Iterator[Problem]:
@@ -91,7 +97,7 @@ def _check_signature(where: str, signature: Signature, bindings: Bindings, offer
         place = f"{where}.inputs.{alias}"
         if ref not in bindings:
             yield Problem(place, f"there is no binding '{ref}'", did_you_mean(ref, bindings) or "declare it under bindings")
-        elif not isinstance(binding := bindings[ref], Tensor | Placeholder | ParseExample | None):
+        elif not isinstance(binding := bindings[ref], Tensor | Placeholder | Feeder | None):
             yield Problem(place, f"'{ref}' is a {kind_of(binding)} and cannot be fed", "name a tensor or a placeholder")
     for alias, ref in signature.outputs.items():
         yield from _check_ref(f"{where}.outputs.{alias}", ref, bindings, offered)
@@ -104,8 +110,7 @@ def _check_signature(where: str, signature: Signature, bindings: Bindings, offer
 def _check_fed_once(where: str, signature: Signature, bindings: Bindings) -> Iterator[Problem]:
     feeders: dict[str, str] = {}
     for alias, ref in signature.inputs.items():
-        binding = bindings.get(ref)
-        for name in binding.targets().values() if isinstance(binding, ParseExample) else [ref]:
+        for name in bindings.fed_by(ref):
             if name in feeders:
                 yield Problem(f"{where}.inputs.{alias}", f"'{name}' is fed by '{feeders[name]}' already", "feed it once")
             feeders.setdefault(name, alias)
@@ -166,36 +171,11 @@ _DEMANDS = {  # alias → dtype, form in words, whether a shape is of it
 
 
 def computed(bindings: Mapping[str, Binding | None], facts: Mapping[str, Facts]) -> Iterator[Problem]:
-    """Report what cannot be computed or fed, as far as `facts` go: what operations say about the tensors that they are computed
-    from, and features whose shape or dtype does not fit the tensor that they feed."""
+    """Report what cannot be computed or fed, as far as `facts` go: what operations and feeders say about the tensors that
+    they are computed from or feed."""
     for name, binding in bindings.items():
         if isinstance(binding, Operation) and not ask(name, binding, "check"):
             inputs = [facts.get(ref, Facts()) for ref in binding.refs()]
             yield from (problem.under(f"bindings.{name}") for problem in ask(name, binding, "problems", inputs))
-        elif isinstance(binding, ParseExample):
-            yield from _check_features(f"bindings.{name}.parse_example", binding, facts)
-
-
-def _check_features(where: str, binding: ParseExample, facts: Mapping[str, Facts]) -> Iterator[Problem]:
-    for key, target in binding.targets().items():
-        feature, known = binding.parse_example[key], facts.get(target, Facts())
-        shape = (None, *feature.shape)
-        parsed = Facts(feature.dtype, shape)
-        if known.shape is not None and not compatible(known.shape, shape):
-            what = f"'{target}' is {known}, which the parsed {parsed} does not fit"
-            yield Problem(f"{where}.{key}.shape", what, "fix the feature's shape")
-        elif known.dtype not in (None, *_CASTS[feature.dtype]):
-            what = f"'{target}' is {known}, which a {parsed.dtype} cannot feed"
-            fits = [dtype for dtype in _CASTS if known.dtype in _CASTS[dtype]]
-            do = f"write dtype: {' or '.join(fits)}" if fits else "no feature can: name a binding of numbers or strings"
-            yield Problem(f"{where}.{key}.dtype", what, do)
-
-
-_NUMBERS = {"bool", "bfloat16", "float16", "float32", "float64", "complex64", "complex128"}
-_NUMBERS |= {"int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"}
-_NUMBERS |= {"qint8", "qint16", "qint32", "quint8", "quint16"}
-_CASTS = {  # dtype of a feature → what tf.cast can make of it on a CPU (tensorflow/core/kernels/cast_op.h)
-    "int64": _NUMBERS | {"int4", "uint4"},
-    "float32": _NUMBERS | {"float8_e4m3fn", "float8_e5m2"},
-    "string": {"string"},
-}
+        elif isinstance(binding, Feeder):
+            yield from (problem.under(f"bindings.{name}") for problem in binding.problems(facts))

@@ -8,8 +8,9 @@ from exportkit.config.values import format_value, unfit
 from exportkit.errors import Problem, did_you_mean, nearest, some
 from exportkit.metagraph.fetching import edge_context
 from exportkit.metagraph.tensors import Facts, Shape, compatible
+from exportkit.operations.base import Feeder
 from exportkit.operations.bindings import Binding, Bindings
-from exportkit.spec import Constant, MetaGraph, ParseExample, Placeholder, Replacement, Signature, Tensor
+from exportkit.spec import Constant, MetaGraph, Placeholder, Replacement, Signature, Tensor
 
 
 @dataclass(kw_only=True)
@@ -249,8 +250,8 @@ def facts_of(bindings: Bindings, wiring: Wiring, graph: Any) -> dict[str, Facts]
     """Return what the protos say about every name that a signature can refer to: dtype and shape."""
     known: dict[str, Facts] = {}
     for name, binding in bindings.items():
-        if isinstance(binding, ParseExample):
-            known[name] = Facts("string", (None,))
+        if isinstance(binding, Feeder):
+            known[name] = binding.taken
         elif isinstance(binding, Tensor | Placeholder) and name in wiring.names:
             tensor = wiring.names[name]
             known[name] = Facts(graph.dtype(tensor) or binding.dtype, _shape(binding, graph.shape(tensor)))
@@ -266,8 +267,8 @@ def unbuilt_facts(bindings: Bindings, offered: Mapping[str, str | Facts]) -> tup
     known: dict[str, Facts] = {}
     problems: list[Problem] = []
     for name, binding in bindings.items():
-        if isinstance(binding, ParseExample):
-            known[name] = Facts("string", (None,))
+        if isinstance(binding, Feeder):
+            known[name] = binding.taken
         named = _named_tensor(binding)
         if named is None:
             continue

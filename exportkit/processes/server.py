@@ -9,7 +9,6 @@ import pickle
 import signal
 import sys
 import tempfile
-import threading
 import traceback
 import types
 from collections.abc import Iterator, Sequence
@@ -117,7 +116,7 @@ def _forked_server() -> Iterator[None]:
     """Have multiprocessing fork the server from this process, where that is safe, instead of starting it anew."""
     spawn = util.spawnv_passfds
     resource_tracker.ensure_running()  # it is started in the same way, and must not be a fork
-    if sys.platform == "linux" and threading.active_count() == 1:
+    if sys.platform == "linux" and len(os.listdir("/proc/self/task")) == 1:  # threads of C libraries count as well
         util.spawnv_passfds = _fork_server  # type: ignore[assignment]  # it takes what multiprocessing gives
     try:
         yield

@@ -107,6 +107,8 @@ def _work(script: str, files: Sequence[int]) -> None:
             os.dup2(file, number)
             os.close(file)
         sys.stdin = os.fdopen(0, closefd=False)  # multiprocessing has put another in its place
+        sys.stdout = os.fdopen(1, "w", 1, closefd=False)  # by the line: what is printed before a crash is not lost
+        sys.stderr = os.fdopen(2, "w", 1, closefd=False)
         os.environ.update(CPU_ONLY)
         worker = import_module(script)
         sandbox.begin()

@@ -9,11 +9,14 @@ import numpy as np
 from exportkit.contract import BoundTensor
 from exportkit.errors import ConfigError, Problem, did_you_mean
 from exportkit.metagraph.tensors import Shape
+from exportkit.operations.base import Feeder
+from exportkit.operations.decode_image import DecodeImage
+from exportkit.operations.parse_example import ParseExample
 from exportkit.samples import drawing, tfexample
 from exportkit.samples.arrays import Misfit, fit, read
 from exportkit.samples.drawing import Attempt, Draw, Drawn
 from exportkit.samples.hints import Hint
-from exportkit.spec import Examples, ExportPlan, File, Literal, ParseExample, Random, Sample
+from exportkit.spec import Examples, ExportPlan, File, Literal, Random, Sample
 
 DRAWN = "random values, as samples gives none"
 
@@ -109,7 +112,7 @@ def candidates(
 
 def _fed(plan: ExportPlan, key: str) -> list[str]:
     refs = plan.signatures[key].inputs.values()
-    return [ref for ref in refs if not isinstance(plan.bindings[ref], ParseExample)]
+    return [ref for ref in refs if not isinstance(plan.bindings[ref], Feeder)]
 
 
 @dataclass
@@ -143,12 +146,18 @@ class _Loader:
         ref = self.plan.signatures[self.key].inputs[alias]
         binding, tensor = self.plan.bindings[ref], self.bound[ref]
         if not isinstance(binding, ParseExample):
-            return {"": Drawn(alias, tensor.dtype, tensor.shape, sample, self.hints.get(ref, Hint()))}
+            return {"": Drawn(alias, tensor.dtype, tensor.shape, sample, self._hint(ref))}
         return {name: self._feature(alias, binding, name, sample) for name in binding.parse_example}
 
     def _feature(self, alias: str, binding: ParseExample, name: str, sample: Random) -> Drawn:
         feature, target = binding.parse_example[name], binding.targets()[name]
-        return Drawn(f"{alias}.{name}", feature.dtype, (None, *feature.shape), sample, self.hints.get(target, Hint()))
+        return Drawn(f"{alias}.{name}", feature.dtype, (None, *feature.shape), sample, self._hint(target))
+
+    def _hint(self, ref: str) -> Hint:
+        binding = self.plan.bindings.get(ref)
+        if isinstance(binding, DecodeImage):
+            return Hint(content="image", pixels=(binding.size[0], binding.size[1], binding.channels))
+        return self.hints.get(ref, Hint())
 
     def _value(self, alias: str, sample: Sample, drawn: Mapping[str, Drawn], draw: Draw) -> np.ndarray:
         ref = self.plan.signatures[self.key].inputs[alias]

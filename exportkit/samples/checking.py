@@ -5,8 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from exportkit.checkpoint import npy
 from exportkit.errors import Problem
 from exportkit.metagraph.tensors import Facts, Shape, compatible
+from exportkit.operations.base import Feeder
 from exportkit.operations.bindings import Binding
-from exportkit.spec import Examples, ExportPlan, File, Literal, ParseExample, Placeholder, Sample, Tensor
+from exportkit.operations.parse_example import ParseExample
+from exportkit.spec import Examples, ExportPlan, File, Literal, Placeholder, Sample, Tensor
 
 
 def problems(plan: ExportPlan, facts: Sequence[Mapping[str, Facts]]) -> Iterator[Problem]:
@@ -28,8 +30,8 @@ def problems(plan: ExportPlan, facts: Sequence[Mapping[str, Facts]]) -> Iterator
 
 
 def _asserted(binding: Binding | None) -> Facts:
-    if isinstance(binding, ParseExample):
-        return Facts("string", (None,))
+    if isinstance(binding, Feeder):
+        return binding.taken
     if isinstance(binding, Tensor | Placeholder):
         return Facts(binding.dtype, None if binding.shape is None else tuple(binding.shape))
     return Facts()

@@ -1,6 +1,5 @@
 """Random values of a dtype and shape, such as a graph is likely to take."""
 
-import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ import numpy as np
 
 from exportkit.checkpoint.encoding import objects
 from exportkit.metagraph.tensors import Shape
-from exportkit.samples import tfexample
+from exportkit.samples import png, tfexample
 from exportkit.samples.arrays import Misfit, fit
 from exportkit.samples.hints import Hint
 from exportkit.spec import Random
@@ -101,8 +100,9 @@ class Draw:
             Misfit: its bounds hold nothing, or it would be too large.
         """
         size = self._sizes[one.name]
-        if prod(size) > LARGE:
-            raise Misfit(f"would have {prod(size):,} random values", "write its values")
+        count = prod(size) * prod(one.hint.pixels or ())
+        if count > LARGE:
+            raise Misfit(f"would have {count:,} random values", "write its values")
         if one.hint.sparse is not None:
             return _sparse_part(one, _dense_shape(one.hint.sparse.shape, self._attempt))
         return _value(one, size, self._attempt, self._steps)
@@ -157,25 +157,13 @@ def _bounds(hint: Hint, size: Sequence[int], attempt: Attempt, steps: int) -> tu
 def _texts(hint: Hint, size: Sequence[int]) -> np.ndarray:
     count = prod(size)
     texts: Sequence[bytes] = {
-        "image": lambda: [_image()],
+        "image": lambda: [png.drawn(hint.pixels, seed) for seed in range(ROWS)] if hint.pixels else [png.drawn((32, 32, 3))],
         "example": lambda: [tfexample.encode(hint.example)[0] if hint.example else b""],
         "number": lambda: [b"1"],
         "csv": lambda: [b",".join([b"1"] * hint.count)],
         "raw": lambda: [bytes(hint.count)],
     }.get(hint.content, lambda: list(hint.texts) or [_TEXT])()
     return objects([texts[i % len(texts)] for i in range(count)]).reshape(size)
-
-
-def _image(side: int = 32) -> bytes:
-    """Return a PNG of random colours: all decoders but those of BMP or GIF alone read it (decode_image_op.cc)."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    pixels = np.random.default_rng(0).integers(0, 256, (side, side * 3), np.uint8)
-    lines = b"".join(b"\0" + row.tobytes() for row in pixels)
-    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
 
 
 def _dense_shape(shape: Shape, attempt: Attempt) -> list[int]:

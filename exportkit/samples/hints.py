@@ -33,6 +33,7 @@ class Hint:
         one_hot: each row is 1 in one place and 0 in the others.
         texts: some keys of the lookup table that it is looked up in.
         content: ``image``, ``example``, ``number``, ``csv`` or ``raw``: what the texts hold.
+        pixels: height, width and channels of ``image``, where they are known.
         example: the dense features that a parser demands: key → values of one row.
         count: the number of columns of ``csv``, or of bytes of ``raw``.
         part: which part of a sparse tensor it is: ``indices``, ``values`` or ``dense_shape``.
@@ -49,6 +50,7 @@ class Hint:
     one_hot: bool = False
     texts: Sequence[bytes] = ()
     content: str = ""
+    pixels: tuple[int, int, int] | None = None
     example: Mapping[str, Any] = field(default_factory=dict)
     count: int = 0
     part: str = ""

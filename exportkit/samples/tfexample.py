@@ -18,8 +18,8 @@ from exportkit import files
 from exportkit.checkpoint.encoding import objects
 from exportkit.checkpoint.sstable import mask
 from exportkit.errors import did_you_mean
+from exportkit.operations.parse_example import Feature
 from exportkit.protos import example_pb2, feature_pb2
-from exportkit.spec import Feature
 
 Example = example_pb2.Example
 _LISTS = {"float32": "float_list", "int64": "int64_list", "string": "bytes_list"}

@@ -22,9 +22,11 @@ from exportkit.checkpoint.encoding import objects
 from exportkit.contract import BoundTensor
 from exportkit.errors import ConfigError
 from exportkit.modelserver import PORT
+from exportkit.operations.decode_image import DecodeImage
+from exportkit.operations.parse_example import Feature, ParseExample
 from exportkit.report import SignatureReport, TensorReport
-from exportkit.samples import tfexample
-from exportkit.spec import ExportPlan, Feature, ParseExample
+from exportkit.samples import png, tfexample
+from exportkit.spec import ExportPlan
 
 SERVER = f"http://localhost:{PORT + 1}/v1/models"
 SHORT = 200  # characters of a body that is readable on a command line
@@ -205,7 +207,7 @@ def _zeros(signature: SignatureReport, plan: ExportPlan) -> dict[str, Any]:
         if not features:
             do = f"give samples.{signature.key}, and its first row is asked"
             raise _NoRequest(f"which features its graph parses is not known; {do}")
-        return _body(signature, examples=[{name: _zero(f.dtype, _flat(f)) for name, f in features.items()}])
+        return _body(signature, examples=[{name: _zero_feature(name, f, plan) for name, f in features.items()}])
     inputs, rows = signature.inputs, _by_rows(signature)
     values = {t.alias: _zero_input(t, _sizes(t)[1:] if rows else _sizes(t), plan) for t in inputs}
     return _body(signature, instances=[values]) if rows else _body(signature, inputs=values)
@@ -219,21 +221,31 @@ def _sizes(tensor: TensorReport) -> tuple[int, ...]:
 def _zero_input(tensor: TensorReport, sizes: tuple[int, ...], plan: ExportPlan) -> _Zeros:
     """Return zeros for an input; where tf.Examples are parsed, an example of zeros, for an empty text is none."""
     if not (features := _parsed(tensor, plan)):
-        return _zero(tensor.dtype, sizes, tensor.alias)
+        image = isinstance(plan.bindings.get(tensor.binding), DecodeImage)
+        return _zero(tensor.dtype, sizes, tensor.alias, png.BLANK if image else b"")
     if sum(prod(feature.shape) for feature in features.values()) > MOST:
         raise _NoRequest("its tf.Examples are too large to be written out")
-    columns = {name: _column(feature) for name, feature in features.items()}
+    columns = {name: _column(name, feature, plan) for name, feature in features.items()}
     return _Zeros(_text(tfexample.encode(columns)[0], "_bytes"), sizes)
 
 
-def _column(feature: Feature) -> np.ndarray:
+def _column(name: str, feature: Feature, plan: ExportPlan) -> np.ndarray:
     if feature.dtype == "string":
-        return objects([b""] * prod(feature.shape)).reshape(1, *feature.shape)
+        return objects([_blank(name, feature, plan)] * prod(feature.shape)).reshape(1, *feature.shape)
     return np.zeros((1, *feature.shape), feature.dtype)
 
 
-def _zero(dtype: str, sizes: tuple[int, ...], alias: str = "") -> _Zeros:
-    value = {"string": _text(b"", alias), "bool": False}.get(dtype, 0.0 if dtype.startswith("float") else 0)
+def _zero_feature(name: str, feature: Feature, plan: ExportPlan) -> _Zeros:
+    return _zero(feature.dtype, _flat(feature), text=_blank(name, feature, plan))
+
+
+def _blank(name: str, feature: Feature, plan: ExportPlan) -> bytes:
+    """Return an empty text, or the smallest image where the feature holds images."""
+    return png.BLANK if isinstance(plan.bindings.get(feature.to or name), DecodeImage) else b""
+
+
+def _zero(dtype: str, sizes: tuple[int, ...], alias: str = "", text: bytes = b"") -> _Zeros:
+    value = {"string": _text(text, alias), "bool": False}.get(dtype, 0.0 if dtype.startswith("float") else 0)
     return _Zeros(value, sizes)
 
 

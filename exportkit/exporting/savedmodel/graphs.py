@@ -16,12 +16,12 @@ from exportkit.exporting.savedmodel.inference import infer
 from exportkit.exporting.savedmodel.saver import add_saver
 from exportkit.metagraph.building import GraphBuilder
 from exportkit.metagraph.tensors import Facts, output_types, split
-from exportkit.operations.base import Operation
+from exportkit.operations.base import Feeder, Operation
 from exportkit.operations.bindings import ask, offered_by
 from exportkit.planning import auditing, serving_rules
 from exportkit.planning.prepare import Part, Prepared
 from exportkit.protos import GraphDef, MetaGraphDef, NodeDef, OpDef, dtype_name
-from exportkit.spec import Constant, ExportPlan, ParseExample, Placeholder, Tensor
+from exportkit.spec import Constant, ExportPlan, Placeholder, Tensor
 
 
 def bind(plan: ExportPlan, prepared: Prepared) -> dict[str, BoundGraph]:
@@ -101,20 +101,19 @@ def _free_scope(part: Part, name: str) -> str:
 
 
 def _feed(plan: ExportPlan, bound: BoundGraph, graph: GraphBuilder) -> None:
-    """Add the placeholders: first of serialized examples, then of the inputs, which these or a request feed."""
-    parsed: dict[str, str] = {}
+    """Add the placeholders: first of feeders, then of the inputs, which these or a request feed."""
+    computed: dict[str, str] = {}
     signatures = [plan.signatures[key] for key in bound.part.wiring.signatures]
-    for name in sorted({ref for signature in signatures for ref in signature.inputs.values()}):
-        binding = plan.bindings[name]
-        if isinstance(binding, ParseExample):
-            serialized = adapters.placeholder(graph, name, Facts("string", (None,)), None)
-            bound.fed[name] = bound.values[name] = serialized
-            bound.facts[serialized] = Facts("string", (None,))
-            parsed |= adapters.parse(graph, name, binding, serialized)
+    feeders = plan.bindings.feeders(signatures)
+    for name, feeder in sorted(feeders.items(), key=lambda item: (item[1].feedable, item[0])):
+        taken = adapters.placeholder(graph, name, feeder.taken, computed.get(name))
+        bound.fed[name] = bound.values[name] = taken
+        bound.facts[taken] = feeder.taken
+        computed |= feeder.add(graph, name, taken)
     for name, tensor in bound.part.wiring.inputs.items():
         known = bound.part.facts[name]
         known = Facts(_dtype(known.dtype, bound.part, tensor, f"bindings.{name}", bound.ops), known.shape)
-        bound.fed[name] = bound.values[name] = adapters.placeholder(graph, name, known, parsed.get(name))
+        bound.fed[name] = bound.values[name] = adapters.placeholder(graph, name, known, computed.get(name))
         bound.facts[bound.fed[name]] = known
         bound.checked[name] = adapters.checked(graph, bound.fed[name], known, plan.ensure_shape)
 
@@ -164,7 +163,7 @@ def _compute(plan: ExportPlan, bound: BoundGraph, graph: GraphBuilder, replaced:
     """Add the outputs that signatures name and the values that they are computed from, each once."""
     for key in bound.part.wiring.signatures:
         for ref in plan.signatures[key].outputs.values():
-            if not isinstance(plan.bindings.get(ref), ParseExample):
+            if not isinstance(plan.bindings.get(ref), Feeder):
                 _value(ref, plan, bound, graph, replaced)
 
 

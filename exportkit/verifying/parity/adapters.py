@@ -12,11 +12,13 @@ import numpy as np
 from exportkit import files
 from exportkit.checkpoint.encoding import numpy_dtype, objects
 from exportkit.operations.argmax import ArgMax
-from exportkit.operations.base import Operation
+from exportkit.operations.base import Feeder, Operation
 from exportkit.operations.bindings import Bindings, ask, offered_by
 from exportkit.operations.cast import Cast
 from exportkit.operations.concat import Concat
+from exportkit.operations.decode_image import DecodeImage
 from exportkit.operations.lookup import Lookup
+from exportkit.operations.parse_example import ParseExample
 from exportkit.operations.reshape import Reshape
 from exportkit.operations.scale import Scale
 from exportkit.operations.sigmoid import Sigmoid
@@ -25,35 +27,33 @@ from exportkit.operations.split import Split
 from exportkit.operations.threshold import Threshold
 from exportkit.operations.top_k import TopK
 from exportkit.samples import tfexample
-from exportkit.spec import ParseExample, Signature
+from exportkit.spec import Signature
+from exportkit.verifying.parity import decoding
 
 
 def fed(
     signature: Signature, bindings: Bindings, dtypes: Mapping[str, str], inputs: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
-    """Return the values that the inputs of a signature feed, by binding; tf.Examples are parsed.
+    """Return the values that the inputs of a signature feed, by binding, directly or through feeders.
 
     Args:
-        dtypes: binding → dtype, to which a parsed feature is cast.
+        dtypes: binding → dtype, to which a feeder's value is cast.
         inputs: alias → value.
 
     Raises:
-        ValueError: a tf.Example lacks a feature, or has one of another dtype or size.
+        ValueError: a tf.Example lacks a feature, or has one of another dtype or size, or an image cannot be decoded.
+        EnvironmentFailed: images are to be decoded, and Pillow is not installed.
     """
-    values: dict[str, np.ndarray] = {}
-    for alias, ref in signature.inputs.items():
-        spec = bindings[ref]
-        if not isinstance(spec, ParseExample):
-            values[ref] = inputs[alias]
-            continue
-        columns = tfexample.decode(inputs[alias], spec.parse_example)
-        for feature, target in spec.targets().items():
-            values[target] = _cast(columns[feature], dtypes[target])
+    values: dict[str, np.ndarray] = {ref: inputs[alias] for alias, ref in signature.inputs.items()}
+    for name, feeder in bindings.feeders([signature]).items():
+        computed = FEEDER_TWINS[type(feeder)](feeder, values.pop(name))
+        for value, target in feeder.targets().items():
+            values[target] = _cast(computed[value], dtypes[target])
     return values
 
 
-def _cast(column: np.ndarray, dtype: str) -> np.ndarray:
-    return column if dtype == "string" else column.astype(numpy_dtype(dtype))
+def _cast(value: np.ndarray, dtype: str) -> np.ndarray:
+    return value if dtype == "string" else value.astype(numpy_dtype(dtype))
 
 
 def leaves(ref: str, bindings: Bindings) -> tuple[str, ...]:
@@ -141,6 +141,13 @@ TWINS: Mapping[type[Operation], Callable[..., Sequence[np.ndarray]]] = {
     Concat: lambda spec, *values: [np.concatenate(values, axis=spec.axis)],
     Split: lambda spec, values: np.split(values, spec.num, axis=spec.axis),
 }
+
+
+FEEDER_TWINS: Mapping[type[Feeder], Callable[[Any, Any], Mapping[str, np.ndarray]]] = {
+    DecodeImage: lambda spec, images: {"pixels": decoding.decoded(spec, images)},
+    ParseExample: lambda spec, examples: tfexample.decode(examples, spec.parse_example),
+}
+"""Feeder and what a request sends → its values, by the names of `Feeder.targets`."""
 
 
 @cache

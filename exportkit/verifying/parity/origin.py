@@ -78,7 +78,7 @@ class _Search:
         self._graph, self._model = Graph(here.meta), model
 
     def where(self, trial: Trial, alias: str) -> str:
-        """Return where an output begins to differ: an input as parsed, a node, or what the export computes behind them."""
+        """Return where an output begins to differ: a fed value, a node, or what the export computes behind them."""
         ref = self._plan.signatures[trial.signature].outputs[alias]
         if place := self._misnamed(trial, alias, ref) or self._parsed(trial):
             return place
@@ -102,12 +102,14 @@ class _Search:
         return "" if named == meant or handed_through else f"the signature names {named}, not {meant}"
 
     def _parsed(self, trial: Trial) -> str:
-        direct = self._plan.signatures[trial.signature].inputs.values()
-        names = {self._bound[name].export_name: name for name in trial.fed if name not in direct}
+        signature = self._plan.signatures[trial.signature]
+        feeders = self._plan.bindings.feeders([signature]).values()
+        made = {target: feeder.made for feeder in feeders for target in feeder.targets().values()}
+        names = {self._bound[name].export_name: name for name in trial.fed if name in made}
         values = self._here.fetch(self._model, trial, list(names)) if names else None
         for tensor, value in (values or {}).items():
             if difference := compare(trial.fed[names[tensor]], value):
-                return f"first at '{names[tensor]}' as parsed from the tf.Example: {difference}"
+                return f"first at '{names[tensor]}' as {made[names[tensor]]}: {difference}"
         return ""
 
     def _comparable(self, tensors: Sequence[str]) -> list[str]:

@@ -5,10 +5,11 @@ from collections.abc import Iterator, Sequence
 from exportkit.contract import Export
 from exportkit.errors import Problem
 from exportkit.metagraph.tensors import Facts
+from exportkit.operations.parse_example import ParseExample
 from exportkit.samples import Batch
 from exportkit.samples.graph_hints import hints
+from exportkit.samples.hints import Hint
 from exportkit.serving.native import Refusal
-from exportkit.spec import ParseExample
 from exportkit.verifying.parity.trials import Answer, Trial
 
 
@@ -63,5 +64,6 @@ def _samples(export: Export, key: str, name: str) -> str:
             facts += [f"{feature} {Facts(spec.dtype, (None, *spec.shape))}" for feature, spec in features]
         else:
             values.append(f"{alias}: 'samples.npz:{alias}'")
-            facts.append(f"{alias} {Facts(tensor.dtype, known[part.wiring.inputs[ref]].narrowed(tensor.shape))}")
+            hint = known[part.wiring.inputs[ref]] if ref in part.wiring.inputs else Hint()  # none of a feeder's own input
+            facts.append(f"{alias} {Facts(tensor.dtype, hint.narrowed(tensor.shape))}")
     return f"samples: {{{name}: {{{', '.join(values)}}}}}, where {', '.join(facts)}"
