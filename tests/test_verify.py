@@ -416,7 +416,7 @@ def test_weights_are_restored_once_for_each_way_to_run_them(tmp_path, monkeypatc
     post = {"verify": {"kind": "verify", "batch_sizes": [1, 2, 3, 5]}}
     exportkit.run(exportkit.plan({**data, "post": post}, PLUGINS), PLUGINS)
     as_written, as_optimized, reference = ["exportkit.core.worker"] * 3
-    assert started == [as_written, as_optimized, reference]
+    assert started == ["exportkit.core.import_worker", as_written, as_optimized, reference]
 
 
 def test_a_sample_that_both_sides_refuse_names_its_key(tmp_path):

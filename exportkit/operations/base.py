@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from exportkit.metagraph.tensors import Facts
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -14,7 +16,6 @@ if TYPE_CHECKING:
 
     from exportkit.errors import Problem
     from exportkit.metagraph.building import GraphBuilder
-    from exportkit.metagraph.tensors import Facts
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 

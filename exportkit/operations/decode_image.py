@@ -1,15 +1,18 @@
 """The feeder `decode_image`."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from exportkit.errors import Problem
-from exportkit.metagraph.building import GraphBuilder
-from exportkit.metagraph.mapping import mapped
 from exportkit.metagraph.tensors import Facts, compatible
 from exportkit.operations.base import Feeder
 from exportkit.operations.cast import CASTS
+
+if TYPE_CHECKING:
+    from exportkit.metagraph.building import GraphBuilder
 
 
 @dataclass(kw_only=True)
@@ -64,6 +67,8 @@ class DecodeImage(Feeder):
             yield Problem("decode_image", what, "name a binding of numbers")
 
     def add(self, graph: GraphBuilder, name: str, taken: str) -> Mapping[str, str]:
+        from exportkit.metagraph.mapping import mapped
+
         with graph.scope(f"{name}_decoded"):
             pixels = mapped(graph, taken, self._add_one, (*self.size, self.channels), f"{name}_decoded")
             if (self.factor, self.offset) != (1, 0):

@@ -1,18 +1,21 @@
 """The feeder `parse_example`."""
 
+from __future__ import annotations
+
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from exportkit.config.values import unfit
 from exportkit.errors import Problem, did_you_mean
-from exportkit.metagraph.building import GraphBuilder
 from exportkit.metagraph.tensors import Facts, compatible
 from exportkit.operations.base import Feeder
 from exportkit.operations.cast import CASTS
-from exportkit.protos import DTYPE_NAMES
+
+if TYPE_CHECKING:
+    from exportkit.metagraph.building import GraphBuilder
 
 _DTYPES = ("float32", "int64", "string")  # what a tf.Example holds (tensorflow/core/example/feature.proto)
 _LARGEST = (2 - 2**-23) * 2.0**127  # of float32
@@ -32,6 +35,8 @@ class Feature:
 
     def unsound(self) -> Iterator[Problem]:
         """Return what is wrong with its keys."""
+        from exportkit.protos import DTYPE_NAMES
+
         for i, size in enumerate(self.shape):
             if size < 0:
                 yield Problem(f"shape[{i}]", f"is {size}", "write sizes, without that of the batch")

@@ -79,8 +79,9 @@ class Job:
     @cached_property
     def _imported(self) -> MetaGraphDef:
         """The graph as it is imported: without what an import might run although nothing asks for it."""
-        graph = MetaGraphDef()
+        graph = MetaGraphDef()  # without what a loader of the whole would run besides
         graph.graph_def.CopyFrom(self.meta_graph.graph_def)
+        graph.meta_info_def.stripped_op_list.CopyFrom(self.meta_graph.meta_info_def.stripped_op_list)
         if self._audit(graph, self.fetches).dangers(self.allowed):
             drop_idle_dangers(graph.graph_def, self._roots(self.fetches), self._fed)
         return graph
