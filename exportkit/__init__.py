@@ -7,8 +7,9 @@
 Importing it imports no TensorFlow, and each name only when it is used. ARCHITECTURE.md is the map of what lies below.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from exportkit.lazy import lazy
 
 if TYPE_CHECKING:
     from exportkit.exporting.pipeline import run
@@ -17,19 +18,15 @@ if TYPE_CHECKING:
     from exportkit.report import ExportReport
     from exportkit.spec import Config, ExportPlan
 
-_HOMES = {
-    "Config": "spec",
-    "ExportPlan": "spec",
-    "ExportReport": "report",
-    "load_plugins": "registry",
-    "plan": "planning.plan",
-    "run": "exporting.pipeline",
-}
+__getattr__ = lazy(
+    __name__,
+    {
+        "exporting.pipeline": "run",
+        "planning.plan": "plan",
+        "registry": "load_plugins",
+        "report": "ExportReport",
+        "spec": "Config ExportPlan",
+    },
+)
 
 __all__ = ["Config", "ExportPlan", "ExportReport", "load_plugins", "plan", "run"]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

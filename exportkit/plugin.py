@@ -35,8 +35,9 @@ Processes:
     `call_apart` calls a function in a process of its own; `import_tensorflow` imports TensorFlow without its noise.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from exportkit.lazy import lazy
 
 if TYPE_CHECKING:
     from exportkit.capture import capture, capture_function, export_meta_graph
@@ -116,9 +117,7 @@ _NAMES = {
 }
 """Module → its names; ``NAME=ITS_NAME_THERE`` where that says too little outside of the module."""
 
-_HOMES = {
-    name.partition("=")[0]: (module, name.rpartition("=")[2]) for module, names in _NAMES.items() for name in names.split()
-}
+__getattr__ = lazy(__name__, _NAMES, "exportkit")
 
 __all__ = [
     "Batch",
@@ -179,14 +178,3 @@ __all__ = [
     "split",
     "under_reporter",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, original = _HOMES[name]
-    return getattr(import_module(f"exportkit.{module}"), original)
-
-
-def __dir__() -> list[str]:
-    return __all__

@@ -13,6 +13,7 @@ import pytest
 
 import exportkit.plugin as door
 from exportkit import hookspecs
+from exportkit.lazy import homes
 
 ROOT = Path(__file__).parents[1]
 PLUGINS = ROOT / "plugins"
@@ -69,8 +70,8 @@ def test_types_are_checked_of_the_names_that_there_are():
     """The imports for type checkers, and what is imported at run time, are the same."""
     block = next(node for node in ast.parse(inspect.getsource(door)).body if isinstance(node, ast.If))
     typed = {a.asname or a.name: (node.module.removeprefix("exportkit."), a.name) for node in block.body for a in node.names}
-    assert typed == door._HOMES
-    assert sorted(door._HOMES) == sorted(door.__all__)
+    assert typed == homes(door._NAMES)
+    assert sorted(typed) == sorted(door.__all__)
 
 
 def test_nothing_is_imported_before_it_is_used():

@@ -1,7 +1,8 @@
 """MetaGraphDefs as protos: read, cut, bake, prune to the reachable set, rank inputs and outputs, find problems."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from exportkit.lazy import lazy
 
 if TYPE_CHECKING:
     from exportkit.metagraph.audit import Running, problems, warnings
@@ -13,17 +14,19 @@ if TYPE_CHECKING:
     from exportkit.metagraph.tensors import canonical, split
     from exportkit.metagraph.variables import SavedVariable, Variable, saved_variables
 
-_MODULES = {
-    "audit": ("Running", "problems", "warnings"),
-    "feeds": ("bakes_size",),
-    "files": ("SAVED_MODELS", "read", "read_graphs", "read_saved_model"),
-    "graph": ("Graph", "many_objects"),
-    "prune": ("Extent", "Pruned", "extent", "serving_subgraph"),
-    "suggest": ("PART_NAMES", "Candidate", "Ranking", "needed", "rank", "together"),
-    "tensors": ("canonical", "split"),
-    "variables": ("SavedVariable", "Variable", "saved_variables"),
-}
-_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+__getattr__ = lazy(
+    __name__,
+    {
+        "audit": "Running problems warnings",
+        "feeds": "bakes_size",
+        "files": "SAVED_MODELS read read_graphs read_saved_model",
+        "graph": "Graph many_objects",
+        "prune": "Extent Pruned extent serving_subgraph",
+        "suggest": "PART_NAMES Candidate Ranking needed rank together",
+        "tensors": "canonical split",
+        "variables": "SavedVariable Variable saved_variables",
+    },
+)
 
 __all__ = [
     "PART_NAMES",
@@ -52,10 +55,3 @@ __all__ = [
     "together",
     "warnings",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    """Import a name when it is first used: most commands need few of them."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -14,8 +14,9 @@ Four ways, each with its reason:
 `death.Death` describes the end of any of them.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from exportkit.lazy import lazy
 
 if TYPE_CHECKING:
     from exportkit.processes.child import inside, send_message
@@ -27,17 +28,19 @@ if TYPE_CHECKING:
     from exportkit.processes.spare import reserve
     from exportkit.processes.workers import WorkerDied, call_apart, conversation, exchange, not_sandboxed
 
-_MODULES = {
-    "child": ("inside", "send_message"),
-    "death": ("Cause", "Death"),
-    "events": ("Died", "Ended", "Event", "Reported", "Started", "Task"),
-    "parent": ("processors", "run", "terminable"),
-    "sandbox": ("Sandbox",),
-    "server": ("prestarted",),
-    "spare": ("reserve",),
-    "workers": ("WorkerDied", "call_apart", "conversation", "exchange", "not_sandboxed"),
-}
-_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+__getattr__ = lazy(
+    __name__,
+    {
+        "child": "inside send_message",
+        "death": "Cause Death",
+        "events": "Died Ended Event Reported Started Task",
+        "parent": "processors run terminable",
+        "sandbox": "Sandbox",
+        "server": "prestarted",
+        "spare": "reserve",
+        "workers": "WorkerDied call_apart conversation exchange not_sandboxed",
+    },
+)
 
 __all__ = [
     "Cause",
@@ -62,10 +65,3 @@ __all__ = [
     "send_message",
     "terminable",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    """Import a name when it is first used: most commands start no process."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
