@@ -221,8 +221,12 @@ class Reference:
         try:
             value, _, error = self._worker.receive(self._timeout)
         except WorkerDied as died:
-            do = "set post.verify.run_timeout higher, or look for a queue that waits for ever"
-            raise died.death.error("training graph", f"{stage}: its process", after_timeout=do) from None
+            raise died.death.error(
+                "training graph",
+                f"{stage}: its process",
+                after_timeout="set post.verify.run_timeout higher, or look for a queue that waits for ever",
+                after_crash="write samples that it takes, or leave the proof out: ~post.verify",
+            ) from None
         return Refusal(_describe(*error)) if error else value
 
 
