@@ -24,7 +24,9 @@ from exportkit.serving import native
 from exportkit.verifying.audit import verify_version
 from exportkit.verifying.parity import reference
 
-REFUSED = "a process that runs a graph may open only the version, the checkpoint and the assets"
+REFUSED = (
+    "a process that runs a graph may open only the version, the checkpoint and the assets; EXPORTKIT_SANDBOX=off lifts that"
+)
 
 
 @pytest.fixture(scope="module")

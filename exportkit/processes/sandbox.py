@@ -25,7 +25,9 @@ from typing import Any
 
 OFF = "EXPORTKIT_SANDBOX"  # =off: for an installation whose files lie where `installation` does not look
 
-_REFUSED = "a process that runs a graph may open only the version, the checkpoint and the assets"
+_REFUSED = (
+    "a process that runs a graph may open only the version, the checkpoint and the assets; EXPORTKIT_SANDBOX=off lifts that"
+)
 
 _RUN, _WRITE, _READ, _LIST, _TRUNCATE = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 14
 _OF_FILES = _RUN | _WRITE | _READ | _TRUNCATE
