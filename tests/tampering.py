@@ -277,6 +277,7 @@ TAMPERED = {
     "an endless tolerance": stated(tolerances={"atol": float("inf"), "rtol": 0.0}),
     "a negative tolerance": stated(tolerances={"atol": 0.0, "rtol": -1.0}),
     "a tolerance that is a text": stated(tolerances={"atol": "0"}),
+    "a capability without a list": stated(capabilities={"network": None}),
     "samples that are a list": stated(samples=[]),
     "a sample without outputs": stated(samples={"serving_default": {"inputs": {}}}),
     "a sample of a huge shape": sample({"dtype": "float32", "shape": [1 << 40], "tensor": ""}),

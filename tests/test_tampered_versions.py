@@ -167,6 +167,9 @@ def refusals(version):
         "a signature that is missing": ["files: assets.extra/model.sig: is missing" + RESTORE],
         "an endless tolerance": [MANIFEST + "has inf as the tolerance 'atol'; it is a number, 0 or more" + RESTORE],
         "a negative tolerance": [MANIFEST + "has -1.0 as the tolerance 'rtol'; it is a number, 0 or more" + RESTORE],
+        "a capability without a list": [
+            MANIFEST + "has None as the ops that have the capability 'network'; it is a list of names" + RESTORE
+        ],
         "a tolerance that is a text": [MANIFEST + "has '0' as the tolerance 'atol'; it is a number, 0 or more" + RESTORE],
         "samples that are a list": [MANIFEST + "has a list as 'samples', not a mapping" + RESTORE],
         "a sample without outputs": [MANIFEST + "has no inputs and outputs as the sample of 'serving_default'" + RESTORE],

@@ -23,6 +23,7 @@ _TYPES: dict[str, type] = {
     "config": dict,
     "identity": dict,
     "verify": dict,
+    "capabilities": dict,
 }
 _NAMES = {dict: "a mapping", list: "a list", str: "a text", bool: "a truth value", type(None): "null"}
 
@@ -59,6 +60,9 @@ def _broken_facts(content: Mapping[str, Any]) -> Iterator[str]:
     for name, value in content.get("tolerances", {}).items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < inf:
             yield f"has {_quoted(value)} as the tolerance {_quoted(name)}; it is a number, 0 or more"
+    for name, ops in content.get("capabilities", {}).items():
+        if not isinstance(ops, list) or not all(isinstance(op, str) for op in ops):
+            yield f"has {_quoted(ops)} as the ops that have the capability {_quoted(name)}; it is a list of names"
     identity = content.get("identity")
     if identity is not None and not isinstance(identity.get("sha256"), str):
         yield "has an identity without its digest"

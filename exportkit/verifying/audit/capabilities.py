@@ -1,6 +1,6 @@
 """Checks of what a version can do, against what its manifest states."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from exportkit.capabilities import CAPABILITIES, audit, joined
@@ -22,7 +22,5 @@ def check(saved_model: Any, manifest: Mapping[str, Any] | None) -> Iterator[Find
         yield Finding(False, "capabilities", f"it can {described}, and the manifest states {_stated(stated)}", do)
 
 
-def _stated(stated: Any) -> str:
-    if not isinstance(stated, Mapping):
-        return "none"
-    return ", ".join(f"{name} ({some([str(op) for op in ops], 3)})" for name, ops in stated.items()) or "that it only computes"
+def _stated(stated: Mapping[str, Sequence[str]]) -> str:
+    return ", ".join(f"{name} ({some(ops, 3)})" for name, ops in stated.items()) or "that it only computes"
