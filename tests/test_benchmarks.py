@@ -26,7 +26,7 @@ def rows(text):
 
 @pytest.mark.slow
 def test_overhead_compares_equal_exports(tmp_path):
-    printed = run("export_overhead.py", tmp_path, "--pairs", "1")
+    printed = run("export_overhead.py", tmp_path, "--rounds", "1")
     measures = ("whole process", "beside the import", "processor time")
     assert list(rows(printed)) == [f"{m}: {row}" for m in measures for row in ("by hand", "exportkit", "ratio")]
     assert "equal answers to 360 digits" in printed

@@ -56,7 +56,8 @@ class PackagedFiles(ImportlibResourcesConfigSource):
             return super().load_config(config_path)
 
 
-CheckedFiles.__name__ = FileConfigSource.__name__  # Hydra looks for its plugins again in places, and compares names then
+for _ours, _hydras in ((CheckedFiles, FileConfigSource), (PackagedFiles, ImportlibResourcesConfigSource)):
+    _ours.__name__ = _hydras.__name__  # Hydra registers its own again where it looks for plugins anew, and compares names
 
 
 def install() -> None:
