@@ -137,7 +137,10 @@ def test_without_pillow_verify_refuses(config, monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(EnvironmentFailed) as refused:
         toys.export(config)
-    what = "Pillow is not installed, with which verify decodes the images of decode_image; pip install exportkit[images], or leave the proof out: ~post.verify"
+    what = (
+        "Pillow is not installed, with which verify decodes the images of decode_image; pip install exportkit[images], "
+        "or leave the proof out: ~post.verify"
+    )
     assert str(refused.value) == f"post.verify (plugin verify of exportkit {version('exportkit')}): {what}"
 
 
