@@ -208,7 +208,7 @@ def test_a_job_whose_time_is_over_is_told(monkeypatch):
         yield
 
     monkeypatch.setattr(worker_side.processes, "run", run)
-    died = worker_side._run_task(Task(0, print))
+    died = worker_side._run_task(Task(0, print), uses_tensorflow=False)
     assert str(died) == "was ended by its engine: TimeoutError: Job not requeued"
 
 
