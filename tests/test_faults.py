@@ -63,10 +63,8 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(kind, stride, lab, points, b
     assert len(failed) > breadth(1, 5)
     assert bad(case for case in failed if not (case.is_one_line and case.outcome.code == 1 and not case.versions)) == []
     texts = {str(case.point): case.outcome.text for case in failed}
-    reasons = (
-        "no space left on device; free some space",
-        "No usable temporary directory found in ",
-    )  # tempfile tries by writing
+    # tempfile tries directories by writing; a worker on a full disk may have no room for its own last line
+    reasons = ("no space left on device; free some space", "No usable temporary directory found in ", "ended with exit code 1")
     assert {point: text for point, text in texts.items() if not any(reason in text for reason in reasons)} == {}
 
 
