@@ -388,7 +388,7 @@ def test_an_output_that_changes_in_step_with_the_training_graph(tmp_path):
 
 
 def test_a_random_output_with_other_weights_is_stopped(tmp_path):
-    export = kept(toys.config(toys.saved(tmp_path, hard_wired_dropout), tmp_path), tmp_path / "kept")
+    export = kept(toys.config(toys.saved(tmp_path, partial(hard_wired_dropout, 3)), tmp_path), tmp_path / "kept")
     revalued(lambda values: {"w": values["w"] * 2})(export.directory)
     scratch = tmp_path / "scratch"
     scratch.mkdir()
