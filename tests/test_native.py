@@ -531,7 +531,17 @@ def test_the_worker_imports_neither_tensorflow_nor_more_of_this_package_than_its
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert "ml_dtypes" in modules
     assert not {"tensorflow", "google.protobuf"} & set(modules)
-    ours = ["core", "core.capi", "core.graph", "core.tensors", "errors", "printable", "processes", "processes.tensorflow"]
+    ours = [
+        "core",
+        "core.capi",
+        "core.graph",
+        "core.tensors",
+        "errors",
+        "lazy",
+        "printable",
+        "processes",
+        "processes.tensorflow",
+    ]
     assert sorted(name for name in modules if "exportkit." in name) == [f"exportkit.{name}" for name in ours]
 
 
