@@ -81,12 +81,13 @@ def run_signatures(
         BindingError: there is no saved_model.pb to read, or it can do what is not allowed.
         EnvironmentFailed: the process was killed from outside, or could not start.
     """
-    signatures = meta_graph(directory, tags).signature_def
+    metas = _tagged(directory, tags)
+    signatures = metas[-1].signature_def
     named = {request.name or f"request {i} ({request.signature})": request for i, request in enumerate(requests)}
     if problems := [Problem(os.fspath(directory), *p) for name, r in named.items() for p in _mismatches(signatures, name, r)]:
         raise StepFailed(*problems)
     runs = {name: _as_run(signatures[request.signature], request) for name, request in named.items()}
-    served = _serve(directory, tags, runs, timeout, config, allowed)
+    served = _serve(directory, metas, runs, timeout, config, allowed)
     aliases = [sorted(signatures[request.signature].outputs) for request in requests]
     outputs = [dict(zip(names, values, strict=True)) for names, values in zip(aliases, served.outputs, strict=True)]
     return replace(served, outputs=outputs)
@@ -102,8 +103,8 @@ def run(
     allowed: Collection[str] = (),
 ) -> Served:
     """Do what `run_signatures` does, by tensor names: each run is ``({tensor name: value}, [tensor names])``."""
-    meta_graph(directory, tags)
-    return _serve(directory, tags, {f"run {i}": run for i, run in enumerate(runs)}, timeout, config, allowed)
+    metas = _tagged(directory, tags)
+    return _serve(directory, metas, {f"run {i}": run for i, run in enumerate(runs)}, timeout, config, allowed)
 
 
 @dataclass(frozen=True)
@@ -146,8 +147,9 @@ class Running:
     ):
         self._sandbox = Sandbox([directory, *reads])
         self._where, self._timeout = os.fspath(directory), timeout
-        self._header = _header(self._where, tags, config, allowed)
-        self._signatures = meta_graph(directory, tags).signature_def
+        metas = _tagged(directory, tags)
+        self._header = _header(self._where, metas, config, allowed)
+        self._signatures = metas[-1].signature_def
         self._worker: Conversation | None = None
         self._open = ExitStack()
         self.loads = 0
@@ -228,9 +230,16 @@ def meta_graph(directory: str | os.PathLike, tags: Sequence[str]) -> MetaGraphDe
         StepFailed: no meta graph has them.
         BindingError: there is no saved_model.pb to read.
     """
-    by_tags = {frozenset(meta.meta_info_def.tags): meta for meta in read_saved_model(directory).meta_graphs}
-    if meta := by_tags.get(frozenset(tags)):
-        return meta
+    return _tagged(directory, tags)[-1]
+
+
+def _tagged(directory: str | os.PathLike, tags: Sequence[str]) -> list[MetaGraphDef]:
+    """Return the meta graphs whose tags are exactly `tags`, at least one; only a SavedModel made by hand has several."""
+    by_tags: dict[frozenset[str], list[MetaGraphDef]] = {}
+    for meta in read_saved_model(directory).meta_graphs:
+        by_tags.setdefault(frozenset(meta.meta_info_def.tags), []).append(meta)
+    if metas := by_tags.get(frozenset(tags)):
+        return metas
     known = ", ".join(sorted(_tag_set(known) for known in by_tags))
     raise StepFailed(Problem(os.fspath(directory), f"no meta graph has the tags {_tag_set(tags)}", f"it has {known}"))
 
@@ -261,7 +270,7 @@ def _as_run(signature: Any, request: Request) -> Run:
 
 def _serve(
     directory: str | os.PathLike,
-    tags: Sequence[str],
+    metas: Sequence[MetaGraphDef],
     runs: Mapping[str, Run],
     timeout: float | None,
     config: ConfigProto | None,
@@ -270,7 +279,7 @@ def _serve(
     """Load once and do all runs; `runs` has them by the name that problems mention."""
     where = os.fspath(directory)
     replies: list[Reply]
-    replies, death = exchange(core_worker, [_header(where, tags, config, allowed), *runs.values()], timeout, Sandbox([where]))
+    replies, death = exchange(core_worker, [_header(where, metas, config, allowed), *runs.values()], timeout, Sandbox([where]))
     stages = ["loading", *runs, "closing"]
     errors = [(stage, error) for stage, (_, _, error) in zip(stages, replies, strict=False) if error]
     rejected = [Problem(where, explained(f"{stage}: {status}: {' '.join(text.split())}")) for stage, (status, text) in errors]
@@ -286,25 +295,23 @@ def _serve(
 
 
 def _header(
-    directory: str, tags: Sequence[str], config: ConfigProto | None, allowed: Collection[str]
+    directory: str, metas: Sequence[MetaGraphDef], config: ConfigProto | None, allowed: Collection[str]
 ) -> tuple[str, tuple[str, list[str], bytes]]:
     """Return the message that has a process load a SavedModel: no process gets it for one that can do what is not allowed.
 
     Raises:
         BindingError: the SavedModel can do what is not allowed.
     """
-    demand(audited(directory, tags), allowed, directory)
-    return core_worker.LOAD, (directory, list(tags), (config or ConfigProto()).SerializeToString())
+    demand(joined(map(audit, metas)), allowed, directory)
+    return core_worker.LOAD, (directory, list(metas[-1].meta_info_def.tags), (config or ConfigProto()).SerializeToString())
 
 
 def audited(directory: str | os.PathLike, tags: Sequence[str]) -> Audit:
     """Return what the SavedModel `directory` can do as a loader of its meta graph with exactly `tags` sees it.
 
-    Raises:
-        BindingError: there is no saved_model.pb to read.
+    Raises what `meta_graph` raises.
     """
-    metas = read_saved_model(directory).meta_graphs
-    return joined(audit(meta) for meta in metas if set(meta.meta_info_def.tags) == set(tags))
+    return joined(map(audit, _tagged(directory, tags)))
 
 
 def _death_error(death: Death, directory: str, stage: str) -> ExportKitError:
