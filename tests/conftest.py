@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 
 from exportkit import processes
 from exportkit.cli import hydra_app
@@ -39,6 +41,15 @@ def _no_other_plugins(monkeypatch):
     others = {entry.dist.name for entry in importlib.metadata.entry_points(group=GROUP)} - {"exportkit"}
     monkeypatch.setenv(DISABLE, ",".join(sorted(others)))
     hydra_app.plugins.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def _own_hydra(monkeypatch):
+    """What Hydra holds of a test's plugins ends with it: a sweep pickles that state, and their modules are gone by then."""
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)
+    groups = ConfigStore.instance().repo
+    for name in ("source", "post"):
+        monkeypatch.setitem(groups, name, dict(groups.get(name, {})))
 
 
 @pytest.fixture

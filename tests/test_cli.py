@@ -121,14 +121,12 @@ def here(tmp_path, monkeypatch, toy):
 @pytest.fixture(autouse=True)
 def hydra_state(monkeypatch, packaged):
     """Hydra configures logging and keeps registries; each test begins with what there was."""
-    from hydra.core.config_store import ConfigStore
     from hydra.core.singleton import Singleton
 
     plugins = registry.load_plugins({"note": NotePlugin()})
     for module in (choices, hydra_app):
         monkeypatch.setattr(module, "plugins", lambda: plugins)
     monkeypatch.setattr(hydra_app, "CONF", packaged)
-    monkeypatch.setattr(ConfigStore.instance(), "repo", dict(ConfigStore.instance().repo))
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
     monkeypatch.delenv("COLUMNS", raising=False)
     monkeypatch.setattr(logging, "_handlerList", [])  # dictConfig closes them all, those of pytest too

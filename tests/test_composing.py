@@ -150,7 +150,6 @@ def sweep(tmp_path, monkeypatch):
         file = tmp_path / f"conf/{name}.yaml"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(f"# @package _global_\n{text}")
-    monkeypatch.setattr(ConfigStore.instance(), "repo", dict(ConfigStore.instance().repo))
     hydra_app._register(load_plugins(), tmp_path / "conf")
     ConfigStore.instance().store(group="source", name="typed", node=Typed, package="source", provider="test")
     with hydra.initialize_config_module(hydra_app.CONF, **hydra_app._version_base(hydra.initialize_config_module)):
