@@ -29,6 +29,11 @@ def pytest_configure(config):
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
+def pytest_xdist_auto_num_workers():
+    """One worker more than cores: tests also wait, for processes, locks and disks."""
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_report_header():
     return "breadth: thorough" if THOROUGH else "breadth: quick; all of it: make test THOROUGH=1"
 

@@ -894,7 +894,7 @@ def kept(tmp_path_factory):
 
 @pytest.mark.slow
 def test_drawn_inputs_are_answered_or_refused(breadth, kept):
-    inputs = breadth(100, 2000)
+    inputs = breadth(30, 2000)
     command = [sys.executable, CAMPAIGN, "--inputs", str(inputs), "--seed", str(inputs), "--models", str(kept / "models")]
     ended = subprocess.run(command, capture_output=True, text=True)
     assert ended.stdout.splitlines()[-1] == f"{inputs} inputs, 0 failures", ended.stdout + ended.stderr[-2000:]

@@ -30,6 +30,7 @@ class TestMetaGraph(Softmax):
     source = MetaGraphSource
 
 
+@pytest.mark.quick(10)
 class TestGraphBuilder(Softmax):
     source = GraphBuilder
 
@@ -49,6 +50,7 @@ class Encoder:
         return lambda session: tf.compat.v1.train.Saver().restore(session, checkpoint)
 
 
+@pytest.mark.quick(10)
 class TestEncoder(Softmax):
     source = EncoderSource
 
@@ -57,15 +59,17 @@ class TestEncoder(Softmax):
         return {**config, **super().keys(directory)}
 
 
-@pytest.mark.quick(10)
+@pytest.mark.quick(6)
 class TestVerify(StepSuite):
     step = Verify
 
 
+@pytest.mark.quick(10)
 class TestManifest(StepSuite):
     step = Manifest
 
 
+@pytest.mark.quick(8)
 class TestWarmup(StepSuite):
     step = Warmup
 
@@ -80,15 +84,18 @@ class TestTopK(BindingSuite):
         return {"k": 2}
 
 
+@pytest.mark.quick(5)
 class TestSoftmaxBinding(BindingSuite):
     operation = SoftmaxOperation
 
 
+@pytest.mark.quick(5)
 class TestConcat(BindingSuite):
     operation = Concat
     of = ["x", "probs"]
 
 
+@pytest.mark.quick(5)
 class TestSplit(BindingSuite):
     operation = Split
     of = "x"

@@ -44,7 +44,7 @@ def bad(found):
 
 
 def test_a_killed_export_leaves_nothing_half_visible_and_blocks_nothing(lab, points, breadth):
-    stride = breadth(5, 1)
+    stride = breadth(15, 1)
     found = cases(lab, points, "killed", stride)
     # a keeper that is killed ends its task, which is one line of the process that waits
     assert bad(case for case in found if case.outcome.code != KILLED and not case.is_one_line) == []
@@ -57,7 +57,7 @@ def test_a_killed_export_leaves_nothing_half_visible_and_blocks_nothing(lab, poi
 
 @pytest.mark.parametrize(("kind", "stride"), [("disk full, once", 3), ("disk full, from there on", 4)])
 def test_a_full_disk_is_one_line_and_leaves_nothing(kind, stride, lab, points, breadth):
-    found = cases(lab, points, kind, stride * breadth(3, 1))
+    found = cases(lab, points, kind, stride * breadth(6, 1))
     assert bad(case for case in found if case.half or not case.completes or case.left) == []
     failed = [case for case in found if case.outcome.code]
     assert len(failed) > breadth(1, 5)
@@ -80,7 +80,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(kind, stride, lab, points, b
     ],
 )
 def test_who_meddles_breaks_an_export_at_most(kind, stride, lab, points, breadth):
-    found = cases(lab, points, kind, stride * breadth(4, 1))
+    found = cases(lab, points, kind, stride * breadth(8, 1))
     assert bad(case for case in found if case.half or not case.completes) == []
     assert bad(case for case in found if case.outcome.code and not case.is_one_line) == []
 
@@ -172,13 +172,13 @@ def test_a_version_is_verified_while_it_is_exported_and_deleted(lab):
     assert set(found) <= {"passed", "files missing", "gone before", "gone meanwhile"}
 
 
-def test_an_export_that_is_killed_in_publish_is_not_marked_as_published(tmp_path_factory, points):
+def test_an_export_that_is_killed_in_publish_is_not_marked_as_published(tmp_path_factory, points, breadth):
     lab = Lab(tmp_path_factory.mktemp("sending"), sends=True)
     every = lab.points()
     renamed = next(i for i, point in enumerate(every) if point.call == "renameat2")
     publishing = [i for i in range(renamed + 1, len(every)) if "sent" in every[i].path or faultlab.PUBLISHED in every[i].path]
-    found = [lab.case(faultlab.kill, at) for at in publishing[::3]]
-    assert len(found) > 3
+    found = [lab.case(faultlab.kill, at) for at in publishing[:: breadth(12, 3)]]
+    assert len(found) > breadth(1, 3)
     assert bad(case for case in found if case.half or case.marked or not case.completes or case.versions != ["1"]) == []
 
 

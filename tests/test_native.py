@@ -22,6 +22,8 @@ from exportkit.protos import SavedModel
 from exportkit.serving import native
 from exportkit.serving.native import Request
 
+pytestmark = pytest.mark.quick(45)
+
 v1 = tf.compat.v1
 SERVE = ["serve"]
 DEFAULT = "serving_default"

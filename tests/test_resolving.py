@@ -24,6 +24,8 @@ from exportkit.verifying.audit import verify_version
 from exportkit.version.identity import identity
 from exportkit.version.manifest import read_manifest
 
+pytestmark = pytest.mark.quick(18)
+
 STEPS = {"manifest": {"kind": "manifest"}}
 AGAIN = "export again, or name another checkpoint"
 CODE = """

@@ -17,6 +17,8 @@ from test_docs import shown
 
 from exportkit.cli.progress import Stages
 
+pytestmark = pytest.mark.quick(12)
+
 MODEL = """\
 # @package _global_
 defaults: [override /source: {source}]
