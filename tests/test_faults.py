@@ -60,7 +60,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(kind, stride, lab, points, b
     found = cases(lab, points, kind, stride * breadth(6, 1))
     assert bad(case for case in found if case.half or not case.completes or case.left) == []
     failed = [case for case in found if case.outcome.code]
-    assert len(failed) > breadth(1, 5)
+    assert len(failed) > breadth(0, 5)
     assert bad(case for case in failed if not (case.is_one_line and case.outcome.code == 1 and not case.versions)) == []
     texts = {str(case.point): case.outcome.text for case in failed}
     # tempfile tries directories by writing; a worker on a full disk may have no room for its own last line
