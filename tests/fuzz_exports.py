@@ -219,6 +219,7 @@ def _trained_part(prefix: str, config: Mapping[str, Any], values: Mapping[str, A
     meta = meta_graph.read_meta_graph_file(f"{prefix}.meta")
     reader = tf.train.load_checkpoint(prefix)
     tables = list(meta.collection_def["table_initializer"].node_list.value)
+    slices = {one.variable_name.split(":")[0]: one.save_slice_info_def for one in _variables(meta)}
     wanted = dict.fromkeys(name.split(":")[0] for name in (*fetches.values(), *feeds, *tables))
     part = v1.graph_util.extract_sub_graph(meta.graph_def, list(wanted))
     with tf.Graph().as_default() as graph, v1.Session(graph=graph) as session:
@@ -229,9 +230,7 @@ def _trained_part(prefix: str, config: Mapping[str, Any], values: Mapping[str, A
         tf.import_graph_def(part, name="")
         for node in part.node:
             if node.op in ("VariableV2", "VarHandleOp"):
-                averaged = f"{node.name}/ExponentialMovingAverage"
-                use_average = "moving_average" in config.get("weights", {}) and reader.has_tensor(averaged)
-                value = reader.get_tensor(averaged if use_average else node.name)
+                value = _saved(reader, node.name, slices.get(node.name), "moving_average" in config.get("weights", {}))
                 tensor = graph.get_tensor_by_name(f"{node.name}:0")
                 if node.op == "VariableV2":
                     session.run(tf.raw_ops.Assign(ref=tensor, value=value))
@@ -239,6 +238,22 @@ def _trained_part(prefix: str, config: Mapping[str, Any], values: Mapping[str, A
                     session.run(tf.raw_ops.AssignVariableOp(resource=tensor, value=value))
         session.run(tables)
         return session.run(fetches, feeds)
+
+
+def _variables(meta: Any) -> list[Any]:
+    from tensorflow.core.framework.variable_pb2 import VariableDef
+
+    return [VariableDef.FromString(data) for data in meta.collection_def["variables"].bytes_list.value]
+
+
+def _saved(reader: Any, name: str, part: Any, averaged: bool) -> np.ndarray:
+    """Return the value of a variable in a checkpoint, or of a part of it."""
+    if averaged and reader.has_tensor(f"{name}/ExponentialMovingAverage"):
+        return reader.get_tensor(f"{name}/ExponentialMovingAverage")
+    if part is None or not part.full_name:
+        return reader.get_tensor(name)
+    at = tuple(slice(start, start + size) for start, size in zip(part.var_offset, part.var_shape, strict=True))
+    return reader.get_tensor(part.full_name)[at]
 
 
 def _run_of(config: Mapping[str, Any], values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
