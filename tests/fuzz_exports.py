@@ -63,7 +63,9 @@ def export(models: Mapping[str, Model], seed: int, directory: Path, plugins: Plu
     chance = random.Random(seed)
     name = chance.choice(sorted(models))
     model = models[name]
-    suffix, change = (".index", fuzzlab.mutate_index) if chance.random() < 0.15 and name != "v1" else (".meta", fuzzlab.mutate_graph)
+    suffix, change = (
+        (".index", fuzzlab.mutate_index) if chance.random() < 0.15 and name != "v1" else (".meta", fuzzlab.mutate_graph)
+    )
     data = change(Path(f"{model.prefix}{suffix}").read_bytes(), chance)
     prefix = fuzzlab.copied(model, directory, suffix, data)
     config = {**fuzzlab.configured(model, prefix, directory), "post": {"verify": {"kind": "verify"}}}
@@ -263,7 +265,9 @@ def _run_of(config: Mapping[str, Any], values: Mapping[str, Any]) -> tuple[dict[
     tensors = {key: value.get("placeholder") if isinstance(value, dict) else value for key, value in bindings.items()}
     baked = {value["replaces"]: value["constant"] for value in bindings.values() if "constant" in value}
     outputs = config["signatures"]["serving_default"]["outputs"]
-    return {tensors[alias]: value for alias, value in values.items()} | baked, {alias: tensors[k] for alias, k in outputs.items()}
+    return {tensors[alias]: value for alias, value in values.items()} | baked, {
+        alias: tensors[k] for alias, k in outputs.items()
+    }
 
 
 def _first_line(error: Exception) -> str:

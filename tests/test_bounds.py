@@ -462,7 +462,9 @@ def sliced(shape, *extents):
         for start, length in extent:
             one.extent.add(start=start, length=length)
         size = 4 * int(np.prod([length for _, length in extent]))
-        items.append((exportkit.checkpoint.index.slice_key("v", extent), entry([n for _, n in extent], size=size, offset=offset)))
+        items.append(
+            (exportkit.checkpoint.index.slice_key("v", extent), entry([n for _, n in extent], size=size, offset=offset))
+        )
         offset += size
     return table(
         sorted({HEADER[0]: HEADER[1], b"v": whole.SerializeToString(), **{k: p.SerializeToString() for k, p in items}}.items())

@@ -23,7 +23,7 @@ _YOUNG = 0.5  # seconds: a Saver writes the `.meta` after the file `checkpoint` 
 _MOMENT = 0.05
 _MOST_AT_ONCE = 1 << 30  # the kernel reads less than 2 GiB in one call
 _MOST_INDEX = 256 * files.MIB
-_MOST_HOLES = 1 << 30  # bytes of a data file, where more of it are holes than data: zeros that cp --sparse left out
+_MOST_HOLES = 1 << 30  # bytes of a data file, or else eight times its data: a copy may leave out the zeros of new weights
 _MOST_PROBLEMS = 20
 _LFS = b"version https://git-lfs.github.com/spec/"
 
@@ -188,9 +188,11 @@ def open_shard(path: str, needed: int) -> HeldFile:
         do = "the index needs it: copy all files of the checkpoint"
         raise WeightsError(Problem(path, f"cannot be read: {error.strerror}", do)) from None
     if file.size >= needed:
-        if (holes := file.holes()) > max(_MOST_HOLES, file.size - holes):
+        if (holes := file.holes()) > max(_MOST_HOLES, 8 * (file.size - holes)):
             what = f"has {file.size:,} bytes, of which the disk holds {file.size - holes:,}; the rest are holes"
-            raise WeightsError(Problem(path, what, "copy it again; if it is whole, cp --sparse=never fills its holes with zeros"))
+            raise WeightsError(
+                Problem(path, what, "copy it again; if it is whole, cp --sparse=never fills its holes with zeros")
+            )
         return file
     if pointer:
         raise WeightsError(Problem(path, "is a Git LFS pointer, not the data", "run `git lfs pull`"))
