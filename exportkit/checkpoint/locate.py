@@ -64,6 +64,12 @@ def resolve(path: str | os.PathLike[str]) -> str:
     return _without_suffix(path)
 
 
+def graph_file(path: str | os.PathLike[str]) -> str:
+    """Return the ``.meta`` beside the checkpoint that a path names, as `resolve` does; a ``.meta`` itself as it is."""
+    path = os.fspath(path)
+    return path if path.endswith(".meta") and not os.path.isdir(path) else f"{resolve(path)}.meta"
+
+
 def _without_suffix(path: str) -> str:
     """Return the prefix that a checkpoint's file belongs to; a prefix as it is."""
     return re.sub(r"(?<=[^/])(\.(index|meta|data-\d{5}-of-\d{5})|-(\d{5}|\?{5})-of-\d{5})$", "", path)
