@@ -32,17 +32,43 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="exportkit-fuzz-") as scratch:
         models = _models(options.models or Path(scratch) / "models")
         seeds = [options.only] if options.only is not None else range(options.seed, options.seed + options.inputs)
+        if options.export:
+            return _exports(models, seeds, Path(scratch))
         counts: Counter[tuple[str, str]] = Counter()
         for start in range(0, len(seeds), BATCH):
-            for seed, kind, outcome, text in _batch(models, seeds[start : start + BATCH], Path(scratch), options.export):
+            for seed, kind, outcome, text in _batch(models, seeds[start : start + BATCH], Path(scratch)):
                 counts[kind, outcome] += 1
-                if outcome == "failed" or options.export or options.only is not None:
+                if outcome == "failed" or options.only is not None:
                     print(f"case {seed} ({kind}): {outcome}: {text}", flush=True)
     kinds = sorted({kind for kind, _ in counts})
     for kind in kinds:
         print(f"{kind:15}", *(f"{counts[kind, outcome]:6} {outcome}" for outcome in ("accepted", "refused", "failed")))
     failed = sum(number for (_, outcome), number in counts.items() if outcome == "failed")
     print(f"{sum(counts.values())} inputs, {failed} failures")
+    return min(failed, 1)
+
+
+def _exports(models, seeds, scratch: Path) -> int:
+    """Export each case, compare its answers with TensorFlow's own, and print every case as it ends."""
+    import fuzz_exports
+    import fuzzlab
+
+    counts: Counter[tuple[str, str]] = Counter()
+    slowest, largest = 0.0, 0
+    with fuzz_exports.started() as judge:
+        fuzz_exports.prepare()
+        plugins = fuzzlab.all_plugins()
+        for seed in seeds:
+            with tempfile.TemporaryDirectory(dir=scratch) as directory:
+                case = fuzz_exports.export(models, seed, Path(directory), plugins, judge)
+            counts[case.kind, case.outcome] += 1
+            slowest, largest = max(slowest, case.seconds), max(largest, case.megabytes)
+            print(f"case {seed} ({case.kind}, {case.model}, {case.seconds:.1f} s): {case.outcome}: {case.text}", flush=True)
+    for kind in sorted({kind for kind, _ in counts}):
+        print(f"{kind:8}", *(f"{counts[kind, outcome]:6} {outcome}" for outcome in fuzz_exports.OUTCOMES))
+    failed = sum(number for (_, outcome), number in counts.items() if outcome == "failed")
+    print(f"the slowest took {slowest:.1f} s, the largest {largest} MB")
+    print(f"{len(seeds)} inputs, {failed} failures")
     return min(failed, 1)
 
 
@@ -62,12 +88,12 @@ def _models(directory: Path):
     return pickle.loads(kept.read_bytes())
 
 
-def _batch(models, seeds, scratch: Path, export: bool):
+def _batch(models, seeds, scratch: Path):
     """Run cases in one forked process, and those behind it in another one where that process died."""
     seeds = list(seeds)
     while seeds:
         read, write = os.pipe()
-        child = _forked(models, seeds, scratch, export, read, write)
+        child = _forked(models, seeds, scratch, read, write)
         os.close(write)
         with os.fdopen(read, "rb") as results:
             for result in _results(results):
@@ -78,12 +104,12 @@ def _batch(models, seeds, scratch: Path, export: bool):
             yield seeds.pop(0), "?", "failed", f"its process ended with status {status}"
 
 
-def _forked(models, seeds, scratch: Path, export: bool, read: int, write: int) -> int:
+def _forked(models, seeds, scratch: Path, read: int, write: int) -> int:
     if child := os.fork():
         return child
     os.close(read)
     try:
-        _run(models, seeds, scratch, write, export)
+        _run(models, seeds, scratch, write)
     except BaseException:
         traceback.print_exc()
         os._exit(1)
@@ -98,17 +124,16 @@ def _results(file):
             return
 
 
-def _run(models, seeds, scratch: Path, write: int, export: bool) -> None:
+def _run(models, seeds, scratch: Path, write: int) -> None:
     import fuzzlab
 
-    made, judge = (fuzzlab.write_export, fuzzlab.judge_export) if export else (fuzzlab.write, fuzzlab.judge)
     plugins = fuzzlab.all_plugins()
     with os.fdopen(write, "wb") as results:
         for seed in seeds:
             with tempfile.TemporaryDirectory(dir=scratch) as directory:
                 os.chdir(directory)
-                case = made(models, seed, Path(directory), plugins)
-                outcome, text = judge(case)
+                case = fuzzlab.write(models, seed, Path(directory), plugins)
+                outcome, text = fuzzlab.judge(case)
                 os.chdir(scratch)
             pickle.dump((seed, f"{case.kind}", outcome, f"[{case.model}] {text}"), results)
             results.flush()

@@ -22,7 +22,10 @@ def printable(text: str, keep: str = "\t") -> str:
         text: any text.
         keep: the characters that stay although they are not printable.
     """
-    if text.isprintable():
+    rest = text
+    for char in keep:
+        rest = rest.replace(char, "")
+    if rest.isprintable():
         return text
     return "".join(char if char.isprintable() or char in keep else _escape(char) for char in text)
 

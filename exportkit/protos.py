@@ -7,12 +7,21 @@ imported a bare module with TensorFlow's ``__path__`` stands in its place; it is
 
 import importlib
 import importlib.util
+import os
+import resource
 import sys
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.message import DecodeError
 
 from exportkit.errors import EnvironmentFailed, Problem
+
+_LARGE = 8 << 20  # bytes; what is smaller takes less than a gigabyte of memory
+_MOST_MEMORY = 512 << 20
 
 
 @contextmanager
@@ -105,6 +114,7 @@ BundleHeaderProto = tensor_bundle_pb2.BundleHeaderProto
 BundleEntryProto = tensor_bundle_pb2.BundleEntryProto
 SavedTensorSlices = saved_tensor_slice_pb2.SavedTensorSlices
 SavedSliceMeta = saved_tensor_slice_pb2.SavedSliceMeta
+TrackableObjectGraph = trackable_object_graph_pb2.TrackableObjectGraph
 
 
 _DTYPES = frozenset(types_pb2.DataType.values())
@@ -123,3 +133,26 @@ def dtype_name(number: int) -> str:
 
 
 DTYPE_NAMES = {dtype_name(number): number for number in types_pb2.DataType.values() if 0 < number < 100}
+
+
+def fits(cls: Any, data: bytes) -> bool:
+    """Return whether the memory for a message of class `cls` is in proportion to its bytes.
+
+    A field of two bytes can become a hundred in memory. So a large file is first parsed in a forked process with a limit; that
+    does nothing else, which is safe whatever runs in this one.
+    """
+    if len(data) <= _LARGE:
+        return True
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    code = 1
+    try:
+        held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (held + max(_MOST_MEMORY, 3 * len(data)), resource.RLIM_INFINITY))
+        cls.FromString(data)
+        code = 0
+    except DecodeError as error:
+        code = int("alloc" in str(error))
+    finally:
+        os._exit(code)

@@ -365,23 +365,7 @@ def write(models: Mapping[str, Model], seed: int, directory: Path, plugins: Plug
     return Case(seed, kind, name, _KINDS[kind][1](model, directory, chance, plugins))
 
 
-def write_export(models: Mapping[str, Model], seed: int, directory: Path, plugins: Plugins) -> Case:
-    """Write a case whose graph, or seldom whose index, is changed; it is exported and compared with the training graph."""
-    chance = random.Random(seed)
-    name = chance.choice(sorted(models))
-    model = models[name]
-    suffix, change = (".index", mutate_index) if chance.random() < 0.15 and name != "v1" else (".meta", mutate_graph)
-    prefix = _copied(model, directory, suffix, change(Path(f"{model.prefix}{suffix}").read_bytes(), chance))
-    config = {**_configured(model, prefix, directory), "post": {"verify": {"kind": "verify"}}}
-    return Case(seed, suffix, name, lambda: _exported(config, plugins))
-
-
-def _exported(config: Mapping[str, Any], plugins: Plugins) -> None:
-    report = exportkit.run(exportkit.plan(config, plugins), plugins)
-    print(report.status, *(step.details.get("summary", "") for step in report.steps))
-
-
-def _copied(model: Model, directory: Path, suffix: str, data: bytes, drop: bool = False) -> str:
+def copied(model: Model, directory: Path, suffix: str, data: bytes, drop: bool = False) -> str:
     """Copy a checkpoint with other bytes in its file `suffix`; return the prefix of the copy."""
     source, run = Path(model.prefix), directory / "run"
     run.mkdir()
@@ -393,7 +377,7 @@ def _copied(model: Model, directory: Path, suffix: str, data: bytes, drop: bool 
     return str(run / source.name)
 
 
-def _configured(model: Model, prefix: str, directory: Path, **changes: Any) -> dict[str, Any]:
+def configured(model: Model, prefix: str, directory: Path, **changes: Any) -> dict[str, Any]:
     config = {**model.config, "export_dir": str(directory / "exports"), **changes}
     return {**config, "source": {**config["source"], "checkpoint": prefix}}
 
@@ -415,8 +399,8 @@ def command(*arguments: str) -> None:
 def _graph_case(change: Callable[[bytes, random.Random], bytes]) -> Callable:
     def made(model: Model, directory: Path, chance: random.Random, plugins: Plugins) -> Callable[[], None]:
         data = change(Path(f"{model.prefix}.meta").read_bytes(), chance)
-        prefix = _copied(model, directory, ".meta", data)
-        return lambda: _both(_configured(model, prefix, directory), f"{prefix}.meta", plugins)
+        prefix = copied(model, directory, ".meta", data)
+        return lambda: _both(configured(model, prefix, directory), f"{prefix}.meta", plugins)
 
     return made
 
@@ -425,14 +409,14 @@ def _index_case(change: Callable[[bytes, random.Random], bytes]) -> Callable:
     def made(model: Model, directory: Path, chance: random.Random, plugins: Plugins) -> Callable[[], None]:
         suffix = ".index" if Path(f"{model.prefix}.index").exists() else ""
         if suffix:
-            prefix = _copied(model, directory, suffix, change(Path(f"{model.prefix}.index").read_bytes(), chance))
+            prefix = copied(model, directory, suffix, change(Path(f"{model.prefix}.index").read_bytes(), chance))
         else:
             run = directory / "run"
             run.mkdir()
             prefix = str(run / Path(model.prefix).name)
             shutil.copy(f"{model.prefix}.meta", f"{prefix}.meta")
             Path(prefix).write_bytes(change(Path(model.prefix).read_bytes(), chance))
-        return lambda: _both(_configured(model, prefix, directory), prefix, plugins)
+        return lambda: _both(configured(model, prefix, directory), prefix, plugins)
 
     return made
 
@@ -440,17 +424,17 @@ def _index_case(change: Callable[[bytes, random.Random], bytes]) -> Callable:
 def _state_case(model: Model, directory: Path, chance: random.Random, plugins: Plugins) -> Callable[[], None]:
     recorded = chance.choice((*TEXTS, ".", "./.", "../run", "model.ckpt-3", "/", "~", "\\000", "\\377", "sub/../model.ckpt-3"))
     text = f'model_checkpoint_path: "{recorded}"\n'.encode()
-    prefix = _copied(model, directory, "checkpoint", mutate_bytes(text, chance) if chance.random() < 0.3 else text, drop=True)
+    prefix = copied(model, directory, "checkpoint", mutate_bytes(text, chance) if chance.random() < 0.3 else text, drop=True)
     Path(prefix).with_name("checkpoint").write_bytes(text)
     place = str(Path(prefix).parent)
-    return lambda: _both(_configured(model, place, directory), place, plugins)
+    return lambda: _both(configured(model, place, directory), place, plugins)
 
 
 def _samples_case(model: Model, directory: Path, chance: random.Random, plugins: Plugins) -> Callable[[], None]:
     named = sample_file(directory, chance)
     key, signature = next(iter(model.config["signatures"].items()))
     samples = {key: dict.fromkeys(signature["inputs"], named)}
-    config = _configured(model, model.prefix, directory, samples=samples)
+    config = configured(model, model.prefix, directory, samples=samples)
     return lambda: _all([lambda: _planned(config, plugins), lambda: _read_sample(named)])
 
 
@@ -588,20 +572,6 @@ def judge(case: Case) -> tuple[str, str]:
         return "failed", f"{type(error).__name__}: {error} {_last_line(error)}\n{printed.getvalue()[-500:]}"
     text = printed.getvalue()
     return ("failed", text) if any(mark in text for mark in UNFORESEEN) else ("accepted", text)
-
-
-def judge_export(case: Case) -> tuple[str, str]:
-    """Like `judge`, for a case that is exported: steps may refuse too, and other processes have their own limits."""
-    printed = io.StringIO()
-    try:
-        with redirect_stdout(printed), redirect_stderr(printed):
-            case.run()
-    except ExportKitError as error:
-        text = str(error)
-        return ("failed" if any(mark in text for mark in UNFORESEEN) else "refused"), f"exit code {error.exit_code}: {text}"
-    except Exception as error:
-        return "failed", f"{type(error).__name__}: {error} {_last_line(error)}"
-    return "accepted", printed.getvalue()
 
 
 def _refused(error: ExportKitError) -> tuple[str, str]:

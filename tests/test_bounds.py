@@ -456,13 +456,16 @@ def entry(shape=(), **fields):
 def sliced(shape, *extents):
     """A tensor and its slices, each along all dimensions, as items of an index."""
     whole = entry(shape)
-    items = []
+    items, offset = [], 0
     for extent in extents:
         one = whole.slices.add()
         for start, length in extent:
             one.extent.add(start=start, length=length)
         size = 4 * int(np.prod([length for _, length in extent]))
-        items.append((exportkit.checkpoint.index.slice_key("v", extent), entry([n for _, n in extent], size=size)))
+        items.append(
+            (exportkit.checkpoint.index.slice_key("v", extent), entry([n for _, n in extent], size=size, offset=offset))
+        )
+        offset += size
     return table(
         sorted({HEADER[0]: HEADER[1], b"v": whole.SerializeToString(), **{k: p.SerializeToString() for k, p in items}}.items())
     )

@@ -549,6 +549,10 @@ CHANGES = {
         lambda items: setattr(items[b""].version, "min_consumer", 2),
         "its format is newer than any that is known (version 2)",
     ),
+    "the writer's version": (
+        lambda items: setattr(items[b""].version, "producer", -1),
+        "its format has the version -1, which no writer has",
+    ),
     "the header": (lambda items: items.pop(b""), "it does not begin with a header"),
     "the shard": (_set(b"dense/bias", "shard_id", 1), "'dense/bias' lies outside of its 1 data files"),
     "the offset": (_set(b"dense/bias", "offset", -1), "'dense/bias' lies outside of its 1 data files"),

@@ -198,7 +198,9 @@ def test_dtypes_and_counts_come_from_the_op_definitions(graph):
         "float32", "float32", "int64", "int32", "float64", None,
     ]  # fmt: skip
     del index.meta.meta_info_def.stripped_op_list.op[:]
-    assert Graph(index.meta).dtype("x:0") is None and Graph(index.meta).num_outputs("x") is None
+    index = Graph(index.meta)
+    assert [index.dtype(t) for t in ("x", "ref:0", "x:1", "split:2")] == ["float32", "float64", None, None]
+    assert [index.num_outputs(op) for op in ("x", "ref", "split", "nothing")] == [1, 1, None, None]
 
 
 def test_dtypes_of_defaults_and_of_function_calls(graph):

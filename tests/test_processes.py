@@ -176,6 +176,39 @@ def test_a_log_below_the_limit_is_as_it_was_printed(tmp_path):
     assert (tmp_path / "0.log").read_bytes() == b"a" * 100 + b"\n" + (b"b" * 999 + b"\n") * 3000 + b"end"
 
 
+ESCAPES = b"\x1b]0;title\x07 \xff \xe2\x80\xae na\xc3\xafve\r\n50 %\r100 %\n\x1b[31mred\x1b[0m\t\x9b2J"
+PRINTED = b"\\x1b]0;title\\x07 \\xff \\u202e na\xc3\xafve\n50 %\n100 %\nred\t\\x9b2J"
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+def test_a_log_can_be_shown_in_a_terminal(size, tmp_path):
+    log = output.Output(tmp_path / "log")
+    for at in range(0, len(ESCAPES), size):
+        log._take(ESCAPES[at : at + size])
+    log.close()
+    assert (tmp_path / "log").read_bytes() == PRINTED
+
+
+@pytest.mark.parametrize("first", [0, 1, 20, 50])
+def test_the_end_of_a_log_can_be_shown_too(first, tmp_path, monkeypatch):
+    monkeypatch.setattr(output, "FIRST", first)
+    log = output.Output(tmp_path / "log")
+    for at in range(len(ESCAPES)):
+        log._take(ESCAPES[at : at + 1])
+    log.close()
+    head, tail = (tmp_path / "log").read_bytes().split(b"\n[exportkit: the log ends here at %d bytes; " % first)
+    assert head + tail.split(b" has ended]\n")[1] == PRINTED
+
+
+def test_a_log_of_escapes_has_its_limits_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(output, "FIRST", 202)
+    monkeypatch.setattr(output, "LAST", 1000)
+    assert came((lab.print_much, 3, "\x1b" * 9000), log=tmp_path) == [None]
+    log = (tmp_path / "0.log").read_text()
+    assert log.startswith("a" * 100 + "\n" + "b" * 101 + "\n[exportkit: ")
+    assert log.endswith(" bytes were dropped here]\n" + "\\x1b" * 250)
+
+
 def test_what_prints_for_ever_fills_no_disk_and_its_end_is_told(tmp_path):
     (died,) = came((lab.print_for_ever,), timeout=3, log=tmp_path)
     assert died == "took longer than 3 s; its last line: yes; its output: 0.log"

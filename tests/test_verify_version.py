@@ -15,7 +15,7 @@ from versions_made import X, export
 
 from exportkit import cli
 from exportkit.capabilities import audit
-from exportkit.checkpoint import BundleWriter, tensorproto
+from exportkit.checkpoint import Bundle, BundleWriter, tensorproto
 from exportkit.errors import ConfigError
 from exportkit.metagraph import read_saved_model
 from exportkit.serving import warmup
@@ -239,6 +239,29 @@ def test_an_init_op_that_forgets_the_weights(tmp_path):
         "after the restore, so the weights in the files are not those that answer; "
         "export it again, with the tables' initialisers for a main_op and nothing else"
     )
+
+
+class _Words(tf.Module):
+    """A table whose vocabulary is an Asset, which is a variable of the same name as that of the weights."""
+
+    def __init__(self, vocabulary):
+        self.asset = tf.saved_model.Asset(vocabulary)
+        whole, line = tf.lookup.TextFileIndex.WHOLE_LINE, tf.lookup.TextFileIndex.LINE_NUMBER
+        content = tf.lookup.TextFileInitializer(self.asset, tf.string, whole, tf.int64, line)
+        self.table = tf.lookup.StaticHashTable(content, 0)
+        self.weights = tf.Variable(np.eye(3, dtype=np.float32))
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    def embedded(self, words):
+        return {"embedded": tf.gather(self.weights, self.table.lookup(words))}
+
+
+def test_an_init_op_may_set_the_path_of_a_vocabulary(tmp_path):
+    (tmp_path / "words.txt").write_text("red\ngreen\nblue\n")
+    module = _Words(str(tmp_path / "words.txt"))
+    tf.saved_model.save(module, str(tmp_path / "1"), signatures=module.embedded)
+    assert Bundle(tmp_path / "1/variables/variables").aliases == {"Variable": "weights/.ATTRIBUTES/VARIABLE_VALUE"}
+    assert failed(tmp_path / "1") == []
 
 
 def test_an_init_op_may_set_local_variables(tmp_path):

@@ -5,7 +5,7 @@ do; it never says that a graph is safe. Nothing is run, and TensorFlow is not im
 """
 
 from exportkit.capabilities.audit import Audit, Use, audit, joined
-from exportkit.capabilities.gate import allowance, demand, nodes, problems
+from exportkit.capabilities.gate import NotAllowed, allowance, demand, nodes, problems
 from exportkit.capabilities.idle import drop_idle_dangers
 from exportkit.capabilities.oplist import ALLOWANCES, CAPABILITIES, of_op, refused
 
@@ -13,6 +13,7 @@ __all__ = [
     "ALLOWANCES",
     "CAPABILITIES",
     "Audit",
+    "NotAllowed",
     "Use",
     "allowance",
     "audit",

@@ -1,6 +1,6 @@
 """The gate in front of everything that imports or runs a graph."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 from exportkit.capabilities.audit import Audit, Use
 from exportkit.capabilities.oplist import ALLOWANCES, CAPABILITIES, HOST_FILES
@@ -9,14 +9,26 @@ from exportkit.errors import BindingError, Problem
 _SHOWN = 3
 
 
+class NotAllowed(BindingError):
+    """A graph can do what it is not allowed to do.
+
+    Attributes:
+        dangers: each such capability → the ops that have it.
+    """
+
+    dangers: Mapping[str, list[Use]] = {}
+
+
 def demand(audit: Audit, allowed: Collection[str], where: str) -> None:
     """Refuse a graph with capabilities that are not allowed.
 
     Raises:
-        BindingError: names each such capability with its nodes.
+        NotAllowed: names each such capability with its nodes.
     """
     if found := list(problems(audit, allowed, where)):
-        raise BindingError(*found)
+        refusal = NotAllowed(*found)
+        refusal.dangers = audit.dangers(allowed)
+        raise refusal
 
 
 def problems(audit: Audit, allowed: Collection[str], where: str) -> Iterator[Problem]:

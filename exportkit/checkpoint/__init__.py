@@ -7,7 +7,7 @@ from exportkit.lazy import lazy
 if TYPE_CHECKING:
     from exportkit.checkpoint.check import Copied, check_copied
     from exportkit.checkpoint.index import Entry, Part
-    from exportkit.checkpoint.locate import latest, looks, resolve
+    from exportkit.checkpoint.locate import graph_file, looks, resolve
     from exportkit.checkpoint.readback import Readback
     from exportkit.checkpoint.reader import Bundle
     from exportkit.checkpoint.writer import BundleWriter, open_checkpoint
@@ -17,7 +17,7 @@ __getattr__ = lazy(
     {
         "check": "Copied check_copied",
         "index": "Entry Part",
-        "locate": "latest looks resolve",
+        "locate": "graph_file looks resolve",
         "readback": "Readback",
         "reader": "Bundle",
         "writer": "BundleWriter open_checkpoint",
@@ -32,7 +32,7 @@ __all__ = [
     "Part",
     "Readback",
     "check_copied",
-    "latest",
+    "graph_file",
     "looks",
     "open_checkpoint",
     "resolve",

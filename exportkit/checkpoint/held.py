@@ -4,12 +4,13 @@ import errno
 import os
 import weakref
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from exportkit.files import descriptor as open_descriptor
 
 WRITTEN, REPLACED, DELETED = "was written to", "was saved anew", "was deleted"
 _MOST = 256  # descriptors that a process may have open before files are no longer held; the usual limit is 1,024
+_MOST_RUNS = 100_000  # holes of a file that are counted, in about 0.2 seconds
 
 
 class HeldFile:
@@ -61,6 +62,25 @@ class HeldFile:
         """What the file was when it was opened."""
         return self._was
 
+    def holes(self) -> int:
+        """Return how many of its bytes lie in holes: they are zeros, and the disk holds nothing for them.
+
+        None where the file system does not report them. Of a file with more than 100,000 holes, what the disk does not hold.
+        """
+        stored = self._was.st_blocks * 512
+        if stored >= self.size or not hasattr(os, "SEEK_HOLE"):
+            return 0
+        found = at = 0
+        with self.open() as descriptor, suppress(OSError):
+            for _ in range(_MOST_RUNS):
+                start = _seek(descriptor, at, os.SEEK_HOLE, self.size)
+                at = _seek(descriptor, start, os.SEEK_DATA, self.size)
+                found += at - start
+                if at == self.size:
+                    return found
+            return self.size - stored
+        return 0
+
     @property
     def place(self) -> str:
         """A path to the file for any process while this one holds it; the file's absolute path if there is no such path."""
@@ -82,6 +102,16 @@ class HeldFile:
             return not os.path.samestat(os.stat(self.path), self._was)
         except OSError:
             return False
+
+
+def _seek(descriptor: int, start: int, what: int, size: int) -> int:
+    """Return where the next hole or the next data begins, from `start` on; `size` if there is none."""
+    try:
+        return min(os.lseek(descriptor, start, what), size)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            return size
+        raise
 
 
 def fate(files: Mapping[str, HeldFile]) -> str | None:

@@ -88,6 +88,8 @@ def _shards(header: protos.BundleHeaderProto) -> int:
         raise ValueError("a big-endian machine wrote it, and its numbers are the wrong way round")
     if header.version.min_consumer > VERSION or VERSION in header.version.bad_consumers:
         raise ValueError(f"its format is newer than any that is known (version {header.version.min_consumer})")
+    if header.version.producer < 0:
+        raise ValueError(f"its format has the version {header.version.producer}, which no writer has")
     return header.num_shards
 
 

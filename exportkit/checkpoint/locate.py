@@ -23,6 +23,7 @@ _YOUNG = 0.5  # seconds: a Saver writes the `.meta` after the file `checkpoint` 
 _MOMENT = 0.05
 _MOST_AT_ONCE = 1 << 30  # the kernel reads less than 2 GiB in one call
 _MOST_INDEX = 256 * files.MIB
+_MOST_HOLES = 1 << 30  # bytes of a data file, or else eight times its data: a copy may leave out the zeros of new weights
 _MOST_PROBLEMS = 20
 _LFS = b"version https://git-lfs.github.com/spec/"
 
@@ -61,6 +62,12 @@ def resolve(path: str | os.PathLike[str]) -> str:
     if os.path.isdir(path) and not _is_checkpoint(path):
         return latest(path)
     return _without_suffix(path)
+
+
+def graph_file(path: str | os.PathLike[str]) -> str:
+    """Return the ``.meta`` beside the checkpoint that a path names, as `resolve` does; a ``.meta`` itself as it is."""
+    path = os.fspath(path)
+    return path if path.endswith(".meta") and not os.path.isdir(path) else f"{resolve(path)}.meta"
 
 
 def _without_suffix(path: str) -> str:
@@ -177,7 +184,7 @@ def open_shard(path: str, needed: int) -> HeldFile:
     """Open a data file of which an index needs `needed` bytes.
 
     Raises:
-        WeightsError: it cannot be read, or has fewer bytes.
+        WeightsError: it cannot be read, has fewer bytes, or is mostly holes.
     """
     try:
         file = HeldFile(path)
@@ -187,6 +194,11 @@ def open_shard(path: str, needed: int) -> HeldFile:
         do = "the index needs it: copy all files of the checkpoint"
         raise WeightsError(Problem(path, f"cannot be read: {error.strerror}", do)) from None
     if file.size >= needed:
+        if (holes := file.holes()) > max(_MOST_HOLES, 8 * (file.size - holes)):
+            what = f"has {file.size:,} bytes, of which the disk holds {file.size - holes:,}; the rest are holes"
+            raise WeightsError(
+                Problem(path, what, "copy it again; if it is whole, cp --sparse=never fills its holes with zeros")
+            )
         return file
     if pointer:
         raise WeightsError(Problem(path, "is a Git LFS pointer, not the data", "run `git lfs pull`"))

@@ -6,11 +6,11 @@ import functools
 import hashlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from exportkit import protos
+from exportkit import files, protos
 from exportkit.checkpoint import encoding, locate
 from exportkit.checkpoint.held import HeldFile
 from exportkit.checkpoint.index import Entry, Extents, Part, V1Slices, element_count, read_v1, read_v2, slice_key, slice_shape
@@ -31,6 +31,7 @@ _V1_FIELDS = {
     "bool": ("bool_val", "bool"),
     "string": ("string_val", "object"),
 }
+_MOST_OBJECT_GRAPH = 64 * files.MIB  # 100 to 300 bytes an object: some 200,000 objects
 _V1_BITS = ("float16", "complex64", "complex128")  # stored as their bits, or as pairs
 
 
@@ -88,13 +89,34 @@ class Bundle:
         """
         if not self.is_object_based:
             return MappingProxyType({})
-        with locate.readable(self._path):
-            graph = protos.trackable_object_graph_pb2.TrackableObjectGraph.FromString(self.read(_OBJECT_GRAPH).item())
-        saved = [attribute for node in graph.nodes for attribute in node.attributes]
-        uses = Counter(one.full_name for one in saved)
+        nodes = self._object_graph().nodes
+        uses = Counter(one.full_name for node in nodes for one in node.attributes)
         return MappingProxyType(
-            {one.full_name: one.checkpoint_key for one in saved if uses[one.full_name] == 1 and one.full_name}
+            {
+                one.full_name: one.checkpoint_key
+                for node in nodes
+                for one in node.attributes
+                if uses[one.full_name] == 1 and one.full_name
+            }
         )
+
+    def _object_graph(self) -> protos.TrackableObjectGraph:
+        """Return the graph of objects that tf.train.Checkpoint wrote.
+
+        Raises:
+            WeightsError: it is none, is too large, or would take far more memory than it has bytes.
+        """
+        entry = self.entry(_OBJECT_GRAPH)
+        with locate.readable(self._path):
+            if entry.dtype != "string" or entry.shape or entry.size > _MOST_OBJECT_GRAPH:
+                raise ValueError(
+                    f"its object graph is {entry.dtype} {list(entry.shape)} of {entry.size:,} bytes; "
+                    f"it has to be one string, of {_MOST_OBJECT_GRAPH:,} bytes at most"
+                )
+            data = self.read(_OBJECT_GRAPH).item()
+            if not protos.fits(protos.TrackableObjectGraph, data):
+                raise ValueError("its object graph expands to far more memory than it has bytes")
+            return protos.TrackableObjectGraph.FromString(data)
 
     def entry(self, key: str) -> Entry:
         """Return the entry of that name.
@@ -184,11 +206,12 @@ def _shard_files(bundle: Bundle) -> dict[str, HeldFile]:
     Raises:
         WeightsError: some are missing, or too short for the index.
     """
-    needed: dict[str, int] = defaultdict(int)
+    parts: dict[str, list[tuple[int, int, str]]] = defaultdict(list)
     for entry in bundle.entries.values():
         for part in entry.parts:
-            path = bundle.data_path(part)
-            needed[path] = max(needed[path], part.offset + part.size)
+            parts[bundle.data_path(part)].append((part.offset, part.offset + part.size, entry.key))
+    with locate.readable(bundle._path):
+        needed = {path: _end(found) for path, found in parts.items()}
     found: dict[str, HeldFile] = {}
     problems: list[Problem] = []
     for path, size in needed.items():
@@ -199,6 +222,21 @@ def _shard_files(bundle: Bundle) -> dict[str, HeldFile]:
     if problems:
         raise WeightsError(*locate.few(problems))
     return found
+
+
+def _end(parts: Iterable[tuple[int, int, str]]) -> int:
+    """Return how many bytes of a data file its parts (start, end, tensor) need.
+
+    Raises:
+        ValueError: two of them share bytes; no writer does that, and a small file could be read and copied without end.
+    """
+    last, before = 0, ""
+    for start, end, key in sorted(parts):
+        if start < last and start < end:
+            raise ValueError(f"{before!r} and {key!r} have bytes in common")
+        if end > last:
+            last, before = end, key
+    return last
 
 
 def data_path(prefix: str, shard: int, shards: int) -> str:

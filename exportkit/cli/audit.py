@@ -12,7 +12,7 @@ from typing import Any
 
 from exportkit import metagraph
 from exportkit.capabilities import CAPABILITIES, Audit, audit, joined
-from exportkit.checkpoint import latest
+from exportkit.checkpoint import graph_file
 from exportkit.cli.tables import line, table, text
 from exportkit.contract import Command
 from exportkit.errors import ConfigError, some
@@ -53,10 +53,11 @@ class AuditCommand(Command):
 
 
 def _graph_at(path: str) -> str:
-    """Return the ``.meta`` of the checkpoint whose prefix or directory `path` is; any other path as it is."""
-    if os.path.isdir(path) and not any(os.path.lexists(os.path.join(path, name)) for name in metagraph.SAVED_MODELS):
-        return f"{latest(path)}.meta"
-    return path if os.path.lexists(path) or not os.path.lexists(f"{path}.meta") else f"{path}.meta"
+    """Return the ``.meta`` of the checkpoint that `path` names; a path that is none as it is."""
+    if os.path.isdir(path) and any(os.path.lexists(os.path.join(path, name)) for name in metagraph.SAVED_MODELS):
+        return path
+    meta = graph_file(path)
+    return meta if os.path.lexists(meta) or os.path.isdir(path) else path
 
 
 def _plain(path: str, found: Audit, graphs: int) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from exportkit import metagraph
-from exportkit.checkpoint import Bundle, resolve
+from exportkit.checkpoint import Bundle, graph_file
 from exportkit.cli import suggestion
 from exportkit.cli.tables import line, list_of, shape_text, size_text, table, text
 from exportkit.contract import Command
@@ -110,8 +110,8 @@ def _saved_model(directory: Path) -> Found:
 
 def _training(path: str) -> Found:
     """Read a checkpoint, with its ``.meta`` if that exists; or a ``.meta`` alone."""
-    prefix = resolve(path)
-    meta = path if path.endswith(".meta") else f"{prefix}.meta"
+    meta = graph_file(path)
+    prefix = meta.removesuffix(".meta")
     has_meta = os.path.lexists(meta)
     opened, notes = _open(prefix)
     if not has_meta and opened is None:

@@ -5,8 +5,20 @@ from contextlib import contextmanager
 from typing import Any
 
 from exportkit.checkpoint.tensorproto import constant
+from exportkit.errors import BindingError, Problem
 from exportkit.metagraph.tensors import Shape, output_types, split
-from exportkit.protos import DTYPE_NAMES, AttrValue, FunctionDef, GraphDef, NodeDef, OpDef, TensorShapeProto, dtype_name
+from exportkit.metagraph.wellformed import COPY_THE_GRAPH
+from exportkit.protos import (
+    DTYPE_NAMES,
+    AttrValue,
+    FunctionDef,
+    GraphDef,
+    NodeDef,
+    OpDef,
+    TensorShapeProto,
+    dtype_name,
+    types_pb2,
+)
 
 
 class GraphBuilder:
@@ -61,12 +73,19 @@ class GraphBuilder:
         return name
 
     def dtype(self, tensor: str) -> str:
-        """Return a tensor's dtype without the mark of a reference. Raises KeyError: there is no such tensor."""
+        """Return a tensor's dtype without the mark of a reference.
+
+        Raises:
+            KeyError: there is no such tensor.
+            BindingError: its node lacks the attribute that gives its dtype.
+        """
         op, index = split(tensor)
         node = self._nodes[op]
         types = list(output_types(node, self._functions.get(node.op) or self.ops[node.op]))
         if not 0 <= index < len(types):
             raise KeyError(tensor)
+        if types[index] == types_pb2.DT_INVALID:
+            raise BindingError(Problem(f"{op} ({node.op})", "does not give the dtype of its output", COPY_THE_GRAPH))
         return dtype_name(types[index])
 
     def constant(self, value: Any, dtype: str, shape: Sequence[int] | None = None, name: str = "Const") -> str:

@@ -5,9 +5,7 @@ What they return is bounded and well formed, so that no caller has to check it.
 
 import os
 import re
-import resource
 from collections.abc import Iterable
-from pathlib import Path
 
 from google.protobuf import text_format
 from google.protobuf.message import DecodeError
@@ -15,13 +13,12 @@ from google.protobuf.message import DecodeError
 from exportkit import files
 from exportkit.errors import BindingError, Problem
 from exportkit.metagraph import wellformed
-from exportkit.protos import GraphDef, MetaGraphDef, SavedModel
+from exportkit.protos import GraphDef, MetaGraphDef, SavedModel, fits
 
 _LFS = b"version https://git-lfs.github.com/spec/"
 _TEXT = re.compile(rb"\s*(#[^\n]*\n\s*)*\w+\s*[:{<]")  # the text format begins with a field
 _MOST_TEXT = 8 * files.MIB  # which Python's parser reads in about four seconds
 _LARGE = 8 * files.MIB
-_MOST_MEMORY = 512 * files.MIB
 _DEEP = 100  # messages within messages: protobuf's own limit for binary files
 
 SAVED_MODELS = ("saved_model.pb", "saved_model.pbtxt")  # in the order in which loaders take them
@@ -125,7 +122,7 @@ def _content(path: str, wanted: str) -> bytes:
 
 
 def _parse(cls, path: str, data: bytes):
-    if len(data) > _LARGE and not _fits(cls, data):
+    if not fits(cls, data):
         raise _refusal(path, "expands to far more memory than it has bytes", "it was made by hand: copy it again")
     try:
         return cls.FromString(data)
@@ -140,27 +137,6 @@ def _parse(cls, path: str, data: bytes):
     if missing := _missing_bytes(data):
         raise _refusal(path, f"is truncated: at least {missing:,} bytes are missing after {len(data):,}", "copy it again")
     raise _refusal(path, *_empty(data, f"is not a {cls.DESCRIPTOR.name}"))
-
-
-def _fits(cls, data: bytes) -> bool:
-    """Return whether the memory for a message is in proportion to its bytes.
-
-    A field of two bytes can become a hundred in memory. So a large file is first parsed in a forked process with a limit; that
-    does nothing else, which is safe whatever runs in this one.
-    """
-    child = os.fork()
-    if child:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    code = 1
-    try:
-        held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (held + max(_MOST_MEMORY, 3 * len(data)), resource.RLIM_INFINITY))
-        cls.FromString(data)
-        code = 0
-    except DecodeError as error:
-        code = int("alloc" in str(error))
-    finally:
-        os._exit(code)
 
 
 def _check_text(path: str, data: bytes) -> None:

@@ -16,13 +16,14 @@ from itertools import islice
 from exportkit.errors import BindingError, Problem, did_you_mean
 from exportkit.metagraph.contexts import Context, contexts_of
 from exportkit.metagraph.sources import sources_of
-from exportkit.metagraph.tensors import Shape, output_types, shapes, shared_name, split
+from exportkit.metagraph.tensors import REF_VARIABLES, Shape, output_types, shapes, shared_name, split
 from exportkit.metagraph.variables import Variable, variables_of
 from exportkit.metagraph.wellformed import MOST_OUTPUTS
 from exportkit.protos import MetaGraphDef, NodeDef, OpDef, VariableDef, dtype_name
 
 Edges = tuple[tuple[str, int], ...]
 _SPARSE = ("indices", "values", "dense_shape", "shape")  # names of the parts of a tf.sparse_placeholder
+_OF_THEIR_DTYPE = REF_VARIABLES | {"Const", "Placeholder", "PlaceholderV2", "PlaceholderWithDefault", "ReadVariableOp"}
 
 
 @contextmanager
@@ -85,8 +86,14 @@ class Graph:
             types = [] if node is None or signature is None else list(islice(output_types(node, signature), MOST_OUTPUTS + 1))
             if len(types) > MOST_OUTPUTS:
                 raise BindingError(Problem(op, f"has more than {MOST_OUTPUTS:,} outputs", "it cannot be used"))
-            self._outputs[op] = None if signature is None else tuple(map(dtype_name, types))
+            self._outputs[op] = self._undescribed(node) if signature is None else tuple(map(dtype_name, types))
         return self._outputs[op]
+
+    @staticmethod
+    def _undescribed(node: NodeDef | None) -> tuple[str, ...] | None:
+        """Return the dtypes of a node whose op the meta graph does not describe, if its attribute is all there is to know."""
+        dtype = node.attr.get("dtype") if node is not None and node.op in _OF_THEIR_DTYPE else None
+        return (dtype_name(dtype.type),) if dtype is not None and dtype.type else None
 
     def _signature(self, op: str) -> OpDef | None:
         return self.functions[op].signature if op in self.functions else self.ops.get(op)

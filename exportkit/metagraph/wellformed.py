@@ -37,7 +37,7 @@ _MOST_BYTES = 1 << 31  # of a constant: as many as a file can hold
 _NAME = re.compile(r"[A-Za-z0-9._][\w.\\/>-]*", re.ASCII)  # IsValidNodeName and its internal names
 _BACK_EDGES = frozenset({"NextIteration", "RefNextIteration"})
 _REFERENCE = 100  # DT_FLOAT_REF is DT_FLOAT + 100
-_COPY = "the file is damaged or was made by hand: copy it again"
+COPY_THE_GRAPH = "the file is damaged or was made by hand: copy it again"
 _DTYPES = frozenset(types_pb2.DataType.values())
 _USABLE = frozenset(DTYPE_NAMES.values())
 _TYPED = VARIABLE_OPS | {"Placeholder", "PlaceholderV2", "PlaceholderWithDefault"}
@@ -66,8 +66,8 @@ def problems(meta: MetaGraphDef, path: str) -> list[Problem]:
         _collection_problems(meta),
         _signature_problems(meta),
     )
-    listed = [Problem(path, f"{shortened(where, 200)} {what}", _COPY) for where, what in islice(found, _MOST + 1)]
-    return [*listed[:_MOST], Problem(path, "there are more such problems", _COPY)] if len(listed) > _MOST else listed
+    listed = [Problem(path, f"{shortened(where, 200)} {what}", COPY_THE_GRAPH) for where, what in islice(found, _MOST + 1)]
+    return [*listed[:_MOST], Problem(path, "there are more such problems", COPY_THE_GRAPH)] if len(listed) > _MOST else listed
 
 
 def _node_problems(nodes: Iterable[NodeDef], functions: Set[str], inside: str = "") -> Found:

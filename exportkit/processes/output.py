@@ -1,15 +1,19 @@
 """The output of a task: what its process and those that it started print, in a file of limited size.
 
 They print into a pipe, and a thread of this process writes the file: the beginning, and at the end the last lines, which say
-why the task ended. Between them stands how much was dropped.
+why the task ended. Between them stands how much was dropped. The file is text that a terminal may be sent (`printable.Output`):
+``cat`` shows it to one.
 """
 
+import codecs
 import os
 import select
 import threading
 from collections import deque
 from contextlib import suppress
 from pathlib import Path
+
+from exportkit import printable
 
 FIRST = 16 << 20  # bytes of the beginning that are kept
 LAST = 1 << 20  # bytes of the end
@@ -35,6 +39,7 @@ class Output:
         self._reader, self.writer = os.pipe()
         self._stop_reader, self._stop_writer = os.pipe()
         self._left, self._last, self._held, self._dropped = FIRST, deque[bytes](), 0, 0
+        self._text = _Text()
         self._thread = threading.Thread(target=self._copy, daemon=True)
         self._thread.start()
 
@@ -79,9 +84,7 @@ class Output:
         return bool(piece)
 
     def _take(self, piece: bytes) -> None:
-        first, rest = piece[: self._left], piece[self._left :]
-        self._left -= len(first)
-        self._write(first)
+        rest = piece if not self._left else self._write_first(self._text.printable(piece))
         if not rest:
             return
         if not self._last:
@@ -95,13 +98,38 @@ class Output:
             self._held -= min(over, len(oldest))
             self._dropped += min(over, len(oldest))
 
+    def _write_first(self, text: bytes) -> bytes:
+        """Write text that belongs to the beginning, and return the rest."""
+        first, rest = text[: self._left], text[self._left :]
+        self._left -= len(first)
+        self._write(first)
+        return rest + self._text.end() if rest else b""
+
     def _write_end(self) -> None:
-        if self._dropped:
-            self._write(b"[exportkit: %d bytes were dropped here]\n" % self._dropped)
-        for piece in self._last:
-            self._write(piece)
+        if self._left:
+            self._write(self._text.end()[: self._left])
+        last = _Text().printable(b"".join(self._last), last=True)
+        dropped = self._dropped + max(0, len(last) - LAST)
+        if dropped:
+            self._write(b"[exportkit: %d bytes were dropped here]\n" % dropped)
+        self._write(last[-LAST:])
 
     def _write(self, piece: bytes) -> None:
         with suppress(OSError):  # the disk is full: the task goes on, as it does where nobody reads what it prints
             while piece:
                 piece = piece[os.write(self._file, piece) :]
+
+
+class _Text:
+    """Bytes of UTF-8, piece by piece, made printable; what is not UTF-8 becomes ``\\xff``."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+        self._output = printable.Output()
+
+    def printable(self, piece: bytes, last: bool = False) -> bytes:
+        return self._output.piece(self._decoder.decode(piece, last), last).encode()
+
+    def end(self) -> bytes:
+        """Return what was held back for a next piece; none follows."""
+        return self.printable(b"", last=True)

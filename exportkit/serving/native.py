@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exportkit.capabilities import Audit, audit, demand, joined
+from exportkit.capabilities import audit, demand, joined
 from exportkit.core import worker as core_worker
 from exportkit.errors import ExportKitError, Problem, StepFailed, did_you_mean
 from exportkit.metagraph import read_saved_model
@@ -304,14 +304,6 @@ def _header(
     """
     demand(joined(map(audit, metas)), allowed, directory)
     return core_worker.LOAD, (directory, list(metas[-1].meta_info_def.tags), (config or ConfigProto()).SerializeToString())
-
-
-def audited(directory: str | os.PathLike, tags: Sequence[str]) -> Audit:
-    """Return what the SavedModel `directory` can do as a loader of its meta graph with exactly `tags` sees it.
-
-    Raises what `meta_graph` raises.
-    """
-    return joined(map(audit, _tagged(directory, tags)))
 
 
 def _death_error(death: Death, directory: str, stage: str) -> ExportKitError:

@@ -178,13 +178,27 @@ def init_op(graph: Graph) -> str | None:
 
 
 def _assigned(graph: Graph, op: str) -> Iterator[str]:
-    """Yield the names of the variables that `op` assigns, itself or through an op that it needs."""
+    """Yield the names of the variables that `op` assigns, itself or through an op that it needs.
+
+    Not those that only hold the path of an asset (``tf.saved_model.Asset``): no file has their value, and a variable of the
+    weights can have the same name.
+    """
     names = {variable.op_name: variable.full_name for variable in graph.variables.values()}
+    assets, restored = _assets(graph.meta), _restored(graph)
     for name in graph.reach([op]):
         node = graph.nodes[name]
         variable = graph.origin(node.input[0]) if node.op in ("Assign", "AssignVariableOp") else None
-        if variable is not None and variable.name in names:
+        if variable is None or variable.name not in names:
+            continue
+        value = graph.origin(node.input[1])
+        if value is None or value.name not in assets or variable.name in restored:
             yield names[variable.name]
+
+
+def _restored(graph: Graph) -> Collection[str]:
+    """Return the nodes that the restore reaches; all nodes where nothing says what restores."""
+    saver = split(graph.meta.saver_def.restore_op_name)[0]
+    return graph.reach([saver]) if saver in graph.nodes else graph.nodes
 
 
 def _check_devices(graph: Graph) -> Iterator[Finding]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from exportkit.capabilities import CAPABILITIES, Use, allowance, nodes
+from exportkit.capabilities import CAPABILITIES, NotAllowed, Use, allowance, nodes
 from exportkit.checkpoint import tensorproto
 from exportkit.errors import ExportKitError, Problem, StepFailed
 from exportkit.metagraph import Graph
@@ -45,12 +45,13 @@ def check(
     samples = (manifest or {}).get("samples", {})
     for meta in saved_model.meta_graphs:
         graph, tags = Graph(meta), list(meta.meta_info_def.tags)
-        if dangers := native.audited(directory, tags).dangers(allowed):
-            yield _not_run(dangers, allowed)
-            continue
         loaded = _Loaded(directory, tags, _config(graph), allowed)
-        with native.Running(directory, tags, timeout=TIMEOUT, config=loaded.config, allowed=allowed) as model:
-            trials = {key: _trial(directory, graph, key, samples.get(key), model) for key in signatures(graph)}
+        try:
+            with native.Running(directory, tags, timeout=TIMEOUT, config=loaded.config, allowed=allowed) as model:
+                trials = {key: _trial(directory, graph, key, samples.get(key), model) for key in signatures(graph)}
+        except NotAllowed as refused:
+            yield _not_run(refused.dangers, allowed)
+            continue
         for key, trial in trials.items():
             yield from _judged(f"run {key}", trial, loaded.answers(trials)[key], tolerances)
         if "serve" in tags:

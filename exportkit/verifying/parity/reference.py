@@ -115,10 +115,10 @@ def job(part: Part, export: Export, exported: str, config: ConfigProto) -> Job:
     """
     graph, plan, prepared = part.model.graph, export.plan, export.prepared
     bundles = {id(bundle): bundle for bundle, _ in prepared.sources.values()}.values()
-    cuts = [*part.wiring.inputs.values(), *part.wiring.constants]
+    feeds = {tensor: graph.dtype(tensor) or part.facts[name].dtype for name, tensor in part.wiring.inputs.items()}
     return Job(
         meta_graph=graph.meta,
-        feeds={tensor: graph.dtype(tensor) for tensor in dict.fromkeys(cuts)},
+        feeds={**feeds, **{tensor: graph.dtype(tensor) for tensor in part.wiring.constants}},
         restores=[_restore(v, prepared, exported) for v in part.pruned.variables.values()],
         init_ops=[op for ops in part.pruned.tables.values() for op in ops],
         config=config,

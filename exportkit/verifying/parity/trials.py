@@ -167,7 +167,7 @@ class TrainingGraph:
 
     def _constant(self, tensor: str, value: Any) -> np.ndarray:
         dtype, shape = self.graph.dtype(tensor), self.graph.shape(tensor)
-        array = np.asarray(value, object if dtype == "string" else numpy_dtype(dtype))
+        array = np.asarray(value, object if dtype == "string" else dtype and numpy_dtype(dtype))
         if dtype == "string":
             array = objects([str(text).encode() for text in array.flat]).reshape(array.shape)
         return array if shape is None or None in shape else np.broadcast_to(array, shape)
