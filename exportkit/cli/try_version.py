@@ -65,10 +65,12 @@ class TryCommand(Command):
         """Print the answer; 1 where it is not the recorded one."""
         options = self.parse(arguments)
 
+        from exportkit.clients.contract import version_directory
         from exportkit.processes import not_sandboxed
         from exportkit.verifying.audit.asked import ask  # with NumPy, which help does not need
 
-        asked = ask(options.version, options.signature, options.input, options.allow)
+        directory = version_directory(options.version).resolve()
+        asked = ask(directory, options.signature, options.input, options.allow)
         if options.json:
             _print_json(asked)
         else:

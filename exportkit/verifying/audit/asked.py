@@ -12,7 +12,7 @@ import numpy as np
 
 from exportkit import modelserver
 from exportkit.errors import ConfigError, Problem, StepFailed, did_you_mean, some
-from exportkit.metagraph import SAVED_MODELS, Graph, read_saved_model
+from exportkit.metagraph import Graph, read_saved_model
 from exportkit.metagraph.tensors import Facts
 from exportkit.protos import ConfigProto, dtype_name
 from exportkit.samples import parsers, written
@@ -23,7 +23,6 @@ from exportkit.serving.prediction_log import DEFAULT_SIGNATURE
 from exportkit.spec import METHODS
 from exportkit.verifying.audit import recorded, runs
 from exportkit.verifying.audit.graphs import shape_of, signatures
-from exportkit.version.claim import numbers
 from exportkit.version.manifest import read_manifest
 
 _METHODS = {name: method for method, name in METHODS.items()}
@@ -55,44 +54,27 @@ class Asked:
     difference: str | None = None
 
 
-def ask(path: Path, signature: str | None, texts: Sequence[str], allowed: Collection[str] = ()) -> Asked:
+def ask(directory: Path, signature: str | None, texts: Sequence[str], allowed: Collection[str] = ()) -> Asked:
     """Run a signature of a version once and return its answer.
 
     Args:
-        path: a version, or a base path: its newest version.
+        directory: the version.
         signature: its key; default: ``serving_default``, or the only one.
         texts: inputs, each ``ALIAS=VALUE`` (`exportkit.samples.written`), or one file with a REST request; none: the samples.
         allowed: what it may do beyond computing its answers, as in `allow.ops` of a config.
 
     Raises:
-        ConfigError: there is no such version, signature or sample, or the inputs do not fit.
+        ConfigError: there is no such signature or sample, or the inputs do not fit.
         BindingError: it can do what is not allowed.
         StepFailed: it does not load, or refuses the inputs.
     """
-    version = _Version(_located(path))
+    version = _Version(directory)
     if not texts:
         return version.answer_samples(version.key(signature), allowed)
     if whole := [text for text in texts if "=" not in text]:
         return version.answer_request(signature, texts, whole[0], allowed)
     key = version.key(signature)
     return version.answer(key, version.inputs(key, texts), allowed)
-
-
-def _located(path: Path) -> Path:
-    """Return the version at `path`; of a base path the newest."""
-    if _is_version(path):
-        return path.resolve()
-    where = str(path)
-    if not path.is_dir():
-        do = "name a version or its base path" if path.exists() else "see exportkit's report for the version's directory"
-        raise ConfigError(Problem(where, "is not a directory" if path.exists() else "there is no such directory", do))
-    if found := [number for number in numbers(path) if _is_version(path / str(number))]:
-        return (path / str(max(found))).resolve()
-    raise ConfigError(Problem(where, "has no saved_model.pb, and no version below it has", "name a version or its base path"))
-
-
-def _is_version(path: Path) -> bool:
-    return any((path / name).exists() for name in SAVED_MODELS)
 
 
 class _Version:
