@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from exportkit.capabilities import ALLOWANCES
 from exportkit.cli import print_line
-from exportkit.cli.tables import line, list_of, shape_text, short_path
+from exportkit.cli.tables import line, shape_text, short_path, table
 from exportkit.contract import Command
 from exportkit.errors import shortened, some
 from exportkit.printable import printable
@@ -76,7 +76,7 @@ class TryCommand(Command):
         else:
             _show(asked)
         if verdict := _verdict(asked):
-            (print_line if options.json else line)(verdict)
+            print_line(verdict) if options.json else line(f"\n{verdict}")
         if lacks := not_sandboxed():
             print_line(f"not sandboxed: {lacks}")
         return int(bool(asked.difference))
@@ -106,10 +106,12 @@ def _show(asked: Asked) -> None:
     if have_rows(asked.outputs.values()):
         columns = _columns(asked)
         rows = [(str(number), *cells) for number, cells in enumerate(zip(*columns.values(), strict=True))]
-        list_of("Answer", ["row", *columns], rows, ROWS)
+        table("Answer", ["row", *columns], rows[:ROWS])
+        if len(rows) > ROWS:
+            line(f"(+ {len(rows) - ROWS} more)")
     else:
         rows = [(alias, shape_text(value.shape), cell(value)) for alias, value in sorted(asked.outputs.items())]
-        list_of("Answer", ["output", "shape", "values"], rows, None)
+        table("Answer", ["output", "shape", "values"], rows)
 
 
 def _columns(asked: Asked) -> dict[str, Sequence[str]]:

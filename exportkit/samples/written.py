@@ -145,9 +145,18 @@ def _fitted(given: Any, facts: Facts) -> np.ndarray:
     shape: Shape = facts.shape
     if facts.dtype is None:
         raise ValueError("an input has a dtype")
+    if facts.dtype == "string":
+        given = _encoded(given)
     if shape and shape[0] is None and _rank(given) == len(shape) - 1:
         given = given[np.newaxis] if isinstance(given, np.ndarray) else [given]
     return fit(given, facts.dtype, shape)
+
+
+def _encoded(given: Any) -> Any:
+    """Return texts, or lists of them, as bytes: NumPy makes no array of both."""
+    if isinstance(given, list):
+        return [_encoded(item) for item in given]
+    return given.encode() if isinstance(given, str) else given
 
 
 def _rank(given: Any) -> int:
@@ -167,11 +176,11 @@ def _columns(given: Mapping[str, Any], known: Mapping[str, Facts]) -> np.ndarray
     """Return tf.Examples of columns: each feature's values, or the file that holds them, as in the samples of a config."""
     columns = {}
     for name, column in given.items():
-        _check_name(name, known)
         try:
+            _check_name(name, known)
             columns[name] = _column(column, known.get(name))
         except Misfit as cause:
-            raise Misfit(f"feature '{name}' {cause.what}", cause.do) from None
+            raise Misfit(f"feature '{name}': {cause.what}", cause.do) from None
     sizes = {name: len(column) for name, column in columns.items()}
     if len(set(sizes.values())) > 1:
         counts = ", ".join(f"{name} has {size}" for name, size in sizes.items())
@@ -181,7 +190,7 @@ def _columns(given: Mapping[str, Any], known: Mapping[str, Facts]) -> np.ndarray
 
 def _check_name(name: str, known: Mapping[str, Facts]) -> None:
     if known and name not in known:
-        raise Misfit(f"has a feature '{name}', which the graph does not parse", did_you_mean(name, known))
+        raise Misfit("the graph does not parse it", did_you_mean(name, known))
 
 
 def _column(given: Any, facts: Facts | None) -> np.ndarray:
@@ -215,11 +224,11 @@ def examples(rows: Sequence[Mapping[str, Any]], context: Mapping[str, Any], know
     for number, row in enumerate(rows):
         example = tfexample.Example()
         for name, given in {**context, **row}.items():
-            _check_name(name, known)
             try:
+                _check_name(name, known)
                 _add(example.features.feature[name], given, known.get(name))
             except Misfit as cause:
-                raise Misfit(f"row {number}: feature '{name}' {cause.what}", cause.do) from None
+                raise Misfit(f"row {number}: feature '{name}': {cause.what}", cause.do) from None
         encoded.append(example.SerializeToString(deterministic=True))
     return objects(encoded)
 
