@@ -33,7 +33,7 @@ Shape = tuple[int | None, ...] | None
 
 @dataclass(frozen=True)
 class Feature:
-    """A feature of the tf.Examples that an input takes: dtype float32, int64 or string, and the shape of one example's values."""
+    """A feature of tf.Examples: its dtype (float32, int64 or string) and the shape of its values in one example."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -102,6 +102,7 @@ class Contract:
     def to_json(self) -> dict[str, Any]:
         """Return the content of ``contract.json``."""
         return {
+            "generator": "exportkit client",
             "schema": SCHEMA,
             "model": self.model,
             "version": self.version,
@@ -186,7 +187,7 @@ def _signature(key: str, stated: Mapping[str, Any], bindings: Mapping[str, Any],
 
 
 def _misfits(method: str, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> Iterator[str]:
-    """Yield how a signature breaks the rules of its method (classify and regress: classifier.cc, regressor.cc of the server)."""
+    """Yield how a signature breaks the rules of its method (of the server: classifier.cc, regressor.cc)."""
     if method not in METHODS:
         yield f"of the method {_short(method)}"
     if not outputs:
@@ -222,7 +223,7 @@ def _features(alias: str, binding: Any) -> dict[str, Feature]:
         if (
             not _is_name(name)
             or dtype not in ("float32", "int64", "string")
-            or not (shape and _is_shape(shape, (int,)) or shape == [])
+            or not ((shape and _is_shape(shape, (int,))) or shape == [])
         ):
             _refuse(f"has a feature {_short(name)} of {_short(alias)} that no tf.Example can have")
         found[name] = Feature(dtype, tuple(shape), one.get("default") is None)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 LANGUAGES: dict[
     str, str
 ] = {  # name → function: from a Contract to the files of a client, by their names relative to its directory
+    "python": "exportkit.clients.python:generate",
 }
 CONTRACT = "contract.json"
 MARK = b"exportkit"  # stands near the start of every file that is generated: only such files are replaced
