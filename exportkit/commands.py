@@ -15,6 +15,8 @@ COMMANDS = {  # name → class, in the order of ``exportkit --help``
     "inspect": "exportkit.cli.inspect:InspectCommand",
     "audit": "exportkit.cli.audit:AuditCommand",
     "verify": "exportkit.cli.verify:VerifyCommand",
+    "try": "exportkit.cli.try_version:TryCommand",
+    "client": "exportkit.cli.client:ClientCommand",
     "plugins": "exportkit.cli.plugins:PluginsCommand",
 }
 DEFAULT = "export"

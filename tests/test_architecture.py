@@ -34,6 +34,7 @@ def mapped():
 PARTIES = {
     "capabilities": ("google", ""),
     "capture": ("numpy", "tensorflow"),
+    "clients": ("numpy", ""),
     "config": ("annotated_types", ""),
     "core": ("ml_dtypes numpy", ""),
     "checkpoint": ("google google_crc32c numpy", "ml_dtypes"),

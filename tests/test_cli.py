@@ -838,6 +838,11 @@ from configuration alone.
   exportkit audit PATH                       what a model of somebody else can
                                              do: files, network, Python
   exportkit verify VERSION_DIR               check a published version again
+  exportkit try VERSION                      one answer of a version, without a
+                                             server
+  exportkit client VERSION --lang LANGUAGE --out DIR
+                                             write a client of a version:
+                                             python, cpp
   exportkit plugins [NAME]                   list sources, steps, presets and
                                              policies, or show the keys of one
 """
