@@ -15,6 +15,7 @@ COMMANDS = {  # name → class, in the order of ``exportkit --help``
     "inspect": "exportkit.cli.inspect:InspectCommand",
     "audit": "exportkit.cli.audit:AuditCommand",
     "verify": "exportkit.cli.verify:VerifyCommand",
+    "serve": "exportkit.cli.serve:ServeCommand",
     "plugins": "exportkit.cli.plugins:PluginsCommand",
 }
 DEFAULT = "export"

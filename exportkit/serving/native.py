@@ -233,6 +233,17 @@ def meta_graph(directory: str | os.PathLike, tags: Sequence[str]) -> MetaGraphDe
     return _tagged(directory, tags)[-1]
 
 
+def loadable(directory: str | os.PathLike, tags: Sequence[str], allowed: Collection[str] = ()) -> tuple[MetaGraphDef, Any]:
+    """Return the meta graph whose tags are exactly `tags`, and the message that has a process of `exportkit.core` load it.
+
+    Raises:
+        StepFailed: no meta graph has these tags.
+        BindingError: there is no saved_model.pb to read, or it can do what is not allowed.
+    """
+    metas = _tagged(directory, tags)
+    return metas[-1], _header(os.fspath(directory), metas, None, allowed)
+
+
 def _tagged(directory: str | os.PathLike, tags: Sequence[str]) -> list[MetaGraphDef]:
     """Return the meta graphs whose tags are exactly `tags`, at least one; only a SavedModel made by hand has several."""
     by_tags: dict[frozenset[str], list[MetaGraphDef]] = {}
