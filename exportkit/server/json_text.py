@@ -60,9 +60,11 @@ def _error(reason: str, text: str, offset: int) -> Status:
 
 
 def _offset(error: json.JSONDecodeError, text: str) -> int:
-    if error.msg.startswith("Illegal trailing comma"):  # Python 3.13 points to the comma
-        return error.pos + 1 + _end_of_blank(text[error.pos + 1 :])
-    return len(text) if error.msg.startswith("Unterminated") else error.pos
+    """Return where RapidJSON stops: at the end of an open string, else behind the blanks of where Python stops."""
+    if error.msg.startswith("Unterminated"):
+        return len(text)
+    start = error.pos + error.msg.startswith("Illegal trailing comma")  # Python 3.13 points to the comma
+    return start + _end_of_blank(text[start:]) if error.msg.startswith(("Expecting", "Illegal")) else start
 
 
 def _reason(error: json.JSONDecodeError, text: str) -> str:
