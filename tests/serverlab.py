@@ -12,6 +12,8 @@ from exportkit.server.asgi import Limits
 from exportkit.server.model_config import Model
 from exportkit.server.models import Models
 from exportkit.server.serving import Address, Server
+from exportkit.serving.prediction_log import Logged
+from exportkit.serving.warmup import write_warmup
 
 
 def exported(base, name, build, **parts):
@@ -68,7 +70,7 @@ class Rest:
 
     def send(self, method, path, body=None, **headers):
         """Return the status, the body and its type."""
-        self._connection.request(method, path, body, headers)
+        self._connection.request(method, path, body.encode() if isinstance(body, str) else body, headers)
         answer = self._connection.getresponse()
         return answer.status, answer.read(), answer.headers["content-type"]
 
@@ -76,3 +78,50 @@ class Rest:
         """Return the status and the body; JSON as a value."""
         status, content, kind = self.send(method, path, body, **headers)
         return status, json.loads(content) if kind == "application/json" and content else content
+
+    def predict(self, model, body):
+        """Return the status and the answer to a predict request."""
+        return self.ask("POST", f"/v1/models/{model}:predict", json.dumps(body))
+
+
+def written(directory, **signatures):
+    """Write the default graph as a SavedModel; a signature is ``(inputs, outputs)``."""
+    definitions = {key: toys.v1.saved_model.predict_signature_def(*sides) for key, sides in signatures.items()}
+    with toys.v1.Session() as session:
+        session.run(toys.v1.global_variables_initializer())
+        builder = toys.v1.saved_model.Builder(str(directory))
+        builder.add_meta_graph_and_variables(session, ["serve"], definitions)
+        builder.save()
+    return directory
+
+
+def numbered(base, number):
+    """Publish version `number` of a model that adds its number to `x`: it is there as a whole or not at all."""
+    staged = base.parent / f"{base.name}.{number}.staged"
+    with toys.tf.Graph().as_default():
+        x = toys.v1.placeholder("float32", [None], "x")
+        written(staged, serving_default=({"x": x}, {"y": x + float(number)}))
+    base.mkdir(exist_ok=True)
+    staged.rename(base / str(number))
+
+
+def traps(base):
+    """Publish version 1 of a model that a request can kill, or keep busy for ever."""
+    with toys.tf.Graph().as_default():
+        image = toys.v1.placeholder("float32", [None, 4, 4, 1], "image")
+        x = toys.v1.placeholder("float32", [None], "x")
+        kernel = toys.tf.ones([3, 3, 1, 2])
+        endless = toys.tf.while_loop(lambda i: i > -1.0, lambda i: [i * 1.0], [x[0]])[0]
+        signatures = {
+            "convolve": ({"image": image}, {"features": toys.tf.nn.conv2d(image, kernel, 1, "SAME")}),
+            "loop": ({"x": x}, {"y": endless}),
+            "serving_default": ({"x": x}, {"y": x * 2.0}),
+        }
+        base.mkdir()
+        written(base / "1", **signatures)
+    return base
+
+
+def warmed(version, *requests):
+    """Give a version warmup requests: (signature, inputs)."""
+    write_warmup(version, "any", [Logged("predict", signature, inputs) for signature, inputs in requests])

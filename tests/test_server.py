@@ -375,7 +375,7 @@ def test_predict_gives_the_bits_that_the_manifest_recorded(base, prediction, res
     answered = from_message(prediction.Predict(predicting(**inputs)).outputs["probs"])
     assert answered.tobytes() == outputs["probs"].tobytes()
     for asked, key in (("instances", "predictions"), ("inputs", "outputs")):
-        status, answer = rest.ask("POST", PREDICT, body(**{asked: inputs["x"].tolist()}))
+        _, answer = rest.ask("POST", PREDICT, body(**{asked: inputs["x"].tolist()}))
         assert np.array(answer[key], np.float32).tobytes() == outputs["probs"].tobytes()
 
 

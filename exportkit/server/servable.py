@@ -54,7 +54,7 @@ class Servable:
         Raises:
             ExportKitError: it cannot be read, can do what is not allowed, does not load, or refuses a warmup request.
         """
-        meta, self._message = native.loadable(self.directory, self._tags, self._allowed)
+        meta, self._message = native.loadable(self.directory, self._tags, self._allowed, _advice)
         self.signatures = dict(meta.signature_def)
         try:
             self._worker = self._started()
@@ -155,6 +155,10 @@ class Servable:
             inference.classify(self, logged.signature, logged.inputs["inputs"], LOAD_SECONDS)
         else:
             inference.regress(self, logged.signature, logged.inputs["inputs"], LOAD_SECONDS)
+
+
+def _advice(allowance: str) -> str:
+    return f"--allow {allowance} serves it if it may do that"
 
 
 def _late(timeout: float) -> Status:
