@@ -78,9 +78,11 @@ class Server:
         host, port = self._address.host, self._address.rest
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
-            return socket.create_server((host, port), family=family, backlog=BACKLOG)
+            opened = socket.create_server((host, port), family=family, backlog=BACKLOG)
         except OSError as error:
             raise _taken(host, port, "--rest-port", error.strerror or str(error)) from None
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio does not, for a socket that it did not open
+        return opened
 
     def _grpc_server(self) -> grpc.Server:
         host, port = self._address.host, self._address.grpc
