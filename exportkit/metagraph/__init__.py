@@ -7,7 +7,7 @@ from exportkit.lazy import lazy
 if TYPE_CHECKING:
     from exportkit.metagraph.audit import Running, problems, warnings
     from exportkit.metagraph.feeds import bakes_size
-    from exportkit.metagraph.files import SAVED_MODELS, read, read_graphs, read_saved_model
+    from exportkit.metagraph.files import SAVED_MODELS, read, read_graph_def, read_graphs, read_saved_model
     from exportkit.metagraph.graph import Graph, many_objects
     from exportkit.metagraph.prune import Extent, Pruned, extent, serving_subgraph
     from exportkit.metagraph.suggest import PART_NAMES, Candidate, Ranking, needed, rank, together
@@ -19,7 +19,7 @@ __getattr__ = lazy(
     {
         "audit": "Running problems warnings",
         "feeds": "bakes_size",
-        "files": "SAVED_MODELS read read_graphs read_saved_model",
+        "files": "SAVED_MODELS read read_graph_def read_graphs read_saved_model",
         "graph": "Graph many_objects",
         "prune": "Extent Pruned extent serving_subgraph",
         "suggest": "PART_NAMES Candidate Ranking needed rank together",
@@ -47,6 +47,7 @@ __all__ = [
     "problems",
     "rank",
     "read",
+    "read_graph_def",
     "read_graphs",
     "read_saved_model",
     "saved_variables",

@@ -344,9 +344,11 @@ def _checks(drafted: ExportPlan) -> Iterator[Check]:
         yield Check("source", line, False)
     if first.checkpoint:
         yield Check("weights", f"checkpoint {first.checkpoint}", True)
-    yield Check(
-        "weights", "every variable has one value in the checkpoint, or an initialize rule", static and bool(first.checkpoint)
-    )
+    if static and not any(part.pruned.variables for part in drafted.prepared.parts.values()):
+        yield Check("weights", "the graph has no variables", True)
+    else:
+        rule = "every variable has one value in the checkpoint, or an initialize rule"
+        yield Check("weights", rule, static and bool(first.checkpoint))
     yield Check("bind", f"{len(drafted.bindings)} bindings: {', '.join(drafted.bindings)}", static)
     yield Check("bind", "ops and CPU kernels", False)
     for asset in drafted.assets:
