@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from exportkit import metagraph
 from exportkit.capabilities import Audit
 from exportkit.checkpoint import Bundle
-from exportkit.contract import ReferenceAnswer
+from exportkit.contract import Original, ReferenceAnswer
 from exportkit.errors import BindingError, Problem, WeightsError
 from exportkit.metagraph import Graph, Pruned
 from exportkit.metagraph.tensors import Facts, Shape
@@ -21,12 +21,13 @@ from exportkit.spec import Asset, Constant, ExportPlan, Signature
 
 @dataclass(frozen=True)
 class Model:
-    """A source's graph, the names that it offers, its checkpoint (None while that is not known), and the original's answers."""
+    """A source's graph, the names that it offers, its checkpoint (None while that is not known), and the original."""
 
     graph: Graph
     offered: Mapping[str, str] = field(default_factory=dict)
     bundle: Bundle | None = None
     answers: Sequence[ReferenceAnswer] = ()
+    original: Original | None = None
 
 
 @dataclass(frozen=True)
