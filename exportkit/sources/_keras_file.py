@@ -173,7 +173,7 @@ def _refusal(node: dict[str, Any], names: Collection[str]) -> tuple[str, str] | 
         return None
     is_function = name == "function"
     place = f"{module}:{key if is_function else name}"
-    if plain and (_OWN_FUNCTION if is_function else _OWN_CLASS).fullmatch(place) or _TOP.fullmatch(place):
+    if (plain and (_OWN_FUNCTION if is_function else _OWN_CLASS).fullmatch(place)) or _TOP.fullmatch(place):
         return None
     called = (key if is_function else name).rpartition(">")[2]
     where = module if module and module != "builtins" else "package.module"

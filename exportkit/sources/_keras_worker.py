@@ -79,7 +79,7 @@ def _text(value: Any) -> str:
 
 
 def _limit_memory(size: int) -> None:
-    """Limit this process's memory to what a file of `size` bytes may need: a configuration can ask for any number of weights."""
+    """Limit this process's memory to what a file of `size` bytes may need: its configuration can ask for any weights."""
     used = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize() if sys.platform == "linux" else 0
     most = used + 4 * _GIB + 12 * size
     if sys.platform == "linux":
