@@ -108,6 +108,7 @@ class Preview:
         signatures: those of the model's own that are exported as they are, beside the config's, which replace those of the same
             key. Their values are names among `tensors` in place of bindings.
         original: the SavedModel that the graph was taken from, where `build` only hands on what is known here.
+        warnings: what is allowed and may surprise, as lines for plan and report.
     """
 
     meta_graph: MetaGraphDef | None = None
@@ -121,6 +122,7 @@ class Preview:
     by_code: bool = False
     signatures: Mapping[str, Signature] = field(default_factory=dict)
     original: Original | None = None
+    warnings: Sequence[str] = ()
 
 
 def under_reporter(problem: Problem, reporter: ModelSource | PostStep, where: str) -> Problem | None:

@@ -178,8 +178,8 @@ def _own(key: str, definition: SignatureDef) -> OwnSignature:
         misfit = f"has the method '{definition.method_name}', and servers know {some(sorted(_METHODS))}"
     elif sparse:
         misfit = f"has a sparse or composite tensor, '{sparse[0]}', which no binding can be"
-    elif not inputs or not outputs:
-        misfit = "has no inputs" if outputs else "has no outputs"
+    elif not outputs:
+        misfit = "has no outputs"
     return OwnSignature(key, inputs, outputs, method, misfit)
 
 

@@ -316,6 +316,7 @@ def _resolved(drafted: ExportPlan, main: Found | None, reader: Reader, plugins: 
         if source is not None and where not in found:
             found[where], problems = main if main and where == "source" else resolve(source, where, plugins)
             reader.problems += [problem for problem in problems if problem not in reader.problems]
+            drafted.warnings += found[where].preview.warnings
     return {key: found[where] for key, where in places.items() if where in found}
 
 

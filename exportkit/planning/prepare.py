@@ -200,13 +200,14 @@ def _pruned(plan: ExportPlan, prepared: Prepared, model: Model, wiring: Wiring, 
         if other.model is model and _same(other.wiring, wiring):
             return other.pruned
     fetches = wiring.fetches(plan.signatures, plan.bindings)
-    ops = [wiring.train_op] if wiring.train_op else []
+    ops = [*filter(None, [wiring.train_op]), *(tensor.split(":")[0] for tensor in wiring.defaulted)]
     cuts = [*wiring.inputs.values(), *wiring.constants]
     return metagraph.serving_subgraph(graph, fetches, cuts, ops=ops, clear_devices=plan.clear_devices)
 
 
 def _same(a: Wiring, b: Wiring) -> bool:
-    return all(getattr(a, key) == getattr(b, key) for key in ("inputs", "constants", "replaced", "signatures", "train_op"))
+    parts = ("inputs", "defaulted", "constants", "replaced", "signatures", "train_op")
+    return all(getattr(a, key) == getattr(b, key) for key in parts)
 
 
 def _cover(plan: ExportPlan, prepared: Prepared) -> list[Problem]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -49,7 +49,7 @@ class SavedModelSource(ModelSource):
         from exportkit.metagraph import open_saved_model
 
         try:
-            model = open_saved_model(self.saved_model, self.tags)
+            model = _judged(open_saved_model(self.saved_model, self.tags))
         except ExportKitError as error:
             return Preview(problems=[_place(problem) for problem in error.problems])
         kept = self._kept(model)
@@ -57,11 +57,12 @@ class SavedModelSource(ModelSource):
             meta_graph=model.meta,
             checkpoint=model.checkpoint,
             problems=[*self._unknown(model), *_without_variables(model)],
-            checked=list(_lines(model, kept)),
+            checked=[_line(model)],
             tensors=model.tensors,
             files=model.files(),
             signatures={key: signature.kept() for key, signature in kept.items() if not signature.misfit},
             original=Original(model.directory, model.tags),
+            warnings=[f"signatures.{s.key}: is not kept, as it {s.misfit}" for s in kept.values() if s.misfit],
         )
 
     def _kept(self, model: OwnModel) -> dict[str, OwnSignature]:
@@ -88,6 +89,19 @@ class SavedModelSource(ModelSource):
         )
 
 
+def _judged(model: OwnModel) -> OwnModel:
+    """Return the model, whose signatures that no server answers have that as their misfit."""
+    from exportkit.metagraph.tensors import Facts
+    from exportkit.planning import serving_rules
+
+    found = dict(model.signatures)
+    for key, signature in found.items():
+        facts = {name: Facts(model.graph.dtype(t), model.graph.shape(t)) for name, t in signature.names().items()}
+        if not signature.misfit and (broken := serving_rules.unservable(signature.kept(), facts)):
+            found[key] = replace(signature, misfit=f"cannot be served: {broken.what}")
+    return replace(model, signatures=found)
+
+
 def _place(problem: Problem) -> Problem:
     where = "tags" if problem.what.startswith("no meta graph has the tags") else "saved_model"
     return Problem(where, f"{problem.where}: {problem.what}" if problem.where else problem.what, problem.do)
@@ -109,12 +123,9 @@ def _no_variables(scratch: Path) -> str:
     return str(prefix)
 
 
-def _lines(model: OwnModel, kept: dict[str, OwnSignature]) -> Iterator[str]:
+def _line(model: OwnModel) -> str:
     written = f", written by TensorFlow {model.version}" if model.version else ""
-    yield f"model {model.directory}, tags {', '.join(model.tags)}{written}"
-    for key, signature in kept.items():
-        if signature.misfit:
-            yield f"signature {key} is not kept: it {signature.misfit}"
+    return f"model {model.directory}, tags {', '.join(model.tags)}{written}"
 
 
 @hookimpl

@@ -41,8 +41,10 @@ def load(original: Original, timeout: float, allowed: Sequence[str]) -> Iterator
     Raises:
         EnvironmentFailed: its process was killed from outside, or could not start.
     """
+    config = unoptimized()
+    config.allow_soft_placement = True  # as model servers do: without a GPU, what is pinned to it runs on the CPU
     try:
-        model = Running(original.directory, original.tags, timeout=timeout, config=unoptimized(), allowed=allowed)
+        model = Running(original.directory, original.tags, timeout=timeout, config=config, allowed=allowed)
     except BindingError as error:
         yield error.problems[0].what
         return

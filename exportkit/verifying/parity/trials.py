@@ -85,7 +85,8 @@ def _sizes(batch: Batch, wanted: Sequence[int]) -> Sequence[int | None]:
 
 def _length(batch: Batch, inputs: Mapping[str, np.ndarray]) -> int | None:
     """Return the number of rows of values that a sample was cut or repeated to."""
-    return next((len(value) for alias, value in inputs.items() if value.shape != batch.values[alias].shape), None)
+    resized = (value for alias, value in inputs.items() if value.shape != batch.values[alias].shape)
+    return next((len(value) for value in resized if value.ndim), None)
 
 
 def _trial(
