@@ -1,7 +1,7 @@
 """The source `frozen_graph`: a graph alone, with its weights as constants. There is no checkpoint."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -30,10 +30,8 @@ class FrozenGraph(ModelSource):
             meta_graph = metagraph.read_graph_def(self.graph)
         except ExportKitError as error:
             return Preview(problems=[Problem("graph", f"{p.where}: {p.what}", p.do) for p in error.problems])
-        variables = Graph(meta_graph).variables
-        if variables:
-            what = f"{self.graph} has variables, and their values are not in it: {some(list(variables))}"
-            return Preview(problems=[Problem("graph", what, _THAW)])
+        if problem := with_variables(str(self.graph), Graph(meta_graph)):
+            return Preview(problems=[replace(problem, where="graph", what=f"{problem.where} {problem.what}")])
         return Preview(meta_graph, checked=[f"graph {self.graph}, without variables"], files=[self.graph])
 
     def build(self, preview: Preview, scratch: Path, wanted: Sequence[str]) -> SourceModel:
@@ -42,6 +40,13 @@ class FrozenGraph(ModelSource):
         prefix = str(scratch / "no-variables")
         BundleWriter(prefix).close()
         return SourceModel(preview.meta_graph, prefix)
+
+
+def with_variables(path: str, graph: Graph) -> Problem | None:
+    """Return what is wrong with a graph alone that has variables; None for one that has none."""
+    if not graph.variables:
+        return None
+    return Problem(path, f"has variables, and their values are not in it: {some(list(graph.variables))}", _THAW)
 
 
 @hookimpl
