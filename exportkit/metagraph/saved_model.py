@@ -17,6 +17,7 @@ from exportkit.metagraph.adopting import adopted, asset_files
 from exportkit.metagraph.files import SAVED_MODELS, read_saved_model
 from exportkit.metagraph.graph import Graph
 from exportkit.metagraph.prune import Extent, extent
+from exportkit.metagraph.restoring import restored
 from exportkit.metagraph.tensors import canonical
 from exportkit.protos import MetaGraphDef, SignatureDef
 from exportkit.spec import METHODS, Signature
@@ -99,6 +100,12 @@ class OwnModel:
         chosen = [signature for key, signature in self.signatures.items() if keys is None or key in keys]
         fetches = [tensor for signature in chosen for tensor in signature.outputs.values()]
         return extent(self.graph, fetches, [tensor for signature in chosen for tensor in signature.inputs.values()])
+
+    def unrestored(self, keys: Collection[str] | None = None) -> list[str]:
+        """Return the variables that signatures need and its own restore function leaves without a value, so that no server
+        answers them; of a graph of TensorFlow 1 none is looked for."""
+        own = restored(self.graph)
+        return [variable.op_name for variable in self.needed(keys).variables if own and variable.op_name not in own]
 
     def files(self) -> list[Path]:
         """Return the files that it is made from, beside its variables: none that lies outside of its directory."""

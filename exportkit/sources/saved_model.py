@@ -53,6 +53,7 @@ class SavedModelSource(ModelSource):
         except ExportKitError as error:
             return Preview(problems=[_place(problem) for problem in error.problems])
         kept = self._kept(model)
+        lost = list(_lost(model))
         return Preview(
             meta_graph=model.meta,
             checkpoint=model.checkpoint,
@@ -61,8 +62,8 @@ class SavedModelSource(ModelSource):
             tensors=model.tensors,
             files=model.files(),
             signatures={key: signature.kept() for key, signature in kept.items() if not signature.misfit},
-            original=Original(model.directory, model.tags),
-            warnings=[f"signatures.{s.key}: is not kept, as it {s.misfit}" for s in kept.values() if s.misfit],
+            original=None if lost else Original(model.directory, model.tags),
+            warnings=[*(f"signatures.{s.key}: is not kept, as it {s.misfit}" for s in kept.values() if s.misfit), *lost],
         )
 
     def _kept(self, model: OwnModel) -> dict[str, OwnSignature]:
@@ -111,6 +112,13 @@ def _without_variables(model: OwnModel) -> Iterator[Problem]:
     if model.checkpoint is None and (names := [v.op_name for v in model.needed().variables]):
         what = f"{model.directory} has no variables/variables.index, and its graph needs {some(names, 3)}"
         yield Problem("saved_model", what, "copy the whole directory")
+
+
+def _lost(model: OwnModel) -> Iterator[str]:
+    """Yield a warning about variables that its own loader leaves without a value: there is no answer to compare with then."""
+    if names := model.unrestored():
+        what = f"its own loader gives {some(names, 3)} no value, so that it answers no request"
+        yield f"source.saved_model: {what}; the export takes the values of these names from its checkpoint"
 
 
 def _no_variables(scratch: Path) -> str:
