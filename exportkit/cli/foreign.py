@@ -1,6 +1,7 @@
 """Models that others exported, for `inspect`: SavedModels, models of Keras, frozen graphs; and a config that exports them."""
 
 import os
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from exportkit.metagraph.tensors import Shape
 from exportkit.spec import Signature
 
 _PARSED = ("float32", "int64", "string")  # the dtypes that a feature of a tf.Example can have
+_NAMES = re.compile(r"[A-Za-z0-9_./ -]*")  # that a binding can have; others are changed, and cannot be referred to
 _GRAPH_FILES = (".pb", ".pbtxt", ".graphdef")
 
 
@@ -198,20 +200,26 @@ def _with_examples(found: Foreign, graph: Graph, to_yaml: Any) -> Iterator[str]:
     signature = found.kept[key]
     inputs = {alias: _facts(graph, found.tensors[ref]) for alias, ref in signature.inputs.items()}
     method, output = _answer(graph, found, signature)
-    if signature.method != "predict" or not output or not all(_can_be_parsed(*facts) for facts in inputs.values()):
+    if (
+        signature.method != "predict"
+        or not output
+        or not _NAMES.fullmatch(" ".join(found.tensors))
+        or not all(_can_be_parsed(*facts) for facts in inputs.values())
+    ):
         return
-    features = {alias: {"dtype": dtype, "shape": list(shape or ())[1:]} for alias, (dtype, shape) in inputs.items()}
-    fed = {alias: signature.inputs[alias] for alias in inputs}
+    features = {
+        alias: {"dtype": dtype, "shape": list(shape or ())[1:], "to": signature.inputs[alias]}
+        for alias, (dtype, shape) in inputs.items()
+    }
     side = "scores" if method == "classify" else "outputs"
     new = method if method not in found.kept else f"{key}_{method}"
-    yield f"# Its tensors can be bound to more signatures, as to one for {method} requests, which carry tf.Examples:"
+    yield f"# Their tensors can serve in more signatures, as in one for {method} requests, which carry tf.Examples:"
+    made = {"method": method, "inputs": {"inputs": "examples"}, "outputs": {side: signature.outputs[output]}}
     lines = [
         "bindings:",
         f"  examples: {to_yaml({'parse_example': features})}",
-        *(f"  {alias}: {ref}" for alias, ref in fed.items()),
-        f"  {side}: {signature.outputs[output]}",
         "signatures:",
-        f"  {new}: {to_yaml({'method': method, 'inputs': {'inputs': 'examples'}, 'outputs': {side: side}})}",
+        f"  {new}: {to_yaml(made)}",
     ]
     yield from (f"# {text}" for text in lines)
 
