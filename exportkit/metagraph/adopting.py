@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from exportkit.errors import BindingError, Problem, shortened
 from exportkit.metagraph.graph import Graph
 from exportkit.metagraph.kinds import node_list
 from exportkit.metagraph.tensors import VARIABLE_OPS, canonical, split
@@ -37,15 +38,19 @@ def adopted(meta: MetaGraphDef, directory: Path) -> MetaGraphDef:
 
 
 def asset_files(meta: MetaGraphDef, directory: Path) -> dict[str, Path]:
-    """Return the node that a loader feeds an asset's path → that path, below the directory ``assets``; none outside of it."""
+    """Return the node that a loader feeds an asset's path → that path, below the directory ``assets``.
+
+    Raises:
+        BindingError: an asset's name leads out of that directory.
+    """
     definitions = [*meta.asset_file_def]
     if _ASSET_FILES in meta.collection_def and not definitions:
         definitions = [AssetFileDef.FromString(packed.value) for packed in meta.collection_def[_ASSET_FILES].any_list.value]
-    return {
-        split(one.tensor_info.name)[0]: directory / "assets" / one.filename
-        for one in definitions
-        if one.filename and "\0" not in one.filename and not {"..", ""} & set(one.filename.split("/"))
-    }
+    for one in definitions:
+        if "\0" in one.filename or {"..", ".", ""} & set(one.filename.split("/")):
+            what = f"names the asset '{shortened(one.filename, 80)}', which is no file of its directory assets"
+            raise BindingError(Problem(str(directory), what, "it was made by hand: copy it again"))
+    return {split(one.tensor_info.name)[0]: directory / "assets" / one.filename for one in definitions}
 
 
 def _path_constant(name: str, path: Path) -> NodeDef:

@@ -32,8 +32,8 @@ class OwnSignature:
 
     Attributes:
         key: its key there.
-        inputs: alias → tensor (``op:0``).
-        outputs: alias → tensor.
+        inputs: alias → tensor (``op:0``), of those that its graph has.
+        outputs: alias → tensor, likewise.
         method: ``predict``, ``classify`` or ``regress``; None where no server answers requests to it.
         misfit: why an export cannot have the same signature; empty if it can.
     """
@@ -139,13 +139,15 @@ def open_saved_model(path: str | os.PathLike[str], tags: Sequence[str] = ("serve
     """Read the meta graph with exactly the tags `tags` of the SavedModel that `locate` finds.
 
     Raises:
-        BindingError: there is none, its file cannot be read, or its graph is not well formed.
+        BindingError: there is none, its file cannot be read, its graph is not well formed, or an asset lies outside of its
+            directory.
     """
     directory = locate(path)
     meta = tagged(directory, read_saved_model(directory).meta_graphs, tags)
     graph = Graph(adopted(meta, directory))
     index = directory / "variables" / "variables"
-    signatures = {key: _own(key, s) for key, s in sorted(meta.signature_def.items()) if not key.startswith(_RESERVED)}
+    own = (item for item in sorted(meta.signature_def.items()) if not item[0].startswith(_RESERVED))
+    signatures = {key: _own(key, definition, graph) for key, definition in own}
     return OwnModel(
         directory=directory,
         tags=tuple(sorted(tags)),
@@ -175,16 +177,23 @@ def _tag_set(tags: Iterable[str]) -> str:
     return f"[{', '.join(sorted(tags))}]"
 
 
-def _own(key: str, definition: SignatureDef) -> OwnSignature:
+def _own(key: str, definition: SignatureDef, graph: Graph) -> OwnSignature:
     sides = definition.inputs, definition.outputs
     sparse = [alias for side in sides for alias, info in sorted(side.items()) if not info.name]
-    inputs, outputs = ({alias: canonical(info.name) for alias, info in sorted(side.items()) if info.name} for side in sides)
+    named = {info.name for side in sides for info in side.values() if info.name}
+    absent = sorted(name for name in named if not isinstance(graph.find(name), str))
+    inputs, outputs = (
+        {alias: canonical(info.name) for alias, info in sorted(side.items()) if info.name and info.name not in absent}
+        for side in sides
+    )
     method = _METHODS.get(definition.method_name)
     misfit = ""
     if method is None:
         misfit = f"has the method '{definition.method_name}', and servers know {some(sorted(_METHODS))}"
     elif sparse:
         misfit = f"has a sparse or composite tensor, '{sparse[0]}', which no binding can be"
+    elif absent:
+        misfit = f"names the tensor {absent[0]}, which its graph does not have"
     elif not outputs:
         misfit = "has no outputs"
     return OwnSignature(key, inputs, outputs, method, misfit)

@@ -1,9 +1,11 @@
 """The signatures of a source's own model that an export keeps: as bindings and signatures beside those of the config."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from exportkit.contract import Preview
+from exportkit.errors import Problem
 from exportkit.metagraph import Graph
 from exportkit.operations.bindings import Binding, Bindings
 from exportkit.spec import Placeholder, Signature, Tensor
@@ -32,6 +34,18 @@ def add_kept(preview: Preview, bindings: Bindings, signatures: dict[str, Signatu
     for key, signature in kept.items():
         sides = ({alias: refs[name] for alias, name in side.items()} for side in (signature.inputs, signature.outputs))
         signatures[key] = Signature(inputs=next(sides), outputs=next(sides), method=signature.method)
+
+
+def advised(problems: Sequence[Problem], kept: Sequence[str]) -> list[Problem]:
+    """Return problems with what to do about those of kept signatures, which have no bindings in the config: leave them out."""
+    places = {key: f"signatures.{key}" for key in kept}
+    bad = {key for key, place in places.items() for problem in problems if _is_at(problem.where, place)}
+    do = f"leave it out: source.signatures: [{', '.join(key for key in kept if key not in bad)}]"
+    return [replace(one, do=do) if any(_is_at(one.where, places[key]) for key in bad) else one for one in problems]
+
+
+def _is_at(where: str, place: str) -> bool:
+    return where == place or where.startswith((f"{place}.inputs", f"{place}.outputs"))
 
 
 def _named(binding: Binding | None) -> str | None:

@@ -24,7 +24,7 @@ from exportkit.metagraph.tensors import Facts
 from exportkit.operations.bindings import Bindings
 from exportkit.planning import assets, serving_rules, weights, wiring
 from exportkit.planning.checking import objections
-from exportkit.planning.kept import add_kept
+from exportkit.planning.kept import add_kept, advised
 from exportkit.planning.plain import plain_config, without_secrets
 from exportkit.planning.prepare import Model, Prepared, prepare
 from exportkit.planning.resolving import Resolved, placed, resolve
@@ -71,12 +71,18 @@ def plan(
         drafted.prepared = _check_models(drafted, reader)
     reader.problems += objections(drafted, drafted.prepared, plugins, known=list(reader.problems))
     if reader.problems:
-        raise ConfigError(*reader.problems)
+        raise ConfigError(*advised(reader.problems, _kept(main, data["signatures"])))
     drafted.checks = list(_checks(drafted))
     return drafted
 
 
 Found = tuple[Resolved, list[Problem]]
+
+
+def _kept(main: Found | None, own: Any) -> list[str]:
+    """Return the keys of the source's signatures that are kept, where a key of the source says which."""
+    chooses = main is not None and any(field.name == "signatures" for field in fields(main[0].source))
+    return [key for key in main[0].preview.signatures if key not in (own or ())] if main and chooses else []
 
 
 def _draft(data: dict[str, Any], reader: Reader, plugins: Plugins) -> tuple[ExportPlan, Found | None]:
