@@ -2,7 +2,7 @@
 
 Each is exported with its own signatures, and with one for classify or regress requests where one of them can be given
 tf.Examples and answers scores or a value; class labels come from a file. Then the version is compared with the original: its
-kept signatures in the loader of each, on the inputs that the manifest recorded; its variables by the checksums of their bytes in
+kept signatures in the C++ loader, on the inputs that the manifest recorded; its variables by the checksums of their bytes in
 both checkpoints; and the answers of its signatures in three loaders. ``saved_models.py`` makes models to begin with.
 """
 
@@ -43,8 +43,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     with harness.workplace(chosen.directory) as cwd:
         harness.show(harness.setting(cwd))
-        rows = [row(place, cwd) for root in chosen.roots for place in sorted(saved_models(root))]
-        harness.table("SavedModels of others", COLUMNS, rows)
+        show(COLUMNS)
+        show(["---"] * len(COLUMNS))
+        for root in chosen.roots:
+            for place in sorted(saved_models(root)):
+                show(row(place, cwd))
+
+
+def show(cells: Sequence[str]) -> None:
+    """Print a row of a table in Markdown, at once: there may be many."""
+    print(f"| {' | '.join(cells)} |", flush=True)
 
 
 def saved_models(root: Path) -> Iterator[Path]:

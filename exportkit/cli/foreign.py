@@ -189,39 +189,58 @@ def config(name: str, found: Foreign, to_yaml: Any) -> str:
             f"name: {to_yaml(name)}",
             f"source: {to_yaml(dict(found.source))}",
             f"# Its signatures are exported as they are: {some(list(found.kept), 8)}",
-            *_with_examples(found, graph, to_yaml),
+            *_more(found, graph, to_yaml),
         ]
     )
 
 
-def _with_examples(found: Foreign, graph: Graph, to_yaml: Any) -> Iterator[str]:
-    """Yield, as comments, a signature that takes tf.Examples, where one can be made of the model's own."""
-    key = "serving_default" if "serving_default" in found.kept else next(iter(found.kept))
-    signature = found.kept[key]
+def _more(found: Foreign, graph: Graph, to_yaml: Any) -> Iterator[str]:
+    """Yield, as comments, a signature for classify or regress requests, where the model has none and one can be made."""
+    if any(signature.method != "predict" for signature in found.kept.values()) or not _NAMES.fullmatch(" ".join(found.tensors)):
+        return
+    made = next(filter(None, (_of_examples(found, graph, signature) for signature in found.kept.values())), None)
+    bindings = {}
+    if made is None:
+        key = "serving_default" if "serving_default" in found.kept else next(iter(found.kept))
+        made, bindings = _with_examples(found, graph, found.kept[key])
+    if made is None:
+        return
+    method = made["method"]
+    yield f"# Their tensors can serve in more signatures, as in one for {method} requests, which carry tf.Examples:"
+    if bindings:
+        yield "# bindings:"
+        yield from (f"#   {name}: {to_yaml(binding)}" for name, binding in bindings.items())
+    yield "# signatures:"
+    yield f"#   {method if method not in found.kept else f'{method}_examples'}: {to_yaml(made)}"
+
+
+def _of_examples(found: Foreign, graph: Graph, signature: Signature) -> dict[str, Any] | None:
+    """Return a signature that says predict and is written as one for tf.Examples, with its method; None for any other.
+
+    TensorFlow 2 saves every signature as one for predict requests, whatever it was written for.
+    """
+    methods = {("outputs",): "regress", ("scores",): "classify", ("classes",): "classify", ("classes", "scores"): "classify"}
+    method = methods.get(tuple(sorted(signature.outputs)))
+    if method is None or list(signature.inputs) != ["inputs"]:
+        return None
+    if _facts(graph, found.tensors[signature.inputs["inputs"]]) != ("string", (None,)):
+        return None
+    return {"method": method, "inputs": dict(signature.inputs), "outputs": dict(signature.outputs)}
+
+
+def _with_examples(found: Foreign, graph: Graph, signature: Signature) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    """Return a signature that answers what `signature` does to tf.Examples, None where there can be none; and its bindings."""
     inputs = {alias: _facts(graph, found.tensors[ref]) for alias, ref in signature.inputs.items()}
     method, output = _answer(graph, found, signature)
-    if (
-        signature.method != "predict"
-        or not output
-        or not _NAMES.fullmatch(" ".join(found.tensors))
-        or not all(_can_be_parsed(*facts) for facts in inputs.values())
-    ):
-        return
+    if not output or not all(_can_be_parsed(*facts) for facts in inputs.values()):
+        return None, {}
     features = {
         alias: {"dtype": dtype, "shape": list(shape or ())[1:], "to": signature.inputs[alias]}
         for alias, (dtype, shape) in inputs.items()
     }
     side = "scores" if method == "classify" else "outputs"
-    new = method if method not in found.kept else f"{key}_{method}"
-    yield f"# Their tensors can serve in more signatures, as in one for {method} requests, which carry tf.Examples:"
     made = {"method": method, "inputs": {"inputs": "examples"}, "outputs": {side: signature.outputs[output]}}
-    lines = [
-        "bindings:",
-        f"  examples: {to_yaml({'parse_example': features})}",
-        "signatures:",
-        f"  {new}: {to_yaml(made)}",
-    ]
-    yield from (f"# {text}" for text in lines)
+    return made, {"examples": {"parse_example": features}}
 
 
 def _answer(graph: Graph, found: Foreign, signature: Signature) -> tuple[str, str]:
