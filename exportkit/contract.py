@@ -49,6 +49,17 @@ class ReferenceAnswer:
 
 
 @dataclass(frozen=True)
+class Original:
+    """The SavedModel that a source's graph was taken from, where the graph calls all its tensors by their names there.
+
+    `verify` then compares the export with that model, as a model server loads it from its own directory.
+    """
+
+    directory: Path
+    tags: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class SourceModel:
     """What every source yields.
 
@@ -59,6 +70,7 @@ class SourceModel:
         notes: lines for the report on where the values come from.
         answers: of the original model, where the graph was made from another one. The step `verify` compares the export with
             them too, for a wrong capture is equal to itself.
+        original: the SavedModel that the graph was taken from, if it was.
     """
 
     meta_graph: MetaGraphDef
@@ -66,6 +78,7 @@ class SourceModel:
     tensors: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
     answers: Sequence[ReferenceAnswer] = ()
+    original: Original | None = None
 
 
 @dataclass(frozen=True)
@@ -89,9 +102,13 @@ class Preview:
             written as a tensor of the graph (``op:0``).
         files: the files that the model is made from beside its checkpoint; None where something else decides too. Where a
             source has no checkpoint, they, its config and its code are its identity: a sweep leaves an export out as unchanged
-            while they are the same. An empty list says that the config alone decides.
+            while they are the same. An empty list says that the config alone decides. The graph may take its assets from them.
         by_code: whether the graph is built by Python code that the config names. The files that such a graph takes in are then
             the user's own choice; a graph that is read from a file may only name those near it (`allow.assets`).
+        signatures: those of the model's own that are exported as they are, beside the config's, which replace those of the same
+            key. Their values are names among `tensors` in place of bindings.
+        original: the SavedModel that the graph was taken from, where `build` only hands on what is known here.
+        warnings: what is allowed and may surprise, as lines for plan and report.
     """
 
     meta_graph: MetaGraphDef | None = None
@@ -103,6 +120,9 @@ class Preview:
     tensors: Mapping[str, str | Facts] | None = None
     files: Sequence[str | Path] | None = None
     by_code: bool = False
+    signatures: Mapping[str, Signature] = field(default_factory=dict)
+    original: Original | None = None
+    warnings: Sequence[str] = ()
 
 
 def under_reporter(problem: Problem, reporter: ModelSource | PostStep, where: str) -> Problem | None:

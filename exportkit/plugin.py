@@ -4,8 +4,8 @@ A plugin imports from here, and in its tests from `exportkit.testing`; what lies
 is imported when it is first used, so that plugins load quickly. None of them imports TensorFlow before it is called.
 
 What to subclass and return:
-    `ModelSource`, `SourceModel`, `Preview` with `Facts` of its tensors, `ReferenceAnswer`; `PostStep`, `Phase`, `Export`,
-    `BoundTensor`; `Operation`; `Command`. `hookimpl` marks the hooks that `exportkit.hookspecs` lists.
+    `ModelSource`, `SourceModel`, `Preview` with `Facts` of its tensors, `ReferenceAnswer`, `Original`; `PostStep`, `Phase`,
+    `Export`, `BoundTensor`; `Operation`; `Command`. `hookimpl` marks the hooks that `exportkit.hookspecs` lists.
 
 Fields and other settings:
     `Seconds` is the type of a time limit, `ModelSource` that of a source which another source holds; `read_fields` reads a
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         Command,
         Export,
         ModelSource,
+        Original,
         Phase,
         PostStep,
         Preview,
@@ -94,7 +95,7 @@ _NAMES = {
     "checkpoint": "Bundle open_checkpoint",
     "config.ranges": "Seconds",
     "config.reader": "read_fields",
-    "contract": "BoundTensor Command Export ModelSource Phase PostStep Preview ReferenceAnswer SourceModel "
+    "contract": "BoundTensor Command Export ModelSource Original Phase PostStep Preview ReferenceAnswer SourceModel "
     "hookimpl signatures_of under_reporter",
     "errors": "BindingError ConfigError EnvironmentFailed ExportKitError Problem StepFailed WeightsError "
     "brief did_you_mean shortened some",
@@ -138,6 +139,7 @@ __all__ = [
     "MetaGraphDef",
     "ModelSource",
     "Operation",
+    "Original",
     "Phase",
     "PostStep",
     "Prepared",

@@ -7,6 +7,7 @@ from exportkit.operations.softmax import Softmax as SoftmaxOperation
 from exportkit.operations.split import Split
 from exportkit.operations.top_k import TopK
 from exportkit.sources.encoder import EncoderSource
+from exportkit.sources.frozen_graph import FrozenGraph
 from exportkit.sources.graph_builder import GraphBuilder
 from exportkit.sources.meta_graph import MetaGraphSource
 from exportkit.steps.manifest import Manifest
@@ -36,6 +37,19 @@ class TestGraphBuilder(Softmax):
 
     def keys(self, directory):
         return {"builder": "exportkit.testing.graphs:softmax", "params": {"inputs": 4}, **super().keys(directory)}
+
+
+class TestFrozenGraph(Softmax):
+    source = FrozenGraph
+
+    def keys(self, directory):
+        import tensorflow as tf
+
+        with tf.Graph().as_default() as graph:
+            x = tf.compat.v1.placeholder(tf.float32, [None, 4], "x")
+            tf.nn.softmax(tf.matmul(x, tf.ones([4, 3])), name="probs")
+        (directory / "frozen.pb").write_bytes(graph.as_graph_def().SerializeToString())
+        return {"graph": str(directory / "frozen.pb")}
 
 
 class Encoder:

@@ -174,7 +174,7 @@ def test_code_is_followed_through_its_imports(tmp_path, monkeypatch):
         prefix, tmp_path, source={"kind": "graph_builder", "builder": "models_of_us.net:build", "checkpoint": prefix}
     )
     source = plan(data).source
-    assert sorted(identity._code(source)) == [
+    assert sorted(identity.code_digests(source)) == [
         "helper_of_us",
         "models_of_us",
         "models_of_us.layers",
@@ -225,7 +225,7 @@ def test_what_a_source_names_at_any_depth_is_in_the_identity(tmp_path, monkeypat
     params = {"inner": [{"builder": "inner_of_us:build", "vocabulary": str(tmp_path / "words.txt")}]}
     source = {"kind": "graph_builder", "builder": "outer_of_us:build", "params": params, "checkpoint": prefix}
     drafted = plan(toys.config(prefix, tmp_path, source=source))
-    assert sorted(identity._code(drafted.source)) == ["inner_of_us", "outer_of_us"]
+    assert sorted(identity.code_digests(drafted.source)) == ["inner_of_us", "outer_of_us"]
     files = identity.identity(drafted)["files"]
     assert files == {"source.params.inner.0.vocabulary": identity.file_digest(tmp_path / "words.txt")}
 

@@ -16,6 +16,14 @@ _GRAPH = re.compile(rb"\x0a[\x80-\xff]{0,4}[\x00-\x7f]\x0a[\x80-\xff]{0,2}[\x00-
 _GRAPH_TEXT = re.compile(rb"\s*(#[^\n]*\n\s*)*node\s*:?\s*\{")
 _FROZEN = "a graph alone (GraphDef), such as a frozen one, and no checkpoint"
 _BUILT = f"{_TRAINING}, or import it in a function (source=graph_builder) that returns a restore function"
+_ONNX = re.compile(rb"\x08[\x03-\x7f]\x12[\x00-\x7f][A-Za-z]")  # ModelProto: ir_version (3 and more), producer_name
+_IN_KERAS = (b"model.weights.h5", b"metadata.json")
+_ORIGINAL = "export the TensorFlow model that it was converted from"
+_MODELS = {
+    "tflite": ("is a TensorFlow Lite model, which no model server's TensorFlow loads", _ORIGINAL),
+    "onnx": ("is an ONNX model, which no model server's TensorFlow loads", f"{_ORIGINAL}, or serve it with ONNX Runtime"),
+    "pytorch": ("is a file of PyTorch, which TensorFlow does not load", "export it with PyTorch's own tools"),
+}
 _STARTS = {
     b"\x89HDF\r\n\x1a\n": ("an HDF5 file of Keras and no TensorFlow checkpoint", _KERAS),
     b"\x08\x01\x12": ("the graph of a SavedModel and no checkpoint", _TRAINING),
@@ -50,6 +58,33 @@ def describe_file(path: str) -> tuple[str, str]:
     if _GRAPH.match(start) or _GRAPH_TEXT.match(start):
         return _FROZEN, _BUILT
     return "no TensorFlow checkpoint, or one that was cut short", "name the checkpoint's prefix, without .index or .data"
+
+
+def kind_of(path: str) -> str | None:
+    """Return which kind of model a file is, by its first bytes; None where it is none of those that are known.
+
+    Returns:
+        ``keras``, ``graph`` (a GraphDef), ``onnx``, ``tflite`` or ``pytorch``.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with files.opened(path) as file:
+        start = file.read(_BYTES)
+    if start[4:8] == b"TFL3":
+        return "tflite"
+    if _ONNX.match(start):
+        return "onnx"
+    if start.startswith(b"PK\x03\x04") and b"data.pkl" in start:
+        return "pytorch"
+    if start.startswith(b"\x89HDF\r\n\x1a\n") or (start.startswith(b"PK\x03\x04") and any(m in start for m in _IN_KERAS)):
+        return "keras"
+    return "graph" if _GRAPH.match(start) or _GRAPH_TEXT.match(start) else None
+
+
+def describe_model(kind: str) -> tuple[str, str]:
+    """Return what a model of a kind that no source takes is, and what to do."""
+    return _MODELS[kind]
 
 
 def describe_directory(path: str) -> tuple[str, str] | None:

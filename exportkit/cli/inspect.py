@@ -7,18 +7,19 @@ import argparse
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from exportkit import metagraph
-from exportkit.checkpoint import Bundle, graph_file
-from exportkit.cli import suggestion
+from exportkit.checkpoint import Bundle, graph_file, resolve
+from exportkit.cli import foreign, suggestion
+from exportkit.cli.process import interpreter
 from exportkit.cli.tables import line, list_of, shape_text, size_text, table, text
 from exportkit.contract import Command
 from exportkit.errors import ExportKitError, Problem, WeightsError
 from exportkit.metagraph import Graph, Ranking
 
 SHOWN = 8
+NOT_NEEDED = "not needed"
 
 
 @dataclass
@@ -32,6 +33,7 @@ class Found:
         graphs: name → graph; the names are the tags of a SavedModel's graphs, and empty for a ``.meta``.
         bundle: the checkpoint.
         notes: why parts could not be read.
+        model: the same as a model that somebody exported, if it is one.
     """
 
     title: str
@@ -40,13 +42,14 @@ class Found:
     graphs: Mapping[str, Graph] = field(default_factory=dict)
     bundle: Bundle | None = None
     notes: Sequence[Problem] = ()
+    model: foreign.Foreign | None = None
 
 
 class InspectCommand(Command):
-    """Show what is in a .meta, a checkpoint or a SavedModel, and a config that would export it."""
+    """Show what is in a checkpoint, a .meta, a SavedModel, a model of Keras or a frozen graph, and a config that exports it."""
 
     name = "inspect"
-    help = "look into a checkpoint, a .meta or a SavedModel; suggests a config"
+    help = "look into a checkpoint, a .meta, a SavedModel, a Keras model or a frozen graph; suggests a config"
     usage = "PATH"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -54,15 +57,17 @@ class InspectCommand(Command):
         add(
             "path",
             metavar="PATH",
-            help="a .meta, a checkpoint's prefix or directory, a SavedModel version or its saved_model.pb",
+            help="a .meta, a checkpoint's prefix or directory, a SavedModel or its base path, a .keras, .h5 or frozen .pb",
         )
         add("--all", action="store_true", help=f"show everything, not the first {SHOWN} of each")
+        references = "your classes in a Keras model, package.module:Class"
+        add("--custom-objects", nargs="+", metavar="REFERENCE", default=[], help=references)
         add("--name", help="the model's name in the suggested config")
 
     def run(self, arguments: Sequence[str]) -> int:
         options = self.parse(arguments)
-        with metagraph.many_objects():
-            return _show(read_path(options.path), options)
+        with metagraph.many_objects(), interpreter(arguments, os.getcwd()):
+            return _show(read_path(options.path, options.custom_objects), options)
 
 
 def _show(found: Found, options: argparse.Namespace) -> int:
@@ -74,38 +79,37 @@ def _show(found: Found, options: argparse.Namespace) -> int:
     _show_variables(variables(found), most)
     for note in found.notes:
         text(f"\n{note}", "yellow")
-    if ranking is not None and found.meta is not None:
-        _show_suggestion(found, found.meta, ranking, options)
+    if found.model is not None and not found.model.can_be_exported:
+        return 0
+    if found.model is not None and found.model.kept:
+        name = options.name or suggestion.model_name(str(found.model.name))
+        _show_config(name, foreign.config(name, found.model, suggestion.to_yaml))
+    elif ranking is not None:
+        _show_suggestion(found, ranking, options)
     return 0
 
 
 def _rank(found: Found) -> Ranking | None:
-    """Rank the tensors of a training graph as inputs and outputs of a model; return None where there is no such graph."""
-    if not found.meta or not found.graphs:
+    """Rank the tensors of a graph as inputs and outputs of a model; return None where there is none, or it has signatures."""
+    if not found.graphs or (found.model is not None and found.model.kept):
         return None
     saved = None if found.bundle is None else {*found.bundle.entries, *found.bundle.aliases}
     return metagraph.rank(next(iter(found.graphs.values())), lambda name: saved is not None and name not in saved)
 
 
-def read_path(path: str) -> Found:
+def read_path(path: str, custom_objects: Sequence[str] = ()) -> Found:
     """Read what is at `path`.
 
     Raises:
-        ExportKitError: it is neither a ``.meta``, a checkpoint nor a SavedModel.
+        ExportKitError: it is nothing that can be exported.
     """
-    place = Path(path)
-    directory = place.parent if place.name.startswith("saved_model.pb") else place
-    if any(os.path.lexists(directory / name) for name in metagraph.SAVED_MODELS):
-        return _saved_model(directory)
-    return _training(path)
+    taken = foreign.read_foreign(path, custom_objects)
+    return _training(path) if taken is None else _taken(taken)
 
 
-def _saved_model(directory: Path) -> Found:
-    saved = metagraph.read_saved_model(directory)
-    graphs = {", ".join(meta.meta_info_def.tags): Graph(meta) for meta in saved.meta_graphs}
-    prefix = str(directory / "variables" / "variables")
-    opened, notes = _open(prefix) if os.path.exists(f"{prefix}.index") else (None, [])
-    return Found(f"{directory}: a SavedModel", prefix, None, graphs, opened, notes)
+def _taken(model: foreign.Foreign) -> Found:
+    opened, notes = _open(model.prefix) if model.prefix else (None, [])
+    return Found(model.title, model.prefix, None, model.graphs, opened, [*notes, *model.notes], model)
 
 
 def _training(path: str) -> Found:
@@ -134,7 +138,7 @@ def _open(prefix: str) -> tuple[Bundle | None, list[Problem]]:
 
 @dataclass(frozen=True)
 class ListedVariable:
-    """A variable; `size` is in bytes, `role` is one of those that `role` returns."""
+    """A variable; `size` is in bytes, `role` is one of those that `role` returns, or `NOT_NEEDED` by the signatures."""
 
     name: str
     dtype: str
@@ -149,7 +153,10 @@ def variables(found: Found) -> list[ListedVariable]:
     if found.bundle is not None:
         entries = found.bundle.entries
         shapes = {key: entry.shape for key, entry in entries.items()}
-        listed = [ListedVariable(k, e.dtype, e.shape, e.size, role(k, shapes)) for k, e in entries.items()]
+        needed = entries.keys() if found.model is None or found.model.needed is None else found.model.needed
+        roles = {key: role(key, shapes) for key in entries}
+        roles |= {key: NOT_NEEDED for key in entries if key not in needed and roles[key] == "weight"}
+        listed = [ListedVariable(k, e.dtype, e.shape, e.size, roles[k]) for k, e in entries.items()]
     else:
         known = {v.full_name: v for graph in found.graphs.values() for v in graph.variables.values()}
         shapes = {name: v.full_shape for name, v in known.items()}
@@ -193,6 +200,8 @@ def _show_candidates(title: str, candidates: Sequence[Any], most: int | None) ->
 def _show_signatures(graph: Graph) -> None:
     rows = []
     for key, signature in sorted(graph.meta.signature_def.items()):
+        if key.startswith("__saved_model_"):
+            continue  # TensorFlow's own: no request names it
         method = signature.method_name.removeprefix("tensorflow/serving/") or "-"
         for side, tensors in (("in", signature.inputs), ("out", signature.outputs)):
             rows += [(key, method, side, alias, *_tensor_info(info)) for alias, info in sorted(tensors.items())]
@@ -214,6 +223,8 @@ def _show_files(graph: Graph) -> None:
         line(f"tables: {', '.join(tables)}")
     if assets:
         line(f"assets: {', '.join(assets)}")
+    if graph.functions:
+        line(f"functions: {len(graph.functions)}")
 
 
 def _show_variables(listed: Sequence[ListedVariable], most: int | None) -> None:
@@ -228,10 +239,12 @@ def _totals(listed: Sequence[ListedVariable]) -> Iterator[str]:
     yield f"{len(listed)} variables, {size_text(sum(v.size for v in listed))}"
     for role in dict.fromkeys(v.role for v in listed):
         members = [v for v in listed if v.role == role]
-        yield f"{role}s {len(members)}, {size_text(sum(v.size for v in members))}".replace("bookkeepings", "bookkeeping")
+        yield f"{role}s {len(members)}, {size_text(sum(v.size for v in members))}".replace("gs ", "g ").replace(
+            "neededs", "needed"
+        )
 
 
-def _show_suggestion(found: Found, meta: str, ranking: Ranking, options: argparse.Namespace) -> None:
+def _show_suggestion(found: Found, ranking: Ranking, options: argparse.Namespace) -> None:
     """Print what the likeliest signature needs, the problems in serving it, and a config that has it."""
     graph = next(iter(found.graphs.values()))
     guess = suggestion.guess(graph, ranking)
@@ -241,6 +254,16 @@ def _show_suggestion(found: Found, meta: str, ranking: Ranking, options: argpars
     line(f"\nServing {guess.fetches[0]} needs {suggestion.needs(graph, guess)}")
     for problem in suggestion.obstacles(graph, guess, found.bundle):
         text(str(problem), "yellow")
-    name = options.name or suggestion.model_name(found.prefix)
+    taken = found.model
+    name = options.name or suggestion.model_name(str(taken.name) if taken else found.prefix)
+    kind, source = (taken.kind, taken.source) if taken else ("meta_graph", _checkpoint_source(found, options.path))
+    _show_config(name, suggestion.config(name, kind, source, graph, guess))
+
+
+def _checkpoint_source(found: Found, path: str) -> Mapping[str, str]:
+    return suggestion.checkpoint_source(path, found.meta or "")
+
+
+def _show_config(name: str, config: str) -> None:
     line(f"\nA config to start from, for conf/model/{name}.yaml:\n")
-    line(suggestion.config(name, options.path, meta, graph, guess))
+    line(config)

@@ -131,26 +131,26 @@ def _unsaved(graph: Graph, guessed: Guess, bundle: Bundle) -> Iterator[Problem]:
 def model_name(prefix: str | None) -> str:
     """Return a name for a checkpoint's model: its file's, or its directory's if the file is called as most are (model.ckpt)."""
     path = Path(prefix or "model").absolute()
-    plain = path.name.startswith(("model", "checkpoint", "ckpt"))
+    plain = path.name.startswith(("model", "checkpoint", "ckpt")) or path.name.isdecimal()  # a version's directory is a number
     return _identifier((path.parent if plain else path).name.split(".")[0]) or "model"
 
 
-def config(name: str, path: str, meta: str, graph: Graph, guessed: Guess) -> str:
-    """Return the text of ``conf/model/NAME.yaml``."""
+def config(name: str, kind: str, source: Mapping[str, Any], graph: Graph, guessed: Guess) -> str:
+    """Return the text of ``conf/model/NAME.yaml``; `kind` and `source` are the kind of its source and the keys of that."""
     inputs = dict(zip(_aliases(map(_input_name, guessed.inputs)), guessed.inputs, strict=True))
     constants = dict(zip(_aliases(guessed.constants, taken=inputs), guessed.constants.items(), strict=True))
     outputs = dict(zip(_aliases(map(_output_name, guessed.outputs), taken=[*inputs, *constants]), guessed.fetches, strict=True))
     return "\n".join(
         [
             "# @package _global_",
-            "defaults: [override /source: meta_graph]",
-            f"name: {_to_yaml(name)}",
-            f"source: {_to_yaml(_source(path, meta))}",
+            f"defaults: [override /source: {kind}]",
+            f"name: {to_yaml(name)}",
+            f"source: {to_yaml(dict(source))}",
             "bindings:",
-            *(f"  {alias}: {_to_yaml(_input(candidate))}" for alias, candidate in inputs.items()),
-            *(f"  {alias}: {_to_yaml({'constant': v, 'replaces': t})}" for alias, (t, v) in constants.items()),
+            *(f"  {alias}: {to_yaml(_input(candidate))}" for alias, candidate in inputs.items()),
+            *(f"  {alias}: {to_yaml({'constant': v, 'replaces': t})}" for alias, (t, v) in constants.items()),
             *_without_dropout(guessed),
-            *(f"  {alias}: {_to_yaml(tensor)}" for alias, tensor in outputs.items()),
+            *(f"  {alias}: {to_yaml(tensor)}" for alias, tensor in outputs.items()),
             *_uncertain(guessed, [*inputs, *constants, *outputs]),
             "signatures:",
             *_signature(list(inputs), list(outputs)),
@@ -163,7 +163,7 @@ def _without_dropout(guessed: Guess) -> Iterator[str]:
     if guessed.replaced:
         yield "  # nothing switches this dropout off, so what goes in takes the place of what comes out"
     for i, (given, taken) in enumerate(guessed.replaced.items()):
-        yield f"  no_dropout{f'_{i}' if i else ''}: {_to_yaml({'tensor': taken, 'replaces': given})}"
+        yield f"  no_dropout{f'_{i}' if i else ''}: {to_yaml({'tensor': taken, 'replaces': given})}"
 
 
 def _uncertain(guessed: Guess, taken: Sequence[str]) -> Iterator[str]:
@@ -171,10 +171,11 @@ def _uncertain(guessed: Guess, taken: Sequence[str]) -> Iterator[str]:
     names = _aliases((_output_name(candidate) for candidate, _ in guessed.alternatives), taken)
     for alias, (candidate, feeds) in zip(names, guessed.alternatives, strict=True):
         needs = f"; it also needs {some(feeds, 3)}" if feeds else ""
-        yield f"  # {alias}: {_to_yaml(candidate.tensor)}    # or this{needs}"
+        yield f"  # {alias}: {to_yaml(candidate.tensor)}    # or this{needs}"
 
 
-def _source(path: str, meta: str) -> dict[str, str]:
+def checkpoint_source(path: str, meta: str) -> dict[str, str]:
+    """Return the keys of the source `meta_graph` for the path that was inspected and the file of its graph."""
     checkpoint = re.sub(r"\.(meta|index|data-\d{5}-of-\d{5})$", "", path)
     beside = os.path.isdir(path) or meta == f"{checkpoint}.meta"
     return {"checkpoint": checkpoint} if beside else {"checkpoint": checkpoint, "meta": meta}
@@ -239,7 +240,7 @@ def _identifier(text: str) -> str:
     return f"t_{word}" if word[:1].isdigit() or word in ("on", "off", "yes", "no", "y", "n", "true", "false", "null") else word
 
 
-def _to_yaml(value: Any) -> str:
+def to_yaml(value: Any) -> str:
     """Return a value as YAML on one line."""
     import yaml
 

@@ -126,7 +126,8 @@ def _signatures(meta_graph: MetaGraphReport, several: bool) -> None:
 
 def _facts(report: ExportReport) -> None:
     weights = report.weights
-    facts = [("variables", f"{weights.variables}, {size_text(weights.bytes)}{_phrase(weights.how)}{_phrase(weights.proof)}")]
+    held = f"{weights.variables}, {size_text(weights.bytes)}{_phrase(weights.how)}{_phrase(weights.proof)}"
+    facts = [("variables", held if weights.variables else "none")]
     facts += [("", note) for note in weights.notes]
     facts += [(f"nodes ({m.key})", f"{m.nodes_before} before, {m.nodes_after} after") for m in report.meta_graphs]
     facts += [("not batched", text) for text in unbatched(report)]

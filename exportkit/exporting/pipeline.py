@@ -199,13 +199,14 @@ def _prepared(plan: ExportPlan, resolved: Mapping[str, Resolved], built: Mapping
 
 def _is_as_planned(resolved: Resolved, model: SourceModel) -> bool:
     known = model.meta_graph is resolved.preview.meta_graph and model.checkpoint == resolved.preview.checkpoint
-    return known and model.tensors == (resolved.preview.tensors or {}) and not model.answers
+    same = model.tensors == (resolved.preview.tensors or {}) and model.original == resolved.preview.original
+    return known and same and not model.answers
 
 
 def _model(resolved: Resolved, source: SourceModel) -> Model:
     named = source.checkpoint == resolved.preview.checkpoint
     bundle = resolved.bundle if named else Bundle(source.checkpoint)
-    return Model(Graph(source.meta_graph), source.tensors, bundle, source.answers)
+    return Model(Graph(source.meta_graph), source.tensors, bundle, source.answers, source.original)
 
 
 def _write(plan: ExportPlan, built: Built, claim: Claim, report: ExportReport) -> savedmodel.Written:

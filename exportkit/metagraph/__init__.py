@@ -7,9 +7,10 @@ from exportkit.lazy import lazy
 if TYPE_CHECKING:
     from exportkit.metagraph.audit import Running, problems, warnings
     from exportkit.metagraph.feeds import bakes_size
-    from exportkit.metagraph.files import SAVED_MODELS, read, read_graphs, read_saved_model
+    from exportkit.metagraph.files import SAVED_MODELS, read, read_graph_def, read_graphs, read_saved_model
     from exportkit.metagraph.graph import Graph, many_objects
     from exportkit.metagraph.prune import Extent, Pruned, extent, serving_subgraph
+    from exportkit.metagraph.saved_model import OwnModel, OwnSignature, open_saved_model
     from exportkit.metagraph.suggest import PART_NAMES, Candidate, Ranking, needed, rank, together
     from exportkit.metagraph.tensors import canonical, split
     from exportkit.metagraph.variables import SavedVariable, Variable, saved_variables
@@ -19,9 +20,10 @@ __getattr__ = lazy(
     {
         "audit": "Running problems warnings",
         "feeds": "bakes_size",
-        "files": "SAVED_MODELS read read_graphs read_saved_model",
+        "files": "SAVED_MODELS read read_graph_def read_graphs read_saved_model",
         "graph": "Graph many_objects",
         "prune": "Extent Pruned extent serving_subgraph",
+        "saved_model": "OwnModel OwnSignature open_saved_model",
         "suggest": "PART_NAMES Candidate Ranking needed rank together",
         "tensors": "canonical split",
         "variables": "SavedVariable Variable saved_variables",
@@ -34,6 +36,8 @@ __all__ = [
     "Candidate",
     "Extent",
     "Graph",
+    "OwnModel",
+    "OwnSignature",
     "Pruned",
     "Ranking",
     "Running",
@@ -44,9 +48,11 @@ __all__ = [
     "extent",
     "many_objects",
     "needed",
+    "open_saved_model",
     "problems",
     "rank",
     "read",
+    "read_graph_def",
     "read_graphs",
     "read_saved_model",
     "saved_variables",

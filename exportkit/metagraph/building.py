@@ -105,6 +105,12 @@ class GraphBuilder:
         self.assets.append(self.constant(path, "string", name="asset_path"))
         return self.assets[-1]
 
+    def default(self, placeholder: str, value: str) -> None:
+        """Let a Placeholder have the tensor `value` where it is not fed."""
+        node = self._nodes[operation(placeholder)]
+        node.op = "PlaceholderWithDefault"
+        node.input[:] = [value]
+
     def cast(self, tensor: str, dtype: str) -> str:
         """Return `tensor` as `dtype`; a node is added only where it has another."""
         return tensor if self.dtype(tensor) == dtype else self.add("Cast", [tensor], DstT=dtype)[0]

@@ -11,14 +11,16 @@ from google.protobuf import text_format
 from google.protobuf.message import DecodeError
 
 from exportkit import files
+from exportkit.core.capi import op_list
 from exportkit.errors import BindingError, Problem
 from exportkit.metagraph import wellformed
-from exportkit.protos import GraphDef, MetaGraphDef, SavedModel, fits
+from exportkit.protos import GraphDef, MetaGraphDef, OpList, SavedModel, fits
 
 _LFS = b"version https://git-lfs.github.com/spec/"
 _TEXT = re.compile(rb"\s*(#[^\n]*\n\s*)*\w+\s*[:{<]")  # the text format begins with a field
 _MOST_TEXT = 8 * files.MIB  # which Python's parser reads in about four seconds
 _LARGE = 8 * files.MIB
+_GRAPH_DEF = "the file of a frozen graph (GraphDef)"
 _DEEP = 100  # messages within messages: protobuf's own limit for binary files
 
 SAVED_MODELS = ("saved_model.pb", "saved_model.pbtxt")  # in the order in which loaders take them
@@ -62,6 +64,37 @@ def read_saved_model(path: str | os.PathLike) -> SavedModel:
         )
     _check(path, saved_model.meta_graphs)
     return saved_model
+
+
+def read_graph_def(path: str | os.PathLike) -> MetaGraphDef:
+    """Read a file that holds a graph alone (GraphDef), binary or text, as a frozen one does.
+
+    The ops are described by the installed TensorFlow, as no such file does; one that it does not know has no known dtypes.
+
+    Raises:
+        BindingError: `path` cannot be read, or is not a GraphDef; or the graph is not well formed.
+        EnvironmentFailed: TensorFlow's library cannot be loaded.
+    """
+    path, data = os.fspath(path), _content(path, _GRAPH_DEF)
+    if data[:1] == b"\x08" or data.startswith(b"saved_model_schema_version"):
+        raise _refusal(path, "is a SavedModel, not a graph alone", "name its directory: source=saved_model")
+    try:
+        graph_def = _parse(GraphDef, path, data)
+    except BindingError:
+        if _graphs_in(MetaGraphDef, path, data):
+            raise _refusal(
+                path, "is a MetaGraphDef, not a graph alone", "name it with its checkpoint: source=meta_graph"
+            ) from None
+        raise
+    meta = MetaGraphDef(graph_def=graph_def)
+    if not any(node.op for node in graph_def.node):
+        raise _refusal(path, "is not a GraphDef: it holds no graph", f"hand in {_GRAPH_DEF}")
+    bodies = (function.node_def for function in graph_def.library.function)
+    used = {node.op for nodes in (graph_def.node, *bodies) for node in nodes}
+    known = (op for op in OpList.FromString(op_list()).op if op.name in used)
+    meta.meta_info_def.stripped_op_list.op.extend(sorted(known, key=lambda op: op.name))  # TensorFlow's order is random
+    _check(path, [meta])
+    return meta
 
 
 def _check(path: str, metas: Iterable[MetaGraphDef]) -> None:
@@ -136,7 +169,8 @@ def _parse(cls, path: str, data: bytes):
             pass
     if missing := _missing_bytes(data):
         raise _refusal(path, f"is truncated: at least {missing:,} bytes are missing after {len(data):,}", "copy it again")
-    raise _refusal(path, *_empty(data, f"is not a {cls.DESCRIPTOR.name}"))
+    what = f"is not a {cls.DESCRIPTOR.name}"
+    raise _refusal(path, *((what, f"hand in {_GRAPH_DEF}") if cls is GraphDef else _empty(data, what)))
 
 
 def _check_text(path: str, data: bytes) -> None:

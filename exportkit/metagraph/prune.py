@@ -206,6 +206,8 @@ class _Holder:
         definition.snapshot_name = self._read()
         definition.is_resource = self.variable.resource
         definition.trainable = self.variable.trainable
+        if self.variable.slice is not None:
+            definition.save_slice_info_def.CopyFrom(self.variable.slice)
         if split(definition.initial_value_name)[0] not in kept or self.lacks:
             definition.ClearField("initial_value_name")
         return definition

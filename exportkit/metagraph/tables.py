@@ -30,7 +30,7 @@ def table_initializers(graph: Graph, table: str) -> list[str]:
 
 
 def _fills(op: str) -> bool:
-    return op.startswith("InitializeTable")
+    return op.startswith(("InitializeTable", "LookupTableImport"))
 
 
 def _ops_within(graph: Graph, name: str) -> set[str]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from exportkit.metagraph.restoring import restored
 from exportkit.metagraph.tensors import VARIABLE_OPS, Shape, dims, split
 from exportkit.protos import NodeDef, SaveSliceInfoDef, VariableDef, dtype_name
 
@@ -62,15 +63,25 @@ class Variable:
 
 def variables_of(graph: Graph) -> dict[str, Variable]:
     """Return all variable ops of the graph by `Variable.name`, in the graph's order."""
-    definitions, keys = _definitions(graph), _keys(graph)
+    definitions, places = _definitions(graph), restored(graph)
+    parts = {op: place.slice for op, place in places.items() if place.slice is not None}
+    whole = {op: place.key for op, place in places.items() if place.slice is None}
+    keys = _own_keys(graph, whole) if places else _keys(graph)
     nodes = (graph.nodes[name] for name, op in graph.types.items() if op in VARIABLE_OPS)
-    found = (_variable(graph, node, definitions, keys) for node in nodes)
+    found = (_variable(graph, node, definitions, keys, parts) for node in nodes)
     return {variable.name: variable for variable in found}
 
 
-def _variable(graph: Graph, node: NodeDef, definitions: _Definitions, keys: Mapping[str, str]) -> Variable:
+def _variable(
+    graph: Graph,
+    node: NodeDef,
+    definitions: _Definitions,
+    keys: Mapping[str, str],
+    parts: Mapping[str, SaveSliceInfoDef],
+) -> Variable:
     definition, collections = definitions.get(node.name, (None, ()))
     part = definition.save_slice_info_def if definition and definition.HasField("save_slice_info_def") else None
+    part = part or parts.get(node.name)
     name, shape = keys.get(node.name, node.name), _shape(node)
     return Variable(
         name=name,
@@ -120,15 +131,16 @@ def _assigns(graph: Graph, node: NodeDef, variable: str) -> bool:
 
 
 def _keys(graph: Graph) -> dict[str, str]:
-    """Return variable op → the checkpoint key under which the graph's Saver writes it, where that is not the op's name.
-
-    A key that is the name of another variable op is left out: two variables would have the same name.
-    """
+    """Return variable op → the checkpoint key under which the graph's Saver writes it."""
     saver = graph.meta.saver_def.save_tensor_name
     if split(saver)[0] not in graph.nodes:
         return {}
     saves = (graph.nodes[name] for name in graph.walk([saver]) if graph.types[name] in _SAVE_OPS)
-    keys = dict(pair for save in saves for pair in _saved(graph, save))
+    return _own_keys(graph, dict(pair for save in saves for pair in _saved(graph, save)))
+
+
+def _own_keys(graph: Graph, keys: Mapping[str, str]) -> dict[str, str]:
+    """Return `keys` without those that are the name of another variable op: two variables would have the same name."""
     taken = {name for name, op in graph.types.items() if op in VARIABLE_OPS}
     return {op: key for op, key in keys.items() if key not in taken}
 

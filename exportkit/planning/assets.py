@@ -124,7 +124,9 @@ def _identity(found: os.stat_result) -> tuple[int, int, int, int]:
 
 
 def _is_chosen(plan: ExportPlan, asset: Asset) -> bool:
-    """Return whether the config of a source names the file, too: a source may build a graph that reads its files."""
+    """Return whether a source is made from the file: its config names it, or its preview does."""
+    if any(_resolved(file) == asset.resolved for one in plan.resolved_sources() for file in one.preview.files or ()):
+        return True
     values = (value for one in plan.resolved_sources() for _, value in leaves(one.source, one.where))
     return any(_resolved(value) == asset.resolved for value in values if isinstance(value, Path))
 

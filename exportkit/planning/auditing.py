@@ -48,7 +48,7 @@ def _audit_run(plan: ExportPlan, part: Part) -> Audit:
     wiring, pruned = part.wiring, part.pruned
     fetches = [*wiring.fetches(plan.signatures, plan.bindings), *(op for ops in pruned.tables.values() for op in ops)]
     fetches += map(wiring.final, wiring.replaced)
-    fed = {canonical(tensor) for tensor in (*wiring.inputs.values(), *wiring.constants)}
+    fed = {canonical(tensor) for tensor in (*wiring.inputs.values(), *wiring.constants)} - {*wiring.defaulted}
     wanted = [tensor for tensor in fetches if ":" not in tensor or canonical(tensor) not in fed]
     return capabilities.audit(part.model.graph.meta, assets=pruned.assets, fetches=wanted, feeds=fed, loaded=False)
 

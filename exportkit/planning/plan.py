@@ -24,6 +24,7 @@ from exportkit.metagraph.tensors import Facts
 from exportkit.operations.bindings import Bindings
 from exportkit.planning import assets, serving_rules, weights, wiring
 from exportkit.planning.checking import objections
+from exportkit.planning.kept import add_kept, advised
 from exportkit.planning.plain import plain_config, without_secrets
 from exportkit.planning.prepare import Model, Prepared, prepare
 from exportkit.planning.resolving import Resolved, placed, resolve
@@ -62,21 +63,34 @@ def plan(
     data = plain_config(config)
     reader = Reader(Path.cwd())
     reader.by_kind[ModelSource] = lambda value, where: _source_at(value, reader, plugins, where)
-    drafted = _draft(data, reader, plugins)
+    drafted, main = _draft(data, reader, plugins)
     drafted.config = without_secrets(config, data)
     drafted.directories = list(directories)
-    drafted.resolved = _resolved(drafted, reader, plugins)
+    drafted.resolved = _resolved(drafted, main, reader, plugins)
     with many_objects():
         drafted.prepared = _check_models(drafted, reader)
     reader.problems += objections(drafted, drafted.prepared, plugins, known=list(reader.problems))
     if reader.problems:
-        raise ConfigError(*reader.problems)
+        raise ConfigError(*advised(reader.problems, _kept(main, data["signatures"])))
     drafted.checks = list(_checks(drafted))
     return drafted
 
 
-def _draft(data: dict[str, Any], reader: Reader, plugins: Plugins) -> ExportPlan:
-    """Read everything that can be read; what is broken is None and reported in the reader's problems."""
+Found = tuple[Resolved, list[Problem]]
+
+
+def _kept(main: Found | None, own: Any) -> list[str]:
+    """Return the keys of the source's signatures that are kept, where a key of the source says which."""
+    chooses = main is not None and any(field.name == "signatures" for field in fields(main[0].source))
+    return [key for key in main[0].preview.signatures if key not in (own or ())] if main and chooses else []
+
+
+def _draft(data: dict[str, Any], reader: Reader, plugins: Plugins) -> tuple[ExportPlan, Found | None]:
+    """Read everything that can be read; what is broken is None and reported in the reader's problems.
+
+    Returns:
+        The draft, and the config's source, resolved, with what is wrong with it; None where no meta graph uses it.
+    """
     known = {field.name for field in fields(Config)}
     for key in data:
         if key not in known:
@@ -84,12 +98,15 @@ def _draft(data: dict[str, Any], reader: Reader, plugins: Plugins) -> ExportPlan
     reader.convert(dict[str, Any], data["vars"], "vars")
     bound = Bindings(sections.bindings(data["bindings"], reader, plugins.bindings))
     signatures = sections.signatures(data["signatures"], reader)
-    if not signatures:
+    source = _source(data["source"], reader, plugins, "source")
+    main = None if source is None or not _is_used(data["meta_graphs"]) else resolve(source, "source", plugins)
+    if main is not None:
+        add_kept(main[0].preview, bound, signatures)
+    if not signatures and not (main and main[1]):
         reader.problem("signatures", "there are none", "write signatures: {serving_default: {inputs: …, outputs: …}}")
     reader.problems += serving_rules.check(bound, signatures)
     constants = [name for name, b in bound.items() if isinstance(b, Constant)]
     meta_graphs = sections.meta_graphs(data["meta_graphs"], reader, signatures, constants)
-    source = _source(data["source"], reader, plugins, "source")
     drafted = ExportPlan(
         name=_name(data["name"], reader),
         source=source,
@@ -113,7 +130,13 @@ def _draft(data: dict[str, Any], reader: Reader, plugins: Plugins) -> ExportPlan
         reader.problems += claim.exists(drafted.export_dir, version).problems
     if version == "auto" and claim.LARGEST in claim.numbers(drafted.export_dir):
         reader.problems += claim.used_up(drafted.export_dir).problems
-    return drafted
+    return drafted, main
+
+
+def _is_used(meta_graphs: Any) -> bool:
+    """Return whether a meta graph takes the config's source as it is, so that it is to be resolved."""
+    entries = meta_graphs.values() if isinstance(meta_graphs, Mapping) else ()
+    return not entries or any(not (isinstance(entry, Mapping) and entry.get("source")) for entry in entries)
 
 
 def _name(value: Any, reader: Reader) -> str:
@@ -286,15 +309,20 @@ def _warnings(drafted: ExportPlan) -> Iterator[str]:
             yield f"post.{name}: ignored, as the step was not chosen (post=[…,{name}])"
 
 
-def _resolved(drafted: ExportPlan, reader: Reader, plugins: Plugins) -> dict[str, Resolved]:
-    """Return meta graph key → its source, resolved; one that several meta graphs share is resolved once."""
+def _resolved(drafted: ExportPlan, main: Found | None, reader: Reader, plugins: Plugins) -> dict[str, Resolved]:
+    """Return meta graph key → its source, resolved; one that several meta graphs share is resolved once.
+
+    Args:
+        main: what was found of the config's source.
+    """
     places = {key: f"meta_graphs.{key}.source" if key in drafted.sources else "source" for key in drafted.meta_graphs}
     found: dict[str, Resolved] = {}
     for key, where in places.items():
         source = drafted.sources.get(key, drafted.source)
         if source is not None and where not in found:
-            found[where], problems = resolve(source, where, plugins)
+            found[where], problems = main if main and where == "source" else resolve(source, where, plugins)
             reader.problems += [problem for problem in problems if problem not in reader.problems]
+            drafted.warnings += found[where].preview.warnings
     return {key: found[where] for key, where in places.items() if where in found}
 
 
@@ -304,7 +332,8 @@ def _check_models(drafted: ExportPlan, reader: Reader) -> Prepared:
     for resolved in drafted.resolved_sources():
         if resolved.preview.meta_graph is not None:
             offered = resolved.preview.tensors or {}
-            models[resolved.where] = Model(Graph(resolved.preview.meta_graph), offered, resolved.bundle)
+            original = resolved.preview.original
+            models[resolved.where] = Model(Graph(resolved.preview.meta_graph), offered, resolved.bundle, original=original)
     known = {key: models[one.where] for key, one in drafted.resolved.items() if one.where in models}
     try:
         prepared, problems, lacking = prepare(drafted, known)
@@ -344,9 +373,11 @@ def _checks(drafted: ExportPlan) -> Iterator[Check]:
         yield Check("source", line, False)
     if first.checkpoint:
         yield Check("weights", f"checkpoint {first.checkpoint}", True)
-    yield Check(
-        "weights", "every variable has one value in the checkpoint, or an initialize rule", static and bool(first.checkpoint)
-    )
+    if static and not any(part.pruned.variables for part in drafted.prepared.parts.values()):
+        yield Check("weights", "the graph has no variables", True)
+    else:
+        rule = "every variable has one value in the checkpoint, or an initialize rule"
+        yield Check("weights", rule, static and bool(first.checkpoint))
     yield Check("bind", f"{len(drafted.bindings)} bindings: {', '.join(drafted.bindings)}", static)
     yield Check("bind", "ops and CPU kernels", False)
     for asset in drafted.assets:

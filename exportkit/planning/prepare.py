@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from exportkit import metagraph
 from exportkit.capabilities import Audit
 from exportkit.checkpoint import Bundle
-from exportkit.contract import ReferenceAnswer
+from exportkit.contract import Original, ReferenceAnswer
 from exportkit.errors import BindingError, Problem, WeightsError
 from exportkit.metagraph import Graph, Pruned
 from exportkit.metagraph.tensors import Facts, Shape
@@ -21,12 +21,13 @@ from exportkit.spec import Asset, Constant, ExportPlan, Signature
 
 @dataclass(frozen=True)
 class Model:
-    """A source's graph, the names that it offers, its checkpoint (None while that is not known), and the original's answers."""
+    """A source's graph, the names that it offers, its checkpoint (None while that is not known), and the original."""
 
     graph: Graph
     offered: Mapping[str, str] = field(default_factory=dict)
     bundle: Bundle | None = None
     answers: Sequence[ReferenceAnswer] = ()
+    original: Original | None = None
 
 
 @dataclass(frozen=True)
@@ -199,13 +200,14 @@ def _pruned(plan: ExportPlan, prepared: Prepared, model: Model, wiring: Wiring, 
         if other.model is model and _same(other.wiring, wiring):
             return other.pruned
     fetches = wiring.fetches(plan.signatures, plan.bindings)
-    ops = [wiring.train_op] if wiring.train_op else []
+    ops = [*filter(None, [wiring.train_op]), *(tensor.split(":")[0] for tensor in wiring.defaulted)]
     cuts = [*wiring.inputs.values(), *wiring.constants]
     return metagraph.serving_subgraph(graph, fetches, cuts, ops=ops, clear_devices=plan.clear_devices)
 
 
 def _same(a: Wiring, b: Wiring) -> bool:
-    return all(getattr(a, key) == getattr(b, key) for key in ("inputs", "constants", "replaced", "signatures", "train_op"))
+    parts = ("inputs", "defaulted", "constants", "replaced", "signatures", "train_op")
+    return all(getattr(a, key) == getattr(b, key) for key in parts)
 
 
 def _cover(plan: ExportPlan, prepared: Prepared) -> list[Problem]:

@@ -134,6 +134,11 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(f"'{name}'" for name in names) or "none"
 
 
+def unservable(signature: Signature, facts: Mapping[str, Facts]) -> Problem | None:
+    """Return the first reason why TensorFlow Serving answers no request to a signature, as far as `facts` go."""
+    return next(iter([*_check_aliases("", signature), *demands("", signature, facts)]), None)
+
+
 def demands(where: str, signature: Signature, facts: Mapping[str, Facts]) -> Iterator[Problem]:
     """Check the dtypes and ranks that TensorFlow Serving requires, as far as `facts` (binding reference → facts) go."""
     if signature.method == "predict":

@@ -30,6 +30,8 @@ class Coverage:
 
     def summary(self, equal: int | None = None) -> str:
         """Return ``32/32 variables equal to the checkpoint, 0 initialised`` once `equal` of them were compared with it."""
+        if not self.saved:
+            return "no variables"
         found = (
             f"{len(self.keys)}/{len(self.saved)} variables from"
             if equal is None

@@ -20,6 +20,7 @@ class Wiring:
     Attributes:
         names: binding → the tensor that it names.
         inputs: fed binding → the tensor that its fresh placeholder replaces.
+        defaulted: those of these tensors that a signature which does not feed them computes, as the source's graph does.
         constants: replaced tensor → baked value.
         replaced: replaced tensor → the tensor of the graph that takes its place.
         signatures: the keys of its signatures.
@@ -28,6 +29,7 @@ class Wiring:
 
     names: dict[str, str] = field(default_factory=dict)
     inputs: dict[str, str] = field(default_factory=dict)
+    defaulted: list[str] = field(default_factory=list)
     constants: dict[str, Any] = field(default_factory=dict)
     replaced: dict[str, str] = field(default_factory=dict)
     signatures: list[str] = field(default_factory=list)
@@ -87,6 +89,7 @@ def wire(
     for name, tensor in wiring.names.items():
         wiring.names[name] = tensor if name in inputs else wiring.final(tensor)
     _cut(wiring, bindings, sound, graph, problems)
+    _default(wiring, bindings, sound, graph, problems)
     if meta_graph.train_op is not None:
         wiring.train_op = _find_op(meta_graph.train_op, graph, offered, f"meta_graphs.{key}.train_op", problems)
     return wiring, problems
@@ -244,6 +247,34 @@ def _cut(wiring: Wiring, bindings: Bindings, signatures: Mapping[str, Signature]
                     Problem(f"bindings.{name}.tensor", what, f"to cut the graph there write {{placeholder: {tensor}}}")
                 )
             wiring.inputs[name] = tensor
+
+
+def _default(
+    wiring: Wiring, bindings: Bindings, signatures: Mapping[str, Signature], graph: Any, problems: list[Problem]
+) -> None:
+    """Add the fed tensors that another signature computes instead; report one that a feeder computes in others."""
+    feeders = bindings.feeders(signatures[key] for key in wiring.signatures)
+    computed = {target: name for name, feeder in feeders.items() for target in feeder.targets().values()}
+    for key in wiring.signatures:
+        fed = set(bindings.fed(signatures[key]))
+        others = {name: tensor for name, tensor in wiring.inputs.items() if name not in fed}
+        others = {name: tensor for name, tensor in others.items() if not _is_placeholder(graph, tensor)}
+        if not others:
+            continue
+        fetches = wiring.fetches(signatures, bindings, [key])
+        reached = graph.reach(fetches, [*(wiring.inputs[name] for name in fed & wiring.inputs.keys()), *wiring.constants])
+        for name, tensor in others.items():
+            if tensor not in fetches and not graph.takes(reached, tensor):
+                continue
+            if name in computed:
+                what = f"needs '{tensor}' as the graph computes it, and in other signatures '{computed[name]}' feeds it"
+                problems.append(Problem(f"signatures.{key}", what, "leave one of these signatures out"))
+            elif tensor not in wiring.defaulted:
+                wiring.defaulted.append(tensor)
+
+
+def _is_placeholder(graph: Any, tensor: str) -> bool:
+    return graph.nodes[tensor.split(":")[0]].op in ("Placeholder", "PlaceholderV2")
 
 
 def facts_of(bindings: Bindings, wiring: Wiring, graph: Any) -> dict[str, Facts]:

@@ -63,21 +63,24 @@ class Sandbox:
         reads: files and directories; of a directory all that lies below it.
         links: symbolic link to be made → the file that it leads to. The worker opens it first, so its path may be one that no
             sandbox lets through, as that of another process's descriptor.
+        writes: directories that it may write to, beside that for its temporary files.
     """
 
     reads: Iterable[str | os.PathLike[str]]
     links: Mapping[str, str] = field(default_factory=dict)
+    writes: Iterable[str | os.PathLike[str]] = ()
 
     def message(self, scratch: Path) -> dict[str, Any]:
         """Return it as plain data, as `enter` takes it.
 
         Args:
-            scratch: the directory for the worker's temporary files, the only one that it may write to.
+            scratch: the directory for the worker's temporary files.
         """
         return {
             "reads": [*map(os.path.abspath, self.reads), *installation()],
             "scratch": str(scratch),
             "links": dict(self.links),
+            "writes": [*map(os.path.abspath, self.writes)],
             "off": os.environ.get(OFF) == "off",
         }
 
@@ -169,7 +172,8 @@ def _rules(sandbox: Mapping[str, Any], handled: int) -> Iterator[tuple[str, int]
     """Yield the paths with what may be done there and below."""
     for path in [*sandbox["reads"], *(f"/proc/self/{name}" for name in _OWN)]:
         yield path, _RUN | _READ | _LIST
-    yield sandbox["scratch"], handled & ~_RUN
+    for path in [sandbox["scratch"], *sandbox["writes"]]:
+        yield path, handled & ~_RUN
     gpus = (path for pattern in _GPUS for path in Path("/dev").glob(pattern))
     for path in [*(f"/dev/{name}" for name in _DEVICES), *gpus]:
         yield str(path), _WRITE | _READ | _LIST

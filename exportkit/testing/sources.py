@@ -113,7 +113,8 @@ class SourceSuite(PluginSuite):
 
     def test_every_variable_has_a_value(self, exported):
         count = exported.weights.variables
-        assert exported.weights.proof == f"{count}/{count} variables equal to the checkpoint, 0 initialised"
+        proof = f"{count}/{count} variables equal to the checkpoint, 0 initialised" if count else "no variables"
+        assert exported.weights.proof == proof
 
     def test_the_version_answers(self, exported):
         signature = next(iter(self.signatures))

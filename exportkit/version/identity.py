@@ -16,7 +16,6 @@ from typing import Any
 
 from exportkit import files
 from exportkit.config import references
-from exportkit.contract import ModelSource
 from exportkit.errors import Problem
 from exportkit.operations.base import Operation
 from exportkit.spec import ExportPlan, File
@@ -60,7 +59,7 @@ def changed(before: Mapping[str, Any], plan: ExportPlan) -> list[Problem]:
 def _read_digests(plan: ExportPlan) -> dict[str, dict[str, str]]:
     """Return the digests of the code and the files that the build reads again."""
     return {
-        "code": {str(number): digest(_code(resolved.source)) for number, resolved in enumerate(plan.resolved_sources())},
+        "code": {str(number): digest(code_digests(resolved.source)) for number, resolved in enumerate(plan.resolved_sources())},
         "files": {where: file_digest(path) for where, path in _content_files(plan)},
     }
 
@@ -180,7 +179,7 @@ def _is_file(value: Any) -> bool:
     return isinstance(value, Path | str) and len(str(value)) < 4096 and "\0" not in str(value) and os.path.isfile(value)
 
 
-def _code(source: ModelSource) -> Mapping[str, str]:
+def code_digests(source: Any) -> Mapping[str, str]:
     """Return module → digest of its file, for the user's modules that a source's references reach by import statements.
 
     Installed packages and exportkit itself are identified by their versions.

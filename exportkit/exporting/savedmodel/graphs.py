@@ -74,6 +74,9 @@ def _bind_one(plan: ExportPlan, part: Part, core: Checker) -> BoundGraph:
     replaced = {part.wiring.inputs[name]: tensor for name, tensor in bound.checked.items()} | constants
     device = plan.meta_graphs[part.key].device
     graph.extend(placed(_training_nodes(part, replaced, core.ops), device, core))
+    for name, tensor in part.wiring.inputs.items():
+        if tensor in part.wiring.defaulted:
+            graph.default(bound.fed[name], tensor)
     with graph.scope(_free_scope(part, "outputs")) as computed:
         _compute(plan, bound, graph, replaced)
     for collection, names in ((TABLES, graph.initializers), (ASSETS, graph.assets)):

@@ -21,8 +21,7 @@ from exportkit.verifying.parity import adapters, divergence, refusals
 from exportkit.verifying.parity.divergence import Difference, Tolerance, compare, unequal
 from exportkit.verifying.parity.origin import origins
 from exportkit.verifying.parity.originals import originals
-from exportkit.verifying.parity.reference import Reference
-from exportkit.verifying.parity.trials import Answer, Answers, MovedExport, TrainingGraph, Trial, Twice, trials
+from exportkit.verifying.parity.trials import Answer, Answers, Asked, MovedExport, TrainingGraph, Trial, Twice, trials
 
 T = TypeVar("T")
 Output = tuple[str, str]  # signature, alias
@@ -109,14 +108,14 @@ class Proof:
             self._judge_unsampled(batches)
         return self._details(asked, batches)
 
-    def _started(self, there: ExitStack, here: ExitStack) -> tuple[Reference, Running]:
+    def _started(self, there: ExitStack, here: ExitStack) -> tuple[Asked, Running]:
         """Start both sides at the same time, in processes that end with their contexts."""
         with ThreadPoolExecutor(2) as pool:
             running = pool.submit(self._timed, "training graph", partial(there.enter_context, self._there.running()))
             model = pool.submit(self._timed, "export", partial(here.enter_context, self._here.running(unoptimized())))
         return running.result(), model.result()
 
-    def _batches(self, running: Reference, model: Running) -> dict[str, Batch]:
+    def _batches(self, running: Asked, model: Running) -> dict[str, Batch]:
         """Return the samples of the signatures, values that are drawn among those that both sides take.
 
         The sides that are compared are asked for them, which saves a load. Where an answer changes what the next one is, they

@@ -14,8 +14,7 @@ from exportkit.operations.base import Operation
 from exportkit.serving.native import Refusal, Running, unoptimized
 from exportkit.verifying.parity import adapters, divergence
 from exportkit.verifying.parity.divergence import Difference, Tolerance, compare
-from exportkit.verifying.parity.reference import Reference
-from exportkit.verifying.parity.trials import MovedExport, TrainingGraph, Trial
+from exportkit.verifying.parity.trials import Asked, MovedExport, TrainingGraph, Trial
 
 SMALL = 1e-3  # of a value: what may be allowed
 _ALLOW = "check bindings and weights; post.verify.atol and post.verify.rtol say how near is near enough"
@@ -69,7 +68,7 @@ class _Search:
         key: str,
         there: TrainingGraph,
         here: MovedExport,
-        running: Reference,
+        running: Asked,
         model: Running,
         tolerance: Tolerance,
     ):
@@ -123,6 +122,6 @@ class _Search:
         return f"node {tensor.removesuffix(':0')}"
 
 
-def _fetch(running: Reference, feeds: Mapping[str, Any], tensors: Sequence[str]) -> dict[str, np.ndarray] | None:
+def _fetch(running: Asked, feeds: Mapping[str, Any], tensors: Sequence[str]) -> dict[str, np.ndarray] | None:
     values = running.run(feeds, tensors)
     return None if isinstance(values, Refusal) else dict(zip(tensors, values, strict=True))

@@ -38,6 +38,7 @@ class Job:
     Attributes:
         meta_graph: the graph; this TensorFlow must know all its ops.
         feeds: the tensors that runs feed → dtype.
+        defaulted: those of them that are computed where a run does not feed them.
         replaced: tensors of the graph → those that take their places.
         restores: the variables' values; a `prefix` that is relative is that of one of `checkpoints`, below the directory of its
             links.
@@ -65,6 +66,7 @@ class Job:
     seeded: bool = False
     replaced: Mapping[str, str] = field(default_factory=dict)
     assets: Collection[str] = ()
+    defaulted: Collection[str] = ()
 
     def sandbox(self, links: str) -> Sandbox:
         """Return what the worker may open; it makes links to the checkpoints' files in the directory `links`."""
@@ -74,7 +76,7 @@ class Job:
     def graph(self, links: str) -> ReferenceGraph:
         """Return the graph that is run; it restores the variables from the links in the directory `links`."""
         restores = [replace(one, prefix=os.path.join(links, one.prefix)) for one in self.restores]
-        return ReferenceGraph(self._imported, self.feeds, self.replaced, restores, seeded=self.seeded)
+        return ReferenceGraph(self._imported, self.feeds, self.replaced, restores, self.defaulted, seeded=self.seeded)
 
     @cached_property
     def _imported(self) -> MetaGraphDef:
@@ -93,7 +95,7 @@ class Job:
 
     @property
     def _fed(self) -> set[str]:
-        return {canonical(tensor) for tensor in self.feeds}
+        return {canonical(tensor) for tensor in self.feeds} - {*self.defaulted}
 
     def _roots(self, fetches: Collection[str]) -> list[str]:
         taken = [tensor for tensor in fetches if canonical(tensor) not in self._fed]
@@ -128,6 +130,7 @@ def job(part: Part, export: Export, exported: str, config: ConfigProto) -> Job:
         fetches=part.wiring.fetches(plan.signatures, plan.bindings),
         allowed=plan.allow.ops,
         assets=list(part.pruned.assets),
+        defaulted=part.wiring.defaulted,
         replaced={old: part.wiring.final(old) for old in part.wiring.replaced},
     )
 

@@ -4,7 +4,7 @@ It is made on the protos, from what the config says and nothing else: no code th
 error in that can be in the reference too.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 
@@ -43,6 +43,7 @@ class ReferenceGraph:
         feeds: the tensors that runs feed → dtype; what takes one takes its placeholder.
         replaced: tensor → the one that those that take it take instead.
         restores: what the nodes restore.
+        defaulted: those of the fed tensors that are computed where a run does not feed them.
         seeded: whether random ops draw the same numbers in every process.
 
     Attributes:
@@ -57,6 +58,7 @@ class ReferenceGraph:
         feeds: Mapping[str, str | None],
         replaced: Mapping[str, str],
         restores: Sequence[Restore],
+        defaulted: Collection[str] = (),
         *,
         seeded: bool = False,
     ):
@@ -69,6 +71,8 @@ class ReferenceGraph:
         self._scope = _unused_name(self.graph_def)
         self.placeholders = {tensor: self._placeholder(i, dtype) for i, (tensor, dtype) in enumerate(feeds.items())}
         self._take_placeholders(feeds)
+        for tensor in defaulted:
+            self._default(self.placeholders[tensor], tensor)
         for old, new in replaced.items():
             given, taken = (self.placeholders.get(tensor, tensor) for tensor in (old, new))
             _rewire(self.graph_def, {split(given): taken}.get)
@@ -93,6 +97,12 @@ class ReferenceGraph:
             node.attr["dtype"].type = DTYPE_NAMES[dtype]
         node.attr["shape"].shape.unknown_rank = True
         return f"{node.name}:0"
+
+    def _default(self, placeholder: str, tensor: str) -> None:
+        """Let a placeholder have the value of the tensor in whose place it is fed."""
+        node = next(node for node in self.graph_def.node if node.name == split(placeholder)[0])
+        node.op = "PlaceholderWithDefault"
+        node.input[:] = [tensor]
 
     def _restore(self, number: int, restore: Restore) -> str:
         """Add the nodes that restore a variable; return the name of the last one."""

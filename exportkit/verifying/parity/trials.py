@@ -18,7 +18,8 @@ from exportkit.protos import ConfigProto
 from exportkit.samples import Batch
 from exportkit.serving import native
 from exportkit.serving.native import Refusal, Running, unoptimized
-from exportkit.verifying.parity import adapters, divergence, reference, relocation
+from exportkit.verifying.parity import adapters, divergence, loaded, reference, relocation
+from exportkit.verifying.parity.loaded import LoadedOriginal
 from exportkit.verifying.parity.reference import Job, Reference
 
 _CUT = "cut the graph behind it: bindings.NAME: {placeholder: TENSOR}"
@@ -28,6 +29,7 @@ _RUN_LESS = f"where it names an op that this TensorFlow does not have, {_CUT}; ~
 Values = dict[str, np.ndarray]
 Answer = Values | Refusal
 Answers = tuple[Answer, Answer]  # to one question, asked twice: an answer that is not the same twice is random
+Asked = Reference | LoadedOriginal  # the reference in its process
 Twice = tuple[Values, Values]  # Answers without a refusal
 
 
@@ -83,7 +85,8 @@ def _sizes(batch: Batch, wanted: Sequence[int]) -> Sequence[int | None]:
 
 def _length(batch: Batch, inputs: Mapping[str, np.ndarray]) -> int | None:
     """Return the number of rows of values that a sample was cut or repeated to."""
-    return next((len(value) for alias, value in inputs.items() if value.shape != batch.values[alias].shape), None)
+    resized = (value for alias, value in inputs.items() if value.shape != batch.values[alias].shape)
+    return next((len(value) for value in resized if value.ndim), None)
 
 
 def _trial(
@@ -132,25 +135,34 @@ class TrainingGraph:
         with self.running(seeded=seeded) as running:
             return self.ask(running, questions)
 
-    def ask(self, running: Reference, questions: Sequence[Trial]) -> list[Answers]:
+    def ask(self, running: Asked, questions: Sequence[Trial]) -> list[Answers]:
         """Return the answers of a running graph to each question."""
         return [(self._answer(running, trial), self._answer(running, trial)) for trial in questions]
 
-    def refusal(self, running: Reference, signature: str, inputs: Mapping[str, np.ndarray]) -> str:
+    def refusal(self, running: Asked, signature: str, inputs: Mapping[str, np.ndarray]) -> str:
         """Return why a running graph refuses values for a signature; empty where it takes them."""
         answer = self._answer(running, _trial(self._export, self._key, signature, None, inputs, drawn=True))
         return answer.text if isinstance(answer, Refusal) else ""
 
     @contextmanager
-    def running(self, *, seeded: bool = False) -> Iterator[Reference]:
+    def running(self, *, seeded: bool = False) -> Iterator[Asked]:
         """Run the graph in a process that ends with the context.
 
-        Where this TensorFlow cannot import all of it, only what the signatures need is run.
+        A graph that was taken from a SavedModel is run as that model's own loader loads it, unless tensors of it are replaced
+        or its random ops are seeded. Where this TensorFlow cannot import all of a graph, only what the signatures need is run.
 
         Raises:
             StepFailed: it does not run, or not in time.
             EnvironmentFailed: its process was killed from outside.
         """
+        original = self._part.model.original
+        if original is not None and not seeded and not self._job.replaced:
+            with loaded.load(original, self._timeout, self._export.plan.allow.ops) as model:
+                if not isinstance(model, str):
+                    self.note = f"{original.directory}, loaded as a model server loads it"
+                    yield model
+                    return
+            self.note += f"; the model as a whole cannot be loaded: {model}"
         job = replace(self._job, seeded=seeded)
         with reference.started(job, self._timeout) as running:
             if not (refusal := running.start()):
@@ -176,7 +188,7 @@ class TrainingGraph:
         """Return tensor of the graph → its value, from a question and the config's constants."""
         return {self._part.wiring.inputs[name]: value for name, value in trial.fed.items()} | self._constants
 
-    def _answer(self, running: Reference, trial: Trial) -> Answer:
+    def _answer(self, running: Asked, trial: Trial) -> Answer:
         plan, names = self._export.plan, self._part.wiring.names
         outputs = plan.signatures[trial.signature].outputs
         needed = (leaf for ref in outputs.values() for leaf in adapters.leaves(ref, plan.bindings))
