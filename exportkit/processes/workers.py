@@ -23,7 +23,7 @@ from exportkit.processes.death import Cause, Death
 from exportkit.processes.replies import ForgedReply, ValuesUnpickler
 from exportkit.processes.sandbox import Sandbox
 from exportkit.processes.scratch import scratch
-from exportkit.processes.spare import CPU_ONLY, fork_worker
+from exportkit.processes.spare import CPU_ONLY, environment, fork_worker
 
 
 class WorkerDied(Exception):
@@ -149,8 +149,9 @@ class Conversation:
             late.set()
             self.kill()
 
-        timer = threading.Timer(timeout or threading.TIMEOUT_MAX, kill_late)
-        timer.start()
+        timer = threading.Timer(timeout or 0.0, kill_late)
+        if timeout:
+            timer.start()
         try:
             if self._enters:
                 _record([self._read(self._replies).load()])
@@ -166,6 +167,8 @@ class Conversation:
             raise WorkerDied(death) from None
         finally:
             timer.cancel()
+            if timeout:
+                timer.join()
 
     def kill(self) -> None:
         """Kill the worker and all that it started."""
@@ -257,7 +260,7 @@ def _fresh(script: ModuleType, files: list[int], descriptor: int) -> subprocess.
     stdin, stdout, stderr = files
     return subprocess.Popen(
         command,
-        env={**os.environ, **CPU_ONLY},
+        env={**environment(), **CPU_ONLY},
         stdin=stdin,
         stdout=stdout,
         stderr=stderr,
