@@ -277,6 +277,7 @@ class Export:
         bound: meta graph key → binding → tensor.
         report: the report so far.
         tried: directory and meta graph key → signature → the sample that it answers (`exportkit.serving.tried_samples`).
+        hosts: directory and `scratch` → the process in which steps load the version, one after the other (`exportkit.serving.hosts`).
     """
 
     directory: Path
@@ -291,6 +292,7 @@ class Export:
     bound: Mapping[str, Mapping[str, BoundTensor]]
     report: ExportReport
     tried: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    hosts: dict[tuple[Path, Path], Any] = field(default_factory=dict)
 
     @property
     def signatures(self) -> Mapping[str, Signature]:

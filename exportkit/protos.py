@@ -53,7 +53,6 @@ def _load(*modules: str) -> list[types.ModuleType]:
     attr_value_pb2,
     function_pb2,
     graph_pb2,
-    kernel_def_pb2,
     node_def_pb2,
     op_def_pb2,
     tensor_pb2,
@@ -74,7 +73,6 @@ def _load(*modules: str) -> list[types.ModuleType]:
     "framework.attr_value_pb2",
     "framework.function_pb2",
     "framework.graph_pb2",
-    "framework.kernel_def_pb2",
     "framework.node_def_pb2",
     "framework.op_def_pb2",
     "framework.tensor_pb2",
@@ -99,7 +97,6 @@ FunctionDefLibrary = function_pb2.FunctionDefLibrary
 NodeDef = node_def_pb2.NodeDef
 OpDef = op_def_pb2.OpDef
 OpList = op_def_pb2.OpList
-KernelList = kernel_def_pb2.KernelList
 TensorProto = tensor_pb2.TensorProto
 SignatureDef = meta_graph_pb2.SignatureDef
 TensorInfo = meta_graph_pb2.TensorInfo

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 
 from exportkit.cli import arguments as cli_arguments
-from exportkit.cli import choices, is_completion
+from exportkit.cli import choices, early, is_completion
 from exportkit.cli.hydra_command import HydraCommand
 from exportkit.cli.overview import overview, short_overview
 from exportkit.errors import ConfigError
@@ -34,9 +34,10 @@ class ExportCommand(HydraCommand):
         if cli_arguments.has(rest, "-sc", "--shell-completion"):
             _complete(rest)
             return 0
-        from exportkit.cli import export_job
+        with early.spare(rest):
+            from exportkit.cli import export_job
 
-        return export_job.export_all(rest, cli_arguments.has(arguments, *QUIET))
+            return export_job.export_all(rest, cli_arguments.has(arguments, *QUIET))
 
 
 def _complete(arguments: Sequence[str]) -> None:

@@ -1,26 +1,26 @@
 """The jobs of ``exportkit export``: one export in a process of its own or in this one, and what is printed of it."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from contextvars import ContextVar
-from dataclasses import fields
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from exportkit import processes
-from exportkit.cli import arguments as cli_arguments
-from exportkit.cli import channel, choices, hydra_app, print_line, tables, wants_tracebacks
+from exportkit.cli import channel, hydra_app, print_line, tables, wants_tracebacks
 from exportkit.cli.channel import Detail
+from exportkit.cli.early import WORKERS
 from exportkit.cli.hydra_app import JobFailed
 from exportkit.cli.progress import progress
 from exportkit.cli.sweep import job_record, job_run, worker_side
+from exportkit.cli.sweep.process_launcher import preload
 from exportkit.cli.sweep.summary import closing
 from exportkit.config.reader import Reader
 from exportkit.errors import ExportKitError, Problem, system_error
 from exportkit.report import ExportReport
-from exportkit.spec import Config, ExportPlan
+from exportkit.spec import ExportPlan
 
 _debugged = ContextVar("debugged", default=False)  # whether the user asked for tracebacks; inside Hydra that is always set
 
@@ -31,36 +31,11 @@ def export_all(arguments: Sequence[str], quiet: bool) -> int:
     _debugged.set(wants_tracebacks())
     with channel.quiet(quiet), closing() as swept:
         try:
-            with _early_server(rest):
-                hydra_app.run(rest, job, switches)
+            hydra_app.run(rest, job, switches)
         except JobFailed as failed:
             if not swept.is_sweep:
                 return hydra_app.report_failure(failed)
     return swept.code
-
-
-def _early_server(arguments: Sequence[str]) -> AbstractContextManager[None]:
-    """Start the server from which the export will be forked, while its config is still composed and planned.
-
-    Not where that may be another server, or none: for a sweep, under another launcher, in this process. Nor where a name is
-    wrong at first sight: then there will be no export, and the server's imports only slow the answer down.
-    """
-    flags, overrides = cli_arguments.arrange(arguments)
-    if flags or _debugged.get() or any(word.startswith(("experiment=", "hydra", "+", "~")) for word in overrides):
-        return nullcontext()
-    if not all(map(_is_known, overrides)):
-        return nullcontext()
-    from exportkit.cli.sweep import process_launcher
-
-    return processes.prestarted(process_launcher.preload(uses_tensorflow=False))
-
-
-def _is_known(override: str) -> bool:
-    """Return whether an override names an option that there is, or a key below one that there is."""
-    key, _, value = override.partition("=")
-    if key in choices.GROUPS:
-        return value in choices.listed_options(key, choices.user_conf(()))
-    return key.partition(".")[0] in (field.name for field in fields(Config))
 
 
 @hydra_app.reporting
@@ -69,8 +44,10 @@ def job(config: DictConfig) -> str:
     hydra_app.unmute_tensorflow()
     if job_record.is_sweep():
         return job_run.run(config, _export_once)
-    planned = _plan(config)
-    report = _export(planned, moving=False) if _runs_here() else _export_isolated(planned, config)
+    here = _runs_here()
+    with nullcontext() if here or not worker_side.uses_tensorflow(config) else processes.prestarted(preload(True)):
+        planned = _plan(config)
+        report = _export(planned, moving=False) if here else _export_isolated(planned, config)
     _show(report, planned)
     return report.status
 
@@ -114,8 +91,8 @@ def _export_once(config: DictConfig) -> ExportReport:
 def _export(planned: ExportPlan, moving: bool = True) -> ExportReport:
     from exportkit.exporting import pipeline
 
-    if processes.inside():
-        processes.reserve()
+    if processes.inside() and processes.shared() is None:
+        processes.reserve(WORKERS)
     with processes.terminable(), progress(planned.name, moving) as stage:
         return pipeline.run(planned, hydra_app.plugins(), progress=stage)
 

@@ -29,6 +29,13 @@ def unpack(config: DictConfig) -> None:
     """Set Hydra's resolvers, config and logging in this process to those of the job that `pack` was called in."""
     setup_globals()
     HydraConfig.instance().set_config(config)
+    take_over()
+
+
+def take_over() -> None:
+    """Set Hydra's logging in this process, whose streams are its own, and refuse breakpoints."""
+    config = HydraConfig.instance().cfg
+    assert config is not None
     configure_log(config.hydra.job_logging, config.hydra.verbose)
     refuse_breakpoints()
 

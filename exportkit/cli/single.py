@@ -1,4 +1,5 @@
-"""One export in a process of its own, forked from one that has only imported TensorFlow, as the jobs of a sweep are.
+"""One export in a process of its own: a fork of this one, which has the plan; or, where that has threads or Python builds the
+graph, of one that has only imported, as the jobs of a sweep are.
 
 So this process reports what kills the export and cleans up after it, and the export's output is never mixed with the result.
 """
@@ -9,7 +10,7 @@ import pickle
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -19,8 +20,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from exportkit import processes
 from exportkit.cli import handover, hydra_app
+from exportkit.cli.early import WORKERS
 from exportkit.cli.hydra_app import JobFailed
-from exportkit.cli.progress import StageCallback, progress
+from exportkit.cli.progress import progress
 from exportkit.cli.sweep.process_launcher import preload
 from exportkit.errors import Problem
 from exportkit.printable import Output
@@ -48,9 +50,8 @@ def run(planned: ExportPlan, config: DictConfig, timeout: float | None) -> Expor
     """
     before = claim.numbers(planned.export_dir)
     try:
-        with progress(planned.name) as stage, scratch() as place:
-            stage(_first_stage(planned))
-            end, last = _run_task(planned, config, place / LOG, timeout, stage)
+        with scratch() as place:
+            end, last = _run_task(planned, config, place / LOG, timeout)
     except BaseException:
         claim.remove_stale(planned.export_dir)
         raise
@@ -67,20 +68,28 @@ def _first_stage(planned: ExportPlan) -> str:
     return "import tensorflow" if planned.uses_tensorflow else "start"
 
 
-def _run_task(
-    planned: ExportPlan, config: DictConfig, log: Path, timeout: float | None, stage: StageCallback
-) -> tuple[Ended | Died, str]:
+def _run_task(planned: ExportPlan, config: DictConfig, log: Path, timeout: float | None) -> tuple[Ended | Died, str]:
     """Run the export and show what it prints; return the last event of its process and its last stage."""
     last = "start"
-    task, modules = Task(0, _run, (_packed(planned, config),), log), preload(planned.uses_tensorflow)
-    with closing(processes.run([task], 1, timeout, modules)) as events, _shown(log):
-        for event in events:
-            if isinstance(event, Reported):
-                last = event.text
-                stage(last)
-            elif isinstance(event, Ended | Died):
-                end = event
+    task, modules = _task(planned, config, log), preload(planned.uses_tensorflow)
+    with closing(processes.run([task], 1, timeout, modules)) as events:
+        end = next(events)  # it has started, before there are threads here, or could not be
+        with progress(planned.name) as stage, _shown(log):
+            stage(_first_stage(planned))
+            for event in events:
+                if isinstance(event, Reported):
+                    last = event.text
+                    stage(last)
+                elif isinstance(event, Ended | Died):
+                    end = event
+    assert isinstance(end, Ended | Died)  # the last event is an end
     return end, last
+
+
+def _task(planned: ExportPlan, config: DictConfig, log: Path) -> Task:
+    if processes.single_threaded() and not planned.uses_tensorflow:
+        return Task(0, _run_fork, (planned, time.monotonic()), log, here=True)
+    return Task(0, _run, (_packed(planned, config),), log)
 
 
 def _failure(planned: ExportPlan, died: Died, stage: str, made: set[int]) -> JobFailed:
@@ -150,19 +159,31 @@ def _parsed(content: bytes) -> MetaGraphDef:
     return MetaGraphDef.FromString(content)
 
 
+def _run_fork(planned: ExportPlan, forked_at: float) -> ExportReport | JobFailed:
+    """Export; called in a fork of the process that planned it."""
+    handover.take_over()
+    return _exported(lambda: planned, forked_at)
+
+
 def _run(content: bytes) -> ExportReport | JobFailed:
     """Export; called in its own process."""
-    from exportkit.exporting import pipeline
-
     plan, config, hydra, packed_at = pickle.loads(content)
-    waited = time.monotonic() - packed_at  # for the server's import
     handover.unpack(hydra)
+    return _exported(lambda: _unpacked(plan, config), packed_at)
+
+
+def _exported(planned: Callable[[], ExportPlan], since: float) -> ExportReport | JobFailed:
+    """Export; `since` is when the time began that counts as the first stage."""
+    waited = time.monotonic() - since  # for the process, and the server's import
     hydra_app.unmute_tensorflow()
     try:
-        planned = _unpacked(plan, config)
-        processes.reserve()
-        report = ExportReport(name=planned.name, stages={_first_stage(planned): waited})
-        pipeline.fill(report, planned, hydra_app.plugins(), processes.send_message)
+        from exportkit.exporting import pipeline
+
+        plan = planned()
+        if processes.shared() is None:
+            processes.reserve(WORKERS)
+        report = ExportReport(name=plan.name, stages={_first_stage(plan): waited})
+        pipeline.fill(report, plan, hydra_app.plugins(), processes.send_message)
         return report
     except Exception as error:
         return hydra_app.failure(error)

@@ -1,74 +1,108 @@
-"""Runs a graph in TensorFlow's C++ core, without TensorFlow's Python: a SavedModel, or a graph and what fills its variables.
+"""Imports and runs graphs in TensorFlow's C++ core, without TensorFlow's Python: SavedModels, or graphs and what fills their
+variables.
 
-As a script, this is the process that `exportkit.processes.conversation` starts: it loads a graph once, answers all runs and
-ends with its input. A run can kill it, since a failed CHECK in the C++ core aborts the process. It imports NumPy and, of
-exportkit, only this room and what that needs, so it starts fast.
+As a script, this is the process that `exportkit.processes.conversation` starts: it answers messages, and ends with its input. It
+has one session at a time. What it loads, imports or runs can kill it, since a failed CHECK in the C++ core aborts the process. It
+imports NumPy and, of exportkit, only this room and what that needs, so it starts fast.
 """
 
 import os
 import pickle
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from time import perf_counter
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
-from exportkit.core.capi import StatusError, library
+from exportkit.core import capi
 from exportkit.core.graph import Graph, Session
 
-LOAD = "load"  # with the arguments of `_load`
-IMPORT = "import"  # with the arguments of `_import`
+Facts = tuple[int, tuple[int | None, ...] | None]  # the number of a dtype (types.proto), and a shape
+
+_open: list[tuple[Graph, Session]] = []  # the one session that there is
+
+
+def load(directory: str, tags: Sequence[str], config: bytes) -> None:
+    """Make a session of a SavedModel's meta graph, with exactly these tags, in place of the last one.
+
+    Args:
+        config: a serialized ConfigProto.
+    """
+    _close()
+    graph = Graph()
+    _open.append((graph, Session.load(graph, directory, tags, config)))
+
+
+def import_(graph_def: bytes, stages: Sequence[Sequence[str]], config: bytes) -> None:
+    """Make a session of a graph, in place of the last one, and run groups of operations, one group after the other."""
+    _close()
+    graph = Graph()
+    graph.import_(graph_def)
+    session = Session(graph, config)
+    _open.append((graph, session))
+    try:
+        for operations in stages:
+            session.run({}, [], operations)
+    except capi.StatusError:
+        _close()
+        raise
+
+
+def run(feeds: Mapping[str, np.ndarray], fetches: Sequence[str]) -> list[np.ndarray]:
+    """Run the session once. Raises EOFError where there is none: what should have made it has failed."""
+    if not _open:
+        raise EOFError
+    return _open[0][1].run(feeds, fetches)
+
+
+def describe() -> tuple[str, bytes]:
+    """Return TensorFlow's version and its ops, a serialized OpList."""
+    return capi.version(), capi.op_list()
+
+
+def devices(ops: Sequence[str]) -> dict[str, set[str]]:
+    """Return op → the kinds of devices that it has a kernel for."""
+    known = capi.devices()
+    return {op: known.get(op, set()) for op in ops}
+
+
+def infer(graph_def: bytes, tensors: Sequence[str]) -> dict[str, Facts]:
+    """Import a graph, run nothing, and return the dtypes and shapes of some of its tensors."""
+    with Graph() as graph:
+        graph.import_(graph_def)
+        return {tensor: graph.tensor(tensor) for tensor in tensors}
+
+
+LOAD, IMPORT, RUN, DESCRIBE, DEVICES, INFER = "load", "import", "run", "describe", "devices", "infer"
+CALLS: dict[str, Callable[..., Any]] = {
+    LOAD: load,
+    IMPORT: import_,
+    RUN: run,
+    DESCRIBE: describe,
+    DEVICES: devices,
+    INFER: infer,
+}
 
 
 def main() -> None:
-    """Make the session that the first message on stdin describes, then do a run for each further one, until stdin ends.
+    """Answer the messages on stdin until it ends.
 
-    The first message is (LOAD or IMPORT, the arguments); the others are (feeds, fetches). For each, the first one too, it
-    writes ``(value, seconds, error)`` to stdout; an error is the name of a status code and TensorFlow's message.
+    A message is one of `CALLS` and its arguments. For each it writes ``(value, seconds, error)`` to stdout; an error is the name of
+    a status code and TensorFlow's message.
 
     The messages are pickled: both ends are the same program, and the files between them have no name.
     """
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what the graph prints goes to stderr
-    library()
-    _answer(sys.stdin.buffer, replies)  # up to here, nothing of the job has been read
-    os._exit(0)  # the library's own shutdown would take 60 ms
-
-
-def _answer(messages: IO[bytes], replies: IO[bytes]) -> None:
-    """Read the job and do its runs."""
-    how, arguments = pickle.load(messages)
-    session, *made = _timed(_MAKERS[how], *arguments)
-    _reply(replies, None, *made)
-    for feeds, fetches in _runs(messages) if session else ():
-        _reply(replies, *_timed(session.run, feeds, fetches))
-
-
-def _load(directory: str, tags: Sequence[str], config: bytes) -> Session:
-    """Return a session of a SavedModel's meta graph, with exactly these tags; `config` is a serialized ConfigProto."""
-    return Session.load(Graph(), directory, tags, config)
-
-
-def _import(graph_def: bytes, stages: Sequence[Sequence[str]], config: bytes) -> Session:
-    """Return a session of a graph in which groups of operations were run, one group after the other."""
-    graph = Graph()
-    graph.import_(graph_def)
-    session = Session(graph, config)
-    for operations in stages:
-        session.run({}, [], operations)
-    return session
-
-
-_MAKERS: Mapping[str, Callable[..., Session]] = {LOAD: _load, IMPORT: _import}
-
-
-def _runs(file: IO[bytes]) -> Iterator[tuple[Mapping[str, np.ndarray], Sequence[str]]]:
-    """Yield the feeds and fetches of each run until the file ends."""
-    with suppress(EOFError):
+    capi.library()
+    with suppress(EOFError):  # up to here, nothing of the job has been read
         while True:
-            yield pickle.load(file)
+            name, arguments = pickle.load(sys.stdin.buffer)
+            pickle.dump(_timed(CALLS[name], *arguments), replies, protocol=5)
+            replies.flush()
+    os._exit(0)  # the library's own shutdown would take 60 ms
 
 
 def _timed(call: Callable, *arguments: Any) -> tuple[Any, float, tuple[str, str] | None]:
@@ -76,10 +110,13 @@ def _timed(call: Callable, *arguments: Any) -> tuple[Any, float, tuple[str, str]
     started = perf_counter()
     try:
         return call(*arguments), perf_counter() - started, None
-    except StatusError as error:
+    except capi.StatusError as error:
         return None, perf_counter() - started, error.args
 
 
-def _reply(replies: IO[bytes], *reply: Any) -> None:
-    pickle.dump(reply, replies, protocol=5)
-    replies.flush()
+def _close() -> None:
+    """Free the session's memory."""
+    while _open:
+        graph, session = _open.pop()
+        with graph, session:
+            pass

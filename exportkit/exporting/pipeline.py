@@ -9,6 +9,7 @@ from typing import Any
 from exportkit.checkpoint import Bundle, Readback, check_copied
 from exportkit.checkpoint.held import DELETED
 from exportkit.contract import Export, Phase, SourceModel
+from exportkit.core.host import Host
 from exportkit.errors import ConfigError, EnvironmentFailed, ExportKitError, WeightsError, system_error
 from exportkit.exporting import savedmodel
 from exportkit.exporting.description import describe
@@ -20,11 +21,13 @@ from exportkit.planning.checking import objections
 from exportkit.planning.plan import wanted
 from exportkit.planning.prepare import Model, Prepared, demand
 from exportkit.planning.resolving import Resolved, opened
+from exportkit.processes import Sandbox
 from exportkit.processes.scratch import scratch
 from exportkit.processes.tensorflow import import_tensorflow
 from exportkit.processes.workers import not_sandboxed
 from exportkit.registry import Plugins, load_plugins
 from exportkit.report import ExportReport
+from exportkit.serving import hosts
 from exportkit.spec import ExportPlan
 from exportkit.version.claim import Claim, is_private, size
 from exportkit.version.identity import identity
@@ -32,6 +35,7 @@ from exportkit.version.published import mark_published
 
 log = logging.getLogger(__name__)
 Progress = Callable[[str], None]
+Hosts = dict[tuple[Path, Path], Host]  # as `Export.hosts`
 PRIVATE = "only its owner can read it, for the umask is 077; a server of another user needs an export under umask 022 or 027"
 
 
@@ -85,8 +89,8 @@ def build(plan: ExportPlan, plugins: Plugins | None = None, progress: Progress |
     """Build and bind as `run` does, and write nothing; the report's status is ``built``. Raises what `run` raises."""
     report = ExportReport(name=plan.name, base_path=str(plan.export_dir), warnings=list(plan.warnings))
     plan = opened(plan)
-    with scratch() as place:
-        built = _build(plan, plugins or load_plugins(), report, place, progress or _silent)
+    with scratch() as place, Host(Sandbox([])) as host:
+        built = _build(plan, plugins or load_plugins(), report, place, progress or _silent, host)
     describe(report, plan, built.source, built.prepared, built.bound)
     report.assets = [str(asset.path) for asset in built.prepared.assets]
     report.status = "built"
@@ -104,15 +108,27 @@ def _silent(stage: str) -> None:
 
 
 def _export(plan: ExportPlan, plugins: Plugins, report: ExportReport, scratch: Path, progress: Progress) -> None:
+    known: Hosts = {}
+    try:
+        _staged_and_published(plan, plugins, report, scratch, progress, known)
+    finally:
+        for host in known.values():
+            host.stop()
+
+
+def _staged_and_published(
+    plan: ExportPlan, plugins: Plugins, report: ExportReport, scratch: Path, progress: Progress, known: Hosts
+) -> None:
     plan = opened(plan)
     claim = Claim(plan.export_dir, plan.version)
     try:
         report.version = claim.number
         made_from = identity(plan)
-        built = _build(plan, plugins, report, scratch, progress)
+        host = known[claim.directory, scratch] = hosts.make(claim.directory, scratch)
+        built = _build(plan, plugins, report, scratch, progress, host)
         progress("write")
-        written = _write(plan, built, claim, report)
-        export = _exported(plan, made_from, built, claim, scratch, report, written)
+        written = _write(plan, built, claim, report, host)
+        export = _exported(plan, made_from, built, claim, scratch, report, written, known)
         if plan.weights.prove:
             progress("prove")
             _prove(built.prepared, claim.directory, report, written.readback)
@@ -153,7 +169,9 @@ def _abandon(claim: Claim, plan: ExportPlan, error: BaseException) -> None:
         claim.abandon()
 
 
-def _build(plan: ExportPlan, plugins: Plugins, report: ExportReport, scratch: Path, progress: Progress) -> Built:
+def _build(
+    plan: ExportPlan, plugins: Plugins, report: ExportReport, scratch: Path, progress: Progress, host: Host
+) -> Built:
     resolved = {one.where: one for one in plan.resolved_sources()}
     if plan.uses_tensorflow:
         progress("import tensorflow")
@@ -168,7 +186,7 @@ def _build(plan: ExportPlan, plugins: Plugins, report: ExportReport, scratch: Pa
         prepared.assets = assets.demand(plan, prepared)
     progress("bind")
     with report.stage("bind"):
-        bound = savedmodel.bind(plan, prepared)
+        bound = savedmodel.bind(plan, prepared, host)
     first = next(iter(resolved))
     checkpoint = resolved[first].bundle or Bundle(built[first].checkpoint)
     report.warnings = list(dict.fromkeys([*report.warnings, *prepared.warnings]))
@@ -209,10 +227,10 @@ def _model(resolved: Resolved, source: SourceModel) -> Model:
     return Model(Graph(source.meta_graph), source.tensors, bundle, source.answers, source.original)
 
 
-def _write(plan: ExportPlan, built: Built, claim: Claim, report: ExportReport) -> savedmodel.Written:
+def _write(plan: ExportPlan, built: Built, claim: Claim, report: ExportReport, host: Host) -> savedmodel.Written:
     describe(report, plan, built.source, built.prepared, built.bound)
     with report.stage("write"):
-        written = savedmodel.write(claim.directory, plan, built.prepared, built.bound)
+        written = savedmodel.write(claim.directory, plan, built.prepared, built.bound, host)
         assets.check_copied(built.prepared.assets, claim.directory / "assets")
     report.assets = sorted(path.name for path in (claim.directory / "assets").glob("*"))
     return written
@@ -226,6 +244,7 @@ def _exported(
     scratch: Path,
     report: ExportReport,
     written: savedmodel.Written,
+    known: Hosts,
 ) -> Export:
     """Return what steps are given."""
     return Export(
@@ -240,6 +259,7 @@ def _exported(
         meta_graphs=written.meta_graphs,
         bound=savedmodel.bound_tensors(built.bound),
         report=report,
+        hosts=known,
     )
 
 

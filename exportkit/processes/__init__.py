@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from exportkit.processes.parent import processors, run, terminable
     from exportkit.processes.sandbox import Sandbox
     from exportkit.processes.server import prestarted
-    from exportkit.processes.spare import reserve
+    from exportkit.processes.spare import early, give_up, reserve, shared, single_threaded
     from exportkit.processes.workers import WorkerDied, call_apart, conversation, exchange, not_sandboxed
 
 __getattr__ = lazy(
@@ -37,7 +37,7 @@ __getattr__ = lazy(
         "parent": "processors run terminable",
         "sandbox": "Sandbox",
         "server": "prestarted",
-        "spare": "reserve",
+        "spare": "early give_up reserve single_threaded shared",
         "workers": "WorkerDied call_apart conversation exchange not_sandboxed",
     },
 )
@@ -55,7 +55,9 @@ __all__ = [
     "WorkerDied",
     "call_apart",
     "conversation",
+    "early",
     "exchange",
+    "give_up",
     "inside",
     "not_sandboxed",
     "prestarted",
@@ -63,5 +65,7 @@ __all__ = [
     "reserve",
     "run",
     "send_message",
+    "shared",
+    "single_threaded",
     "terminable",
 ]

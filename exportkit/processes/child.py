@@ -6,11 +6,12 @@ import multiprocessing
 import os
 import pickle
 import signal
+import socket
 import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -18,11 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from exportkit.errors import brief
+from exportkit.processes import spare
 from exportkit.processes.keeper import keep
 from exportkit.processes.lifeline import end_with
 
+ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 RESULT = "result"  # the file with a task's outcome
 MESSAGE_BYTES = 1000  # far less than PIPE_BUF (4096): a message is written as a whole or not at all
+
+Call = tuple[Callable[..., Any], tuple[Any, ...]]
 
 _parent: Connection | None = None
 _sending = threading.Lock()
@@ -38,6 +43,7 @@ class Surroundings:
     environment: Mapping[str, str]
     scratch: Path  # the task's own; contains `temporary`
     output: Sequence[Connection]  # stdout and stderr
+    spare: Connection | None = None  # the parent's, if it has one and the process does not have it yet
 
     @property
     def temporary(self) -> Path:
@@ -56,8 +62,18 @@ def inside() -> bool:
     return _parent is not None
 
 
-def main(surroundings: Surroundings, parent: Connection, task: bytes) -> None:
-    """Run a pickled task, a function and its arguments; write its value, or the reason why there is none, to its scratch."""
+def leave_parent() -> None:
+    """Forget what only the process is to have that was forked: its handlers of signals, and streams with what they hold back."""
+    for number in ENDING:
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)
+    sys.stdin = open(os.devnull)  # noqa: SIM115 - as long as the process lives
+    sys.stdout = os.fdopen(1, "w", closefd=False)
+    sys.stderr = os.fdopen(2, "w", 1, errors="backslashreplace", closefd=False)
+
+
+def main(surroundings: Surroundings, parent: Connection, task: bytes | Call) -> None:
+    """Run a task, a function and its arguments; write its value, or the reason why there is none, to its scratch."""
     global _parent
     origin = multiprocessing.parent_process()
     if origin is None or wait([origin.sentinel], timeout=0):
@@ -78,6 +94,8 @@ def _take_on(surroundings: Surroundings) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
     _redirect(surroundings.output)
+    if surroundings.spare is not None:
+        spare.share(socket.socket(fileno=os.dup(surroundings.spare.fileno())))
     faulthandler.enable()
     os.environ.clear()
     os.environ.update(surroundings.environment, TMPDIR=str(surroundings.temporary))
@@ -94,10 +112,10 @@ def _redirect(output: Sequence[Connection]) -> None:
         sys.stdout.reconfigure(line_buffering=True)  # a buffer is lost when the process dies
 
 
-def _outcome(task: bytes) -> tuple[bool, Any]:
+def _outcome(task: bytes | Call) -> tuple[bool, Any]:
     """Call a task; return whether it returned, and its value or the exception on one line. Print the traceback."""
     try:
-        function, arguments = pickle.loads(task)
+        function, arguments = pickle.loads(task) if isinstance(task, bytes) else task
         return True, function(*arguments)
     except Exception as error:
         traceback.print_exc()

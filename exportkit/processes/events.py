@@ -18,12 +18,15 @@ class Task:
         arguments: its arguments; pickled.
         log: the file to which stdout and stderr are appended, also those of C++ code and child processes, up to a limit
             (`exportkit.processes.output`); None: those of this process are used.
+        here: whether its process is a fork of this one, as it is now: it needs what this one has imported, and `function` and
+            `arguments` are not pickled. This process must have one thread (`single_threaded`).
     """
 
     number: int
     function: Callable[..., Any]
     arguments: tuple[Any, ...] = ()
     log: Path | None = None
+    here: bool = False
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ class Output:
     """
 
     def __init__(self, log: Path):
-        """Open the log and start to copy.
+        """Open the log. What is printed waits in the pipe until `detach`.
 
         Raises:
             OSError: the log cannot be written.
@@ -41,13 +41,18 @@ class Output:
         self._left, self._last, self._held, self._dropped = FIRST, deque[bytes](), 0, 0
         self._text = _Text()
         self._thread = threading.Thread(target=self._copy, daemon=True)
-        self._thread.start()
 
     def detach(self) -> None:
-        """Close the writer in this process: it is open in the task."""
+        """Close the writer in this process, as it is open in the task, and start to copy."""
         if self.writer >= 0:
             os.close(self.writer)
             self.writer = -1
+            self._thread.start()
+
+    def leave(self) -> None:
+        """Close all of it in a fork of this process, which prints to a copy of the writer."""
+        for descriptor in (self.writer, self._reader, self._stop_reader, self._stop_writer, self._file):
+            os.close(descriptor)
 
     def close(self) -> None:
         """Write what was printed by now, and the end; whoever still prints gets SIGPIPE."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from exportkit.errors import brief
 from exportkit.processes import server
-from exportkit.processes.child import RESULT
+from exportkit.processes.child import ENDING, RESULT
 from exportkit.processes.death import LOST_SERVER, Cause, Death, last_line
 from exportkit.processes.events import Died, Ended, Event, Reported, Started, Task
 from exportkit.processes.output import Output
@@ -26,7 +26,6 @@ _LOST = 255  # multiprocessing's exit code of a process whose server is gone; it
 _LOST_START = "the process that starts the others died, and did so again when it was started anew"
 _KILL_SECONDS = 5.0  # how long to wait for the end of a killed process
 _ENDLESS = float("inf")
-ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 def processors() -> int:

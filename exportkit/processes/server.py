@@ -3,6 +3,7 @@
 It lives as long as this process. If it died, the next task starts it again.
 """
 
+import gc
 import multiprocessing
 import os
 import pickle
@@ -19,7 +20,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from exportkit.processes import child
+from exportkit.processes import child, spare
 from exportkit.processes.child import Surroundings
 from exportkit.processes.events import Task
 from exportkit.processes.output import Output
@@ -27,6 +28,8 @@ from exportkit.processes.output import Output
 LONGEST = 64  # bytes of TMPDIR; the socket's name and its directory take 40 more, and a socket's path may have 107
 
 _context = multiprocessing.get_context("forkserver")
+_direct = multiprocessing.get_context("fork")
+_HANDLED = (signal.SIGINT, *child.ENDING)
 _used = False  # whether a task was forked
 
 
@@ -72,13 +75,17 @@ def start(task: Task, scratch: Path, preload: Sequence[str], output: Output | No
         Exception: the task cannot be pickled.
         EOFError, ConnectionError: the server died, and died again after a restart.
     """
-    content = pickle.dumps((task.function, task.arguments))
-    _context.set_forkserver_preload(list(preload))
+    content = b"" if task.here else pickle.dumps((task.function, task.arguments))
     with ExitStack() as ours:
         streams = (1, 2) if output is None else (output.writer, output.writer)
         connections = [ours.enter_context(Connection(os.dup(stream), readable=False)) for stream in streams]
-        surroundings = Surroundings(dict(os.environ), scratch, connections)
+        shared = spare.shared()
+        requests = ours.enter_context(Connection(os.dup(shared.fileno()))) if shared and not task.here else None
+        surroundings = Surroundings(spare.environment(), scratch, connections, requests)
         surroundings.temporary.mkdir(parents=True)
+        if task.here:
+            return _fork_here(surroundings, task, output)
+        _context.set_forkserver_preload(list(preload))
         try:
             return _fork(surroundings, content)
         except (EOFError, ConnectionError):
@@ -100,6 +107,31 @@ def _fork(surroundings: Surroundings, content: bytes) -> tuple[BaseProcess, Conn
     return process, reader
 
 
+def _fork_here(surroundings: Surroundings, task: Task, output: Output | None) -> tuple[BaseProcess, Connection]:
+    """Fork a task's process from this one."""
+    reader, writer = _direct.Pipe(duplex=False)
+
+    def work() -> None:
+        reader.close()
+        if output is not None:
+            output.leave()
+        child.leave_parent()
+        child.main(surroundings, writer, (task.function, task.arguments))
+
+    process = _direct.Process(target=work)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)  # until the fork has forgotten this process's handlers
+    gc.freeze()  # the fork's garbage collector must not touch what is there by now: that would copy its memory
+    try:
+        with writer:
+            process.start()
+    except BaseException:
+        reader.close()
+        raise
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    return process, reader
+
+
 def _ensure_running() -> None:
     """Start the server if it is not running, with SIGINT blocked: this process handles Ctrl-C."""
     with _without_working_directory(), _short_temporary_directory():
@@ -116,7 +148,7 @@ def _forked_server() -> Iterator[None]:
     """Have multiprocessing fork the server from this process, where that is safe, instead of starting it anew."""
     spawn = util.spawnv_passfds
     resource_tracker.ensure_running()  # it is started in the same way, and must not be a fork
-    if sys.platform == "linux" and len(os.listdir("/proc/self/task")) == 1:  # threads of C libraries count as well
+    if spare.single_threaded():
         util.spawnv_passfds = _fork_server  # type: ignore[assignment]  # it takes what multiprocessing gives
     try:
         yield
@@ -131,6 +163,7 @@ def _fork_server(_: str, arguments: Sequence[str], descriptors: Sequence[int]) -
     if pid := os.fork():
         return pid
     try:
+        spare.share(None)
         kept = sorted({0, 1, 2, *descriptors})
         for last, following in pairwise([*kept, os.sysconf("SC_OPEN_MAX")]):
             os.closerange(last + 1, following)

@@ -23,7 +23,7 @@ from exportkit.processes.death import Cause, Death
 from exportkit.processes.replies import ForgedReply, ValuesUnpickler
 from exportkit.processes.sandbox import Sandbox
 from exportkit.processes.scratch import scratch
-from exportkit.processes.spare import CPU_ONLY, fork_worker
+from exportkit.processes.spare import CPU_ONLY, environment, fork_worker
 
 
 class WorkerDied(Exception):
@@ -169,6 +169,7 @@ class Conversation:
         finally:
             if timer:
                 timer.cancel()
+                timer.join()
 
     def kill(self) -> None:
         """Kill the worker and all that it started."""
@@ -260,7 +261,7 @@ def _fresh(script: ModuleType, files: list[int], descriptor: int) -> subprocess.
     stdin, stdout, stderr = files
     return subprocess.Popen(
         command,
-        env={**os.environ, **CPU_ONLY},
+        env={**environment(), **CPU_ONLY},
         stdin=stdin,
         stdout=stdout,
         stderr=stderr,

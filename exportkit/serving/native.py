@@ -6,26 +6,23 @@ that kills it would kill a server; here it is one error.
 
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from exportkit.capabilities import audit, demand, joined
 from exportkit.core import worker as core_worker
+from exportkit.core.host import Host, Reply
 from exportkit.errors import ExportKitError, Problem, StepFailed, did_you_mean
 from exportkit.metagraph import read_saved_model
-from exportkit.processes import Death, Sandbox, WorkerDied, conversation, exchange
+from exportkit.processes import Death, Sandbox, WorkerDied, exchange
 from exportkit.processes.sandbox import explained
 from exportkit.protos import ConfigProto, MetaGraphDef, config_pb2
 
-if TYPE_CHECKING:
-    from exportkit.processes.workers import Conversation
-
 Run = tuple[Mapping[str, np.ndarray], Sequence[str]]
-Reply = tuple[list[np.ndarray] | None, float, tuple[str, str] | None]
+Message = tuple[str, tuple[Any, ...]]  # one of `core_worker.CALLS`, and its arguments
 
 
 @dataclass(frozen=True)
@@ -64,8 +61,9 @@ def run_signatures(
     timeout: float | None = None,
     config: ConfigProto | None = None,
     allowed: Collection[str] = (),
+    host: Host | None = None,
 ) -> Served:
-    """Load a SavedModel once, in a fresh process, and send it requests.
+    """Load a SavedModel once, in a session of its own, and send it requests.
 
     Args:
         directory: the SavedModel.
@@ -74,6 +72,7 @@ def run_signatures(
         timeout: seconds for everything, including the load.
         config: the session's configuration; default: that of the C++ API.
         allowed: what it may do beyond computing its answers, as in `allow.ops` of a config.
+        host: the process that loads it; `timeout` is that of the load and of each run then. Default: a fresh process.
 
     Raises:
         StepFailed: with all problems of the first stage that has any: requests that do not fit their signature; the load;
@@ -87,7 +86,7 @@ def run_signatures(
     if problems := [Problem(os.fspath(directory), *p) for name, r in named.items() for p in _mismatches(signatures, name, r)]:
         raise StepFailed(*problems)
     runs = {name: _as_run(signatures[request.signature], request) for name, request in named.items()}
-    served = _serve(directory, metas, runs, timeout, config, allowed)
+    served = _serve(directory, metas, runs, timeout, config, allowed, host)
     aliases = [sorted(signatures[request.signature].outputs) for request in requests]
     outputs = [dict(zip(names, values, strict=True)) for names, values in zip(aliases, served.outputs, strict=True)]
     return replace(served, outputs=outputs)
@@ -127,6 +126,7 @@ class Running:
         config: the session's configuration; default: that of the C++ API.
         reads: files and directories that its process may open beside the SavedModel.
         allowed: what it may do beyond computing its answers, as in `allow.ops` of a config.
+        host: the process that loads it, and then has no other's model; its sandbox counts, not `reads`. Default: one of its own.
 
     Raises:
         BindingError: there is no saved_model.pb to read, or it can do what is not allowed.
@@ -144,21 +144,22 @@ class Running:
         config: ConfigProto | None = None,
         reads: Sequence[Path] = (),
         allowed: Collection[str] = (),
+        host: Host | None = None,
     ):
-        self._sandbox = Sandbox([directory, *reads])
+        self._host, self._owns = host or Host(Sandbox([directory, *reads])), host is None
         self._where, self._timeout = os.fspath(directory), timeout
         metas = _tagged(directory, tags)
-        self._header = _header(self._where, metas, config, allowed)
+        self._loading = _loading(self._where, metas, config, allowed)
         self._signatures = metas[-1].signature_def
-        self._worker: Conversation | None = None
-        self._open = ExitStack()
+        self._answered = False  # whether its session was run
         self.loads = 0
 
     def __enter__(self) -> "Running":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop()
+        if self._owns:
+            self._host.stop()
 
     def ask(self, signature: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray] | Refusal:
         """Send a request; return the outputs by alias, or a Refusal. Raises what `run` raises."""
@@ -175,44 +176,39 @@ class Running:
             StepFailed: it does not load.
             EnvironmentFailed: the process was killed from outside, or cannot be started.
         """
-        worker = self._loaded()
+        self.load()
+        self._answered = True
         try:
-            return self._exchange(worker, "run", (dict(feeds), list(fetches)))
+            return self._exchange("run", core_worker.RUN, dict(feeds), list(fetches))
         except StepFailed as death:
             return Refusal(death.problems[0].what.partition(": ")[2], died=True)
 
     def load(self) -> None:
         """Load the model, if it is not loaded. Raises what `run` raises."""
-        self._loaded()
-
-    def _loaded(self) -> "Conversation":
-        """Return the process that has the model, started if there is none."""
-        if self._worker is not None:
-            return self._worker
-        worker = self._worker = self._open.enter_context(conversation(core_worker, self._sandbox))
+        if self._host.holder is self:
+            return
         self.loads += 1
-        if isinstance(refusal := self._exchange(worker, "loading", self._header), Refusal):
-            self._stop()
+        self._host.holder, self._answered = None, False
+        if isinstance(refusal := self._exchange("loading", self._loading[0], *self._loading[1]), Refusal):
             raise StepFailed(Problem(self._where, f"loading: {refusal.text}"))
-        return worker
+        self._host.holder = self
 
-    def _exchange(self, worker: "Conversation", stage: str, message: Any) -> Any:
+    def renew(self) -> None:
+        """Have the next run done by a new session, if this one has done any: nothing of those before can change its answer."""
+        if self._answered and self._host.holder is self:
+            self._host.holder = None
+
+    def _exchange(self, stage: str, name: str, *arguments: Any) -> Any:
         """Return the reply to a message.
 
         Raises:
             StepFailed, EnvironmentFailed: the process died of it.
         """
-        worker.send(message)
         try:
-            value, _, error = worker.receive(self._timeout)
+            value, _, error = self._host.call(name, *arguments, timeout=self._timeout)
         except WorkerDied as died:
-            self._stop()
             raise _death_error(died.death, self._where, stage) from None
         return Refusal(explained(f"{error[0]}: {' '.join(error[1].split())}")) if error else value
-
-    def _stop(self) -> None:
-        self._worker = None
-        self._open.close()
 
 
 def unoptimized() -> ConfigProto:
@@ -247,7 +243,7 @@ def loadable(
         BindingError: there is no saved_model.pb to read, or it can do what is not allowed.
     """
     metas = _tagged(directory, tags)
-    return metas[-1], _header(os.fspath(directory), metas, None, allowed, advise)
+    return metas[-1], _loading(os.fspath(directory), metas, None, allowed, advise)
 
 
 def _tagged(directory: str | os.PathLike, tags: Sequence[str]) -> list[MetaGraphDef]:
@@ -292,11 +288,16 @@ def _serve(
     timeout: float | None,
     config: ConfigProto | None,
     allowed: Collection[str],
+    host: Host | None = None,
 ) -> Served:
     """Load once and do all runs; `runs` has them by the name that problems mention."""
     where = os.fspath(directory)
+    messages: list[Message] = [_loading(where, metas, config, allowed), *((core_worker.RUN, run) for run in runs.values())]
     replies: list[Reply]
-    replies, death = exchange(core_worker, [_header(where, metas, config, allowed), *runs.values()], timeout, Sandbox([where]))
+    if host is None:
+        replies, death = exchange(core_worker, messages, timeout, Sandbox([where]))
+    else:
+        replies, death = _exchanged(host, messages, timeout)
     stages = ["loading", *runs, "closing"]
     errors = [(stage, error) for stage, (_, _, error) in zip(stages, replies, strict=False) if error]
     rejected = [Problem(where, explained(f"{stage}: {status}: {' '.join(text.split())}")) for stage, (status, text) in errors]
@@ -311,13 +312,27 @@ def _serve(
     return Served(list(values[1:]), seconds[0], list(seconds[1:]))
 
 
-def _header(
+def _exchanged(host: Host, messages: Sequence[Message], timeout: float | None) -> tuple[list[Reply], Death | None]:
+    """Do as `exchange` does, with a process that may have served others before."""
+    replies: list[Reply] = []
+    host.holder = None
+    try:
+        for name, arguments in messages:
+            replies.append(host.call(name, *arguments, timeout=timeout))
+            if name == core_worker.LOAD and replies[0][2]:
+                break
+    except WorkerDied as died:
+        return replies, died.death
+    return replies, None
+
+
+def _loading(
     directory: str,
     metas: Sequence[MetaGraphDef],
     config: ConfigProto | None,
     allowed: Collection[str],
     advise: Callable[[str], str] | None = None,
-) -> tuple[str, tuple[str, list[str], bytes]]:
+) -> Message:
     """Return the message that has a process load a SavedModel: no process gets it for one that can do what is not allowed.
 
     Raises:

@@ -18,7 +18,7 @@ from exportkit.samples import Batch, rows
 from exportkit.samples.baked import first_sizes
 from exportkit.samples.graph_hints import hints
 from exportkit.samples.hints import Hint
-from exportkit.serving import native
+from exportkit.serving import hosts, native
 from exportkit.serving.native import Refusal, Running
 
 if TYPE_CHECKING:
@@ -83,7 +83,8 @@ class _Search:
             return self._found(names, model)
         tags = self._meta.meta_info_def.tags
         allowed, config = self._export.plan.allow.ops, native.unoptimized()
-        with Running(self._export.directory, tags, timeout=self._timeout, config=config, allowed=allowed) as loaded:
+        host = hosts.of(self._export)
+        with Running(self._export.directory, tags, timeout=self._timeout, config=config, allowed=allowed, host=host) as loaded:
             try:
                 loaded.load()
             except StepFailed:  # the calling step runs it as well, and reports why

@@ -61,6 +61,7 @@ class Manifest(PostStep):
         Args:
             large: is given the inputs that go into a file of their own, by their names in it.
         """
+        from exportkit.serving import hosts
         from exportkit.serving.native import Request, run_signatures
         from exportkit.serving.tried_samples import tried
 
@@ -68,7 +69,8 @@ class Manifest(PostStep):
         asked = {key: self._first(batch) for key, batch in batches.items() if not batch.refusal}
         requests = [Request(key, inputs) for key, inputs in asked.items()]
         tags, allowed = meta.meta_info_def.tags, export.plan.allow.ops
-        answers = run_signatures(export.directory, tags, [*requests, *requests], allowed=allowed).outputs
+        host = hosts.of(export)
+        answers = run_signatures(export.directory, tags, [*requests, *requests], allowed=allowed, host=host).outputs
         return {
             key: {
                 "inputs": _asked(key, inputs, large),

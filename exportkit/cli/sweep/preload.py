@@ -1,16 +1,14 @@
 """The imports of the server process from which a sweep's jobs are forked: all of exportkit's modules, no user's code.
 
-So no job has to import them again. TensorFlow's C library is loaded too; its Python is what `preload_tensorflow` adds, for jobs
-whose source runs it. Nothing may run here: no operation, no session, no list of devices.
+So no job has to import them again. TensorFlow's Python is what `preload_tensorflow` adds, for jobs whose source runs it; its C
+library is loaded by workers (`exportkit.core.preload`), and no job needs it. Nothing may run here: no operation, no session, no
+list of devices.
 """
 
 import gc
-from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import entry_points
 
-from exportkit.core.capi import kernels, op_list
-from exportkit.errors import EnvironmentFailed
 from exportkit.registry import GROUP
 from exportkit.version import identity
 
@@ -27,12 +25,12 @@ OURS = (
     "exportkit.serving.tried_samples",
     "exportkit.serving.warmup",
     "exportkit.exporting.pipeline",
-    "exportkit.core.worker",
+    "exportkit.core.host",
+    "exportkit.serving.hosts",
+    "exportkit.verifying.parity",
 )
 HYDRAS = ("hydra.experimental.callback", "hydra._internal.core_plugins.basic_launcher", "hydra._internal.logging_config")
 
-with suppress(EnvironmentFailed):  # each job tries again, and reports it
-    op_list(), kernels()  # once here, instead of in each worker; the library registers its ops at the first look at them
 for name in (*OURS, *HYDRAS):
     import_module(name)
 for entry in entry_points(group=GROUP):

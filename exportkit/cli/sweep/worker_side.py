@@ -52,7 +52,7 @@ def run(config: DictConfig, job: Run) -> str:
     with _in_launch_directory():
         content = pickle.dumps((job, config, handover.pack()))
         task = Task(0, _run, (content,), job_record.job_directory() / process_launcher.LOG)
-        end = _run_task(task, _uses_tensorflow(config))
+        end = _run_task(task, uses_tensorflow(config))
         if isinstance(end, Died):
             job_record.record_death(config, str(end), end.seconds)
             raise JobFailed(str(end))
@@ -75,7 +75,7 @@ def _run_task(task: Task, uses_tensorflow: bool) -> Ended | Died:
         return Died(task.number, death, time.monotonic() - started)
 
 
-def _uses_tensorflow(config: DictConfig) -> bool:
+def uses_tensorflow(config: DictConfig) -> bool:
     """Return whether a job's source runs TensorFlow's Python; this process plans no job, so the config decides."""
     kind = OmegaConf.select(config, "source.kind", throw_on_resolution_failure=False)
     source = hydra_app.plugins().sources.get(str(kind))

@@ -1,41 +1,31 @@
 """TensorFlow's C++ core in a process of its own, as the judge of graphs: what it does not import is not exported."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from google.protobuf.message import EncodeError
 
-from exportkit.core import import_worker
 from exportkit.core import worker as core_worker
+from exportkit.core.host import Host
 from exportkit.errors import EnvironmentFailed, Problem
 from exportkit.metagraph.tensors import Facts
-from exportkit.processes import Sandbox, WorkerDied, conversation
+from exportkit.processes import WorkerDied
 from exportkit.processes.death import Cause
-from exportkit.protos import GraphDef, KernelList, OpDef, OpList, dtype_name
-
-if TYPE_CHECKING:
-    from exportkit.processes.workers import Conversation
+from exportkit.protos import GraphDef, OpDef, OpList, dtype_name
 
 
 class Refused(Exception):
     """TensorFlow's own text about a graph that it does not import or run, on one line."""
 
 
-@contextmanager
-def checker() -> Iterator["Checker"]:
-    """Start the core; its process ends with the context."""
-    with conversation(import_worker, Sandbox([])) as worker:
-        yield Checker(worker)
-
-
 class Checker:
-    """The core: what it knows of ops, and what it says about graphs. `checker` starts one."""
+    """The core: what it knows of ops, and what it says about graphs."""
 
-    def __init__(self, worker: "Conversation"):
-        self._worker = worker
+    def __init__(self, host: Host):
+        self._host = host
+        self._devices: dict[str, set[str]] = {}
 
     @property
     def version(self) -> str:
@@ -49,19 +39,15 @@ class Checker:
 
     @cached_property
     def _described(self) -> tuple[str, dict[str, OpDef]]:
-        version, ops = self._asked("describe")
+        version, ops = self._asked(core_worker.DESCRIBE)
         return version, {op.name: op for op in OpList.FromString(ops).op}
 
     def devices(self, ops: Iterable[str]) -> dict[str, set[str]]:
         """Return op → the kinds of devices that it has a kernel for: ``CPU``, ``GPU``, ``DEFAULT`` …"""
-        return {op: self._devices.get(op, set()) for op in ops}
-
-    @cached_property
-    def _devices(self) -> dict[str, set[str]]:
-        found: dict[str, set[str]] = {}
-        for kernel in KernelList.FromString(self._asked("kernels")).kernel:
-            found.setdefault(kernel.op, set()).add(kernel.device_type)
-        return found
+        ops = set(ops)
+        if missing := sorted(ops - self._devices.keys()):
+            self._devices |= self._asked(core_worker.DEVICES, missing)
+        return {op: self._devices[op] for op in ops}
 
     def facts(self, graph: GraphDef, tensors: Sequence[str]) -> dict[str, Facts]:
         """Import a graph; return the dtypes and shapes of `tensors`.
@@ -70,7 +56,7 @@ class Checker:
             Refused: TensorFlow does not import it.
             EnvironmentFailed: the core was killed from outside, or could not start.
         """
-        found = self._call("import_graph", _serialized(graph), list(tensors))
+        found = self._call(core_worker.INFER, _serialized(graph), list(tensors))
         return {tensor: Facts(dtype_name(number), shape) for tensor, (number, shape) in found.items()}
 
     def _asked(self, name: str, *arguments: Any) -> Any:
@@ -81,25 +67,17 @@ class Checker:
             raise EnvironmentFailed(Problem("tensorflow", f"its C library fails: {refused}", "install it again")) from None
 
     def _call(self, name: str, *arguments: Any) -> Any:
-        value, error = _exchange(self._worker, (name, arguments))
-        if error is not None:
-            raise Refused(" ".join(error.split()))
-        return value
+        return _called(self._host, name, *arguments)
 
 
-def values_after(graph: GraphDef, operations: Sequence[str], tensors: Sequence[str]) -> list[np.ndarray]:
+def values_after(host: Host, graph: GraphDef, operations: Sequence[str], tensors: Sequence[str]) -> list[np.ndarray]:
     """Run operations one after the other, in one session, and return the values that tensors have then.
 
     Raises what `Checker.facts` raises.
     """
-    with conversation(core_worker, Sandbox([])) as worker:
-        stages = [[operation] for operation in operations]
-        messages: list[Any] = [(core_worker.IMPORT, (_serialized(graph), stages, b"")), ({}, list(tensors))]
-        for message in messages:
-            values, _, error = _exchange(worker, message)
-            if error is not None:
-                raise Refused(" ".join(error[1].split()))
-    return values
+    host.holder = None
+    _called(host, core_worker.IMPORT, _serialized(graph), [[operation] for operation in operations], b"")
+    return _called(host, core_worker.RUN, {}, list(tensors))
 
 
 def _serialized(graph: GraphDef) -> bytes:
@@ -109,11 +87,13 @@ def _serialized(graph: GraphDef) -> bytes:
         raise Refused("it is larger than 2 GiB, the most that a protobuf can be: keep its constants in variables") from None
 
 
-def _exchange(worker: "Conversation", message: Any) -> Any:
-    worker.send(message)
+def _called(host: Host, name: str, *arguments: Any) -> Any:
     try:
-        return worker.receive()
+        value, _, error = host.call(name, *arguments)
     except WorkerDied as died:
         if died.death.cause is Cause.CRASHED:
             raise Refused(f"its process {died.death}") from None
         raise died.death.error("tensorflow", "the process that imports graphs") from None
+    if error is not None:
+        raise Refused(" ".join(error[1].split()))
+    return value

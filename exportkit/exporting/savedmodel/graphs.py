@@ -5,11 +5,12 @@ every shape.
 
 from collections.abc import Iterable, Mapping
 
+from exportkit.core.host import Host
 from exportkit.errors import BindingError, Problem
 from exportkit.exporting.savedmodel import adapters
 from exportkit.exporting.savedmodel.attributes import remove_unknown
 from exportkit.exporting.savedmodel.bound import ASSETS, MAIN_OP, TABLES, TRAIN_OP, BoundGraph, assets
-from exportkit.exporting.savedmodel.checker import Checker, checker
+from exportkit.exporting.savedmodel.checker import Checker
 from exportkit.exporting.savedmodel.checks import asset_clashes, unserved_ops
 from exportkit.exporting.savedmodel.devices import placed
 from exportkit.exporting.savedmodel.inference import infer
@@ -24,8 +25,11 @@ from exportkit.protos import GraphDef, MetaGraphDef, NodeDef, OpDef, dtype_name
 from exportkit.spec import Constant, ExportPlan, Placeholder, Tensor
 
 
-def bind(plan: ExportPlan, prepared: Prepared) -> dict[str, BoundGraph]:
+def bind(plan: ExportPlan, prepared: Prepared, host: Host) -> dict[str, BoundGraph]:
     """Build the exported graphs, one for each distinct pair of pruned graph and device.
+
+    Args:
+        host: the process that imports them.
 
     Returns:
         Meta graph key → bound graph; meta graphs with the same pruned graph and device share one.
@@ -36,11 +40,7 @@ def bind(plan: ExportPlan, prepared: Prepared) -> dict[str, BoundGraph]:
             vocabulary is missing.
     """
     auditing.demand(plan, prepared)  # an import alone can write files: it evaluates what it takes for a constant
-    with checker() as core:
-        return _bind_all(plan, prepared, core)
-
-
-def _bind_all(plan: ExportPlan, prepared: Prepared, core: Checker) -> dict[str, BoundGraph]:
+    core = Checker(host)
     problems = [p for part in prepared.parts.values() for p in unserved_ops(part, core)]
     if problems:
         raise BindingError(*dict.fromkeys(problems))

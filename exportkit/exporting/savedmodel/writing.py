@@ -14,6 +14,7 @@ from google.protobuf.any_pb2 import Any
 from google.protobuf.message import EncodeError
 
 from exportkit.checkpoint import BundleWriter, Readback
+from exportkit.core.host import Host
 from exportkit.errors import BindingError, Problem, WeightsError
 from exportkit.exporting.savedmodel.attributes import add_defaults, strip_defaults
 from exportkit.exporting.savedmodel.bound import BoundGraph, assets
@@ -42,15 +43,19 @@ class Written:
     readback: Readback | None
 
 
-def write(directory: Path, plan: ExportPlan, prepared: Prepared, bound: Mapping[str, BoundGraph]) -> Written:
+def write(directory: Path, plan: ExportPlan, prepared: Prepared, bound: Mapping[str, BoundGraph], host: Host) -> Written:
     """Write the SavedModel into the empty `directory`.
+
+    Args:
+        host: the process that computes initial values.
 
     Raises:
         OSError: a file cannot be written.
         BindingError: the meta graphs are too large for one file.
         WeightsError: a variable's bytes cannot be copied, or its initial value cannot be computed.
     """
-    readback = _write_variables(directory / "variables", prepared, list(bound.values()), plan.weights.prove)
+    initial = _initial_values(list(bound.values()), prepared.coverage.initialized, host)
+    readback = _write_variables(directory / "variables", prepared, initial, plan.weights.prove)
     for graph in bound.values():
         _copy_assets(directory / "assets", graph)
     saved = SavedModel(saved_model_schema_version=SCHEMA_VERSION)
@@ -121,7 +126,9 @@ def _copy_assets(directory: Path, bound: BoundGraph) -> None:
         shutil.copyfile(path, directory / os.path.basename(path))
 
 
-def _write_variables(directory: Path, prepared: Prepared, graphs: Sequence[BoundGraph], reads_back: bool) -> Readback | None:
+def _write_variables(
+    directory: Path, prepared: Prepared, initial: Mapping[str, np.ndarray], reads_back: bool
+) -> Readback | None:
     """Write the union of all meta graphs' variables, copied, or with their initial values where the config says so."""
     directory.mkdir()
     coverage = prepared.coverage
@@ -130,12 +137,12 @@ def _write_variables(directory: Path, prepared: Prepared, graphs: Sequence[Bound
     with BundleWriter(directory / "variables", reads_back=reads_back) as writer:
         for name, (bundle, key) in prepared.sources.items():
             writer.copy(name, bundle, key)
-        for name, value in _initial_values(graphs, coverage.initialized).items():
+        for name, value in initial.items():
             writer.add(name, value)
     return writer.readback
 
 
-def _initial_values(graphs: Sequence[BoundGraph], names: Sequence[str]) -> dict[str, np.ndarray]:
+def _initial_values(graphs: Sequence[BoundGraph], names: Sequence[str], host: Host) -> dict[str, np.ndarray]:
     """Run the initialisers of the named variables, each in the first graph that has it, and return the values.
 
     Raises:
@@ -150,7 +157,7 @@ def _initial_values(graphs: Sequence[BoundGraph], names: Sequence[str]) -> dict[
         if not parts:
             continue
         try:
-            found = values_after(bound.meta.graph_def, [d.initializer_name for d in parts], [d.snapshot_name for d in parts])
+            found = values_after(host, bound.meta.graph_def, [d.initializer_name for d in parts], [d.snapshot_name for d in parts])
         except Refused as refused:
             raise WeightsError(Problem("weights.initialize", f"TensorFlow cannot compute the values: {refused}")) from None
         rest = iter(found)

@@ -100,16 +100,20 @@ class Proof:
                 answers = pool.submit(
                     self._timed, "training graph", partial(_ask_and_end, there, self._there.ask, running, asked)
                 )
-                written = pool.submit(self._timed, "export", partial(_ask_and_end, here, self._here.ask, model, asked))
-                ask_optimized = partial(self._here.answers, asked, ConfigProto())
-                optimized = pool.submit(self._timed, "export, optimized", ask_optimized)
-        self._judge_sides(asked, answers.result(), written.result(), optimized.result())
+                ours = pool.submit(self._ask_export, model, asked)
+        written, optimized = ours.result()
+        self._judge_sides(asked, answers.result(), written, optimized)
         if not self.problems:
             self._judge_unsampled(batches)
         return self._details(asked, batches)
 
+    def _ask_export(self, model: Running, asked: Sequence[Trial]) -> tuple[list[Answers], list[Answers]]:
+        """Return the answers of the export as it is written, then of one that a server has optimised."""
+        written = self._timed("export", partial(self._here.ask, model, asked))
+        return written, self._timed("export, optimized", partial(self._here.answers, asked, ConfigProto()))
+
     def _started(self, there: ExitStack, here: ExitStack) -> tuple[Asked, Running]:
-        """Start both sides at the same time, in processes that end with their contexts."""
+        """Start both sides at the same time; the training graph's process ends with its context."""
         with ThreadPoolExecutor(2) as pool:
             running = pool.submit(self._timed, "training graph", partial(there.enter_context, self._there.running()))
             model = pool.submit(self._timed, "export", partial(here.enter_context, self._here.running(unoptimized())))
@@ -119,16 +123,13 @@ class Proof:
         """Return the samples of the signatures, values that are drawn among those that both sides take.
 
         The sides that are compared are asked for them, which saves a load. Where an answer changes what the next one is, they
-        would be out of step: the samples are searched in a process apart then, and the training graph is not asked.
+        would be out of step: then the training graph is not asked, and the export's session is a new one after it.
         """
         signatures = self._export.prepared.parts[self._key].wiring.signatures
-        found = (
-            tried_samples.found(self._export, self._key, self._timeout)
-            if self._here.keeps_state
-            else tried_samples.found(
-                self._export, self._key, self._timeout, model=model, also=partial(self._there.refusal, running)
-            )
-        )
+        also = None if self._here.keeps_state else partial(self._there.refusal, running)
+        found = tried_samples.found(self._export, self._key, self._timeout, model=model, also=also)
+        if self._here.keeps_state:
+            model.renew()
         return {name: batch for name, batch in found.items() if name in signatures}
 
     def _judge_sides(
@@ -276,8 +277,9 @@ class Proof:
     def _seeded(self, asked: Sequence[Trial]) -> tuple[list[Answers], ...]:
         """Return the answers of the training graph, of the export, and of the export in another process."""
         here = MovedExport(self._export, self._key, self._timeout, seeded=True)
-        there = self._there.answers(asked, seeded=True)
-        return there, here.answers(asked, unoptimized()), here.answers(asked, unoptimized())
+        there, first = self._there.answers(asked, seeded=True), here.answers(asked, unoptimized())
+        here.end_process()
+        return there, first, here.answers(asked, unoptimized())
 
     def _judge_seeded(self, output: Output, asked: Sequence[Trial], sides: Sequence[list[Answers]]) -> list[Failure]:
         signature, alias = output

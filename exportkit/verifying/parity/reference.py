@@ -213,7 +213,8 @@ class Reference:
             self._admitted.update(fetches)
         asked = [tensor for tensor in fetches if tensor not in feeds]  # a session does not return what it is fed
         inside = self._placeholders
-        self._worker.send(({inside[name]: value for name, value in feeds.items()}, [inside.get(name, name) for name in asked]))
+        fed = {inside[name]: value for name, value in feeds.items()}
+        self._worker.send((core_worker.RUN, (fed, [inside.get(name, name) for name in asked])))
         answer = self._receive("running it")
         if isinstance(answer, Refusal):
             return answer

@@ -16,7 +16,7 @@ from exportkit.errors import Problem, StepFailed
 from exportkit.metagraph import Graph
 from exportkit.protos import ConfigProto
 from exportkit.samples import Batch
-from exportkit.serving import native
+from exportkit.serving import hosts, native
 from exportkit.serving.native import Refusal, Running, unoptimized
 from exportkit.verifying.parity import adapters, divergence, loaded, reference, relocation
 from exportkit.verifying.parity.loaded import LoadedOriginal
@@ -209,9 +209,9 @@ class MovedExport:
 
     def __init__(self, export: Export, key: str, timeout: float, *, seeded: bool = False):
         self._key, self._tags, self._timeout = key, export.plan.meta_graphs[key].tags, timeout
-        self._directory = export.directory
         self._allowed = export.plan.allow.ops
-        self._copy = Path(tempfile.mkdtemp(prefix="moved-", dir=export.scratch))
+        self._host = hosts.of(export)
+        self._copy = Path(tempfile.mkdtemp(prefix="moved-", dir=hosts.copies(export.scratch)))
         self._taken = relocation.relocate(export.directory, self._copy, seeded=seeded)
         self.meta = native.meta_graph(self._copy, self._tags)
 
@@ -237,15 +237,14 @@ class MovedExport:
 
     @contextmanager
     def running(self, config: ConfigProto) -> Iterator[Running]:
-        """Run the graph in a process that ends with the context.
+        """Run the graph in a new session of the export's process.
 
         Raises:
             StepFailed: it does not load.
             EnvironmentFailed: its process was killed from outside.
         """
-        reads = [self._directory]  # where the copy's links lead
-        options = {"timeout": self._timeout, "config": config, "reads": reads, "allowed": self._allowed}
-        with Running(self._copy, self._tags, **options) as model:
+        options = {"timeout": self._timeout, "config": config, "allowed": self._allowed}
+        with Running(self._copy, self._tags, host=self._host, **options) as model:
             try:
                 model.load()
             except StepFailed as error:
@@ -259,6 +258,10 @@ class MovedExport:
             return StepFailed(Problem(where, what, f"{do}, or {_CUT}"))
         late = error.problems[0].do.startswith("raise the timeout")
         return StepFailed(Problem(where, f"does not load: {reason}", "set post.verify.run_timeout higher" if late else _LOAD))
+
+    def end_process(self) -> None:
+        """Have the next session made by a process that knows nothing of those before."""
+        self._host.stop()
 
     def fetch(self, model: Running, trial: Trial, tensors: Sequence[str]) -> dict[str, np.ndarray] | None:
         """Return the values of tensors of the exported graph; None where TensorFlow refuses."""
