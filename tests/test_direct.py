@@ -8,7 +8,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import OmegaConf
-from test_composing import CONF, HARD, ROOTS, Typed, parts
+from test_composing import CONF, HARD, Typed, parts
 
 from exportkit.cli import choices, hydra_app
 from exportkit.cli.direct.composing import compose
@@ -16,25 +16,67 @@ from exportkit.errors import ConfigError
 from exportkit.registry import load_plugins
 
 
+FILES = {
+    **CONF,
+    "model/plain": """
+defaults: [override /source: meta_graph, override /signature: shared]
+name: plain
+source: {checkpoint: "runs/${name}", meta: null}
+post: {verify: {atol: 1, batch_sizes: [1, 2]}, warmup: {requests: 3}}
+vars: {sub: eu, d: {x: 0, y: 1}, l: [1, 2], n: 1, "a.b": dotted, empty: null, whole: "${name}", more: {"1": [{a: "${vars.sub}"}]}}
+weights: {names: [{variable: a, key: b}]}
+export_dir: exports/${vars.sub}_${name}/${vars.n}
+""",
+    "model/kinds": """
+defaults: [override /source: typed, override /post: [warmup, manifest], _self_]
+name: kinds
+source: {level: 7, ratio: 2, table: {b: 2}, corners: {left: {x: 1}}, many: [], maybe: null, place: a/b, color: BLUE}
+vars: {sub: us, d: {x: 2}, l: [], n: 2}
+meta_graphs: {serving: {tags: [serve, "${vars.sub}"]}}
+""",
+    "model/unset": "defaults: [override /source: meta_graph]\nname: unset\n",
+    "model/wrong_key": "nam: x\n",
+    "model/wrong_type": "defaults: [override /source: typed]\nsource: {level: abc}\n",
+    "experiment/plain": "defaults: [override /model: plain, override /post: []]\nname: night\nvars: {d: {x: 5, z: 6}, l: [9]}\n",
+}
+MODELS = ["model=plain", "model=kinds", "experiment=plain", "model=plain experiment=same_keys"]
+MORE = """
+model=unset | model=wrong_key | model=wrong_type | model=plane | model=Kinds | experiment=plan | signature=share | version=7 vars.n=3
+post=[verify,verify] | post=[] | post=[manifest,verify] | post=[warmup] post.warmup.requests=9 | post.warmup.request=9
+post.verify.atoll=1 | post.verify.batch_sizes=[3] | post.verify.rtol=1e-6 | post.verify.rtol=.5 | source.checkpoint=runs/1.0
+source.checkpoint=./x | source.checkpoint=../x | source.checkpoint=/ | source.checkpoint=~/x | source.levl=1 | source.checkpont=a
+source.checkpoint.x=1 | name=2024-01-01 | name=1e5 | name=01 | name=-1 | name=-x | name=NULL | name=True | name=Inf | name=a/inf
+name=.5x | name=x. | name=a.5 | name=a:b | name=a\\b | name=0.10 | name=1.0e10 | name=1_0 | name=é | vars.sub=no vars.d.x=on
+vers=3 | exportdir=x | bindings.x.tensr=a | signatures.serving_default.inputs.z=x | signatures.serving_default.method=classify
+weights.prove=false | weights.move=1 | allow.ops=[network] | report.path=${name}.json | vars.whole=1 | meta_graphs.serving.tags=[a]
+"""
+MORE = [job for line in MORE.strip().splitlines() for job in line.split(" | ")]
+
+
 @pytest.fixture(scope="module")
-def compared(tmp_path_factory):
-    """``compared(overrides)``: what Hydra and what `compose` make of them, in a project with the configs of test_composing."""
+def project(tmp_path_factory):
+    """A directory with `FILES`, and the plugins with the source `Typed`."""
     place = tmp_path_factory.mktemp("project")
-    for name, text in CONF.items():
+    for name, text in FILES.items():
         file = place / f"conf/{name}.yaml"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(f"# @package _global_\n{text}")
     plugins = load_plugins()
     plugins.sources = {**plugins.sources, "typed": Typed}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(place)
-        found = cache(lambda: plugins)
-        patch.setattr(choices, "plugins", found)
-        patch.setattr(hydra_app, "plugins", found)
-        hydra_app._register(plugins, place / "conf")
-        with hydra.initialize_config_module(hydra_app.CONF, **hydra_app._version_base(hydra.initialize_config_module)):
-            engine = GlobalHydra.instance().hydra
-            yield lambda overrides: (outcome(lambda: by_hydra(engine, overrides)), outcome(lambda: compose(overrides)))
+    return place, cache(lambda: plugins)
+
+
+@pytest.fixture
+def compared(project, monkeypatch):
+    """``compared(overrides)``: what Hydra and what `compose` make of them."""
+    place, plugins = project
+    monkeypatch.chdir(place)
+    monkeypatch.setattr(choices, "plugins", plugins)
+    monkeypatch.setattr(hydra_app, "plugins", plugins)
+    hydra_app._register(plugins(), place / "conf")
+    with hydra.initialize_config_module(hydra_app.CONF, **hydra_app._version_base(hydra.initialize_config_module)):
+        engine = GlobalHydra.instance().hydra
+        yield lambda overrides: (outcome(lambda: by_hydra(engine, overrides)), outcome(lambda: compose(overrides)))
     ConfigStore.instance().repo["source"].pop("typed.yaml", None)
 
 
@@ -52,8 +94,10 @@ def outcome(compose):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("root", ROOTS)
-def test_hard_configs_are_as_hydra_composes_them_or_left_to_it(compared, root):
-    found = {text: compared([*root.split(), *parts(text)]) for text in HARD}
-    wrong = {text: pair for text, pair in found.items() if pair[1] not in (pair[0], "None")}
-    assert wrong == {}
+@pytest.mark.parametrize("model", MODELS)
+def test_hard_configs_are_as_hydra_composes_them_or_left_to_it(compared, model, breadth):
+    every = [*HARD, *MORE]
+    found = {text: compared([*model.split(), *parts(text)]) for text in every[:: breadth(10, 1)]}
+    direct = {text: pair for text, pair in found.items() if pair[1] != "None"}
+    assert {text: pair for text, pair in direct.items() if pair[0] != pair[1]} == {}
+    assert len(direct) > len(found) / 8

@@ -6,6 +6,7 @@ from contextlib import redirect_stdout
 
 from exportkit.cli import arguments as cli_arguments
 from exportkit.cli import choices, is_completion
+from exportkit.cli.direct.composing import compose
 from exportkit.cli.hydra_command import HydraCommand
 from exportkit.cli.overview import overview, short_overview
 from exportkit.errors import ConfigError
@@ -34,6 +35,7 @@ class ExportCommand(HydraCommand):
         if cli_arguments.has(rest, "-sc", "--shell-completion"):
             _complete(rest)
             return 0
+        compose(rest)  # a name that is not there is refused before Hydra is imported
         from exportkit.cli import export_job
 
         return export_job.export_all(rest, cli_arguments.has(arguments, *QUIET))

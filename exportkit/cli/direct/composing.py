@@ -9,6 +9,7 @@ from exportkit.cli import choices
 from exportkit.cli.direct import NeedsHydra, overrides, reading, tree
 from exportkit.cli.refusals import no_key, no_option, of_steps
 from exportkit.errors import ConfigError
+from exportkit.planning.plain import PlainConfig
 from exportkit.registry import Plugins
 from exportkit.spec import Config
 
@@ -16,20 +17,19 @@ _PLUGINS = ("source", "post")  # the groups whose options are classes
 _SHADOWS = ("config.yaml", f"{choices.SCHEMA}.yaml", "hydra", *_PLUGINS)  # of the user's: what they replace is not read here
 
 
-def compose(arguments: Sequence[str]) -> dict[str, Any] | None:
+def compose(arguments: Sequence[str]) -> PlainConfig | None:
     """Return the config of one job as plain data, interpolations resolved; None where Hydra has to compose it.
 
     Args:
-        arguments: flags and overrides, in any order.
+        arguments: flags and overrides, in any order; Hydra alone knows what flags do.
 
     Raises:
         ConfigError: an override names an option or a key that there is not; the text is the one for Hydra's error.
     """
-    flags, words = cli_arguments.arrange(arguments)
-    if flags or cli_arguments.without_effect(words):
+    if any(word.startswith("-") for word in arguments):
         return None
     try:
-        return _composed([overrides.parsed(word) for word in words])
+        return PlainConfig(_composed([overrides.parsed(word) for word in cli_arguments.arrange(arguments)[1]]))
     except NeedsHydra:
         return None
 

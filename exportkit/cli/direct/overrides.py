@@ -24,7 +24,7 @@ def parsed(override: str) -> tuple[str, Any]:
         NeedsHydra: it is any other override.
     """
     found = _OVERRIDE.fullmatch(override)
-    if found is None:
+    if found is None or found[1].partition(".")[0] == "hydra":
         raise NeedsHydra
     return found[1], _value(found[2])
 
