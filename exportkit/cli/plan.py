@@ -70,7 +70,7 @@ def _plan_one(config: PlainConfig, arguments: Sequence[str], as_json: bool) -> i
     from exportkit.planning.plan import plan
 
     try:
-        with process.interpreter(arguments, os.getcwd()):
+        with process.for_user_code(arguments, os.getcwd()):
             planned = plan(config, choices.plugins(), user_directories())
             plan_view.print_json(planned) if as_json else plan_view.show(planned)
     except (ExportKitError, BrokenPipeError):

@@ -45,8 +45,7 @@ def _composed(settings: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     if choices.extends_search_path() or (user and any((user / name).exists() for name in _SHADOWS)):
         raise NeedsHydra
     places = reading.Places(user, plugins.conf_packages)
-    defaults = reading.parts(places.root.read_text())[0]
-    groups = {group: option for entry in defaults if isinstance(entry, dict) for group, option in entry.items()}
+    groups = {group: option for entry in places.root_defaults() if isinstance(entry, dict) for group, option in entry.items()}
     chosen = [(key, value) for key, value in settings if key in groups or places.is_group(key)]
     if len(chosen) != len(dict(chosen)) or not dict(chosen).keys() <= groups.keys():
         raise NeedsHydra

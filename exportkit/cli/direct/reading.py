@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from exportkit import files
-from exportkit.cli.choices import CONF
+from exportkit.cli import choices
 from exportkit.cli.direct import NeedsHydra
 from exportkit.cli.yaml_bounds import APART, unsafe
 
@@ -33,16 +33,19 @@ class Places:
     """The directories in which configs are looked for.
 
     Attributes:
-        root: exportkit's root config.
         directories: in the order of Hydra's search path.
     """
 
     def __init__(self, user: Path | None, packages: Sequence[str]):
         """Find them, from the user's directory of configs and the config packages of plugins."""
-        specs = (importlib.util.find_spec(name) for name in (CONF, *packages))
+        specs = (importlib.util.find_spec(name) for name in (choices.CONF, *packages))
         own, *others = [list(spec.submodule_search_locations or ()) if spec else [] for spec in specs]
-        self.root = Path(own[0], "config.yaml")
+        self._root = Path(own[0], "config.yaml")
         self.directories = [*([str(user)] if user else []), *own, *(place for found in others for place in found)]
+
+    def root_defaults(self) -> list[Any]:
+        """Return the defaults list of exportkit's root config."""
+        return parts(files.read(self._root, files.TEXT).decode())[0]
 
     def is_group(self, name: str) -> bool:
         """Return whether one of the directories has a directory `name`."""

@@ -99,7 +99,7 @@ def converted(hint: Any, value: Any) -> Any:
     if origin in (Union, UnionType):
         return None if value is None else converted(next(one for one in inner if one is not NoneType), value)
     if isinstance(value, dict) and (hint is Any or (origin or hint) is dict or is_dataclass(hint)):
-        made = Struct(hint) if is_dataclass(hint) else Table(inner[1] if inner else Any)
+        made: Node = Struct(hint) if isinstance(hint, type) and is_dataclass(hint) else Table(inner[1] if inner else Any)
         merge(made, value)
         return made
     if isinstance(value, list) and (hint is Any or (origin or hint) is list):
