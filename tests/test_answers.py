@@ -34,7 +34,11 @@ ANSWERS = {  # name → arguments, exit code, those of HEAVY that it imports
     "version": (["--version"], 0, set()),
     "plugins": (["plugins"], 0, {"pluggy"}),
     "inspect": (["inspect", "toy/run"], 0, {"pluggy", "yaml", "google.protobuf"}),
-    "plan": (["plan", "model=toy"], 0, {*CORE, "google.protobuf", "rich"}),
+    "plan": (["plan", "model=toy"], 0, {"pluggy", "yaml", "google.protobuf", "rich"}),
+    "plan by Hydra": (["plan", "model=toy", "++version=3"], 0, {*CORE, "google.protobuf", "rich"}),
+    "a wrong option": (["model=toi"], 2, {"pluggy", "yaml"}),
+    "a wrong key": (["plan", "model=toy", "post.verify.atoll=1"], 2, {"pluggy", "yaml"}),
+    "a wrong binding": (["plan", "model=toy", "bindings.x=y"], 2, {"pluggy", "yaml", "google.protobuf"}),
 }
 
 

@@ -52,7 +52,7 @@ PARTIES = {
     "sources": ("", "tensorflow"),
     "steps": ("annotated_types", "matplotlib numpy"),
     "testing": ("numpy pytest tensorflow yaml", ""),
-    "verifying": ("ml_dtypes numpy", "PIL"),
+    "verifying": ("ml_dtypes numpy", "PIL simplejpeg"),
     "version": ("", "model_signing"),
 }
 ALL = {"cli", "launcher"}  # the rooms that know Hydra may import every third party

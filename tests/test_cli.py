@@ -126,7 +126,7 @@ def hydra_state(monkeypatch, packaged):
     plugins = registry.load_plugins({"note": NotePlugin()})
     for module in (choices, hydra_app):
         monkeypatch.setattr(module, "plugins", lambda: plugins)
-    monkeypatch.setattr(hydra_app, "CONF", packaged)
+        monkeypatch.setattr(module, "CONF", packaged)
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
     monkeypatch.delenv("COLUMNS", raising=False)
     monkeypatch.setattr(logging, "_handlerList", [])  # dictConfig closes them all, those of pytest too
@@ -333,8 +333,10 @@ def test_tracebacks_are_for_those_who_ask(run, here, monkeypatch):
 
 def test_a_jobs_traceback_goes_back_to_its_cause(run, here, monkeypatch):
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-    with pytest.raises(hydra_app.JobFailed) as raised:
+    with pytest.raises(ConfigError):
         run("plan", "model=other", "version=x")
+    with pytest.raises(hydra_app.JobFailed) as raised:  # of Hydra's
+        run("plan", "model=other", "++version=x")
     assert isinstance(raised.value.__cause__, ConfigError)
 
 

@@ -64,7 +64,7 @@ def options(group: str, user: Path | None) -> list[str]:
         group: its name.
         user: the user's directory of configs.
     """
-    if "hydra" in sys.modules or _extends_search_path():
+    if "hydra" in sys.modules or extends_search_path():
         from exportkit.cli import hydra_app
 
         return hydra_app.group_options(group, user)
@@ -87,7 +87,7 @@ def _listed(directory: str) -> Iterator[str]:
             yield name.rpartition(".")[0] or name
 
 
-def _extends_search_path() -> bool:
+def extends_search_path() -> bool:
     """Return whether a module in Hydra's namespace for plugins, beside exportkit's, names the class SearchPathPlugin."""
     spec = importlib.util.find_spec("hydra_plugins")
     for place in spec.submodule_search_locations or () if spec else ():

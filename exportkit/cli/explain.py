@@ -5,8 +5,8 @@ only Hydra's own errors (groups and the override grammar) have to be parsed from
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import fields, is_dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,12 @@ from yaml import MarkedYAMLError
 
 from exportkit.cli import conffiles
 from exportkit.cli.arguments import OPTIONAL
+from exportkit.cli.choices import GROUPS
 from exportkit.cli.conffiles import relative
-from exportkit.errors import Problem, did_you_mean, some
+from exportkit.cli.refusals import no_key, no_option, of_steps, those
+from exportkit.errors import Problem, did_you_mean
 from exportkit.spec import Config
 
-NO_KEY = "no such key"
 ENGINES = {  # launchers of other distributions → the extra that has them installed
     "joblib": "joblib",
     "ray": "ray",
@@ -36,7 +37,6 @@ ENGINES = {  # launchers of other distributions → the extra that has them inst
     "submitit_local": "submitit",
     "submitit_slurm": "submitit",
 }
-GROUPS = ("model", "signature", "experiment")  # the groups whose names are no keys
 CHOSEN = (
     *GROUPS,
     "source",
@@ -65,7 +65,7 @@ def explain(error: Exception, user: Path | None = None, steps: Iterable[str] = (
     if problem := _of_content(inner, _named_file(str(error), user)):
         return problem
     problem = _no_group(str(error), user) or (_of_omegaconf(inner) if inner is not None else _of_hydra(error, user))
-    return _in_file(_of_steps(problem, list(steps)), str(error), user)
+    return _in_file(of_steps(problem, list(steps)), str(error), user)
 
 
 def _of_content(error: OmegaConfBaseException | None, file: Path | None) -> Problem | None:
@@ -75,18 +75,6 @@ def _of_content(error: OmegaConfBaseException | None, file: Path | None) -> Prob
     if isinstance(error, KeyValidationError):
         return conffiles.boolean_key(file, error.full_key or "")
     return conffiles.content_problem(file) if error.full_key in GROUPS else None
-
-
-def _of_steps(problem: Problem, steps: Sequence[str]) -> Problem:
-    """Return a problem about ``post`` with the nearest steps that exist, and any other problem as it is."""
-    if found := re.fullmatch(r"post\.(\w+)", problem.where):
-        if found[1] in steps and problem.what == NO_KEY:
-            return Problem(problem.where, "the step is not chosen", f"choose it: post=[{found[1]}]")
-        return replace(problem, do=problem.do or did_you_mean(found[1], steps)) if problem.what == NO_KEY else problem
-    missing = re.match(r"there is no '(\w+)'", problem.what)
-    return (
-        replace(problem, do=did_you_mean(missing[1], steps) or problem.do) if missing and problem.where == "post" else problem
-    )
 
 
 def _omegaconf(error: Exception) -> OmegaConfBaseException | None:
@@ -106,19 +94,8 @@ def _of_omegaconf(error: OmegaConfBaseException) -> Problem:
 
 
 def _unknown_key(where: str, error: OmegaConfBaseException) -> Problem:
-    parent, _, name = where.rpartition(".")
-    if where in GROUPS:
-        return Problem(
-            where, "is a choice of files and has no keys", f"write {where}=NAME; begin its files with # @package _global_"
-        )
-    if parent == "source" and not is_dataclass(error.object_type):
-        return Problem(where, "no source is chosen", "choose a model=NAME, or a source=KIND")
-    near = _with_parent(did_you_mean(name, _known(error), most=2), parent)
-    if not parent and not near:
-        near = _either(_same_leaf(name, error))
-    if error.object_type is dict and parent and parent != "post":
-        return Problem(where, NO_KEY, f"{near} " * near.startswith("did") + f"to add it, write +{where}=VALUE")
-    return Problem(where, NO_KEY, near)
+    cls, same_leaf = error.object_type, lambda: _same_leaf(where.rpartition(".")[2], error)
+    return no_key(where, _known(error), is_dataclass(cls), cls is dict, same_leaf)
 
 
 def _no_group(text: str, user: Path | None) -> Problem | None:
@@ -145,18 +122,6 @@ def _same_leaf(name: str, error: OmegaConfBaseException) -> list[str]:
     entries = (f"{group}.{entry}.{name}" for group in ("signatures", "meta_graphs") for entry in root.get(group) or ())
     optional = [key for key in entries if name in OPTIONAL[key.partition(".")[0]]]
     return list(dict.fromkeys([*(key for key in _flat(root) if key.rpartition(".")[2] == name), *optional]))
-
-
-def _either(keys: Sequence[str], most: int = 3) -> str:
-    return f"did you mean {' or '.join(keys)}?" if 0 < len(keys) <= most else ""
-
-
-def _with_parent(advice: str, parent: str) -> str:
-    """Return ``did you mean builder?`` as ``did you mean source.builder?``."""
-    if not parent or not advice.startswith("did you mean "):
-        return advice
-    names = re.split(r"(, | or )", advice.removeprefix("did you mean ").removesuffix("?"))
-    return "did you mean " + "".join(n if n in (", ", " or ") else f"{parent}.{n}" for n in names) + "?"
 
 
 def _wrong_type(where: str, error: OmegaConfBaseException) -> Problem | None:
@@ -223,19 +188,11 @@ def _missing_file(error: MissingConfigException, user: Path | None) -> Problem:
     if group == "hydra/launcher" and name in ENGINES:
         extra = ENGINES[name]
         return Problem(group, f"{_preset(error) or name} needs hydra-{extra}-launcher", f"pip install 'exportkit[{extra}]'")
-    there = f"there are {some(sorted(error.options), 8)}" if error.options else ""
+    options = error.options or ()
     if group and not name:
-        return Problem(group, "names no file", "; ".join(filter(None, (f"write {group}=NAME", there))))
-    if misplaced := conffiles.misplaced(user, group, name) if group in GROUPS else "":
-        return Problem(group, f"there is no '{name}'", misplaced)
-    if error.options:
-        return Problem(group, f"there is no '{name}'", did_you_mean(name, error.options) or there)
+        return Problem(group, "names no file", "; ".join(filter(None, (f"write {group}=NAME", those(options)))))
     if group:
-        return Problem(
-            group,
-            f"there is no '{name}'",
-            f"write {relative(user or Path('conf'))}/{group}/{name}.yaml, or name its directory with --config-dir",
-        )
+        return no_option(group, name, options, user)
     return Problem(f"{name}.yaml", "is in no directory of the search path", "exportkit --info searchpath shows them")
 
 

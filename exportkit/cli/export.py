@@ -6,6 +6,7 @@ from contextlib import redirect_stdout
 
 from exportkit.cli import arguments as cli_arguments
 from exportkit.cli import choices, early, is_completion
+from exportkit.cli.direct.composing import compose
 from exportkit.cli.hydra_command import HydraCommand
 from exportkit.cli.overview import overview, short_overview
 from exportkit.errors import ConfigError
@@ -35,7 +36,9 @@ class ExportCommand(HydraCommand):
             _complete(rest)
             return 0
         with early.spare(rest):
+            compose(rest)  # a name that is not there is refused before Hydra is imported
             from exportkit.cli import export_job
+
 
             return export_job.export_all(rest, cli_arguments.has(arguments, *QUIET))
 

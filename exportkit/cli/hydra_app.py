@@ -249,13 +249,10 @@ def _as_hydra_expects(flags: Sequence[str], overrides: Sequence[str]) -> Iterato
     if problems := cli_arguments.without_effect(overrides):
         raise ConfigError(*problems)
     _register(plugins(), user_conf(flags))
-    here = os.getcwd()
-    path = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
-    environment = {"HYDRA_FULL_ERROR": "1", "PYTHONPATH": path}
     stderr = sys.stderr if wants_tracebacks() else process.WithoutHydrasLine(sys.stderr)
     with (
-        process.environment(environment),
-        process.interpreter([*flags, *overrides], here),
+        process.environment({"HYDRA_FULL_ERROR": "1"}),
+        process.for_user_code([*flags, *overrides], os.getcwd()),
         redirect_stderr(stderr),
         _converted_errors(),
     ):

@@ -1,13 +1,16 @@
 """``exportkit plan model=NAME …`` shows what an export would do, in order, and which of it is checked already."""
 
+import os
 from collections.abc import Sequence
 from functools import partial
 
 from exportkit.cli import arguments as cli_arguments
-from exportkit.cli import choices
+from exportkit.cli import choices, process
+from exportkit.cli.direct.composing import compose, user_directories
 from exportkit.cli.hydra_command import HydraCommand
 from exportkit.cli.overview import overview
-from exportkit.errors import ConfigError, Problem
+from exportkit.errors import ConfigError, ExportKitError, Problem
+from exportkit.planning.plain import PlainConfig
 
 BUILD, JSON = "--build", "--json"
 DETAILS = """\
@@ -40,6 +43,8 @@ class PlanCommand(HydraCommand):
 
 def _plan(arguments: Sequence[str], builds: bool, as_json: bool) -> int:
     """Show a plan, or those of a sweep, and return the exit code."""
+    if not builds and (config := compose(arguments)) is not None:
+        return _plan_one(config, arguments, as_json)
     from exportkit.cli import hydra_app, plan_job
 
     rest, switches = hydra_app.sweep_switches(arguments)
@@ -56,4 +61,22 @@ def _plan(arguments: Sequence[str], builds: bool, as_json: bool) -> int:
             hydra_app.run_alone(rest, plan_job.print_json if as_json else plan_job.job)
     except hydra_app.JobFailed as failed:
         return hydra_app.report_failure(failed)
+    return 0
+
+
+def _plan_one(config: PlainConfig, arguments: Sequence[str], as_json: bool) -> int:
+    """Show the plan of a config that was composed without Hydra."""
+    from exportkit.cli import plan_view
+    from exportkit.planning.plan import plan
+
+    try:
+        with process.for_user_code(arguments, os.getcwd()):
+            planned = plan(config, choices.plugins(), user_directories())
+            plan_view.print_json(planned) if as_json else plan_view.show(planned)
+    except (ExportKitError, BrokenPipeError):
+        raise
+    except Exception as error:
+        from exportkit.cli import hydra_app
+
+        return hydra_app.report_failure(hydra_app.failure(error))
     return 0

@@ -1,13 +1,11 @@
 """The jobs of ``exportkit plan``: a plan is shown, printed as JSON, or built."""
 
-import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
 
 from omegaconf import DictConfig
 
-from exportkit.cli import hydra_app, tables
+from exportkit.cli import hydra_app, plan_view, tables
 from exportkit.cli.progress import progress
 from exportkit.cli.sweep import job_record
 from exportkit.report import ExportReport
@@ -27,25 +25,13 @@ def plan_sweep(arguments: Sequence[str], switches: Sequence[str], builds: bool) 
 @hydra_app.reporting
 def job(config: DictConfig) -> None:
     """Show the plan of `config`: a job of Hydra's."""
-    tables.show_plan(_plan(config))
+    plan_view.show(_plan(config))
 
 
 @hydra_app.reporting
 def print_json(config: DictConfig) -> None:
     """Print the plan of `config` as JSON: a job of Hydra's."""
-    from exportkit.planning.plan import next_version
-
-    planned = _plan(config)
-    assets = [{"path": str(one.path), "named_by": one.named_by, "resolved": str(one.resolved)} for one in planned.assets]
-    found = {
-        "name": planned.name,
-        "export_dir": str(planned.export_dir),
-        "version": next_version(planned),
-        "checks": [asdict(check) for check in planned.checks],
-        "assets": assets,
-        "warnings": planned.warnings,
-    }
-    tables.line(json.dumps(found, indent=2))
+    plan_view.print_json(_plan(config))
 
 
 @hydra_app.reporting

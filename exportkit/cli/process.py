@@ -8,6 +8,14 @@ from typing import Any
 
 
 @contextmanager
+def for_user_code(arguments: Sequence[str], here: str) -> Iterator[None]:
+    """Let the user's code be imported from the directory `here`, in workers too, and put `arguments` into ``sys.argv``."""
+    path = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
+    with environment({"PYTHONPATH": path}), interpreter(arguments, here):
+        yield
+
+
+@contextmanager
 def interpreter(arguments: Sequence[str], here: str) -> Iterator[None]:
     """Put `arguments` into ``sys.argv`` for Hydra, and the directory `here` on ``sys.path``: a console script lacks it."""
     argv, path = sys.argv, sys.path[:]

@@ -19,7 +19,7 @@ def schema_of(cls: type) -> type:
     pickle configs: a schema is pickled by the name of its class, and made again in the process that reads it.
     """
     hints = get_type_hints(cls)
-    known = {name: _known(hint) for name, hint in hints.items()}
+    known = {name: known_type(hint) for name, hint in hints.items()}
     if known == hints:
         return cls
     found = [(one.name, known[one.name], _default(one, same=known[one.name] == hints[one.name])) for one in fields(cls)]
@@ -38,14 +38,14 @@ def __getattr__(name: str) -> type:
 
 def _default(one: Field[Any], same: bool) -> Any:
     """Return a field with the default of `one`, as a config writes it unless the field's type is the same."""
-    written: Callable[[Any], Any] = (lambda value: value) if same else _plain
+    written: Callable[[Any], Any] = (lambda value: value) if same else plain_default
     if one.default_factory is not MISSING:
         make: Callable[[], Any] = one.default_factory
         return field(default_factory=lambda: written(make()))
     return field() if one.default is MISSING else field(default=written(one.default))
 
 
-def _known(hint: Any) -> Any:
+def known_type(hint: Any) -> Any:
     """Return the nearest type that OmegaConf knows."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin is Literal:
@@ -53,9 +53,9 @@ def _known(hint: Any) -> Any:
         return types.pop() if len(types) == 1 else Any
     if origin in (Union, UnionType):
         one = next(t for t in inner if t is not type(None))
-        return hint if _known(one) == one else _known(one) | None
+        return hint if known_type(one) == one else known_type(one) | None
     if origin in (list, dict):
-        return hint if all(_known(t) == t for t in inner) else origin[tuple(map(_known, inner))]
+        return hint if all(known_type(t) == t for t in inner) else origin[tuple(map(known_type, inner))]
     if not isinstance(hint, type):
         return hint
     if issubclass(hint, Enum):
@@ -65,12 +65,12 @@ def _known(hint: Any) -> Any:
     return hint
 
 
-def _plain(value: Any) -> Any:
+def plain_default(value: Any) -> Any:
     """Return a default as a config writes it: an Enum's member by its name, a dataclass as a mapping."""
     if isinstance(value, Enum):
         return value.name
     if is_dataclass(value) and not isinstance(value, type):
-        return _plain(asdict(value))
+        return plain_default(asdict(value))
     if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    return [_plain(inner) for inner in value] if isinstance(value, list) else value
+        return {key: plain_default(inner) for key, inner in value.items()}
+    return [plain_default(inner) for inner in value] if isinstance(value, list) else value

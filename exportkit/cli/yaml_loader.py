@@ -12,9 +12,9 @@ from typing import Any
 import yaml
 from omegaconf import _utils
 
+from exportkit.cli.yaml_bounds import APART
+
 _python_loader = _utils.get_yaml_loader
-_APART = ("!", "\t", "\r", "\f", "\x85", "\u2028", "\u2029", "\ufeff")
-"""Characters that PyYAML's parser and libyaml do not treat alike in every place, mostly as white space or ends of lines."""
 
 
 @contextmanager
@@ -40,7 +40,7 @@ class _Document:
 
     def get_single_data(self) -> Any:
         text = self._stream if isinstance(self._stream, str) else self._stream.read()
-        if isinstance(text, str) and not any(character in text for character in _APART):
+        if isinstance(text, str) and not any(character in text for character in APART):
             try:
                 return _load(text, _c_loader())
             except yaml.YAMLError:  # the message is PyYAML's

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -13,6 +14,19 @@ from exportkit.operations.cast import CASTS
 
 if TYPE_CHECKING:
     from exportkit.metagraph.building import GraphBuilder
+
+
+DECODERS = {"PIL": "Pillow", "simplejpeg": "simplejpeg"}
+"""Module → distribution, of those with which verify decodes images."""
+
+
+def missing_decoder() -> Problem | None:
+    """Return the problem of the first decoder that is not installed; importing none."""
+    for module, name in DECODERS.items():
+        if importlib.util.find_spec(module) is None:
+            what = f"{name} is not installed, with which verify decodes the images of decode_image"
+            return Problem("", what, "pip install 'exportkit[images]', or leave the proof out: ~post.verify")
+    return None
 
 
 @dataclass(kw_only=True)

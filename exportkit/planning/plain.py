@@ -1,43 +1,53 @@
 """The composed config as plain data: interpolations resolved, defaults filled in, secrets kept out of what is written down."""
 
-import copy
 import re
 from collections.abc import Iterator, Mapping
-from functools import cache
-from typing import Any
-
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException, UnsupportedValueType
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from exportkit.errors import ConfigError, Problem, did_you_mean
 from exportkit.spec import Config
 
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+    from omegaconf.errors import OmegaConfBaseException
 
-def plain_config(config: Mapping[str, Any] | DictConfig) -> dict[str, Any]:
+
+class PlainConfig(dict[str, Any]):
+    """A composed config that is plain data already, without interpolations: OmegaConf is not imported for it."""
+
+
+def plain_config(config: "Mapping[str, Any] | DictConfig") -> dict[str, Any]:
     """Return the config as plain data, interpolations resolved.
 
     Raises:
         ConfigError: an interpolation cannot be resolved, or there is a ``_target_``: configs do not import anything.
     """
-    try:
-        data = _container(config if isinstance(config, DictConfig) else OmegaConf.create(dict(config)), resolve=True)
-    except OmegaConfBaseException as cause:
-        raise ConfigError(_unresolved(cause)) from None
-    defaults = {**copy.deepcopy(_defaults()), "export_dir": f"exports/{data.get('name')}"}
+    data = dict(config) if isinstance(config, PlainConfig) else _resolved(config)
+    defaults = {**_defaults(), "export_dir": f"exports/{data.get('name')}"}
     targets = list(_targets(data, ""))
     if targets:
         raise ConfigError(*targets)
     return {**defaults, **data}
 
 
-def _container(config: DictConfig, *, resolve: bool) -> dict[str, Any]:
+def _resolved(config: "Mapping[str, Any] | DictConfig") -> dict[str, Any]:
     """Return a config's root as a dict; empty for one that is null."""
-    data = OmegaConf.to_container(config, resolve=resolve)
+    from omegaconf import DictConfig, OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        tree = config if isinstance(config, DictConfig) else OmegaConf.create(dict(config))
+        data = OmegaConf.to_container(tree, resolve=True)
+    except OmegaConfBaseException as cause:
+        raise ConfigError(_unresolved(cause)) from None
     return {str(key): value for key, value in data.items()} if isinstance(data, dict) else {}
 
 
-def _unresolved(cause: OmegaConfBaseException) -> Problem:
+def _unresolved(cause: "OmegaConfBaseException") -> Problem:
     """Return what is wrong with a value that has no plain form."""
+    from omegaconf.errors import UnsupportedValueType
+
     where, what = cause.full_key or "config", str(cause).splitlines()[0]
     if isinstance(cause, UnsupportedValueType):
         return Problem(where, what, "write plain values")
@@ -49,13 +59,16 @@ def _unresolved(cause: OmegaConfBaseException) -> Problem:
     return Problem(where, what, "correct the interpolation")
 
 
-@cache
 def _defaults() -> dict[str, Any]:
-    return _container(OmegaConf.structured(Config()), resolve=False)
+    return asdict(Config())
 
 
-def without_secrets(config: Mapping[str, Any] | DictConfig, data: dict[str, Any]) -> dict[str, Any]:
+def without_secrets(config: "Mapping[str, Any] | DictConfig", data: dict[str, Any]) -> dict[str, Any]:
     """Return the config as it is written down: a value from the environment stays the interpolation that reads it."""
+    if isinstance(config, PlainConfig):
+        return data
+    from omegaconf import DictConfig, OmegaConf
+
     written = OmegaConf.to_container(config, resolve=False) if isinstance(config, DictConfig) else dict(config)
     secrets = {value: words for words, value in _paired(written, data) if "${oc.env:" in words and value}
 

@@ -9,9 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, cast
-
-from omegaconf import DictConfig, OmegaConf
+from typing import TYPE_CHECKING, Any, cast
 
 from exportkit import samples
 from exportkit.capabilities import ALLOWANCES, CAPABILITIES, joined
@@ -44,9 +42,12 @@ from exportkit.spec import (
 )
 from exportkit.version import claim
 
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
 
 def plan(
-    config: Mapping[str, Any] | DictConfig, plugins: Plugins | None = None, directories: Sequence[Path] = ()
+    config: "Mapping[str, Any] | DictConfig", plugins: Plugins | None = None, directories: Sequence[Path] = ()
 ) -> ExportPlan:
     """Read and check a config.
 
@@ -191,6 +192,10 @@ def _kind(value: Any, reader: Reader, where: str, noun: str, known: Mapping[str,
 def _sources(value: Any, meta_graphs: Mapping[str, Any], reader: Reader, plugins: Plugins) -> dict[str, ModelSource]:
     """Return the sources of the meta graphs that override fields for a build of their own."""
     own = {key: meta_graph.source for key, meta_graph in meta_graphs.items() if meta_graph.source}
+    if not own:
+        return {}
+    from omegaconf import OmegaConf
+
     merged = {key: OmegaConf.to_container(OmegaConf.merge(value, over)) for key, over in own.items()}
     found = {key: _source(v, reader, plugins, f"meta_graphs.{key}.source") for key, v in merged.items()}
     return {key: source for key, source in found.items() if source is not None}

@@ -1,14 +1,18 @@
 """The step `verify`: what was written answers as the training graph does, or it does not go live."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge
 
 from exportkit.errors import Problem, StepFailed, some
 from exportkit.plugin import Export, Phase, PostStep, Seconds, hookimpl
 from exportkit.processes import not_sandboxed
+
+if TYPE_CHECKING:
+    from exportkit.plugin import Prepared
+    from exportkit.spec import ExportPlan
 
 
 @dataclass(kw_only=True)
@@ -39,6 +43,13 @@ class Verify(PostStep):
 
     run_timeout: Seconds = 600.0
     """Seconds that starting a model, or one run of it, may take."""
+
+    def check(self, plan: "ExportPlan", prepared: "Prepared") -> Iterator[Problem]:
+        from exportkit.operations.decode_image import DecodeImage, missing_decoder
+
+        feeders = plan.bindings.feeders(signature for signature in plan.signatures.values() if signature)
+        if any(isinstance(feeder, DecodeImage) for feeder in feeders.values()) and (problem := missing_decoder()):
+            yield problem
 
     def run(self, export: Export) -> dict[str, Any]:
         from exportkit.verifying.parity import Proof, Tolerance  # a room of many modules, for this step alone

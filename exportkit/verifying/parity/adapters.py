@@ -42,7 +42,7 @@ def fed(
 
     Raises:
         ValueError: a tf.Example lacks a feature, or has one of another dtype or size, or an image cannot be decoded.
-        EnvironmentFailed: images are to be decoded, and Pillow is not installed.
+        EnvironmentFailed: images are to be decoded, and a decoder is not installed.
     """
     values: dict[str, np.ndarray] = {ref: inputs[alias] for alias, ref in signature.inputs.items()}
     for name, feeder in bindings.feeders([signature]).items():
