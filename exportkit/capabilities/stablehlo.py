@@ -11,7 +11,9 @@ _MAGIC = b"ML\xefR"
 _STRINGS, _DIALECTS, _VERSIONS = 0, 1, 7  # of sections
 _FLAGGED_DIALECTS, _COUNTED_OPS, _FLAGGED_OPS = 1, 4, 5  # versions of the format that changed the section of dialects
 _NEWEST = 6
-_MOST_OPS = 1 << 16
+_MOST_NAMES = 1 << 20  # bytes of the section that names the ops
+_MOST_NAME = 200
+_MOST = 1 << 20  # strings
 
 # StableHLO's ops that compute their results and do nothing else, https://openxla.org/stablehlo/spec, and what holds them.
 # Not here: custom_call, which runs code of the host; infeed, outfeed, send, recv and the collectives, which exchange data.
@@ -69,7 +71,7 @@ def _ops(module: bytes) -> Iterator[str]:
         if kind in sections:
             raise ValueError
         sections[kind] = content
-    if not {_STRINGS, _DIALECTS} <= sections.keys():
+    if not {_STRINGS, _DIALECTS} <= sections.keys() or len(sections[_DIALECTS]) > _MOST_NAMES:
         raise ValueError
     return _named(_Bytes(sections[_DIALECTS]), _strings(_Bytes(sections[_STRINGS])), version)
 
@@ -86,8 +88,8 @@ def _strings(data: "_Bytes") -> list[str]:
 def _named(data: "_Bytes", strings: list[str], version: int) -> Iterator[str]:
     dialects = []
     for _ in range(data.count()):
-        name, has_version = divmod(data.number(), 2) if version >= _FLAGGED_DIALECTS else (data.number(), 0)
-        dialects.append(strings[name])
+        index, has_version = divmod(data.number(), 2) if version >= _FLAGGED_DIALECTS else (data.number(), 0)
+        dialects.append(strings[index])
         if has_version and data.section()[0] != _VERSIONS:
             raise ValueError
     if version >= _COUNTED_OPS:
@@ -95,7 +97,10 @@ def _named(data: "_Bytes", strings: list[str], version: int) -> Iterator[str]:
     while data.at < len(data.data):
         dialect = dialects[data.number()]
         for _ in range(data.count()):
-            yield f"{dialect}.{strings[data.number() >> int(version >= _FLAGGED_OPS)]}"
+            name = strings[data.number() >> int(version >= _FLAGGED_OPS)]
+            if len(dialect) + len(name) > _MOST_NAME:
+                raise ValueError
+            yield f"{dialect}.{name}"
 
 
 class _Bytes:
@@ -118,7 +123,7 @@ class _Bytes:
         return value >> more + 1 if first else value >> 8
 
     def count(self) -> int:
-        if (value := self.number()) > _MOST_OPS:
+        if (value := self.number()) > _MOST:
             raise ValueError
         return value
 
@@ -128,7 +133,7 @@ class _Bytes:
         size = self.number()
         if head & 0x80:
             alignment = self.number()
-            if not 0 < alignment <= _MOST_OPS:
+            if not 0 < alignment <= _MOST:
                 raise ValueError
             self.take(-self.at % alignment)
         return head & 0x7F, self.take(size)
