@@ -1,9 +1,12 @@
-"""Kill sweeps in the middle; check what they leave, and that the next one completes them.
+"""Kill sweeps in the middle, and run two at once; check what they leave, and that the next one completes them.
 
-``python benchmarks/sweep_killed.py [--times 20] [--models 6]`` trains the digits example and sweeps over a fleet of copies.
-Each time the whole fleet is new; the sweep is killed (SIGKILL) at a random moment, once alone, once with all its processes;
-then the same command runs to its end. After the kill no version may be half-written; after the rerun every model has exactly
-one whole version, and nothing is left over.
+``python benchmarks/sweep_killed.py [--times 20] [--twins 5] [--models 6]`` trains the digits example and sweeps over a fleet of
+copies. Each time the whole fleet is new; the sweep is killed (SIGKILL) at a random moment, once alone, once with all its
+processes; then the same command runs to its end. After the kill no version may be half-written; after the rerun every model has
+exactly one whole version, and nothing is left over.
+
+Then the same sweep is started twice at the same moment: each model must end with as many whole versions as were reported as
+exported, at least one, and the next sweep finds all unchanged.
 """
 
 import argparse
@@ -26,6 +29,7 @@ from exportkit.verifying.audit import verify_version
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Sweeps that are killed, and started again.")
     parser.add_argument("--times", type=int, default=20)
+    parser.add_argument("--twins", type=int, default=5)
     parser.add_argument("--models", type=int, default=6)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--directory", type=Path, help="where to work (default: the system's temporary directory)")
@@ -39,6 +43,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         columns = ("", "killed after s", "whole versions", "left in staging", "rerun s", "unchanged", "exported", "wrong")
         harness.table(f"{chosen.models} models, killed {chosen.times} times; a sweep takes {whole:.1f} s", columns, rows)
         wrong = sum(int(row[-1]) for row in rows)
+        found = [twins(cwd, names) for _ in range(chosen.twins)]
+        for problem in (problem for _, problems in found for problem in problems):
+            harness.show(f"wrong: {problem}")
+        kept = sum(not problems for _, problems in found)
+        harness.show(f"two sweeps at once: {kept} of {chosen.twins} as they should be; versions: {[n for n, _ in found]}")
         harness.show(f"{chosen.times - wrong} of {chosen.times} reruns completed; {harness.setting(cwd)}")
 
 
@@ -54,8 +63,7 @@ def command(names: Sequence[str]) -> list[str]:
 
 def one(cwd: Path, names: Sequence[str], seconds: float, alone: bool) -> list[str]:
     """Kill a sweep over a new fleet after some seconds, and run it again."""
-    for leftover in ("exports", ".exportkit"):
-        shutil.rmtree(cwd / leftover, ignore_errors=True)
+    _clear(cwd)
     scratch = cwd / "scratch"
     scratch.mkdir(exist_ok=True)
     environment = {**os.environ, "TMPDIR": str(scratch)}
@@ -76,6 +84,28 @@ def one(cwd: Path, names: Sequence[str], seconds: float, alone: bool) -> list[st
     took = again.stdout.rpartition(" in ")[2].split(" s")[0]
     label = "the sweep alone" if alone else "all processes"
     return [label, f"{seconds:.1f}", str(whole), str(staged), took, *map(str, counts), str(int(bool(wrong)))]
+
+
+def twins(cwd: Path, names: Sequence[str]) -> tuple[int, list[str]]:
+    """Start the sweep over a new fleet twice at once, then once more; return the number of versions, and the problems."""
+    _clear(cwd)
+    both = [subprocess.Popen(command(names), cwd=cwd, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    printed = [one.communicate()[0] for one in both]
+    number, found = versions(cwd)
+    exported = sum(text.count("  exported ") for text in printed)
+    found += [f"a sweep ended with {one.returncode}: {text}" for one, text in zip(both, printed, strict=True) if one.returncode]
+    if number != exported:
+        found.append(f"{exported} were exported, and {number} are there")
+    again = subprocess.run(command(names), cwd=cwd, capture_output=True, text=True)
+    if again.stdout.count("  unchanged ") != len(names):
+        found.append(f"the next sweep: {again.stdout}{again.stderr}")
+    left = list((cwd / "exports").glob("*/.*.staging"))
+    return number, [*found, *(f"left: {path}" for path in left)]
+
+
+def _clear(cwd: Path) -> None:
+    for leftover in ("exports", ".exportkit"):
+        shutil.rmtree(cwd / leftover, ignore_errors=True)
 
 
 def versions(cwd: Path) -> tuple[int, list[str]]:

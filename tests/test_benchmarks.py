@@ -75,8 +75,9 @@ def test_large_sweeps_are_planned(tmp_path):
 
 @pytest.mark.slow
 def test_a_sweep_that_is_killed_is_completed_by_the_next(tmp_path):
-    printed = run("sweep_killed.py", tmp_path, "--times", "3", "--models", "3")
+    printed = run("sweep_killed.py", tmp_path, "--times", "3", "--twins", "1", "--models", "3")
     assert "3 of 3 reruns completed" in printed
+    assert "two sweeps at once: 1 of 1 as they should be" in printed
 
 
 @pytest.mark.slow

@@ -903,6 +903,25 @@ def test_drawn_inputs_are_answered_or_refused(breadth, kept):
     assert ended.stdout.splitlines()[-1] == f"{inputs} inputs, 0 failures", ended.stdout + ended.stderr[-2000:]
 
 
+@pytest.mark.slow
+def test_drawn_inputs_that_are_exported_answer_as_tensorflow_does(breadth, kept):
+    inputs = breadth(12, 200)
+    command = [
+        sys.executable,
+        CAMPAIGN,
+        "--export",
+        "--inputs",
+        str(inputs),
+        "--seed",
+        "600001",
+        "--models",
+        str(kept / "models"),
+    ]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.stdout.splitlines()[-1] == f"{inputs} inputs, 0 failures", ended.stdout + ended.stderr[-2000:]
+    assert "): equal: " in ended.stdout
+
+
 def test_the_laboratory_repeats_a_case(checkpoint, plugins, tmp_path):
     models = {"softmax": fuzzlab.Model(checkpoint("softmax").prefix, toys.config(checkpoint("softmax").prefix, tmp_path))}
     written = []

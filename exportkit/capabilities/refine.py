@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from exportkit.capabilities import stablehlo
 from exportkit.capabilities.bodies import MAIN, Body, data_inputs, op_of
 from exportkit.capabilities.embedded import graphs_in, strings_of
 from exportkit.capabilities.oplist import UNKNOWN, of_op
@@ -140,6 +141,11 @@ def _from_graph(body: Body, node: NodeDef, around: Surroundings, worst: Capabili
     return worst - {UNKNOWN} if graphs and all(any(graphs_in(graph)) for graph in graphs) else worst
 
 
+def _module(body: Body, node: NodeDef, around: Surroundings, worst: Capabilities) -> Capabilities:
+    found = stablehlo.capabilities(node.attr["module"].s) if "module" in node.attr else None
+    return worst if found is None else found
+
+
 def _is_main(origin: Origin, names: Collection[str]) -> bool:
     return origin.node is not None and origin.body.name == MAIN and origin.node.name in names
 
@@ -154,4 +160,5 @@ _LOOKS: Mapping[str, Callable[[Body, NodeDef, Surroundings, Capabilities], Capab
     **dict.fromkeys(RESTORES, _restore),
     **dict.fromkeys(SAVES, _save),
     "DatasetFromGraph": _from_graph,
+    "XlaCallModule": _module,
 }

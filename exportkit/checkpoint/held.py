@@ -65,7 +65,8 @@ class HeldFile:
     def holes(self) -> int:
         """Return how many of its bytes lie in holes: they are zeros, and the disk holds nothing for them.
 
-        None where the file system does not report them. Of a file with more than 100,000 holes, what the disk does not hold.
+        That is 0 where the file system does not report them, and of a file with more than `_MOST_RUNS` what the disk does not
+        hold.
         """
         stored = self._was.st_blocks * 512
         if stored >= self.size or not hasattr(os, "SEEK_HOLE"):
