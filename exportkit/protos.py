@@ -16,7 +16,8 @@ from exportkit.errors import EnvironmentFailed, Problem
 
 
 @contextmanager
-def _bare_tensorflow() -> Iterator[None]:
+def without_runtime() -> Iterator[None]:
+    """Let modules of generated messages be imported that import TensorFlow's: its runtime is not loaded with them."""
     if "tensorflow" in sys.modules:
         yield
         return
@@ -33,7 +34,7 @@ def _bare_tensorflow() -> Iterator[None]:
 
 
 def _load(*modules: str) -> list[types.ModuleType]:
-    with _bare_tensorflow():
+    with without_runtime():
         return [importlib.import_module(f"tensorflow.core.{name}") for name in modules]
 
 

@@ -1,6 +1,6 @@
 """The gate in front of everything that imports or runs a graph."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 from exportkit.capabilities.audit import Audit, Use
 from exportkit.capabilities.oplist import ALLOWANCES, CAPABILITIES, HOST_FILES
@@ -9,20 +9,27 @@ from exportkit.errors import BindingError, Problem
 _SHOWN = 3
 
 
-def demand(audit: Audit, allowed: Collection[str], where: str) -> None:
-    """Refuse a graph with capabilities that are not allowed.
+def problems(
+    audit: Audit, allowed: Collection[str], where: str, advise: Callable[[str], str] | None = None
+) -> Iterator[Problem]:
+    """Yield a problem for each capability that can run, is dangerous and not among `allowed` (entries of `allow.ops`).
+
+    Args:
+        advise: an entry of `allow.ops` → what to do where there is no config that could have it.
+    """
+    for capability, uses in audit.dangers(allowed).items():
+        do = advise(allowance(capability)) if advise else _way_out(capability)
+        yield Problem(where, f"can {CAPABILITIES[capability].can}: {nodes(uses)}", do)
+
+
+def demand(audit: Audit, allowed: Collection[str], where: str, advise: Callable[[str], str] | None = None) -> None:
+    """Refuse a graph with capabilities that are not allowed; the arguments are those of `problems`.
 
     Raises:
         BindingError: names each such capability with its nodes.
     """
-    if found := list(problems(audit, allowed, where)):
+    if found := list(problems(audit, allowed, where, advise)):
         raise BindingError(*found)
-
-
-def problems(audit: Audit, allowed: Collection[str], where: str) -> Iterator[Problem]:
-    """Yield a problem for each capability that can run, is dangerous and not among `allowed` (entries of `allow.ops`)."""
-    for capability, uses in audit.dangers(allowed).items():
-        yield Problem(where, f"can {CAPABILITIES[capability].can}: {nodes(uses)}", _way_out(capability))
 
 
 def nodes(uses: Collection[Use]) -> str:

@@ -95,9 +95,17 @@ def from_proto(data: bytes) -> np.ndarray:
             shape, or a shape that expands to more than `exportkit.files.ARRAYS` bytes.
     """
     try:
-        proto = TensorProto.FromString(data)
+        return np.require(from_message(TensorProto.FromString(data)), requirements="W")
     except DecodeError:
         raise ValueError("is no TensorProto") from None
+
+
+def from_message(proto: TensorProto) -> np.ndarray:
+    """Return the array in a TensorProto; where the message holds its bytes, the array is read-only and shares them.
+
+    Raises:
+        ValueError: as of `from_proto`.
+    """
     name, shape = dtype_name(proto.dtype), tuple(dim.size for dim in proto.tensor_shape.dim)
     if name not in {*_FIELDS, "complex64", "complex128"} or proto.tensor_shape.unknown_rank or min(shape, default=0) < 0:
         raise ValueError(f"is a TensorProto of dtype {name} and shape {list(shape)}")
@@ -105,7 +113,9 @@ def from_proto(data: bytes) -> np.ndarray:
     if count * size > files.ARRAYS or (name == "string" and count > _MOST_TEXTS):
         raise ValueError(f"is a TensorProto that declares {count:,} elements, too many to be read")
     if proto.tensor_content or name.startswith("complex"):
-        return np.frombuffer(proto.tensor_content, _numpy(name).newbyteorder("<")).astype(_numpy(name)).reshape(shape)
+        return (
+            np.frombuffer(proto.tensor_content, _numpy(name).newbyteorder("<")).astype(_numpy(name), copy=False).reshape(shape)
+        )
     return _filled(getattr(proto, _FIELDS[name]), name, count).reshape(shape)
 
 

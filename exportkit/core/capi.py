@@ -47,6 +47,9 @@ class Output(ctypes.Structure):
     _fields_ = (("operation", c_void_p), ("index", c_int))
 
 
+DEALLOCATOR = ctypes.CFUNCTYPE(None, c_void_p, c_size_t, c_void_p)
+"""Called with a tensor's memory, its size in bytes and an argument, when nothing uses the tensor any more."""
+
 _PROTOTYPES: dict[str, tuple[Any, ...]] = {
     "TF_Version": (c_char_p,),
     "TF_NewStatus": (c_void_p,),
@@ -85,6 +88,7 @@ _PROTOTYPES: dict[str, tuple[Any, ...]] = {
         *(POINTER(c_void_p), c_int, c_void_p, c_void_p),
     ),
     "TF_AllocateTensor": (c_void_p, c_int, POINTER(c_int64), c_int, c_size_t),
+    "TF_NewTensor": (c_void_p, c_int, POINTER(c_int64), c_int, c_void_p, c_size_t, DEALLOCATOR, c_void_p),
     "TF_DeleteTensor": (None, c_void_p),
     "TF_TensorType": (c_int, c_void_p),
     "TF_NumDims": (c_int, c_void_p),
@@ -92,6 +96,7 @@ _PROTOTYPES: dict[str, tuple[Any, ...]] = {
     "TF_TensorData": (c_void_p, c_void_p),
     "TF_StringInit": (None, c_void_p),
     "TF_StringCopy": (None, c_void_p, c_char_p, c_size_t),
+    "TF_StringDealloc": (None, c_void_p),
     "TF_StringGetSize": (c_size_t, c_void_p),
     "TF_StringGetDataPointer": (c_void_p, c_void_p),
 }

@@ -131,13 +131,16 @@ class Session:
     def __exit__(self, *_: object) -> None:
         checked("TF_DeleteSession", self._handle)
 
-    def run(self, feeds: Mapping[str, np.ndarray], fetches: Sequence[str], targets: Sequence[str] = ()) -> list[np.ndarray]:
-        """Run the graph once.
+    def run(
+        self, feeds: Mapping[str, np.ndarray], fetches: Sequence[str], targets: Sequence[str] = (), options: bytes = b""
+    ) -> list[np.ndarray]:
+        """Run the graph once. Several threads may do so at the same time.
 
         Args:
             feeds: tensor name → value; strings are bytes or str in an object array.
             fetches: tensor names.
             targets: names of operations to run besides.
+            options: a serialized RunOptions, which may hold a time limit.
 
         Returns:
             The fetched values; strings as object arrays of bytes.
@@ -154,7 +157,8 @@ class Session:
             for i, (name, value) in enumerate(feeds.items()):
                 fed[i] = to_tensor(name, np.asarray(value), library().TF_OperationOutputType(inputs[i]))
             sides = inputs, fed, len(feeds), outputs, fetched, len(fetches), operations, len(targets)
-            checked("TF_SessionRun", self._handle, None, *sides, None)
+            with buffer(options) as content:
+                checked("TF_SessionRun", self._handle, content if options else None, *sides, None)
             return [to_array(name, tensor) for tensor, name in zip(fetched, fetches, strict=True)]
         finally:
             for tensor in filter(None, [*fed, *fetched]):

@@ -6,7 +6,7 @@ from ctypes import c_int64
 import ml_dtypes
 import numpy as np
 
-from exportkit.core.capi import StatusError, library
+from exportkit.core.capi import DEALLOCATOR, StatusError, library
 
 REF = 100  # added to the number of a dtype for a reference to a variable of it
 STRING = 7
@@ -91,17 +91,27 @@ def _numeric_tensor(array: np.ndarray, number: int) -> int:
 
 
 def _string_tensor(array: np.ndarray) -> int:
-    """Return a TF_Tensor of strings.
-
-    Their memory is not freed before the process ends: a variable of the graph may still share it.
-    """
+    """Return a TF_Tensor of strings; its memory is freed when the graph has no more use of it: a variable may share it."""
     raw = [_raw(text) for text in array.flat]
-    tensor = _allocated(STRING, array.shape, array.size * TSTRING_BYTES)
-    start = library().TF_TensorData(tensor)
+    memory = ctypes.create_string_buffer(max(1, len(raw)) * TSTRING_BYTES)
+    start = ctypes.addressof(memory)
     for i, text in enumerate(raw):
         library().TF_StringInit(start + i * TSTRING_BYTES)
         library().TF_StringCopy(start + i * TSTRING_BYTES, text, len(text))
-    return tensor
+    _strings[start] = memory
+    size, shape = len(raw) * TSTRING_BYTES, array.shape
+    return library().TF_NewTensor(STRING, (c_int64 * len(shape))(*shape), len(shape), start, size, _free_strings, None)
+
+
+@DEALLOCATOR
+def _free_strings(start: int, size: int, _: None) -> None:
+    """Free the strings of a tensor, and then their places."""
+    for place in range(start, start + size, TSTRING_BYTES):
+        library().TF_StringDealloc(place)
+    del _strings[start]
+
+
+_strings: dict[int, ctypes.Array] = {}  # address → the memory of a tensor of strings that TensorFlow still has
 
 
 def _raw(text: bytes | str) -> bytes:

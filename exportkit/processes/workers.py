@@ -149,8 +149,9 @@ class Conversation:
             late.set()
             self.kill()
 
-        timer = threading.Timer(timeout or threading.TIMEOUT_MAX, kill_late)
-        timer.start()
+        timer = threading.Timer(timeout, kill_late) if timeout else None
+        if timer:
+            timer.start()
         try:
             if self._enters:
                 _record([self._read(self._replies).load()])
@@ -160,12 +161,14 @@ class Conversation:
             self.kill()
             raise WorkerDied(_FORGED) from None
         except (EOFError, pickle.UnpicklingError):
-            timer.cancel()
+            if timer:
+                timer.cancel()
             code = self._process.wait()
             death = Death.from_timeout(timeout or 0.0, self._log) if late.is_set() else Death.from_exit_code(code, self._log)
             raise WorkerDied(death) from None
         finally:
-            timer.cancel()
+            if timer:
+                timer.cancel()
 
     def kill(self) -> None:
         """Kill the worker and all that it started."""

@@ -5,7 +5,7 @@ that kills it would kill a server; here it is one error.
 """
 
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -233,6 +233,23 @@ def meta_graph(directory: str | os.PathLike, tags: Sequence[str]) -> MetaGraphDe
     return _tagged(directory, tags)[-1]
 
 
+def loadable(
+    directory: str | os.PathLike, tags: Sequence[str], allowed: Collection[str], advise: Callable[[str], str]
+) -> tuple[MetaGraphDef, Any]:
+    """Return the meta graph whose tags are exactly `tags`, and the message that has a process of `exportkit.core` load it.
+
+    Args:
+        allowed: what it may do beyond computing its answers, as in `allow.ops` of a config.
+        advise: an entry of `allow.ops` that it lacks → what to do about that.
+
+    Raises:
+        StepFailed: no meta graph has these tags.
+        BindingError: there is no saved_model.pb to read, or it can do what is not allowed.
+    """
+    metas = _tagged(directory, tags)
+    return metas[-1], _header(os.fspath(directory), metas, None, allowed, advise)
+
+
 def _tagged(directory: str | os.PathLike, tags: Sequence[str]) -> list[MetaGraphDef]:
     """Return the meta graphs whose tags are exactly `tags`, at least one; only a SavedModel made by hand has several."""
     by_tags: dict[frozenset[str], list[MetaGraphDef]] = {}
@@ -295,14 +312,18 @@ def _serve(
 
 
 def _header(
-    directory: str, metas: Sequence[MetaGraphDef], config: ConfigProto | None, allowed: Collection[str]
+    directory: str,
+    metas: Sequence[MetaGraphDef],
+    config: ConfigProto | None,
+    allowed: Collection[str],
+    advise: Callable[[str], str] | None = None,
 ) -> tuple[str, tuple[str, list[str], bytes]]:
     """Return the message that has a process load a SavedModel: no process gets it for one that can do what is not allowed.
 
     Raises:
         BindingError: the SavedModel can do what is not allowed.
     """
-    demand(joined(map(audit, metas)), allowed, directory)
+    demand(joined(map(audit, metas)), allowed, directory, advise)
     return core_worker.LOAD, (directory, list(metas[-1].meta_info_def.tags), (config or ConfigProto()).SerializeToString())
 
 

@@ -1,0 +1,102 @@
+"""The HTTP side as an ASGI application: reads a request within its limits, and has a thread answer it."""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from exportkit.server.json_text import error_body
+from exportkit.server.rest import Answer, Rest
+
+Receive = Callable[[], Awaitable[Mapping[str, Any]]]
+Send = Callable[[Mapping[str, Any]], Awaitable[None]]
+Page = Callable[[str], Answer | None]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a request may take.
+
+    Attributes:
+        body: bytes of a request.
+        seconds: for a request, from its body to its answer.
+        requests: that are answered or wait at a time, over each of the two interfaces.
+    """
+
+    body: int = 128 << 20
+    seconds: float = 30.0
+    requests: int = 128
+
+
+class Application:
+    """An ASGI application.
+
+    Args:
+        rest: answers the requests.
+        limits: of a request.
+        page: answers a GET by its path, or does not; for what a model server does not have.
+    """
+
+    def __init__(self, rest: Rest, limits: Limits, page: Page = lambda _: None):
+        self._rest, self._limits, self._page = rest, limits, page
+        self._threads = ThreadPoolExecutor(limits.requests, thread_name_prefix="rest")
+        self._slots = threading.BoundedSemaphore(limits.requests)
+
+    async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        answer = await self._answer(scope, receive)
+        if answer is not None:  # else the client has gone
+            headers = [(b"content-type", answer.type.encode()), (b"content-length", str(len(answer.body)).encode())]
+            if answer.status == 413:
+                headers.append((b"connection", b"close"))
+            await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+            await send({"type": "http.response.body", "body": answer.body})
+
+    async def _answer(self, scope: Mapping[str, Any], receive: Receive) -> Answer | None:
+        if not self._slots.acquire(blocking=False):
+            return _refused(429, f"More than {self._limits.requests} requests at a time")
+        try:
+            async with asyncio.timeout(self._limits.seconds):
+                body = await self._body(scope, receive)
+            if not isinstance(body, bytes):
+                return body
+            return await asyncio.get_running_loop().run_in_executor(self._threads, self._answered, scope, body)
+        except TimeoutError:
+            return _refused(408, f"The body did not arrive within {self._limits.seconds:g} s")
+        finally:
+            self._slots.release()
+
+    async def _body(self, scope: Mapping[str, Any], receive: Receive) -> bytes | Answer | None:
+        """Return a request's body; what refuses it where it is too long, and None where its client has gone."""
+        too_long = _refused(413, f"The body has more than {self._limits.body} bytes")
+        length = dict(scope["headers"]).get(b"content-length", b"0")
+        if int(length) > self._limits.body:
+            return too_long
+        parts, size = [], 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return None
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            if size > self._limits.body:
+                return too_long
+            if not message.get("more_body"):
+                return b"".join(parts)
+
+    def _answered(self, scope: Mapping[str, Any], body: bytes) -> Answer:
+        method, path = scope["method"], scope["raw_path"].decode("latin-1")
+        if method == "OPTIONS":
+            return Answer(200 if b"origin" in dict(scope["headers"]) else 400, b"")
+        if query := scope["query_string"]:
+            path += f"?{query.decode('latin-1')}"
+        if method == "GET" and (page := self._page(path)):
+            return page
+        return self._rest.answer(method, path, body)
+
+
+def _refused(status: int, text: str) -> Answer:
+    return Answer(status, error_body(text))

@@ -1,0 +1,307 @@
+"""Bodies of REST requests → arrays, by the rules of json_tensor.cc, with its messages.
+
+A list of numbers is converted by NumPy as a whole; where anything is wrong with it, its values are looked at one by one,
+for the message.
+"""
+
+import base64
+import binascii
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from exportkit.checkpoint.encoding import objects
+from exportkit.protos import TensorInfo, dtype_name, example_pb2, types_pb2
+from exportkit.server.json_text import is_double, is_number, misformed, shown, text_bytes, type_name
+from exportkit.server.status import Status, invalid
+
+Infos = Mapping[str, TensorInfo]
+
+_INTEGERS = {  # dtype → the range that JSON is checked for; narrower types wrap (Tensor::FromProto casts)
+    **dict.fromkeys(("int32", "int16", "int8", "uint8"), (-(1 << 31), 1 << 31)),
+    "int64": (-(1 << 63), 1 << 63),
+    "uint32": (0, 1 << 32),
+    "uint64": (0, 1 << 64),
+}
+_SEVERAL = "as multiple input tensors required as per tensorinfo_map"
+_FLOATS = ("float32", "float64")
+
+
+def signature_of(body: Mapping[str, Any]) -> str:
+    """Return the signature that a request names; empty where it names none. Raises Status."""
+    name = body.get("signature_name", "")
+    if not isinstance(name, str):
+        raise misformed(body, "not formatted correctly. 'signature_name' key must be a string value.")
+    return name
+
+
+def inputs_of(body: Mapping[str, Any], signature: str, infos: Infos) -> tuple[dict[str, np.ndarray], bool]:
+    """Return the inputs of a predict request, alias → array, and whether it has them by rows (``instances``).
+
+    Raises:
+        Status: they do not fit `infos`, the signature's inputs.
+    """
+    if not infos:
+        raise invalid(f"Failed to get input map for signature: {signature or 'DEFAULT'}")
+    if "instances" not in body:
+        if "inputs" not in body:
+            raise invalid("Missing 'inputs' or 'instances' key")
+        return _columns(body["inputs"], infos), False
+    rows = body["instances"]
+    if "inputs" in body:
+        what = "Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist "
+        raise misformed(body, what)
+    if not isinstance(rows, list):
+        raise misformed(body, "Expecting 'instances' to be an list/array")
+    if not rows:
+        raise misformed(body, "No values in 'instances' array")
+    return _rows(rows, infos), True
+
+
+def _columns(value: Any, infos: Infos) -> dict[str, np.ndarray]:
+    if not isinstance(value, dict) or _is_base64(value):
+        if len(infos) > 1:
+            raise invalid(f"inputs is a plain value/list, but expecting an object {_SEVERAL}")
+        value = {next(iter(infos)): value}
+    found = {}
+    for alias, info in infos.items():
+        if alias not in value:
+            raise invalid(f"Missing named input: {alias} in 'inputs' object.")
+        found[alias] = _array(value[alias], dtype_name(info.dtype))
+    return found
+
+
+def _rows(rows: list[Any], infos: Infos) -> dict[str, np.ndarray]:
+    if not isinstance(rows[0], dict) and len(infos) > 1:
+        raise invalid(f"instances is a plain list, but expecting list of objects {_SEVERAL}")
+    named = _is_named(rows[0])
+    quick = _quick_rows(rows, infos, named)
+    return quick or _checked_rows(rows, infos, named)
+
+
+def _is_named(row: Any) -> bool:
+    return isinstance(row, dict) and not _is_base64(row)
+
+
+def _quick_rows(rows: list[Any], infos: Infos, named: bool) -> dict[str, np.ndarray] | None:
+    """Return the arrays where all rows are numbers of one shape; None elsewhere."""
+    if named:
+        if not all(isinstance(row, dict) and row.keys() == infos.keys() for row in rows):
+            return None
+        columns = {alias: [row[alias] for row in rows] for alias in infos}
+    else:
+        columns = {next(iter(infos)): rows}
+    found = {alias: _numbers(column, dtype_name(infos[alias].dtype)) for alias, column in columns.items()}
+    return None if any(array is None for array in found.values()) else found  # type: ignore[return-value]  # none is None
+
+
+def _checked_rows(rows: list[Any], infos: Infos, named: bool) -> dict[str, np.ndarray]:
+    columns: dict[str, list[np.ndarray]] = {alias: [] for alias in infos}
+    for number, row in enumerate(rows):
+        if named != _is_named(row):
+            what = "Expecting object but got list" if named else "Expecting value/list but got object"
+            raise invalid(f"{what} at item {number} of input list")
+        for alias, value in row.items() if named else [(next(iter(infos)), row)]:
+            try:
+                _append(columns, alias, value, infos)
+            except Status as status:
+                key = f" key: {alias}" if named else ""
+                what = f"Failed to process element: {number}{key} of 'instances' list. Error: {status}"
+                raise Status(status.code, what) from None
+        if named and row.keys() != infos.keys():
+            what = f"JSON object: {shown(row)} keys must be equal to: {','.join(sorted(infos))}"
+            raise invalid(f"Failed to process element: {number} of 'instances' list. {what}")
+    return {alias: np.stack(column) for alias, column in columns.items()}
+
+
+def _append(columns: Mapping[str, list[np.ndarray]], alias: str, value: Any, infos: Infos) -> None:
+    if alias not in infos:
+        raise invalid(f"JSON object: does not have named input: {alias}")
+    array, before = _array(value, dtype_name(infos[alias].dtype)), columns[alias]
+    if before and before[0].size != array.size:
+        raise invalid(f"Expecting tensor size: {before[0].size} but got: {array.size}")
+    if before and before[0].shape != array.shape:
+        raise invalid(f"Expecting shape {shape_text(before[0].shape)} but got: {shape_text(array.shape)}")
+    before.append(array)
+
+
+def shape_text(shape: Sequence[int]) -> str:
+    """Return a shape as TensorFlow prints it: ``[2,3]``."""
+    return f"[{','.join(map(str, shape))}]"
+
+
+def _numbers(value: Any, dtype: str) -> np.ndarray | None:
+    """Return nested lists of numbers as an array; None where a value may not be one, or the lists differ in length."""
+    if dtype not in _FLOATS and dtype not in _INTEGERS:
+        return None
+    try:
+        array = np.array(value)
+    except (ValueError, OverflowError):
+        return None
+    kinds = "if" if dtype in _FLOATS else "i"
+    if array.dtype.kind not in kinds or _has_truth(value):
+        return None
+    if dtype in _FLOATS:
+        with np.errstate(over="ignore"):
+            return array.astype(dtype)
+    low, end = _INTEGERS[dtype]
+    if array.size and not (low <= int(array.min()) and int(array.max()) < end):
+        return None
+    return array.astype(dtype)
+
+
+def _has_truth(value: Any) -> bool:
+    """Return whether nested lists hold a bool, which NumPy takes for a number."""
+    if isinstance(value, list):
+        if value and isinstance(value[0], list):
+            return any(map(_has_truth, value))
+        return bool in set(map(type, value))
+    return isinstance(value, bool)
+
+
+def _array(value: Any, dtype: str) -> np.ndarray:
+    """Return a JSON value as an array. Raises Status."""
+    if (quick := _numbers(value, dtype)) is not None:
+        return quick
+    shape, inner = [], value
+    while isinstance(inner, list):
+        shape.append(len(inner))
+        inner = inner[0] if inner else None
+    flat: list[Any] = []
+    _fill(value, 0, shape, dtype, flat)
+    if dtype == "string":
+        return objects(flat).reshape(shape)
+    if dtype in _INTEGERS:
+        return np.array(flat, np.uint64 if dtype == "uint64" else np.int64).astype(dtype).reshape(shape)
+    if dtype not in _FLOATS and dtype != "bool":  # an empty list of a dtype that JSON has not
+        raise _unimplemented(value, dtype)
+    with np.errstate(over="ignore"):
+        return np.array(list(map(float, flat)) if dtype in _FLOATS else flat, dtype).reshape(shape)
+
+
+def _fill(value: Any, level: int, shape: Sequence[int], dtype: str, flat: list[Any]) -> None:
+    rank = len(shape)
+    if not isinstance(value, list):
+        if level != rank:
+            what = f"found at incorrect level: {level + 1} in the JSON DOM. Expected at level: {rank}"
+            raise misformed(value, what)
+        flat.append(_element(value, dtype))
+        return
+    if level >= rank:
+        raise invalid(f"Encountered list at unexpected level: {level} expected < {rank}")
+    if len(value) != shape[level]:
+        what = f"Encountered list at unexpected size: {len(value)} at level: {level} expected size: {shape[level]}"
+        raise invalid(what)
+    for inner in value:
+        _fill(inner, level + 1, shape, dtype, flat)
+
+
+def _element(value: Any, dtype: str) -> Any:
+    if isinstance(value, dict):
+        if dtype != "string":
+            raise _wrong_type(value, dtype)
+        return _decoded(value)
+    if dtype == "string":
+        if not isinstance(value, str):
+            raise _wrong_type(value, dtype)
+        return text_bytes(value)
+    if dtype in _FLOATS:
+        if not is_number(value):
+            raise _wrong_type(value, dtype)
+        return value
+    if dtype == "bool":
+        if not isinstance(value, bool):
+            raise _wrong_type(value, dtype)
+        return value
+    if dtype in _INTEGERS:
+        low, end = _INTEGERS[dtype]
+        if not is_number(value) or isinstance(value, float) or not low <= value < end:
+            raise _wrong_type(value, dtype)
+        return value
+    raise _unimplemented(value, dtype)
+
+
+def _wrong_type(value: Any, dtype: str) -> Status:
+    return misformed(value, f"Type: {type_name(value)} is not of expected type: {tensorflow_name(dtype)}")
+
+
+def _unimplemented(value: Any, dtype: str) -> Status:
+    return Status("UNIMPLEMENTED", f"Conversion of JSON Value: {shown(value)} to type: {tensorflow_name(dtype)}")
+
+
+def tensorflow_name(dtype: str) -> str:
+    """Return a dtype as TensorFlow's messages name it: ``float``, ``double``, ``half``; the others as everywhere."""
+    return {"float32": "float", "float64": "double", "float16": "half"}.get(dtype, dtype)
+
+
+def dtype_enum_name(dtype: str) -> str:
+    """Return the name of a dtype in types.proto: ``DT_FLOAT``."""
+    return types_pb2.DataType.Name(next(n for n in types_pb2.DataType.values() if 0 < n < 100 and dtype_name(n) == dtype))
+
+
+def _is_base64(value: Any) -> bool:
+    return isinstance(value, dict) and value.keys() == {"b64"} and isinstance(value["b64"], str)
+
+
+def _decoded(value: Any) -> bytes:
+    if not _is_base64(value):
+        raise misformed(value, "not formatted correctly for base64 data")
+    text = "".join(value["b64"].split()).rstrip("=")
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        raise invalid("Unable to base64 decode") from None
+
+
+# tf.Examples
+
+
+def examples_of(body: Mapping[str, Any]) -> np.ndarray:
+    """Return the serialized tf.Examples of a classify or regress request, each with the context. Raises Status."""
+    context = _example(body["context"]) if "context" in body else b""
+    if "examples" not in body:
+        raise misformed(body, "When method is classify, key 'examples' is expected and was not found")
+    if not isinstance(body["examples"], list):
+        raise misformed(body, "Expecting 'examples' value to be an list/array")
+    if not body["examples"]:
+        raise misformed(body, "'examples' value is an empty array")
+    return objects([context + _example(example) for example in body["examples"]])
+
+
+def _example(value: Any) -> bytes:
+    if not isinstance(value, dict):
+        raise invalid(f"Example must be JSON object but got JSON {type_name(value)}")
+    example = example_pb2.Example()
+    for name, content in value.items():
+        feature = example.features.feature[name]
+        for item in content if isinstance(content, list) else [content]:
+            _add(feature, name, item)
+    return example.SerializeToString()
+
+
+def _add(feature: Any, name: str, value: Any) -> None:
+    """Add a value to a feature, whose first value decides its type."""
+    if isinstance(value, bool):
+        _values(feature, name, "int64_list").append(int(value))
+    elif isinstance(value, str):
+        _values(feature, name, "bytes_list").append(text_bytes(value))
+    elif _is_base64(value):
+        _values(feature, name, "bytes_list").append(_decoded(value))
+    elif is_number(value) and is_double(value):
+        with np.errstate(over="ignore"):
+            _values(feature, name, "float_list").append(float(np.float32(value)))
+    elif is_number(value):
+        values = _values(feature, name, "int64_list")
+        if value >= 1 << 63:
+            raise invalid(f"Feature: {name} has uint64 element. Only int64 is supported.")
+        values.append(value)
+    else:
+        raise invalid(f"Feature: {name} has element with unexpected JSON type: {type_name(value)}")
+
+
+def _values(feature: Any, name: str, kind: str) -> Any:
+    if feature.WhichOneof("kind") not in (None, kind):
+        held = feature.WhichOneof("kind").removesuffix("_list")
+        raise invalid(f"Unexpected element type in feature: {name} expecting type: {held}")
+    return getattr(feature, kind).value
