@@ -360,7 +360,7 @@ class TestBuilt:
             [built / "driver", address, tls, secure[1].read_text()], capture_output=True, text=True, check=False
         )
         model.change = lambda outputs: outputs
-        assert (done.returncode, done.stderr) == (0, "")
+        assert done.returncode == 0
         *lines, untrusted = done.stdout.splitlines()
         assert lines == [
             "shape: 0 ",

@@ -31,7 +31,7 @@ from exportkit.spec import ExportPlan
 SERVER = f"http://localhost:{PORT + 1}/v1/models"
 SHORT = 200  # characters of a body that is readable on a command line
 MOST = 10_000_000  # elements of a body that is written out at all
-DTYPES = {"bool", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint32", "uint64", "string"}
+_DTYPES = {"bool", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint32", "uint64", "string"}
 
 
 class _NoRequest(Exception):
@@ -101,7 +101,7 @@ def _check(signature: SignatureReport) -> None:
     """Refuse what REST cannot send or answer."""
     for side, tensors in (("input", signature.inputs), ("output", signature.outputs)):
         for tensor in tensors:
-            if tensor.dtype not in DTYPES:
+            if tensor.dtype not in _DTYPES:
                 raise _NoRequest(f"REST has no {tensor.dtype}, which its {side} '{tensor.alias}' is; ask by gRPC")
     if not signature.inputs:
         raise _NoRequest("REST cannot ask a signature without inputs; ask by gRPC")
@@ -162,16 +162,16 @@ def _sampled(signature: SignatureReport, plan: ExportPlan, given: Mapping[str, n
             return _body(signature, examples=[_features_of(given["inputs"][0], _parsed(signature.inputs[0], plan))])
         except DecodeError:
             raise _NoRequest("the first row of its sample is not a tf.Example") from None
-    values = {alias: json_value(value, alias) for alias, value in given.items()}
+    values = {alias: _json(value, alias) for alias, value in given.items()}
     if _by_rows(signature) and all(len(value) == 1 for value in values.values()):
         return _body(signature, instances=[{alias: value[0] for alias, value in values.items()}])
     return _body(signature, inputs=values)
 
 
-def json_value(value: Any, alias: str = "") -> Any:
+def _json(value: Any, alias: str = "") -> Any:
     """Return an array as JSON: only integers are written without a point, and bytes that are no text are base64."""
     if isinstance(value, np.ndarray) and value.ndim:
-        return [json_value(item, alias) for item in value]
+        return [_json(item, alias) for item in value]
     if isinstance(value, np.ndarray):
         value = value.item() if value.dtype == object else value[()]
     if isinstance(value, bytes):
@@ -193,7 +193,7 @@ def _features_of(serialized: bytes, features: Mapping[str, Feature]) -> dict[str
         kind = feature.WhichOneof("kind")
         dtype = {"float_list": np.float32, "int64_list": np.int64}.get(kind or "")
         held = getattr(feature, kind).value if kind else ()
-        values = json_value(objects(list(held)) if dtype is None else np.array(held, dtype))
+        values = _json(objects(list(held)) if dtype is None else np.array(held, dtype))
         found[name] = values[0] if name in features and not features[name].shape else values
     return found
 
