@@ -17,6 +17,7 @@ COMMANDS = {  # name → class, in the order of ``exportkit --help``
     "verify": "exportkit.cli.verify:VerifyCommand",
     "try": "exportkit.cli.try_version:TryCommand",
     "client": "exportkit.cli.client:ClientCommand",
+    "deploy": "exportkit.cli.deploy:DeployCommand",
     "serve": "exportkit.cli.serve:ServeCommand",
     "plugins": "exportkit.cli.plugins:PluginsCommand",
 }

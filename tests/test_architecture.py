@@ -38,6 +38,7 @@ PARTIES = {
     "config": ("annotated_types", ""),
     "core": ("ml_dtypes numpy", ""),
     "checkpoint": ("google google_crc32c numpy", "ml_dtypes"),
+    "deployment": ("google yaml", ""),
     "examples": ("numpy tensorflow", "sklearn"),
     "exporting": ("google numpy", ""),
     "hookspecs": ("pluggy", ""),
