@@ -159,19 +159,19 @@ def _shape(tensor: TensorReport) -> tuple[int | None, ...] | None:
 def _sampled(signature: SignatureReport, plan: ExportPlan, given: Mapping[str, np.ndarray]) -> dict[str, Any]:
     if signature.method != "predict":
         try:
-            return _body(signature, examples=[_features_of(given["inputs"][0], _parsed(signature.inputs[0], plan))])
+            return _body(signature, examples=[features_of(given["inputs"][0], _parsed(signature.inputs[0], plan))])
         except DecodeError:
             raise _NoRequest("the first row of its sample is not a tf.Example") from None
-    values = {alias: _json(value, alias) for alias, value in given.items()}
+    values = {alias: json_value(value, alias) for alias, value in given.items()}
     if _by_rows(signature) and all(len(value) == 1 for value in values.values()):
         return _body(signature, instances=[{alias: value[0] for alias, value in values.items()}])
     return _body(signature, inputs=values)
 
 
-def _json(value: Any, alias: str = "") -> Any:
+def json_value(value: Any, alias: str = "") -> Any:
     """Return an array as JSON: only integers are written without a point, and bytes that are no text are base64."""
     if isinstance(value, np.ndarray) and value.ndim:
-        return [_json(item, alias) for item in value]
+        return [json_value(item, alias) for item in value]
     if isinstance(value, np.ndarray):
         value = value.item() if value.dtype == object else value[()]
     if isinstance(value, bytes):
@@ -186,14 +186,14 @@ def _text(value: bytes, alias: str) -> Any:
     return text
 
 
-def _features_of(serialized: bytes, features: Mapping[str, Feature]) -> dict[str, Any]:
+def features_of(serialized: bytes, features: Mapping[str, Feature]) -> dict[str, Any]:
     """Return the values of a tf.Example: JSON examples have lists only, so arrays of more dimensions are flattened."""
     found = {}
     for name, feature in sorted(tfexample.Example.FromString(serialized).features.feature.items()):
         kind = feature.WhichOneof("kind")
         dtype = {"float_list": np.float32, "int64_list": np.int64}.get(kind or "")
         held = getattr(feature, kind).value if kind else ()
-        values = _json(objects(list(held)) if dtype is None else np.array(held, dtype))
+        values = json_value(objects(list(held)) if dtype is None else np.array(held, dtype))
         found[name] = values[0] if name in features and not features[name].shape else values
     return found
 
