@@ -16,6 +16,7 @@ COMMANDS = {  # name → class, in the order of ``exportkit --help``
     "audit": "exportkit.cli.audit:AuditCommand",
     "verify": "exportkit.cli.verify:VerifyCommand",
     "client": "exportkit.cli.client:ClientCommand",
+    "probe": "exportkit.cli.probe:ProbeCommand",
     "plugins": "exportkit.cli.plugins:PluginsCommand",
 }
 DEFAULT = "export"

@@ -39,7 +39,7 @@ class ClientCommand(Command):
         from exportkit.clients.contract import read_contract  # with NumPy, which help does not need
         from exportkit.clients.languages import generate, write
 
-        made = generate(read_contract(options.version), dict.fromkeys(options.lang))
+        made = generate(read_contract(options.version), list(dict.fromkeys(options.lang)))
         write(options.out, made)
         for name in made:
             line(str(options.out / name))

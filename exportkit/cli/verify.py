@@ -32,8 +32,8 @@ class VerifyCommand(Command):
         add("version", metavar="VERSION_DIR", type=Path, help="a SavedModel, such as exports/mnist/3")
         add("--against", metavar="CHECKPOINT", help="a checkpoint's prefix or directory: compare the weights with it")
         add("--public-key", metavar="PEM", type=Path, help="the key that the version must be signed with")
-        add("--atol", type=_tolerance, help="how far recorded outputs may be from today's (default: as exported)")
-        add("--rtol", type=_tolerance, help="the same, relative to their size")
+        add("--atol", type=tolerance, help="how far recorded outputs may be from today's (default: as exported)")
+        add("--rtol", type=tolerance, help="the same, relative to their size")
         add(
             "--allow",
             metavar="CAPABILITY",
@@ -65,7 +65,7 @@ class VerifyCommand(Command):
         return int(any(finding.passed is False for finding in found))
 
 
-def _tolerance(text: str) -> float:
+def tolerance(text: str) -> float:
     """Return a tolerance; one that is negative, infinite or NaN is refused, for it would fail or pass every comparison."""
     value = float(text)
     if not (isfinite(value) and value >= 0):

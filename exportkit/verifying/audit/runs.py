@@ -144,7 +144,7 @@ def _shapes(answer: Mapping[str, np.ndarray]) -> str:
 def _compared(
     what: str, recorded: Mapping[str, Any], answer: Mapping[str, np.ndarray], tolerances: Mapping[str, float]
 ) -> Finding:
-    found = {alias: _difference(one, answer.get(alias), tolerances) for alias, one in recorded.items()}
+    found = {alias: difference(one, answer.get(alias), tolerances) for alias, one in recorded.items()}
     differing = {alias: difference for alias, difference in found.items() if difference}
     if differing:
         why = "; ".join(f"{alias} {difference}" for alias, difference in differing.items())
@@ -156,7 +156,7 @@ def _compared(
 _ELSEWHERE = "on another kind of processor the last bits may differ: --rtol 1e-5 allows that"
 
 
-def _difference(recorded: Mapping[str, Any], value: np.ndarray | None, tolerances: Mapping[str, float]) -> str:
+def difference(recorded: Mapping[str, Any], value: np.ndarray | None, tolerances: Mapping[str, float]) -> str:
     """Return how an output differs from the recorded one; empty where it does not."""
     if value is None:
         return "is gone"
