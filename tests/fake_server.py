@@ -51,12 +51,13 @@ class Model:
 
     def __init__(self, name, version, running, signatures):
         self.name, self.version, self.running, self.signatures = name, version, running, signatures
-        self.lock, self.requests, self.unavailable = threading.Lock(), [], 0
+        self.lock, self.requests, self.unavailable, self.looked_up = threading.Lock(), [], 0, 0
         self.change = lambda outputs: outputs
         self.labels = {}
 
     def look_up(self, name, version=None, label=None):
         """Refuse what a server without that version refuses."""
+        self.looked_up += 1
         if self.unavailable:
             self.unavailable -= 1
             raise Refused("UNAVAILABLE", "the server is starting")
@@ -162,7 +163,7 @@ class Rest(BaseHTTPRequestHandler):
 
     def do_GET(self):
         model = self.server.model
-        place = unquote(self.path).removeprefix("/v1/models/")
+        place = self.path.removeprefix("/v1/models/")
         if place.endswith("/metadata"):
             stated = {"signature_def": json_format.MessageToDict(signature_map(model), preserving_proto_field_name=True)}
             content = {
@@ -177,10 +178,10 @@ class Rest(BaseHTTPRequestHandler):
     def do_POST(self):
         place, _, method = self.path.removeprefix("/v1/models/").rpartition(":")
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self._guarded(unquote(place), lambda: self._ask(method, body))
+        self._guarded(place, lambda: self._ask(method, body))
 
     def _guarded(self, place, make):
-        name, *rest = place.split("/")
+        name, *rest = map(unquote, place.split("/"))
         chosen = dict(zip(rest[::2], rest[1::2], strict=True))
         try:
             self.server.model.look_up(name, int(chosen["versions"]) if "versions" in chosen else None, chosen.get("labels"))

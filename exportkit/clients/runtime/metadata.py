@@ -44,8 +44,8 @@ def rest_metadata(content: Mapping[str, Any]) -> Metadata:
         signatures = {
             key: Signature(
                 one["method_name"].removeprefix("tensorflow/serving/"),
-                {alias: _info_json(info) for alias, info in one["inputs"].items()},
-                {alias: _info_json(info) for alias, info in one["outputs"].items()},
+                {alias: _info_json(info) for alias, info in one.get("inputs", {}).items()},
+                {alias: _info_json(info) for alias, info in one.get("outputs", {}).items()},
             )
             for key, one in stated.items()
         }
@@ -56,10 +56,11 @@ def rest_metadata(content: Mapping[str, Any]) -> Metadata:
 
 
 def _info_json(info: Mapping[str, Any]) -> Tensor:
+    shape = info.get("tensor_shape", {})
     number = info["dtype"].removeprefix("DT_").lower()
     name = {"float": "float32", "double": "float64", "half": "float16"}.get(number, number)
-    sizes = tuple(None if int(dim["size"]) < 0 else int(dim["size"]) for dim in info["tensor_shape"].get("dim", ()))
-    return Tensor(name, None if info["tensor_shape"].get("unknown_rank") else sizes)
+    sizes = tuple(None if int(dim["size"]) < 0 else int(dim["size"]) for dim in shape.get("dim", ()))
+    return Tensor(name, None if shape.get("unknown_rank") else sizes)
 
 
 def compare(ours: Mapping[str, Signature], theirs: Mapping[str, Signature]) -> None:
