@@ -80,9 +80,7 @@ def odd():
         {
             "'; touch pwned; '": Signature("predict", {"x": row}, {"y": row}, True, None),
             "$(touch pwned)": Signature("predict", {"x": half}, {"y": row}, True, None),
-            "JSON": Signature(
-                "predict", {"it's": text}, {"o_bytes": text}, False, Example(values, {"o_bytes": values["it's"]})
-            ),
+            "JSON": Signature("predict", {"it's": text}, {"o_bytes": text}, False, example),
             "constant": Signature("predict", {}, {"y": row}, False, Example({}, None)),
         },
     )

@@ -47,11 +47,6 @@ def run(server, capsys):
     return run
 
 
-def rows(out):
-    """The rows of the printed table, without the latencies."""
-    return [line.split("   ")[0].split() + [re.sub(r"( +[\d.]+| +-){3}$", "", line).strip()] for line in out.splitlines()[3:-2]]
-
-
 def answers(out):
     found = json.loads(out)
     return found["outcome"], {(one["signature"], one["by"]): (one["outcome"], one["detail"]) for one in found["checked"]}
@@ -99,13 +94,10 @@ def test_each_sample_is_sent_as_it_was_recorded(run, version, server):
     asked = len(server[0].requests)
     assert run("--against", version, "--only", "grpc")[0] == 0
     sent = server[0].requests[asked:]
-    recorded = [
-        tensorproto.from_json(read_manifest(version)["samples"][key]["inputs"][alias])
-        for key, alias in zip(KEYS, ["x", "inputs", "inputs"], strict=True)
-    ]
-    assert [one["x" if "x" in one else "inputs"].tolist() for one in sent] == [
-        value.tolist() for value in recorded for _ in range(2)
-    ]
+    recorded = {key: one["inputs"] for key, one in read_manifest(version)["samples"].items()}
+    assert [list(one) for one in sent] == [["x"], ["x"], ["inputs"], ["inputs"], ["inputs"], ["inputs"]]
+    expected = [tensorproto.from_json(*recorded[key].values()).tolist() for key in KEYS for _ in range(2)]
+    assert [next(iter(one.values())).tolist() for one in sent] == expected
 
 
 def test_a_base_path_has_the_version_that_answers(run, version, server, tmp_path):
@@ -170,9 +162,7 @@ def test_large_samples_are_read_beside_the_manifest(run, version, server, tmp_pa
     change(content)
     write_manifest(tmp_path / "1", content)
     assert run("--against", tmp_path / "1")[0] == 0
-    server[0].change = lambda outputs: {
-        alias: value + np.float32(1) if alias == "probs" else value for alias, value in outputs.items()
-    }
+    server[0].change = lambda outputs: outputs | {"probs": outputs.get("probs", 0) + np.float32(1)}
     code, out, _ = run("--against", tmp_path / "1", "--json", "--only", "grpc")
     assert answers(out)[1]["serving_default", "gRPC"] == ("different", "probs has another digest")
     shutil.copy(tmp_path / "1" / FILE, tmp_path / "alone.json")
