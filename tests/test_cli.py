@@ -838,6 +838,11 @@ from configuration alone.
   exportkit audit PATH                       what a model of somebody else can
                                              do: files, network, Python
   exportkit verify VERSION_DIR               check a published version again
+  exportkit client VERSION --lang NAME --out DIR
+                                             write a client for exactly one
+                                             model
+  exportkit probe HOST:PORT NAME             ask a live server whether it
+                                             answers what was exported
   exportkit plugins [NAME]                   list sources, steps, presets and
                                              policies, or show the keys of one
 """
@@ -909,7 +914,7 @@ def test_a_command_of_a_plugin_has_its_own_help(greeter, run, capsys):
             2,
             "",
             "xxx: is neither a command nor key=value; "
-            "known: audit, export, greet, inspect, long-command, plan, plugins, verify\n",
+            f"commands: {', '.join([*COMMANDS, 'greet', 'long-command'])}\n",
         ),
     ],
 )

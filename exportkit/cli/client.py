@@ -16,15 +16,15 @@ class ClientCommand(Command):
     """Write a client for exactly this model: contract.json with its signatures and examples, and code that is made from it."""
 
     name = "client"
-    help = f"write a client of a version: {', '.join(LANGUAGES)}"
-    usage = "VERSION --lang LANGUAGE --out DIR"
+    help = "write a client for exactly one model"
+    usage = "VERSION --lang NAME --out DIR"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         add = parser.add_argument
         add("version", metavar="VERSION", type=Path, help="a version's directory, or a base path: its newest version")
         add(
             "--lang",
-            metavar="LANGUAGE",
+            metavar="NAME",
             action="append",
             required=True,
             choices=list(LANGUAGES),

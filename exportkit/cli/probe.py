@@ -8,12 +8,11 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from exportkit.cli.numbers import count, seconds, tolerance
 from exportkit.cli.tables import line, table
-from exportkit.cli.verify import tolerance
 from exportkit.contract import Command
 from exportkit.errors import ConfigError, Problem
 from exportkit.modelserver import PORT
@@ -49,12 +48,12 @@ class ProbeCommand(Command):
         chosen = parser.add_mutually_exclusive_group()
         chosen.add_argument("--version", metavar="N", type=int, help="ask this version, not the one that the server chooses")
         chosen.add_argument("--label", metavar="LABEL", help="ask the version that has this label")
-        add("--requests", metavar="N", type=_count, default=20, help="how often each sample is sent (default: 20)")
-        add("--timeout", metavar="SECONDS", type=_seconds, default=10.0, help="of each request (default: 10)")
+        add("--requests", metavar="N", type=count, default=20, help="how often each sample is sent (default: 20)")
+        add("--timeout", metavar="SECONDS", type=seconds, default=10.0, help="of each request (default: 10)")
         add("--atol", type=tolerance, help="how far answers may be from the recorded ones (default: as exported)")
         add("--rtol", type=tolerance, help="the same, relative to their size")
         add("--tls", metavar="PEM", nargs="?", const="", help="ask by TLS; with a file, trust the authorities in it")
-        add("--watch", metavar="SECONDS", type=_seconds, help="ask again after so many seconds, until it is interrupted")
+        add("--watch", metavar="SECONDS", type=seconds, help="ask again after so many seconds, until it is interrupted")
         add("--json", action="store_true", help="print the result as JSON, on one line where it is watched")
 
     def run(self, arguments: Sequence[str]) -> int:
@@ -111,19 +110,6 @@ def _split(where: str, address: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or not 0 < int(text) <= 100_000:
-        raise argparse.ArgumentTypeError(f"is {text}; write 1 to 100000")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not (isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f"is {text}; write more than 0")
-    return value
-
-
 def _show(options: argparse.Namespace, checked: Sequence["Checked"], outcome: str) -> None:
     """Print the result: as JSON, as a line for a log, or as a table and a line."""
     if options.json:
@@ -171,8 +157,8 @@ def _plain(options: argparse.Namespace, checked: Sequence["Checked"], outcome: s
     rows = []
     for one in checked:
         stated = asdict(one)
-        seconds = stated.pop("seconds")
-        rows.append({**stated, "requests": len(seconds), "milliseconds": _latencies(one)})
+        times = stated.pop("seconds")
+        rows.append({**stated, "requests": len(times), "milliseconds": _latencies(one)})
     return {
         "model": options.model,
         "server": options.server,
