@@ -35,6 +35,8 @@ ANSWERS = {  # name → arguments, exit code, those of HEAVY that it imports
     "plugins": (["plugins"], 0, {"pluggy"}),
     "inspect": (["inspect", "toy/run"], 0, {"pluggy", "yaml", "google.protobuf"}),
     "plan": (["plan", "model=toy"], 0, {*CORE, "google.protobuf", "rich"}),
+    "client": (["client", "--help"], 0, {"pluggy"}),
+    "probe": (["probe", "--help"], 0, {"pluggy"}),
 }
 
 

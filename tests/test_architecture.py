@@ -34,7 +34,7 @@ def mapped():
 PARTIES = {
     "capabilities": ("google", ""),
     "capture": ("numpy", "tensorflow"),
-    "clients": ("numpy", ""),
+    "clients": ("google grpc numpy", "ml_dtypes"),
     "config": ("annotated_types", ""),
     "core": ("ml_dtypes numpy", ""),
     "checkpoint": ("google google_crc32c numpy", "ml_dtypes"),
@@ -193,6 +193,7 @@ OPENERS = {
     "capabilities/update.py": "reads the list of ops, which is exportkit's own",
     "checkpoint/locate.py": "opens what it holds already",
     "checkpoint/writer.py": "writes",
+    "clients/runtime/servers.py": "reads the keys and certificates that its caller names, without exportkit",
     "cli/__init__.py": "opens the standard streams",
     "cli/progress.py": "writes to the terminal",
     "cli/single.py": "reads the log of its own process",

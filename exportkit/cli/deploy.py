@@ -17,8 +17,8 @@ class DeployCommand(Command):
     """
 
     name = "deploy"
-    help = "write files that serve a models.config with Docker Compose or Kubernetes"
-    usage = "MODELS_CONFIG --to compose|kubernetes --out DIR"
+    help = "files that serve these models: compose, kubernetes"
+    usage = "MODELS_CONFIG --to TARGET --out DIR"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         add = parser.add_argument
