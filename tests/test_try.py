@@ -181,7 +181,8 @@ def test_tf_examples_are_written_in_every_way(answer, base, recorded):
     Path("serialized.json").write_text(json.dumps(serialized))
     classes, scores = recorded["by_class"]["classes"], np.float32(recorded["by_class"]["scores"])
     by_class = [
-        [[label, float(f"{score:.9g}")] for label, score in zip(*pair, strict=True)] for pair in zip(classes, scores, strict=True)
+        [[label, float(f"{score:.9g}")] for label, score in zip(*pair, strict=True)]
+        for pair in zip(classes, scores, strict=True)
     ]
     ways = (
         *("request.json", "examples=request.json", "inputs=request.json", "examples=rows.json", "examples=serialized.json"),
