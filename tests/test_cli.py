@@ -913,8 +913,7 @@ def test_a_command_of_a_plugin_has_its_own_help(greeter, run, capsys):
             "xxx",
             2,
             "",
-            "xxx: is neither a command nor key=value; "
-            f"commands: {', '.join([*COMMANDS, 'greet', 'long-command'])}\n",
+            f"xxx: is neither a command nor key=value; commands: {', '.join([*COMMANDS, 'greet', 'long-command'])}\n",
         ),
     ],
 )
