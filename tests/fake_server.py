@@ -5,6 +5,7 @@ A version is answered by the worker that exportkit tries it with. It does what a
 
 import base64
 import json
+import ssl
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -255,8 +256,8 @@ def example_of(row):
 
 
 @contextmanager
-def serving(directory, name):
-    """Serve a version: yields its Model, the gRPC address and the URL of REST."""
+def serving(directory, name, tls=None):
+    """Serve a version: yields its Model, the gRPC address and the URL of REST; by TLS with a key and a certificate (files)."""
     directory = Path(directory)
     with ExitStack() as stack:
         running = stack.enter_context(Running(directory, ["serve"]))
@@ -264,12 +265,20 @@ def serving(directory, name):
         model.signatures.pop("__saved_model_init_op", None)
         server = grpc.server(ThreadPoolExecutor(4), options=[("grpc.max_receive_message_length", -1)])
         prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(Grpc(model), server)
-        port = server.add_insecure_port("localhost:0")
+        if tls is None:
+            port = server.add_insecure_port("localhost:0")
+        else:
+            credentials = grpc.ssl_server_credentials([tuple(Path(path).read_bytes() for path in tls)])
+            port = server.add_secure_port("localhost:0", credentials)
         server.start()
         stack.callback(lambda: server.stop(None).wait())
         rest = ThreadingHTTPServer(("localhost", 0), Rest)
         rest.model = model
+        if tls is not None:
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            context.load_cert_chain(tls[1], tls[0])
+            rest.socket = context.wrap_socket(rest.socket, server_side=True)
         threading.Thread(target=rest.serve_forever, args=(0.05,), daemon=True).start()
         stack.callback(rest.server_close)
         stack.callback(rest.shutdown)
-        yield model, f"localhost:{port}", f"http://localhost:{rest.server_port}"
+        yield model, f"localhost:{port}", f"http{'s' * bool(tls)}://localhost:{rest.server_port}"

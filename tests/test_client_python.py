@@ -13,6 +13,7 @@ import tensorflow as tf
 import versions_made
 from fake_server import made_version, serving
 
+from exportkit.cli import main
 from exportkit.clients.contract import Contract, Feature, Signature, Tensor, read_contract
 from exportkit.clients.languages import generate, write
 from exportkit.clients.runtime import answers, messages, tensors
@@ -232,6 +233,27 @@ def test_a_message_that_is_too_large_is_refused(module, server):
         with getattr(module, name)(target, message_bytes=1000) as client, pytest.raises(module.ServerError) as refused:
             client.serving_default(np.zeros((1000, 4), np.float32))
         assert refused.value.code == "RESOURCE_EXHAUSTED"
+
+
+@pytest.mark.needs("openssl")
+def test_tls_is_asked_by_those_who_trust_it(version, module, tmp_path):
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    subprocess.run([*made, *names, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    with serving(version, "toy", tls=(key, certificate)) as (_, address, url):
+        for name, target in (("Client", address), ("RestClient", url)):
+            with getattr(module, name)(target, tls=module.Tls(authorities=certificate)) as client:
+                assert client.serving_default(X).probs.shape == (2, 3)
+            with (
+                getattr(module, name)(target, tls=module.Tls(), attempts=1) as client,
+                pytest.raises(module.ServerError) as refused,
+            ):
+                client.serving_default(X)
+            assert refused.value.code == "UNAVAILABLE"
+        rest = url.removeprefix("https://")
+        command = ["probe", address, "toy", "--rest", rest, "--against", str(version), "--requests", "1"]
+        assert [main([*command, "--tls", str(certificate)]), main([*command, "--tls"]), main(command)] == [0, 2, 2]
 
 
 # A model that changed
