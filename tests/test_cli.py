@@ -838,6 +838,9 @@ from configuration alone.
   exportkit audit PATH                       what a model of somebody else can
                                              do: files, network, Python
   exportkit verify VERSION_DIR               check a published version again
+  exportkit serve BASE_PATH… | models.config
+                                             answer requests on this machine as
+                                             TensorFlow Serving does
   exportkit plugins [NAME]                   list sources, steps, presets and
                                              policies, or show the keys of one
 """
@@ -908,8 +911,7 @@ def test_a_command_of_a_plugin_has_its_own_help(greeter, run, capsys):
             "xxx",
             2,
             "",
-            "xxx: is neither a command nor key=value; "
-            "known: audit, export, greet, inspect, long-command, plan, plugins, verify\n",
+            f"xxx: is neither a command nor key=value; commands: {', '.join([*COMMANDS, 'greet', 'long-command'])}\n",
         ),
     ],
 )
