@@ -207,6 +207,7 @@ OPENERS = {
     "metagraph/files.py": "asks how much memory this process has",
     "planning/assets.py": "compares assets by descriptors of what it found to be files",
     "processes": "opens its own pipes, logs and results",
+    "server/page.py": "reads its own page",
     "testing": "reads what tests wrote",
     "verifying/audit/place.py": "opens a directory",
     "version/claim.py": "opens directories and locks",
