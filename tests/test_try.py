@@ -175,6 +175,7 @@ def test_tf_examples_are_written_in_every_way(answer, base, recorded):
     rows = [{"x": [1.0, 2.0, 3.0, 4.0]}, {"x": [4.0, 3.0, 2.0, 1.0]}]
     np.savez("x.npz", x=np.float32([row["x"] for row in rows]))
     Path("request.json").write_text(json.dumps({"examples": rows}))
+    Path("more.json").write_text(json.dumps({"examples": [{**row, "price": 3} for row in rows]}))  # which nothing parses
     Path("context.json").write_text(json.dumps({"examples": [{}], "context": rows[0]}))
     Path("rows.json").write_text(json.dumps(rows))
     serialized = [{"b64": base64.b64encode(example).decode()} for example in EXAMPLES]
@@ -185,7 +186,14 @@ def test_tf_examples_are_written_in_every_way(answer, base, recorded):
         for pair in zip(classes, scores, strict=True)
     ]
     ways = (
-        *("request.json", "examples=request.json", "inputs=request.json", "examples=rows.json", "examples=serialized.json"),
+        *(
+            "request.json",
+            "more.json",
+            "examples=request.json",
+            "inputs=request.json",
+            "examples=rows.json",
+            "examples=serialized.json",
+        ),
         'inputs={"examples": {"x": "x.npz:x"}}',
         f"examples={json.dumps({'examples': {'x': [row['x'] for row in rows]}})}",
     )
@@ -300,8 +308,8 @@ MISTAKES = {
         "--input x: is given features, and it takes no tf.Example; write float32 values",
     ),
     "feature": (
-        ["BASE", "--signature", "by_class", "--input", 'examples=[{"y": [1.0]}]'],
-        "--input inputs: row 0: feature 'y': the graph does not parse it; known: x",
+        ["BASE", "--signature", "by_class", "--input", 'examples=[{"xs": [1.0]}]'],
+        "--input inputs: row 0: feature 'xs': the graph does not parse it; did you mean x?",
     ),
     "feature: dtype": (
         ["BASE", "--signature", "by_class", "--input", 'examples=[{"x": [1, 2, 3, 4]}]'],
