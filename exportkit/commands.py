@@ -16,8 +16,10 @@ COMMANDS = {  # name → class, in the order of ``exportkit --help``
     "audit": "exportkit.cli.audit:AuditCommand",
     "verify": "exportkit.cli.verify:VerifyCommand",
     "try": "exportkit.cli.try_version:TryCommand",
-    "client": "exportkit.cli.client:ClientCommand",
     "serve": "exportkit.cli.serve:ServeCommand",
+    "client": "exportkit.cli.client:ClientCommand",
+    "probe": "exportkit.cli.probe:ProbeCommand",
+    "deploy": "exportkit.cli.deploy:DeployCommand",
     "plugins": "exportkit.cli.plugins:PluginsCommand",
 }
 DEFAULT = "export"

@@ -5,6 +5,7 @@ A version is answered by the worker that exportkit tries it with. It does what a
 
 import base64
 import json
+import ssl
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -15,6 +16,8 @@ from urllib.parse import unquote
 import grpc
 import numpy as np
 import tensorflow as tf
+import toys
+import versions_made
 from google.protobuf import json_format
 from tensorflow.core.framework import types_pb2
 from tensorflow_serving.apis import get_model_metadata_pb2, prediction_service_pb2_grpc
@@ -23,6 +26,17 @@ from tensorflow_serving.apis.predict_pb2 import PredictResponse
 from tensorflow_serving.apis.regression_pb2 import RegressionResponse
 
 from exportkit.serving.native import Refusal, Running, meta_graph
+
+_MADE = []
+
+
+def made_version(factory):
+    """A version with a signature of each method, labels that are texts, and a manifest; `factory` makes its directory, once."""
+    if not _MADE:
+        checkpoint, base = toys.saved(factory.mktemp("toy"), toys.dense), factory.mktemp("version")
+        data = versions_made.config(checkpoint, base, post={"manifest": {"kind": "manifest"}})
+        _MADE.append(Path(versions_made.export(data).directory))
+    return _MADE[0]
 
 
 class Refused(Exception):
@@ -38,12 +52,13 @@ class Model:
 
     def __init__(self, name, version, running, signatures):
         self.name, self.version, self.running, self.signatures = name, version, running, signatures
-        self.lock, self.requests, self.unavailable = threading.Lock(), [], 0
+        self.lock, self.requests, self.unavailable, self.looked_up = threading.Lock(), [], 0, 0
         self.change = lambda outputs: outputs
         self.labels = {}
 
     def look_up(self, name, version=None, label=None):
         """Refuse what a server without that version refuses."""
+        self.looked_up += 1
         if self.unavailable:
             self.unavailable -= 1
             raise Refused("UNAVAILABLE", "the server is starting")
@@ -66,14 +81,14 @@ class Grpc(prediction_service_pb2_grpc.PredictionServiceServicer):
     def __init__(self, model):
         self._model = model
 
-    def Predict(self, request, context):  # noqa: N802
+    def Predict(self, request, context):
         response = PredictResponse()
         inputs = {alias: tf.make_ndarray(proto) for alias, proto in request.inputs.items()}
         for alias, value in self._answer(request.model_spec, inputs, context, response).items():
             response.outputs[alias].CopyFrom(as_server(value))
         return response
 
-    def Classify(self, request, context):  # noqa: N802
+    def Classify(self, request, context):
         response = ClassificationResponse()
         answer = self._answer(request.model_spec, examples(request), context, response)
         for row in range(len(next(iter(answer.values())))):
@@ -86,13 +101,13 @@ class Grpc(prediction_service_pb2_grpc.PredictionServiceServicer):
                     one.score = answer["scores"][row, k]
         return response
 
-    def Regress(self, request, context):  # noqa: N802
+    def Regress(self, request, context):
         response = RegressionResponse()
         for value in self._answer(request.model_spec, examples(request), context, response)["outputs"].ravel():
             response.result.regressions.add(value=value)
         return response
 
-    def GetModelMetadata(self, request, context):  # noqa: N802
+    def GetModelMetadata(self, request, context):
         response = get_model_metadata_pb2.GetModelMetadataResponse()
         self._look_up(request.model_spec, context, response)
         response.metadata["signature_def"].Pack(signature_map(self._model))
@@ -118,7 +133,9 @@ def as_server(value):
     """A tensor as the server answers it: numbers in typed fields, not in tensor_content."""
     proto = tf.make_tensor_proto(value.astype(object) if value.dtype == object else value)
     if proto.tensor_content:
-        field = {"float32": "float_val", "float64": "double_val", "int64": "int64_val", "bool": "bool_val"}.get(value.dtype.name)
+        field = {"float32": "float_val", "float64": "double_val", "int64": "int64_val", "bool": "bool_val"}.get(
+            value.dtype.name
+        )
         if field:
             getattr(proto, field).extend(value.ravel().tolist())
             proto.tensor_content = b""
@@ -145,24 +162,27 @@ class Rest(BaseHTTPRequestHandler):
     def log_message(self, *_):
         pass
 
-    def do_GET(self):  # noqa: N802
+    def do_GET(self):
         model = self.server.model
-        place = unquote(self.path).removeprefix("/v1/models/")
+        place = self.path.removeprefix("/v1/models/")
         if place.endswith("/metadata"):
             stated = {"signature_def": json_format.MessageToDict(signature_map(model), preserving_proto_field_name=True)}
-            content = {"model_spec": {"name": model.name, "version": str(model.version)}, "metadata": {"signature_def": stated["signature_def"]}}
+            content = {
+                "model_spec": {"name": model.name, "version": str(model.version)},
+                "metadata": {"signature_def": stated["signature_def"]},
+            }
             self._guarded(place.removesuffix("/metadata"), lambda: content)
         else:
             state = {"version": str(model.version), "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
             self._guarded(place, lambda: {"model_version_status": [state]})
 
-    def do_POST(self):  # noqa: N802
+    def do_POST(self):
         place, _, method = self.path.removeprefix("/v1/models/").rpartition(":")
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self._guarded(unquote(place), lambda: self._ask(method, body))
+        self._guarded(place, lambda: self._ask(method, body))
 
     def _guarded(self, place, make):
-        name, *rest = place.split("/")
+        name, *rest = map(unquote, place.split("/"))
         chosen = dict(zip(rest[::2], rest[1::2], strict=True))
         try:
             self.server.model.look_up(name, int(chosen["versions"]) if "versions" in chosen else None, chosen.get("labels"))
@@ -205,14 +225,20 @@ def to_json(value):
     """Floats with 9 digits, which identify a float32."""
     if value.dtype == object:
         return np.vectorize(bytes.decode, otypes=[object])(value).tolist()
-    return [to_json(one) for one in value] if value.ndim else (float(f"{value:.9g}") if value.dtype == np.float32 else value.item())
+    return (
+        [to_json(one) for one in value]
+        if value.ndim
+        else (float(f"{value:.9g}") if value.dtype == np.float32 else value.item())
+    )
 
 
 def from_json(value, dtype):
     if dtype != types_pb2.DT_STRING:
         return np.array(value, tf.dtypes.as_dtype(dtype).as_numpy_dtype)
     array = np.array(value, object)
-    return np.vectorize(lambda one: base64.b64decode(one["b64"]) if isinstance(one, dict) else one.encode(), otypes=[object])(array)
+    return np.vectorize(lambda one: base64.b64decode(one["b64"]) if isinstance(one, dict) else one.encode(), otypes=[object])(
+        array
+    )
 
 
 def example_of(row):
@@ -230,8 +256,8 @@ def example_of(row):
 
 
 @contextmanager
-def serving(directory, name):
-    """Serve a version: yields its Model, the gRPC address and the URL of REST."""
+def serving(directory, name, tls=None):
+    """Serve a version: yields its Model, the gRPC address and the URL of REST; by TLS with a key and a certificate (files)."""
     directory = Path(directory)
     with ExitStack() as stack:
         running = stack.enter_context(Running(directory, ["serve"]))
@@ -239,12 +265,20 @@ def serving(directory, name):
         model.signatures.pop("__saved_model_init_op", None)
         server = grpc.server(ThreadPoolExecutor(4), options=[("grpc.max_receive_message_length", -1)])
         prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(Grpc(model), server)
-        port = server.add_insecure_port("localhost:0")
+        if tls is None:
+            port = server.add_insecure_port("localhost:0")
+        else:
+            credentials = grpc.ssl_server_credentials([tuple(Path(path).read_bytes() for path in tls)])
+            port = server.add_secure_port("localhost:0", credentials)
         server.start()
         stack.callback(lambda: server.stop(None).wait())
         rest = ThreadingHTTPServer(("localhost", 0), Rest)
         rest.model = model
+        if tls is not None:
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            context.load_cert_chain(tls[1], tls[0])
+            rest.socket = context.wrap_socket(rest.socket, server_side=True)
         threading.Thread(target=rest.serve_forever, args=(0.05,), daemon=True).start()
         stack.callback(rest.server_close)
         stack.callback(rest.shutdown)
-        yield model, f"localhost:{port}", f"http://localhost:{rest.server_port}"
+        yield model, f"localhost:{port}", f"http{'s' * bool(tls)}://localhost:{rest.server_port}"

@@ -51,7 +51,7 @@ MIXED = {
 def serving(models, limits=Limits(), **options):  # noqa: B008 - it is frozen
     """Serve on free ports; give the server."""
     served = Models(["serve"], options.get("allowed", ()), options.get("report", lambda _: None))
-    with Server(served, Address(rest=0, grpc=0), limits, options.get("page", lambda _: None)) as server:
+    with Server(served, Address(rest=0, grpc=0), limits, options.get("page", lambda _: lambda _: None)(served)) as server:
         server.start([model if isinstance(model, Model) else Model(model.name, model) for model in models])
         yield server
 

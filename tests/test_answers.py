@@ -39,6 +39,8 @@ ANSWERS = {  # name → arguments, exit code, those of HEAVY that it imports
     "a wrong option": (["model=toi"], 2, {"pluggy", "yaml"}),
     "a wrong key": (["plan", "model=toy", "post.verify.atoll=1"], 2, {"pluggy", "yaml"}),
     "a wrong binding": (["plan", "model=toy", "bindings.x=y"], 2, {"pluggy", "yaml", "google.protobuf"}),
+    "client": (["client", "--help"], 0, {"pluggy"}),
+    "probe": (["probe", "--help"], 0, {"pluggy"}),
 }
 
 

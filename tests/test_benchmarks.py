@@ -1,5 +1,6 @@
 """The benchmarks run, compare what they exported, and print the rows that their README speaks of. No time is asserted."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -102,4 +103,16 @@ def test_a_large_graph_is_inspected_and_its_suggestion_planned(tmp_path):
 def test_answers_are_measured_beside_bare_starts(tmp_path):
     printed = run("answers.py", tmp_path, "--times", "1")
     assert list(rows(printed))[:3] == ["python -c pass", 'python -c "import hydra"', "--help"]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.needs("grpc_health", "grpc_reflection", "tensorflow_serving", "uvicorn")
+def test_serve_load_asks_four_ways_and_changes_versions(tmp_path):
+    printed = run("serve_load.py", tmp_path, "--requests", "64", "--changes", "2")
+    found = rows(printed)
+    ways = ["tf.saved_model.load, a loop", "the worker, 16 threads", "serve, grpc, 16 clients", "serve, rest, 16 clients"]
+    assert [name for name in found if name in ways] == ways
+    assert [found[name][3] for name in ways] == ["0"] * 4
+    assert re.search(r"2 changes of the version in \d+ s: \d+ requests, 0 failed, 1 different answers", printed)
     assert not list(tmp_path.iterdir())

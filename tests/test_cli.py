@@ -842,9 +842,17 @@ from configuration alone.
   exportkit verify VERSION_DIR               check a published version again
   exportkit try VERSION                      one answer of a version, without a
                                              server
-  exportkit client VERSION --lang LANGUAGE --out DIR
-                                             write a client of a version:
-                                             python, cpp
+  exportkit serve BASE_PATH… | models.config
+                                             answer requests on this machine as
+                                             TensorFlow Serving does
+  exportkit client VERSION --lang NAME --out DIR
+                                             write a client for exactly one
+                                             model
+  exportkit probe HOST:PORT NAME             ask a live server whether it
+                                             answers what was exported
+  exportkit deploy MODELS_CONFIG --to TARGET --out DIR
+                                             files that serve these models:
+                                             compose, kubernetes
   exportkit plugins [NAME]                   list sources, steps, presets and
                                              policies, or show the keys of one
 """
@@ -915,8 +923,7 @@ def test_a_command_of_a_plugin_has_its_own_help(greeter, run, capsys):
             "xxx",
             2,
             "",
-            "xxx: is neither a command nor key=value; "
-            "known: audit, export, greet, inspect, long-command, plan, plugins, verify\n",
+            f"xxx: is neither a command nor key=value; commands: {', '.join([*COMMANDS, 'greet', 'long-command'])}\n",
         ),
     ],
 )

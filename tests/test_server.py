@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from contextlib import ExitStack
 
 import grpc
@@ -17,6 +18,7 @@ from exportkit.checkpoint.tensorproto import from_json, from_message, to_proto
 from exportkit.protos import TensorProto, example_pb2
 from exportkit.server import messages
 from exportkit.server.model_config import Model
+from exportkit.server.page import Page
 from exportkit.version.manifest import read_manifest
 
 TOY, MIXED = "/v1/models/toy", "/v1/models/mixed"
@@ -472,3 +474,27 @@ def test_status_health_and_reflection(channel):
     listed = next(reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(asked))
     names = {service.name for service in listed.list_services_response.service}
     assert {"tensorflow.serving.PredictionService", "tensorflow.serving.ModelService", "grpc.health.v1.Health"} <= names
+
+
+# the page
+
+
+def test_the_page_describes_the_models_with_their_samples(base, rest):
+    models = [Model("toy", base / "toy", labels={"stable": 1}), Model("mixed", base / "mixed")]
+    with serverlab.serving(models, page=Page) as server, serverlab.Rest(server) as client:
+        status, html, kind = client.send("GET", "/")
+        assert (status, kind) == (200, "text/html; charset=utf-8")
+        assert "http" not in re.sub(r'http-equiv="[^"]*"', "", html.decode())  # no address of anywhere else
+        _, (mixed, toy) = client.ask("GET", "/exportkit/models.json")
+        assert (mixed["name"], toy["name"], toy["labels"]) == ("mixed", "toy", {"stable": 1})
+        by_class, by_value, default = toy["versions"][0]["signatures"]
+        assert [one["method"] for one in (by_class, by_value, default)] == ["classify", "regress", "predict"]
+        assert default["inputs"] == [{"alias": "x", "dtype": "float32", "shape": [-1, 4]}]
+        assert default["body"] == '{"signature_name": "serving_default", "instances": [{"x": [0.0, 1.0, 2.0, 3.0]}]}'
+        assert json.loads(by_class["body"])["examples"] == [{"x": ROW}]
+        assert [default["recorded"], mixed["versions"][0]["signatures"][0]["recorded"]] == [True, False]
+        for model in (mixed, toy):
+            for signature in model["versions"][0]["signatures"]:
+                path = f"/v1/models/{model['name']}:{signature['method']}"
+                assert client.ask("POST", path, signature["body"])[0] == 200, signature
+    assert rest.ask("GET", "/exportkit/models.json")[0] == 404

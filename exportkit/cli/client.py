@@ -16,15 +16,15 @@ class ClientCommand(Command):
     """Write a client for exactly this model: contract.json with its signatures and examples, and code that is made from it."""
 
     name = "client"
-    help = f"write a client of a version: {', '.join(LANGUAGES)}"
-    usage = "VERSION --lang LANGUAGE --out DIR"
+    help = "write a client for exactly one model"
+    usage = "VERSION --lang NAME --out DIR"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         add = parser.add_argument
         add("version", metavar="VERSION", type=Path, help="a version's directory, or a base path: its newest version")
         add(
             "--lang",
-            metavar="LANGUAGE",
+            metavar="NAME",
             action="append",
             required=True,
             choices=list(LANGUAGES),
@@ -39,7 +39,7 @@ class ClientCommand(Command):
         from exportkit.clients.contract import read_contract  # with NumPy, which help does not need
         from exportkit.clients.languages import generate, write
 
-        made = generate(read_contract(options.version), dict.fromkeys(options.lang))
+        made = generate(read_contract(options.version), list(dict.fromkeys(options.lang)))
         write(options.out, made)
         for name in made:
             line(str(options.out / name))

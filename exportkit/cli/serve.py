@@ -2,7 +2,9 @@
 
 import argparse
 import os
+import sys
 import threading
+import webbrowser
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from math import isfinite
@@ -42,6 +44,7 @@ class ServeCommand(Command):
         add("--rest-port", type=_port, default=PORT + 1, metavar="PORT", help="of the REST API; 0: a free one (8501)")
         add("--grpc-port", type=_port, default=PORT, metavar="PORT", help="of gRPC; 0: a free one (8500)")
         add("--host", default="127.0.0.1", help="the address to listen on; others can then use the server (127.0.0.1)")
+        add("--open", action="store_true", help="a page at / that shows the models and sends requests, in the browser")
         add("--poll", type=_seconds, default=1.0, metavar="SECONDS", help="how often to look for new versions (1)")
         add("--poll-config", action="store_true", help="read models.config again when it changes")
         add("--timeout", type=_seconds, default=30.0, metavar="SECONDS", help="what a request may take (30)")
@@ -78,12 +81,14 @@ def _serve(options: argparse.Namespace) -> None:
     from exportkit.server.asgi import Limits
     from exportkit.server.model_config import models_at
     from exportkit.server.models import Models
+    from exportkit.server.page import Page
     from exportkit.server.serving import Address, Server
 
     served = models_at(options.paths)
     models = Models(options.tags.split(","), options.allow, print_line)
     limits = Limits(options.max_body << 20, options.timeout, options.max_requests)
-    with Server(models, Address(options.host, options.rest_port, options.grpc_port), limits) as server:
+    address = Address(options.host, options.rest_port, options.grpc_port)
+    with Server(models, address, limits, Page(models) if options.open else lambda _: None) as server:
         server.start(served)
         server.poll(options.poll, _reloading(options, models))
         line(NATURE)
@@ -92,7 +97,16 @@ def _serve(options: argparse.Namespace) -> None:
         host = f"[{options.host}]" if ":" in options.host else options.host
         line(f"REST http://{host}:{server.rest_port}/v1/models")
         line(f"gRPC {host}:{server.grpc_port}")
+        if options.open:
+            _show_page(f"http://{host}:{server.rest_port}/")
         threading.Event().wait()
+
+
+def _show_page(address: str) -> None:
+    """Print the page's address, and open it where there is a graphical browser."""
+    line(f"page {address}")
+    if sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
+        webbrowser.open(address)
 
 
 def _reloading(options: argparse.Namespace, models: "Models") -> Callable[[], None]:

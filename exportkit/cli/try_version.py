@@ -7,8 +7,7 @@ Python is not imported.
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ from exportkit.capabilities import ALLOWANCES
 from exportkit.cli import print_line
 from exportkit.cli.tables import line, shape_text, short_path, table
 from exportkit.contract import Command
-from exportkit.errors import shortened, some
+from exportkit.errors import Problem, StepFailed, shortened, some
 from exportkit.printable import printable
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ class TryCommand(Command):
         directory = version_directory(options.version).resolve()
         asked = ask(directory, options.signature, options.input, options.allow)
         if options.json:
-            _print_json(asked)
+            line(rest_text(asked).decode(errors="replace"))
         else:
             _show(asked)
         if verdict := _verdict(asked):
@@ -91,10 +90,29 @@ def _verdict(asked: Asked) -> str:
     return f"NOT the recorded answer: {asked.difference}" if asked.difference else "equal to the recorded answer"
 
 
-def _print_json(asked: Asked) -> None:
-    from exportkit.serving import rest_body
+def rest_text(asked: Asked) -> bytes:
+    """Return the body of REST's answer.
 
-    line(json.dumps(rest_body.answer(asked.method, asked.outputs, asked.by_rows), indent=4, ensure_ascii=False))
+    Raises:
+        StepFailed: REST cannot give it.
+    """
+    from exportkit.server import json_answer
+    from exportkit.server.status import Status
+
+    outputs = asked.outputs
+    try:
+        if asked.method == "predict":
+            return json_answer.predictions(outputs, asked.by_rows)
+        if asked.method == "regress":
+            return json_answer.regressions(outputs["outputs"].ravel().tolist())
+        one = next(iter(outputs.values()))
+        classes, scores = (outputs.get(alias, [[blank] * one.shape[1]] * len(one)) for alias, blank in _BLANK.items())
+        return json_answer.classifications([list(zip(*row, strict=True)) for row in zip(classes, scores, strict=True)])
+    except Status as status:
+        raise StepFailed(Problem(f"{asked.signature} by REST", status.text, "leave out --json, or ask by gRPC")) from None
+
+
+_BLANK: Mapping[str, bytes | float] = {"classes": b"", "scores": 0.0}  # where a classify signature has only one (classifier.cc)
 
 
 def _show(asked: Asked) -> None:

@@ -6,11 +6,11 @@ loaded and run in a process of its own. TensorFlow is not imported here.
 
 import argparse
 from collections.abc import Sequence
-from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exportkit.capabilities import ALLOWANCES
+from exportkit.cli.numbers import tolerance
 from exportkit.cli.tables import line
 from exportkit.contract import Command
 
@@ -32,8 +32,8 @@ class VerifyCommand(Command):
         add("version", metavar="VERSION_DIR", type=Path, help="a SavedModel, such as exports/mnist/3")
         add("--against", metavar="CHECKPOINT", help="a checkpoint's prefix or directory: compare the weights with it")
         add("--public-key", metavar="PEM", type=Path, help="the key that the version must be signed with")
-        add("--atol", type=_tolerance, help="how far recorded outputs may be from today's (default: as exported)")
-        add("--rtol", type=_tolerance, help="the same, relative to their size")
+        add("--atol", type=tolerance, help="how far recorded outputs may be from today's (default: as exported)")
+        add("--rtol", type=tolerance, help="the same, relative to their size")
         add(
             "--allow",
             metavar="CAPABILITY",
@@ -63,14 +63,6 @@ class VerifyCommand(Command):
             line(str(finding))
         line(f"{options.version}: {_summary(found)}")
         return int(any(finding.passed is False for finding in found))
-
-
-def _tolerance(text: str) -> float:
-    """Return a tolerance; one that is negative, infinite or NaN is refused, for it would fail or pass every comparison."""
-    value = float(text)
-    if not (isfinite(value) and value >= 0):
-        raise argparse.ArgumentTypeError(f"is {text}; write 0 or more")
-    return value
 
 
 def _summary(found: Sequence["Finding"]) -> str:

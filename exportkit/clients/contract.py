@@ -174,6 +174,8 @@ def from_manifest(manifest: Mapping[str, Any], version: int | None, digest: str)
         if not _is_name(key) or key in signatures:
             _refuse(f"has {_short(key)} as the key of a signature" + " twice" * (key in signatures))
         signatures[key] = _signature(key, one, bindings if isinstance(bindings, dict) else {}, samples.get(key))
+    if not signatures:
+        _refuse("lists no signatures")
     return Contract(model, version, digest, signatures)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from exportkit import files
 from exportkit.checkpoint.tensorproto import dtype_of
 from exportkit.clients.contract import Contract, Feature, Signature, Tensor
-from exportkit.clients.names import camel_case, identifiers, shape_text
+from exportkit.clients.names import class_names, file_name, identifiers, shape_text
 from exportkit.errors import ConfigError, Problem
 from exportkit.operations import parse_example
 from exportkit.samples import tfexample
@@ -65,7 +65,7 @@ def generate(contract: Contract) -> dict[str, str]:
     """
     if problems := list(_unknown_dtypes(contract)):
         raise ConfigError(*problems)
-    name = identifiers([contract.model], _RESERVED)[contract.model].lower()
+    name = file_name(contract.model)
     name = f"{name}_model" if name in _RESERVED else name
     signatures = _signatures(contract)
     common = {"name": name, "namespace": name, "guard": name.upper(), "model": _prose(contract.model)}
@@ -113,8 +113,7 @@ def _signatures(contract: Contract) -> list["_Signature"]:
     """Return the signatures, each with a name of its own for its method and its two structs."""
     taken = set(_RESERVED)
     found = []
-    for key, word in identifiers(contract.signatures).items():
-        base = camel_case(word)
+    for key, base in class_names(contract.signatures).items():
         candidates = (base if number == 1 else f"{base}_{number}" for number in range(1, len(contract.signatures) + 999))
         method = next(name for name in candidates if not taken & {name, f"Ask{name}", f"{name}Input", f"{name}Output"})
         taken |= {method, f"Ask{method}", f"{method}Input", f"{method}Output"}

@@ -18,6 +18,8 @@ LANGUAGES: dict[
 ] = {  # name → function: from a Contract to the files of a client, by their names relative to its directory
     "python": "exportkit.clients.python:generate",
     "cpp": "exportkit.clients.cpp:generate",
+    "curl": "exportkit.clients.curl:generate",
+    "openapi": "exportkit.clients.openapi:generate",
 }
 CONTRACT = "contract.json"
 MARK = b"exportkit"  # stands near the start of every file that is generated: only such files are replaced

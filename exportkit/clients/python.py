@@ -10,7 +10,7 @@ from types import ModuleType
 from exportkit import files
 from exportkit.clients import runtime
 from exportkit.clients.contract import Contract, Feature, Signature, Tensor
-from exportkit.clients.names import camel_case, identifiers, shape_text
+from exportkit.clients.names import class_names, file_name, identifiers, shape_text
 from exportkit.clients.runtime import answers, calls, messages, metadata, rest, servers, tensors
 
 PARTS: tuple[ModuleType, ...] = (messages, tensors, answers, calls, rest, metadata, servers)  # each uses only those before it
@@ -24,10 +24,8 @@ _TOP_LEVEL = {name for part in PARTS for name in dir(part)} | {*EXPORTED, "SIGNA
 def generate(contract: Contract) -> dict[str, str]:
     """Return the client's file, by its name: ``MODEL_client.py``."""
     methods = identifiers(contract.signatures, {*_KEYWORDS, *_METHODS})
-    results = identifiers(map(camel_case, methods.values()), _TOP_LEVEL)
-    signatures = [
-        _Signature(key, one, methods[key], results[camel_case(methods[key])]) for key, one in contract.signatures.items()
-    ]
+    results = class_names(contract.signatures, _TOP_LEVEL)
+    signatures = [_Signature(key, one, methods[key], results[key]) for key, one in contract.signatures.items()]
     text = _template("client").substitute(
         model=_prose(contract.model),
         model_literal=_literal(contract.model),
@@ -43,8 +41,7 @@ def generate(contract: Contract) -> dict[str, str]:
         methods="\n".join(one.typed_method() for one in signatures).rstrip(),
         async_methods="\n".join(one.typed_method(asynchronous=True) for one in signatures).rstrip(),
     )
-    name = next(iter(identifiers([contract.model]).values())).lower()
-    return {f"{name}_client.py": text.rstrip() + "\n"}
+    return {f"{file_name(contract.model)}_client.py": text.rstrip() + "\n"}
 
 
 class _Signature:

@@ -3,7 +3,7 @@
 import base64
 import binascii
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 from exportkit import files
 from exportkit.checkpoint import npy
 from exportkit.checkpoint.encoding import objects
-from exportkit.errors import did_you_mean, shortened, some
+from exportkit.errors import did_you_mean, nearest, shortened, some
 from exportkit.metagraph.tensors import Facts, Shape
 from exportkit.printable import printable
 from exportkit.samples import tfexample
@@ -177,7 +177,7 @@ def _columns(given: Mapping[str, Any], known: Mapping[str, Facts]) -> np.ndarray
     columns = {}
     for name, column in given.items():
         try:
-            _check_name(name, known)
+            _check_name(name, known, given)
             columns[name] = _column(column, known.get(name))
         except Misfit as cause:
             raise Misfit(f"feature '{name}': {cause.what}", cause.do) from None
@@ -188,9 +188,10 @@ def _columns(given: Mapping[str, Any], known: Mapping[str, Facts]) -> np.ndarray
     return tfexample.encode(columns)
 
 
-def _check_name(name: str, known: Mapping[str, Facts]) -> None:
-    if known and name not in known:
-        raise Misfit("the graph does not parse it", did_you_mean(name, known))
+def _check_name(name: str, known: Mapping[str, Facts], given: Collection[str]) -> None:
+    """Refuse a feature that stands for another by mistake; any other that the graph does not parse is ignored by it."""
+    if name not in known and (near := nearest(name, known.keys() - set(given))):
+        raise Misfit("the graph does not parse it", did_you_mean(name, near))
 
 
 def _column(given: Any, facts: Facts | None) -> np.ndarray:
@@ -223,9 +224,10 @@ def examples(rows: Sequence[Mapping[str, Any]], context: Mapping[str, Any], know
     encoded = []
     for number, row in enumerate(rows):
         example = tfexample.Example()
-        for name, given in {**context, **row}.items():
+        merged = {**context, **row}
+        for name, given in merged.items():
             try:
-                _check_name(name, known)
+                _check_name(name, known, merged)
                 _add(example.features.feature[name], given, known.get(name))
             except Misfit as cause:
                 raise Misfit(f"row {number}: feature '{name}': {cause.what}", cause.do) from None

@@ -13,7 +13,7 @@ import numpy as np
 
 from exportkit.checkpoint.encoding import objects
 from exportkit.protos import TensorInfo, dtype_name, example_pb2, types_pb2
-from exportkit.server.json_text import is_double, is_number, misformed, shown, text_bytes, type_name
+from exportkit.server.json_text import is_double, is_number, misformed, shown, text_bytes, too_big, too_deep, type_name
 from exportkit.server.status import Status, invalid
 
 Infos = Mapping[str, TensorInfo]
@@ -25,6 +25,7 @@ _INTEGERS = {  # dtype → the range that JSON is checked for; narrower types wr
     "uint64": (0, 1 << 64),
 }
 _SEVERAL = "as multiple input tensors required as per tensorinfo_map"
+_MOST_DIMENSIONS = 31  # of an array in NumPy 1, without that of the rows
 _FLOATS = ("float32", "float64")
 
 
@@ -168,6 +169,8 @@ def _array(value: Any, dtype: str) -> np.ndarray:
     while isinstance(inner, list):
         shape.append(len(inner))
         inner = inner[0] if inner else None
+    if len(shape) > _MOST_DIMENSIONS:
+        raise too_deep()
     flat: list[Any] = []
     _fill(value, 0, shape, dtype, flat)
     if dtype == "string":
@@ -177,7 +180,7 @@ def _array(value: Any, dtype: str) -> np.ndarray:
     if dtype not in _FLOATS and dtype != "bool":  # an empty list of a dtype that JSON has not
         raise _unimplemented(value, dtype)
     with np.errstate(over="ignore"):
-        return np.array(list(map(float, flat)) if dtype in _FLOATS else flat, dtype).reshape(shape)
+        return np.array(flat, dtype).reshape(shape)
 
 
 def _fill(value: Any, level: int, shape: Sequence[int], dtype: str, flat: list[Any]) -> None:
@@ -209,7 +212,7 @@ def _element(value: Any, dtype: str) -> Any:
     if dtype in _FLOATS:
         if not is_number(value):
             raise _wrong_type(value, dtype)
-        return value
+        return _double(value)
     if dtype == "bool":
         if not isinstance(value, bool):
             raise _wrong_type(value, dtype)
@@ -220,6 +223,13 @@ def _element(value: Any, dtype: str) -> Any:
             raise _wrong_type(value, dtype)
         return value
     raise _unimplemented(value, dtype)
+
+
+def _double(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise too_big() from None
 
 
 def _wrong_type(value: Any, dtype: str) -> Status:
@@ -290,7 +300,7 @@ def _add(feature: Any, name: str, value: Any) -> None:
         _values(feature, name, "bytes_list").append(_decoded(value))
     elif is_number(value) and is_double(value):
         with np.errstate(over="ignore"):
-            _values(feature, name, "float_list").append(float(np.float32(value)))
+            _values(feature, name, "float_list").append(float(np.float32(_double(value))))
     elif is_number(value):
         values = _values(feature, name, "int64_list")
         if value >= 1 << 63:

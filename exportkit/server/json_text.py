@@ -41,12 +41,22 @@ def parse(body: bytes) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise _error(_reason(error, text), text, _offset(error, text)) from None
     except RecursionError:
-        raise invalid("JSON Parse error: it nests lists or objects too deeply") from None
+        raise too_deep() from None
     except ValueError:  # Python limits the digits of an integer
-        raise invalid("JSON Parse error: Number too big to be stored in double.") from None
+        raise too_big() from None
     if not isinstance(value, dict):
         raise misformed(value, "Is not object")
     return value
+
+
+def too_big() -> Status:
+    """Return the status of a number that no double holds."""
+    return invalid("JSON Parse error: Number too big to be stored in double.")
+
+
+def too_deep() -> Status:
+    """Return the status of a value that cannot be read for its depth."""
+    return invalid("JSON Parse error: it nests lists or objects too deeply")
 
 
 def _end_of_blank(text: str) -> int:
@@ -87,7 +97,7 @@ def misformed(value: Any, what: str) -> Status:
 
 def shown(value: Any) -> str:
     """Return a value as a message shows it: pretty, and cut."""
-    text = json.dumps(value, indent=4, ensure_ascii=False).encode("utf-8", "surrogateescape")
+    text = json.dumps(value, indent=4, ensure_ascii=False).encode("utf-8", "replace")
     return text[:SHOWN].decode("utf-8", "ignore")
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
-from exportkit.errors import BindingError, ExportKitError, Problem, StepFailed
+from exportkit.errors import BindingError, ExportKitError, Problem, StepFailed, system_error
 from exportkit.server.model_config import Model, versions_in
 from exportkit.server.servable import Servable
 from exportkit.server.status import Status, invalid
@@ -251,7 +251,8 @@ class Models:
         servable = Servable(name, number, directory, self._tags, self._allowed)
         try:
             servable.load()
-        except ExportKitError as error:
+        except (ExportKitError, OSError) as cause:
+            error = system_error(cause, directory) if isinstance(cause, OSError) else cause
             times = failure.times + 1 if failure else 1
             self._failures[name, number] = _Failure(times, time.monotonic() + RETRY_SECONDS, error)
             self._become(name, number, State.END, Status("FAILED_PRECONDITION", str(error)))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
 from exportkit.server import describing, inference, json_answer, json_request
-from exportkit.server.json_text import error_body, parse
+from exportkit.server.json_text import error_body, parse, too_deep
 from exportkit.server.models import Models, Spec
 from exportkit.server.status import Status, invalid
 
@@ -56,6 +56,8 @@ class Rest:
             return Answer(status.http, b"")
         except Status as status:
             return Answer(status.http, error_body(status.text))
+        except RecursionError:
+            return Answer(400, error_body(too_deep().text))
 
     def _dispatched(self, method: str, path: str, body: bytes) -> bytes:
         if method == "POST" and (found := _ASKED.fullmatch(path)):

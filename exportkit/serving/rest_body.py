@@ -1,19 +1,17 @@
-"""REST requests and answers as JSON: ``instances``, ``inputs`` and ``examples``; ``predictions``, ``outputs`` and ``results``.
+"""REST requests that a user wrote, with all that is wrong with them: ``instances``, ``inputs`` and ``examples``.
 
-The forms are those of TensorFlow Serving's json_tensor.cc.
+The forms are those of TensorFlow Serving's json_tensor.cc. `exportkit.server` reads requests of clients, in the server's words.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from exportkit.checkpoint.tensorproto import dtype_of
-from exportkit.errors import Problem, StepFailed, did_you_mean, type_of
+from exportkit.errors import Problem, did_you_mean, type_of
 from exportkit.samples import written
 from exportkit.samples.arrays import Misfit
 from exportkit.samples.written import Wanted
-from exportkit.serving.rest_request import DTYPES, json_value
 
 KEYS = ("instances", "inputs", "examples")
 
@@ -94,51 +92,6 @@ def _of_examples(body: Mapping[str, Any], wanted: Mapping[str, Wanted]) -> dict[
         raise Misfit("has examples, and the signature takes none", f"write inputs: {', '.join(wanted)}")
     (alias, one) = next(iter(wanted.items()))
     return {alias: written.examples(written.binaries(rows), written.binaries(context), one.features or {})}
-
-
-def answer(method: str, outputs: Mapping[str, np.ndarray], by_rows: bool) -> dict[str, Any]:
-    """Return the body of the answer that REST gives.
-
-    Args:
-        method: of the signature: ``predict``, ``classify`` or ``regress``.
-        by_rows: whether a predict request was in the form of rows, ``instances``.
-
-    Raises:
-        StepFailed: REST cannot give such an answer.
-    """
-    if refusals := list(_refusals(method, outputs, by_rows)):
-        raise StepFailed(*refusals)
-    values = {alias: json_value(value, alias) for alias, value in outputs.items()}
-    if method == "classify":
-        return {"results": list(map(_labelled, *_classified(values)))}
-    if method == "regress":
-        return {"results": [json_value(value) for value in next(iter(outputs.values())).reshape(-1)]}
-    if not by_rows:
-        return {"outputs": next(iter(values.values())) if len(values) == 1 else values}
-    if len(values) == 1:
-        return {"predictions": next(iter(values.values()))}
-    return {"predictions": [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]}
-
-
-def _refusals(method: str, outputs: Mapping[str, np.ndarray], by_rows: bool) -> Iterator[Problem]:
-    do = "leave out --json, or ask by gRPC"
-    for alias, value in sorted(outputs.items()):
-        if (dtype := dtype_of(value)) not in DTYPES:
-            yield Problem(f"output {alias}", f"is {dtype}, which REST has not", do)
-    if method == "predict" and by_rows and not have_rows(outputs.values()):
-        sizes = ", ".join(f"{alias} {list(value.shape)}" for alias, value in sorted(outputs.items()))
-        yield Problem("outputs", f"cannot be split into rows: {sizes}", 'ask with {"inputs": …}')
-
-
-def _classified(values: Mapping[str, Sequence[Any]]) -> tuple[Sequence[Any], Sequence[Any]]:
-    """Return labels and scores; a classify signature may have only one of them (classifier.cc)."""
-    classes, scores = values.get("classes"), values.get("scores")
-    classes = [[""] * len(row) for row in scores or ()] if classes is None else classes
-    return classes, [[0.0] * len(row) for row in classes] if scores is None else scores
-
-
-def _labelled(classes: Sequence[Any], scores: Sequence[Any]) -> list[list[Any]]:
-    return [list(pair) for pair in zip(classes, scores, strict=True)]
 
 
 def have_rows(values: Collection[np.ndarray]) -> bool:

@@ -31,7 +31,7 @@ from exportkit.spec import ExportPlan
 SERVER = f"http://localhost:{PORT + 1}/v1/models"
 SHORT = 200  # characters of a body that is readable on a command line
 MOST = 10_000_000  # elements of a body that is written out at all
-DTYPES = {"bool", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint32", "uint64", "string"}
+_DTYPES = {"bool", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint32", "uint64", "string"}
 
 
 class _NoRequest(Exception):
@@ -101,7 +101,7 @@ def _check(signature: SignatureReport) -> None:
     """Refuse what REST cannot send or answer."""
     for side, tensors in (("input", signature.inputs), ("output", signature.outputs)):
         for tensor in tensors:
-            if tensor.dtype not in DTYPES:
+            if tensor.dtype not in _DTYPES:
                 raise _NoRequest(f"REST has no {tensor.dtype}, which its {side} '{tensor.alias}' is; ask by gRPC")
     if not signature.inputs:
         raise _NoRequest("REST cannot ask a signature without inputs; ask by gRPC")
@@ -159,7 +159,7 @@ def _shape(tensor: TensorReport) -> tuple[int | None, ...] | None:
 def _sampled(signature: SignatureReport, plan: ExportPlan, given: Mapping[str, np.ndarray]) -> dict[str, Any]:
     if signature.method != "predict":
         try:
-            return _body(signature, examples=[_features_of(given["inputs"][0], _parsed(signature.inputs[0], plan))])
+            return _body(signature, examples=[features_of(given["inputs"][0], _parsed(signature.inputs[0], plan))])
         except DecodeError:
             raise _NoRequest("the first row of its sample is not a tf.Example") from None
     values = {alias: json_value(value, alias) for alias, value in given.items()}
@@ -186,7 +186,7 @@ def _text(value: bytes, alias: str) -> Any:
     return text
 
 
-def _features_of(serialized: bytes, features: Mapping[str, Feature]) -> dict[str, Any]:
+def features_of(serialized: bytes, features: Mapping[str, Feature]) -> dict[str, Any]:
     """Return the values of a tf.Example: JSON examples have lists only, so arrays of more dimensions are flattened."""
     found = {}
     for name, feature in sorted(tfexample.Example.FromString(serialized).features.feature.items()):

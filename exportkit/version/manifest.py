@@ -44,7 +44,12 @@ def read_manifest(directory: Path) -> dict[str, Any] | None:
         StepFailed: it cannot be read, was changed, is newer than this exportkit, or states what no manifest can
             (`exportkit.version.manifest_rules`).
     """
-    data = _read(directory / FILE)
+    return read_manifest_file(directory / FILE)
+
+
+def read_manifest_file(path: Path) -> dict[str, Any] | None:
+    """Do as `read_manifest`, for a manifest that may lie anywhere."""
+    data = _read(path)
     if data is None:
         return None
     try:

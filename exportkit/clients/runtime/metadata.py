@@ -1,17 +1,27 @@
 """The signatures that a server states in its metadata, compared with those of a client."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from exportkit.clients.runtime.messages import ContractChanged, ServerError, parse
 from exportkit.clients.runtime.tensors import NAMES, Signature, Tensor, shape_text
 
 
-def grpc_signatures(data: bytes) -> dict[str, Signature]:
+@dataclass(frozen=True)
+class Metadata:
+    """What a server states of the model that it serves."""
+
+    version: int | None
+    signatures: Mapping[str, Signature]
+
+
+def grpc_metadata(data: bytes) -> Metadata:
+    """Read a serialized MetadataResponse."""
     response = parse("MetadataResponse", data)
     packed = {entry.key: entry.value.value for entry in response.metadata}
     found = parse("SignatureDefMap", packed.get("signature_def", b""))
-    return {
+    signatures = {
         entry.key: Signature(
             entry.value.method_name.removeprefix("tensorflow/serving/"),
             {one.key: _info(one.value) for one in entry.value.inputs},
@@ -19,6 +29,7 @@ def grpc_signatures(data: bytes) -> dict[str, Signature]:
         )
         for entry in found.signature_def
     }
+    return Metadata(response.model_spec.version.value if response.model_spec.HasField("version") else None, signatures)
 
 
 def _info(info: Any) -> Tensor:
@@ -26,34 +37,38 @@ def _info(info: Any) -> Tensor:
     return Tensor(NAMES.get(info.dtype, str(info.dtype)), None if info.tensor_shape.unknown_rank else sizes)
 
 
-def rest_signatures(content: Mapping[str, Any]) -> dict[str, Signature]:
+def rest_metadata(content: Mapping[str, Any]) -> Metadata:
+    """Read the JSON of a model's metadata."""
     try:
         stated = content["metadata"]["signature_def"]["signature_def"]
-        return {
+        signatures = {
             key: Signature(
                 one["method_name"].removeprefix("tensorflow/serving/"),
-                {alias: _info_json(info) for alias, info in one["inputs"].items()},
-                {alias: _info_json(info) for alias, info in one["outputs"].items()},
+                {alias: _info_json(info) for alias, info in one.get("inputs", {}).items()},
+                {alias: _info_json(info) for alias, info in one.get("outputs", {}).items()},
             )
             for key, one in stated.items()
         }
+        version = content.get("model_spec", {}).get("version")
+        return Metadata(None if version is None else int(version), signatures)
     except (KeyError, TypeError, AttributeError, ValueError):
         raise ServerError("INTERNAL", "the server's metadata cannot be read") from None
 
 
 def _info_json(info: Mapping[str, Any]) -> Tensor:
+    shape = info.get("tensor_shape", {})
     number = info["dtype"].removeprefix("DT_").lower()
     name = {"float": "float32", "double": "float64", "half": "float16"}.get(number, number)
-    sizes = tuple(None if int(dim["size"]) < 0 else int(dim["size"]) for dim in info["tensor_shape"].get("dim", ()))
-    return Tensor(name, None if info["tensor_shape"].get("unknown_rank") else sizes)
+    sizes = tuple(None if int(dim["size"]) < 0 else int(dim["size"]) for dim in shape.get("dim", ()))
+    return Tensor(name, None if shape.get("unknown_rank") else sizes)
 
 
 def compare(ours: Mapping[str, Signature], theirs: Mapping[str, Signature]) -> None:
-    if differences := list(_differences(ours, theirs)):
-        raise ContractChanged(differences)
+    if changed := list(differences(ours, theirs)):
+        raise ContractChanged(changed)
 
 
-def _differences(ours: Mapping[str, Signature], theirs: Mapping[str, Signature]) -> Iterator[str]:
+def differences(ours: Mapping[str, Signature], theirs: Mapping[str, Signature]) -> Iterator[str]:
     """Yield what changed for this client; signatures and outputs that are new do not concern it."""
     for key, signature in ours.items():
         if key not in theirs:

@@ -8,6 +8,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, ClassVar, Self
 from urllib.parse import quote
@@ -16,7 +17,7 @@ import grpc  # type: ignore[import-untyped,unused-ignore]
 
 from exportkit.clients.runtime.calls import grpc_call
 from exportkit.clients.runtime.messages import MESSAGES, ServerError
-from exportkit.clients.runtime.metadata import compare, grpc_signatures, rest_signatures
+from exportkit.clients.runtime.metadata import Metadata, compare, grpc_metadata, rest_metadata
 from exportkit.clients.runtime.rest import read_rest, rest_body
 from exportkit.clients.runtime.tensors import Answer, Signature
 
@@ -101,6 +102,10 @@ class SyncServer(Server):
 
     def check(self) -> None:
         """Compare the signatures with the server's; raise ContractChanged where they differ."""
+        compare(self.SIGNATURES, self.metadata().signatures)
+
+    def metadata(self) -> Metadata:
+        """Return what the server states of the model."""
         raise NotImplementedError
 
 
@@ -118,8 +123,8 @@ class GrpcServer(SyncServer):
         call = grpc_call(key, self.SIGNATURES[key], inputs, self._spec())
         return call.read(self._unary(call.method, call.request, timeout))
 
-    def check(self) -> None:
-        compare(self.SIGNATURES, grpc_signatures(self._unary("GetModelMetadata", self._metadata_request(), None)))
+    def metadata(self) -> Metadata:
+        return grpc_metadata(self._unary("GetModelMetadata", self._metadata_request(), None))
 
     def _unary(self, method: str, request: bytes, timeout: float | None) -> bytes:
         try:
@@ -153,7 +158,11 @@ class AsyncGrpcServer(Server):
 
     async def check(self) -> None:
         """Compare the signatures with the server's; raise ContractChanged where they differ."""
-        compare(self.SIGNATURES, grpc_signatures(await self._unary("GetModelMetadata", self._metadata_request(), None)))
+        compare(self.SIGNATURES, (await self.metadata()).signatures)
+
+    async def metadata(self) -> Metadata:
+        """Return what the server states of the model."""
+        return grpc_metadata(await self._unary("GetModelMetadata", self._metadata_request(), None))
 
     async def _unary(self, method: str, request: bytes, timeout: float | None) -> bytes:
         try:
@@ -198,7 +207,10 @@ class RestServer(SyncServer):
         super().__post_init__()
         place = "" if self.version is None else f"/versions/{self.version}"
         place = place if self.label is None else f"/labels/{quote(self.label, safe='')}"
-        self._url = f"{self.target.rstrip('/')}/v1/models/{quote(self.model, safe='')}{place}"
+        base = self.target if "://" in self.target else f"{'http' if self.tls is None else 'https'}://{self.target}"
+        if not base.startswith(("http://", "https://")):
+            raise ValueError(f"{self.target} is no address of HTTP")
+        self._url = f"{base.rstrip('/')}/v1/models/{quote(self.model, safe='')}{place}"
         self._context = None if self.tls is None else self.tls.context()
 
     def ask(self, key: str, inputs: Mapping[str, Any], timeout: float | None = None) -> Answer:
@@ -208,8 +220,8 @@ class RestServer(SyncServer):
             raise ServerError("RESOURCE_EXHAUSTED", f"the request has {len(body)} bytes, more than message_bytes")
         return read_rest(signature, self._open(f":{signature.method}", body, timeout))
 
-    def check(self) -> None:
-        compare(self.SIGNATURES, rest_signatures(self._open("/metadata", None, None)))
+    def metadata(self) -> Metadata:
+        return rest_metadata(self._open("/metadata", None, None))
 
     def _open(self, suffix: str, body: bytes | None, timeout: float | None) -> Any:
         end = time.monotonic() + _seconds(self, timeout)
@@ -235,6 +247,8 @@ class RestServer(SyncServer):
         except OSError as error:
             late = isinstance(getattr(error, "reason", None), TimeoutError)
             raise ServerError("DEADLINE_EXCEEDED" if late else "UNAVAILABLE", str(getattr(error, "reason", error))) from None
+        except HTTPException:
+            raise ServerError("UNAVAILABLE", "what answers is no HTTP server") from None
         if len(data) > self.message_bytes:
             raise ServerError("RESOURCE_EXHAUSTED", f"the answer has more than {self.message_bytes} bytes (message_bytes)")
         try:

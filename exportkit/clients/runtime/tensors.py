@@ -61,7 +61,6 @@ DTYPES = {
     "uint64": (23, "uint64_val"),
 }
 NAMES = {number: name for name, (number, _) in DTYPES.items()}
-_NOT_BY_REST = ("bfloat16", "complex64", "complex128", "float16", "uint16")  # json_tensor.cc of TensorFlow Serving
 
 
 def numpy_dtype(name: str) -> np.dtype[Any]:

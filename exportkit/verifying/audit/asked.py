@@ -159,7 +159,7 @@ class _Version:
         inputs = recorded.inputs(self._directory, record) if self._signatures[key].inputs else {}
         if inputs is None:
             flags = " ".join(f"{_FLAG} {alias}=…" for alias in self._wanted(key))
-            facts = ", ".join(f"{alias} is {one.facts}" for alias, one in self._wanted(key).items())
+            facts = ", ".join(_described(alias, one) for alias, one in self._wanted(key).items())
             what = f"has no recorded sample of {key}" if manifest else "has no manifest, so no recorded samples"
             raise ConfigError(Problem(self._where, what, f"give its inputs: {flags} ({facts})"))
         answer, difference = self.answer(key, inputs, allowed), None
@@ -181,6 +181,11 @@ class _Version:
             by_rows = rest_body.have_rows([*inputs.values(), *outputs.values()])
         others = [other for other in self._signatures if other != key]
         return Asked(self._directory, key, others, method, outputs, by_rows)
+
+
+def _described(alias: str, wanted: Wanted) -> str:
+    features = some([f"{name} {facts}" for name, facts in (wanted.features or {}).items()])
+    return f"{alias} is {wanted.facts}{f', tf.Examples of {features}' if features else ''}"
 
 
 def _repeated(given: Sequence[tuple[str, Any]]) -> Iterator[str]:

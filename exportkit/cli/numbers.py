@@ -1,0 +1,27 @@
+"""Numbers in arguments of commands: argparse names the flag before each refusal."""
+
+from argparse import ArgumentTypeError
+from math import isfinite
+
+
+def tolerance(text: str) -> float:
+    """Return a tolerance; one that is negative, infinite or NaN is refused, for it would fail or pass every comparison."""
+    value = float(text)
+    if not (isfinite(value) and value >= 0):
+        raise ArgumentTypeError(f"is {text}; write 0 or more")
+    return value
+
+
+def seconds(text: str) -> float:
+    """Return a time that is longer than none."""
+    value = float(text)
+    if not (isfinite(value) and value > 0):
+        raise ArgumentTypeError(f"is {text}; write more than 0")
+    return value
+
+
+def count(text: str) -> int:
+    """Return how often something is done."""
+    if not text.isdecimal() or not 0 < int(text) <= 100_000:
+        raise ArgumentTypeError(f"is {text}; write 1 to 100000")
+    return int(text)
