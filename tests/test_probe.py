@@ -310,6 +310,31 @@ def test_watching_prints_a_line_each_time(run, version, server, monkeypatch):
     ]
 
 
+def test_what_cannot_be_compared_with_is_refused_before_a_server_is_asked(version, tmp_path, capsys):
+    """With exit code 2: 1 would say that an answer is different."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "damaged.json").write_text("{}")
+    (tmp_path / "bare" / "1").mkdir(parents=True)
+    shutil.copy(version / "saved_model.pb", tmp_path / "bare" / "1")
+    (tmp_path / "ca.pem").write_text("no certificate")
+    place = "name a version's directory, or a base path that holds versions"
+    damaged = "take the version from where it was published, or export it again"
+    pem = "name a file of certificates in PEM format"
+    for words, text in (
+        (["--against", "empty"], f"empty: has no version; {place}"),
+        (["--against", "damaged.json"], f"assets.extra/exportkit.json: was changed: it does not have its digest; {damaged}"),
+        (
+            ["--against", "bare"],
+            f"bare/1/{FILE}: does not exist, so nothing is recorded; export with the step manifest",
+        ),
+        (["--ca", "nowhere"], f"--ca nowhere: cannot be read: no such file or directory; {pem}"),
+        (["--ca", "ca.pem"], f"--ca ca.pem: holds no certificates; {pem}"),
+    ):
+        assert main(["probe", "localhost:1", "toy", "--against", str(version), *words]) == 2
+        out, err = capsys.readouterr()
+        assert (out, err) == ("", f"{text}\n")
+
+
 @pytest.mark.parametrize(
     ("words", "text"),
     [

@@ -144,7 +144,7 @@ def _by(target: Target, by: str, against: Path) -> Iterator[Checked]:
         try:
             stated = server.metadata()
             record = read_record(against, stated.version)
-        except (ServerError, ExportKitError) as error:
+        except (ServerError, ExportKitError, OSError) as error:
             yield Checked("", by, NOT_ASKED, detail=str(error))
             return
         signatures |= {key: _signature(one) for key, one in record.contract.signatures.items()}
