@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exportkit.cli.numbers import count, seconds, tolerance
+from exportkit.cli.numbers import count, seconds, tolerance, version
 from exportkit.cli.tables import line, table
 from exportkit.contract import Command
 from exportkit.errors import ConfigError, ExportKitError, Problem, system_error
@@ -48,7 +48,7 @@ class ProbeCommand(Command):
         add("--rest", metavar="HOST:PORT", help="where it listens for REST (default: the port above that of gRPC)")
         add("--only", choices=["grpc", "rest"], help="ask by one of them; HOST:PORT is then that of this one")
         chosen = parser.add_mutually_exclusive_group()
-        chosen.add_argument("--version", metavar="N", type=int, help="ask this version, not the one that the server chooses")
+        chosen.add_argument("--version", metavar="N", type=version, help="ask this version (default: the server chooses)")
         chosen.add_argument("--label", metavar="LABEL", help="ask the version that has this label")
         add("--requests", metavar="N", type=count, default=20, help="how often each sample is sent (default: 20)")
         add("--timeout", metavar="SECONDS", type=seconds, default=10.0, help="of each request (default: 10)")
@@ -68,7 +68,7 @@ class ProbeCommand(Command):
 
         try:
             target, against = _target(options), _against(options)
-            probe.read_record(against, None)  # what is wrong with it is reported before a server is asked
+            probe.check(against)
         except (ExportKitError, OSError) as error:  # 1 would say that an answer is different
             problems = error.problems if isinstance(error, ExportKitError) else system_error(error, "probe").problems
             raise ConfigError(*problems) from error
@@ -113,6 +113,8 @@ def _addresses(options: argparse.Namespace) -> Iterator[tuple[str, str]]:
         ConfigError: a port is missing, or is none.
     """
     host, port = _split("HOST:PORT", options.server)
+    if options.only and options.rest:
+        raise ConfigError(Problem("--rest", f"has no effect beside --only {options.only}", "leave one of them out"))
     if options.only != "rest":
         yield "gRPC", options.server
     if options.only == "rest":
