@@ -9,9 +9,9 @@ import versions_made
 
 import exportkit
 from exportkit.server.asgi import Limits
+from exportkit.server.interfaces import Address, Server
 from exportkit.server.model_config import Model
 from exportkit.server.models import Models
-from exportkit.server.serving import Address, Server
 from exportkit.serving.prediction_log import Logged
 from exportkit.serving.warmup import write_warmup
 

@@ -21,6 +21,7 @@ from exportkit.server.model_config import Model
 from exportkit.server.page import Page
 from exportkit.version.manifest import read_manifest
 
+pytestmark = pytest.mark.quick(60)
 TOY, MIXED = "/v1/models/toy", "/v1/models/mixed"
 PREDICT, MIXED_PREDICT, CLASSIFY, REGRESS = f"{TOY}:predict", f"{MIXED}:predict", f"{TOY}:classify", f"{TOY}:regress"
 ROW = [1.0, 2.0, 3.0, 4.0]
