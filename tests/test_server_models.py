@@ -1,5 +1,6 @@
 """What `exportkit serve` serves: versions, labels, policies, what changes while it runs, and requests that kill or block."""
 
+import argparse
 import os
 import re
 import signal
@@ -16,16 +17,18 @@ import serverlab
 import toys
 
 from exportkit.cli import main
+from exportkit.cli.serve import _reloading
 from exportkit.errors import BindingError, ConfigError, EnvironmentFailed
 from exportkit.protos import TensorProto
 from exportkit.server import messages
 from exportkit.server.asgi import Limits
+from exportkit.server.interfaces import Address, Server
 from exportkit.server.model_config import Model, models_at, models_of
 from exportkit.server.models import Models, Spec
 from exportkit.server.servable import Servable
-from exportkit.server.serving import Address, Server
 from exportkit.server.status import Status
 
+pytestmark = pytest.mark.quick(20)
 NO_MODEL = "no such file; hand in the saved_model.pb of a SavedModel version"
 X = {"x": np.array([1], np.float32)}
 
@@ -327,6 +330,27 @@ def test_a_process_that_was_killed_is_started_again(trapped):
     assert trapped.restarts in (before, before + 1)
 
 
+def test_a_request_under_way_when_its_version_ends_starts_nothing_anew(tmp_path):
+    servable = Servable("traps", 1, serverlab.traps(tmp_path / "traps") / "1", ["serve"])
+    servable.load()
+    worker, ended = servable._worker, []
+
+    def block():
+        try:
+            ask(servable, "loop", X["x"])
+        except Status as status:
+            ended.append(status)
+
+    thread = threading.Thread(target=block)
+    thread.start()
+    while not worker._waiting:
+        thread.join(0.01)
+    servable.unload()
+    thread.join()
+    assert [status.args for status in ended] == [("UNAVAILABLE", "Version 1 of model traps was unloaded")]
+    assert servable._second is None
+
+
 # limits
 
 
@@ -453,6 +477,22 @@ def test_the_command_serves_new_versions_and_leaves_nothing_behind(base, command
     assert command.wait(30) == code
     command.stderr.read()
     assert not {pid for pid in below if Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text()}
+
+
+def test_a_models_config_that_changes_is_read_again(base, models, tmp_path):
+    file = tmp_path / "models.config"
+    file.write_text(CONFIG.format(base=base, more=""))
+    models.start(models_at([str(file)]))
+    look = _reloading(argparse.Namespace(poll_config=True, paths=[str(file)]), models)
+    look()
+    assert states(models) == {2: "AVAILABLE"}
+    file.write_text(CONFIG.format(base=base, more="model_version_policy { specific { versions: 1 } }"))
+    look()
+    assert states(models) == {2: "END", 1: "AVAILABLE"}
+    file.write_text("model_config_list { ")
+    look()
+    look()
+    assert states(models) == {2: "END", 1: "AVAILABLE"}
 
 
 def test_a_missing_package_is_named(monkeypatch, capsys, base):

@@ -79,10 +79,10 @@ class ServeCommand(Command):
 
 def _serve(options: argparse.Namespace) -> None:
     from exportkit.server.asgi import Limits
+    from exportkit.server.interfaces import Address, Server
     from exportkit.server.model_config import models_at
     from exportkit.server.models import Models
     from exportkit.server.page import Page
-    from exportkit.server.serving import Address, Server
 
     served = models_at(options.paths)
     models = Models(options.tags.split(","), options.allow, print_line)
