@@ -232,7 +232,7 @@ def _with_examples(found: Foreign, graph: Graph, signature: Signature) -> tuple[
     """Return a signature that answers what `signature` does to tf.Examples, None where there can be none; and its bindings."""
     inputs = {alias: _facts(graph, found.tensors[ref]) for alias, ref in signature.inputs.items()}
     method, output = _answer(graph, found, signature)
-    if not output or not all(_can_be_parsed(*facts) for facts in inputs.values()):
+    if not inputs or not output or not all(_can_be_parsed(*facts) for facts in inputs.values()):
         return None, {}
     features = {
         alias: {"dtype": dtype, "shape": list(shape or ())[1:], "to": signature.inputs[alias]}
