@@ -199,7 +199,7 @@ def _more(found: Foreign, graph: Graph, to_yaml: Any) -> Iterator[str]:
     if any(signature.method != "predict" for signature in found.kept.values()) or not _NAMES.fullmatch(" ".join(found.tensors)):
         return
     made = next(filter(None, (_of_examples(found, graph, signature) for signature in found.kept.values())), None)
-    bindings = {}
+    bindings: dict[str, Any] = {}
     if made is None:
         key = "serving_default" if "serving_default" in found.kept else next(iter(found.kept))
         made, bindings = _with_examples(found, graph, found.kept[key])

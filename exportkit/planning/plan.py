@@ -103,7 +103,12 @@ def _draft(data: dict[str, Any], reader: Reader, plugins: Plugins) -> tuple[Expo
     if main is not None:
         add_kept(main[0].preview, bound, signatures)
     if not signatures and not (main and main[1]):
-        reader.problem("signatures", "there are none", "write signatures: {serving_default: {inputs: …, outputs: …}}")
+        reasons = main[0].preview.warnings[:3] if main else ()
+        reader.problem(
+            "signatures",
+            "there are none",
+            "; ".join([*reasons, "write signatures: {serving_default: {inputs: …, outputs: …}}"]),
+        )
     wrong = serving_rules.check(bound, signatures)
     reader.problems += without_unknown(wrong) if main and main[1] and not main[0].preview.signatures else wrong
     constants = [name for name, b in bound.items() if isinstance(b, Constant)]
