@@ -111,6 +111,8 @@ def config(name: str, place: Path, cwd: Path) -> tuple[str, dict[str, Any]]:
             text = text.replace(scores[0], "outputs: {classes: classes, scores: top.values}}")
             new = "classify, labels"
     info = graph.meta.meta_info_def
+    own = sorted({signature.method for signature in found.kept.values()} - {"predict"})
+    new = f"its own: {', '.join(own)}" if own else new
     return f"{text}\n", {"tensorflow": info.tensorflow_version, "signatures": len(found.kept), "new": new}
 
 
