@@ -1,6 +1,7 @@
 """exportkit's own sources and steps pass the suites that its plugins' authors subclass."""
 
 import pytest
+import saved_models_made
 
 from exportkit.operations.concat import Concat
 from exportkit.operations.softmax import Softmax as SoftmaxOperation
@@ -9,6 +10,7 @@ from exportkit.operations.top_k import TopK
 from exportkit.sources.encoder import EncoderSource
 from exportkit.sources.graph_builder import GraphBuilder
 from exportkit.sources.meta_graph import MetaGraphSource
+from exportkit.sources.saved_model import SavedModelSource
 from exportkit.steps.manifest import Manifest
 from exportkit.steps.verify import Verify
 from exportkit.steps.warmup import Warmup
@@ -28,6 +30,17 @@ class Softmax(SourceSuite):
 
 class TestMetaGraph(Softmax):
     source = MetaGraphSource
+
+
+class TestSavedModel(SourceSuite):
+    source = SavedModelSource
+    bindings = {"x": "serving_default.inputs.x", "logits": "serving_default.outputs.logits"}
+    signatures = {"scores": {"inputs": {"x": "x"}, "outputs": {"logits": "logits"}}}
+    sample = {"x": [[8.0, 0.0, 0.0, 0.0]]}
+    answer = {"logits": [[0.5, 0.5, 2.0]]}
+
+    def keys(self, directory):
+        return {"saved_model": str(saved_models_made.module(directory / "model")), "signatures": ["serving_default"]}
 
 
 class TestGraphBuilder(Softmax):
