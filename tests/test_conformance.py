@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+import saved_models_made
 
 from exportkit.operations.concat import Concat
 from exportkit.operations.softmax import Softmax as SoftmaxOperation
@@ -15,6 +16,7 @@ from exportkit.sources.frozen_graph import FrozenGraph
 from exportkit.sources.graph_builder import GraphBuilder
 from exportkit.sources.keras import KerasSource
 from exportkit.sources.meta_graph import MetaGraphSource
+from exportkit.sources.saved_model import SavedModelSource
 from exportkit.steps.manifest import Manifest
 from exportkit.steps.verify import Verify
 from exportkit.steps.warmup import Warmup
@@ -34,6 +36,17 @@ class Softmax(SourceSuite):
 
 class TestMetaGraph(Softmax):
     source = MetaGraphSource
+
+
+class TestSavedModel(SourceSuite):
+    source = SavedModelSource
+    bindings = {"x": "serving_default.inputs.x", "logits": "serving_default.outputs.logits"}
+    signatures = {"scores": {"inputs": {"x": "x"}, "outputs": {"logits": "logits"}}}
+    sample = {"x": [[8.0, 0.0, 0.0, 0.0]]}
+    answer = {"logits": [[0.5, 0.5, 2.0]]}
+
+    def keys(self, directory):
+        return {"saved_model": str(saved_models_made.module(directory / "model")), "signatures": ["serving_default"]}
 
 
 class TestGraphBuilder(Softmax):
