@@ -89,6 +89,8 @@ class TestKeras(SourceSuite):
     signatures = {"serving_default": {"inputs": {"x": "x"}, "outputs": {"probs": "probs"}}}
     sample = {"x": [[1.0, 2.0, 3.0, 4.0]]}
 
+    test_planning_is_quick = None  # Keras exports a model when it is planned for the first time
+
     @pytest.fixture(autouse=True)
     def _given(self, keras_model):
         self.file = keras_model
