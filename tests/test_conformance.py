@@ -1,15 +1,22 @@
 """exportkit's own sources and steps pass the suites that its plugins' authors subclass."""
 
+import subprocess
+import sys
+
 import pytest
+import saved_models_made
 
 from exportkit.operations.concat import Concat
 from exportkit.operations.softmax import Softmax as SoftmaxOperation
 from exportkit.operations.split import Split
 from exportkit.operations.top_k import TopK
+from exportkit.sources import keras
 from exportkit.sources.encoder import EncoderSource
 from exportkit.sources.frozen_graph import FrozenGraph
 from exportkit.sources.graph_builder import GraphBuilder
+from exportkit.sources.keras import KerasSource
 from exportkit.sources.meta_graph import MetaGraphSource
+from exportkit.sources.saved_model import SavedModelSource
 from exportkit.steps.manifest import Manifest
 from exportkit.steps.verify import Verify
 from exportkit.steps.warmup import Warmup
@@ -31,6 +38,17 @@ class TestMetaGraph(Softmax):
     source = MetaGraphSource
 
 
+class TestSavedModel(SourceSuite):
+    source = SavedModelSource
+    bindings = {"x": "serving_default.inputs.x", "logits": "serving_default.outputs.logits"}
+    signatures = {"scores": {"inputs": {"x": "x"}, "outputs": {"logits": "logits"}}}
+    sample = {"x": [[8.0, 0.0, 0.0, 0.0]]}
+    answer = {"logits": [[0.5, 0.5, 2.0]]}
+
+    def keys(self, directory):
+        return {"saved_model": str(saved_models_made.module(directory / "model")), "signatures": ["serving_default"]}
+
+
 @pytest.mark.quick(10)
 class TestGraphBuilder(Softmax):
     source = GraphBuilder
@@ -50,6 +68,36 @@ class TestFrozenGraph(Softmax):
             tf.nn.softmax(tf.matmul(x, tf.ones([4, 3])), name="probs")
         (directory / "frozen.pb").write_bytes(graph.as_graph_def().SerializeToString())
         return {"graph": str(directory / "frozen.pb")}
+
+
+@pytest.fixture(scope="module")
+def keras_model(tmp_path_factory):
+    """A model that Keras saved. What is exported of it is shared, so that Keras runs once."""
+    place = tmp_path_factory.mktemp("keras")
+    model = "keras.Sequential([keras.Input((4,), name='x'), keras.layers.Dense(3, 'softmax')])"
+    code = f"import keras; {model}.save('model.keras')"
+    subprocess.run([sys.executable, "-c", code], cwd=place, check=True, capture_output=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keras, "EXPORTS", place / "exports")
+        yield place / "model.keras"
+
+
+@pytest.mark.slow
+@pytest.mark.needs("keras", "h5py")
+class TestKeras(SourceSuite):
+    source = KerasSource
+    bindings = {"x": "serving_default.inputs.x", "probs": "serving_default.outputs.output_0"}
+    signatures = {"serving_default": {"inputs": {"x": "x"}, "outputs": {"probs": "probs"}}}
+    sample = {"x": [[1.0, 2.0, 3.0, 4.0]]}
+
+    test_planning_is_quick = None  # Keras exports a model when it is planned for the first time
+
+    @pytest.fixture(autouse=True)
+    def _given(self, keras_model):
+        self.file = keras_model
+
+    def keys(self, directory):
+        return {"model": str(self.file), "signatures": ["serving_default"]}
 
 
 class Encoder:

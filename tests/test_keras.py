@@ -12,7 +12,7 @@ import pytest
 import exportkit
 from exportkit.checkpoint import Bundle
 from exportkit.errors import ConfigError
-from exportkit.sources import _keras_file
+from exportkit.sources import _keras_file, keras
 from exportkit.sources.keras import KerasSource
 from exportkit.testing import toys
 
@@ -52,12 +52,14 @@ runs.save("lambda.h5")
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """A directory of files that Keras wrote, in a process of its own."""
+    """A directory of files that Keras wrote, in a process of its own; what is exported of them is shared by all tests."""
     place = tmp_path_factory.mktemp("keras")
     (place / "their_layers.py").write_text(MODULE)
     (place / "maker.py").write_text(MAKER)
     subprocess.run([sys.executable, "maker.py"], cwd=place, check=True, capture_output=True)
-    return place
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keras, "EXPORTS", place / "exports")
+        yield place
 
 
 def config(model, **keys):

@@ -23,6 +23,7 @@ from exportkit.protos import GraphDef
 from exportkit.registry import load_plugins
 from exportkit.spec import BINDINGS, Check, MetaGraph, Weights
 
+SOURCES = ["encoder", "frozen_graph", "graph_builder", "keras", "meta_graph", "saved_model"]
 GONE = object()
 ADDRESS = "is an address, and only local files are read and written; give a path on this machine"
 LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12345\n"
@@ -253,11 +254,20 @@ NO_ZEROS = "write auto, timestamp or an integer from 0, without leading zeros"
             "samples.serving_default.image: signature 'serving_default' has no input 'image'; did you mean images?",
         ),
         # Choices
-        ({"source": None}, "source: is not chosen; choose one: source=encoder|frozen_graph|graph_builder|meta_graph"),
-        ({"source": "???"}, "source: is not chosen; choose one: source=encoder|frozen_graph|graph_builder|meta_graph"),
+        (
+            {"source": None},
+            f"source: is not chosen; choose one: source={'|'.join(SOURCES)}",
+        ),
+        (
+            {"source": "???"},
+            f"source: is not chosen; choose one: source={'|'.join(SOURCES)}",
+        ),
         ({"source": "meta_graph"}, "source: is the text 'meta_graph', not a mapping; write {kind: …}"),
         ({"source.kind": "metagraph"}, "source.kind: there is no source 'metagraph'; did you mean meta_graph?"),
-        ({"source.kind": GONE}, "source.kind: is not set; known: encoder, frozen_graph, graph_builder, meta_graph"),
+        (
+            {"source.kind": GONE},
+            f"source.kind: is not set; known: {', '.join(SOURCES)}",
+        ),
         ({"source.kind": 3}, "source.kind: is the integer 3, not a text; put it in quotes"),
         ({"post": {"early": {"kind": "erly"}}}, "post.early.kind: there is no step 'erly'; did you mean early?"),
         ({"post": ["early"]}, "post: is the list [early], not a mapping; write {NAME: …}"),

@@ -57,6 +57,9 @@ def test_built_ins_come_in_by_the_same_door(plugins):
         "encoder": "plugin encoder of exportkit",
         "graph_builder": "plugin graph_builder of exportkit",
         "meta_graph": "plugin meta_graph of exportkit",
+        "saved_model": "plugin saved_model of exportkit",
+        "keras": "plugin keras of exportkit",
+        "frozen_graph": "plugin frozen_graph of exportkit",
     }
 
 

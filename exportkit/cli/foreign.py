@@ -199,7 +199,7 @@ def _more(found: Foreign, graph: Graph, to_yaml: Any) -> Iterator[str]:
     if any(signature.method != "predict" for signature in found.kept.values()) or not _NAMES.fullmatch(" ".join(found.tensors)):
         return
     made = next(filter(None, (_of_examples(found, graph, signature) for signature in found.kept.values())), None)
-    bindings = {}
+    bindings: dict[str, Any] = {}
     if made is None:
         key = "serving_default" if "serving_default" in found.kept else next(iter(found.kept))
         made, bindings = _with_examples(found, graph, found.kept[key])
@@ -232,7 +232,7 @@ def _with_examples(found: Foreign, graph: Graph, signature: Signature) -> tuple[
     """Return a signature that answers what `signature` does to tf.Examples, None where there can be none; and its bindings."""
     inputs = {alias: _facts(graph, found.tensors[ref]) for alias, ref in signature.inputs.items()}
     method, output = _answer(graph, found, signature)
-    if not output or not all(_can_be_parsed(*facts) for facts in inputs.values()):
+    if not inputs or not output or not all(_can_be_parsed(*facts) for facts in inputs.values()):
         return None, {}
     features = {
         alias: {"dtype": dtype, "shape": list(shape or ())[1:], "to": signature.inputs[alias]}

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -215,11 +216,7 @@ def _instead(place: Path) -> tuple[str, str]:
         near = did_you_mean(place.name, names) if nearest(place.name, names) else ""
         return "no such file or directory", near or "paths are relative to where exportkit was started"
     if place.is_file():
-        try:
-            what, do = formats.describe_file(str(place))
-        except OSError as error:
-            return f"cannot be read: {error.strerror}", "name the directory of a SavedModel"
-        return f"is {what}", f"a SavedModel is a directory; {do}"
+        return _described(place)
     names = sorted(os.listdir(place))
     if (place / "saved_model.cpb").exists():
         return "is a SavedModel in pieces, which exportkit does not read", "save the model whole"
@@ -231,6 +228,16 @@ def _instead(place: Path) -> tuple[str, str]:
     if (place / "variables" / "variables.index").is_file():
         return "holds the variables of a SavedModel, without its saved_model.pb", "copy the whole directory"
     return f"is no SavedModel: it has no saved_model.pb, and no version with one; {_holds(names)}", "name the directory of one"
+
+
+def _described(file: Path) -> tuple[str, str]:
+    """Return what a file is that was named as a SavedModel, which is a directory."""
+    try:
+        what = formats.describe_file(str(file))[0]
+    except OSError as error:
+        return f"cannot be read: {error.strerror}", "name the directory of a SavedModel"
+    known = re.split(" and no |, and no ", what)[0]
+    return f"is {'a file' if what.startswith('no ') else known}, and no SavedModel", "name the directory of a SavedModel"
 
 
 def _holds(names: Sequence[str]) -> str:

@@ -1,7 +1,7 @@
 """The signatures of a source's own model that an export keeps: as bindings and signatures beside those of the config."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from exportkit.contract import Preview
@@ -10,6 +10,7 @@ from exportkit.metagraph import Graph
 from exportkit.operations.bindings import Binding, Bindings
 from exportkit.spec import Placeholder, Signature, Tensor
 
+_OWN_NAME = re.compile(r"there is no binding '[^']+\.(inputs|outputs)\.[^']+'")
 _UNFIT = re.compile(r"[^A-Za-z0-9_./-]")  # in the name of an operation, which a binding's is
 
 
@@ -73,3 +74,8 @@ def _free(name: str, taken: Mapping[str, object]) -> str:
         number += 1
         found = f"{name}_{number}"
     return found
+
+
+def without_unknown(problems: Iterable[Problem]) -> list[Problem]:
+    """Return the problems without references to tensors of signatures, for a source that is broken and cannot offer them."""
+    return [problem for problem in problems if not _OWN_NAME.match(problem.what)]

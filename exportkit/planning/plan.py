@@ -22,7 +22,7 @@ from exportkit.metagraph.tensors import Facts
 from exportkit.operations.bindings import Bindings
 from exportkit.planning import assets, serving_rules, weights, wiring
 from exportkit.planning.checking import objections
-from exportkit.planning.kept import add_kept, advised
+from exportkit.planning.kept import add_kept, advised, without_unknown
 from exportkit.planning.plain import plain_config, without_secrets
 from exportkit.planning.prepare import Model, Prepared, prepare
 from exportkit.planning.resolving import Resolved, placed, resolve
@@ -104,8 +104,14 @@ def _draft(data: dict[str, Any], reader: Reader, plugins: Plugins) -> tuple[Expo
     if main is not None:
         add_kept(main[0].preview, bound, signatures)
     if not signatures and not (main and main[1]):
-        reader.problem("signatures", "there are none", "write signatures: {serving_default: {inputs: …, outputs: …}}")
-    reader.problems += serving_rules.check(bound, signatures)
+        reasons = main[0].preview.warnings[:3] if main else ()
+        reader.problem(
+            "signatures",
+            "there are none",
+            "; ".join([*reasons, "write signatures: {serving_default: {inputs: …, outputs: …}}"]),
+        )
+    wrong = serving_rules.check(bound, signatures)
+    reader.problems += without_unknown(wrong) if main and main[1] and not main[0].preview.signatures else wrong
     constants = [name for name, b in bound.items() if isinstance(b, Constant)]
     meta_graphs = sections.meta_graphs(data["meta_graphs"], reader, signatures, constants)
     drafted = ExportPlan(

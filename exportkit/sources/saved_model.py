@@ -91,16 +91,24 @@ class SavedModelSource(ModelSource):
 
 
 def _judged(model: OwnModel) -> OwnModel:
-    """Return the model, whose signatures that no server answers have that as their misfit."""
+    """Return the model, whose signatures that no server answers, or no export can have, have that as their misfit."""
+    judged = {key: replace(one, misfit=one.misfit or _misfit(model, one)) for key, one in model.signatures.items()}
+    return replace(model, signatures=judged)
+
+
+def _misfit(model: OwnModel, signature: OwnSignature) -> str:
+    from exportkit.metagraph.kinds import assets
     from exportkit.metagraph.tensors import Facts
     from exportkit.planning import serving_rules
 
-    found = dict(model.signatures)
-    for key, signature in found.items():
-        facts = {name: Facts(model.graph.dtype(t), model.graph.shape(t)) for name, t in signature.names().items()}
-        if not signature.misfit and (broken := serving_rules.unservable(signature.kept(), facts)):
-            found[key] = replace(signature, misfit=f"cannot be served: {broken.what}")
-    return replace(model, signatures=found)
+    graph = model.graph
+    facts = {name: Facts(graph.dtype(tensor), graph.shape(tensor)) for name, tensor in signature.names().items()}
+    if broken := serving_rules.unservable(signature.kept(), facts):
+        return f"cannot be served: {broken.what}"
+    reached = graph.reach(signature.outputs.values(), signature.inputs.values()) if model.assets else ()
+    if held := [node.name for node in assets(graph) if node.name in reached]:
+        return f"takes the path of an asset ({held[0]}) at every request, and an export has it only while it loads"
+    return ""
 
 
 def _place(problem: Problem) -> Problem:
