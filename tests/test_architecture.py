@@ -195,7 +195,6 @@ OPENERS = {
     "cli/single.py": "reads the log of its own process",
     "cli/tables.py": "opens the null device",
     "checkpoint/readback.py": "reads the file that its writer has just created",
-    "core/import_worker.py": "writes its replies",
     "core/worker.py": "writes its replies",
     "examples": "know nothing of exportkit",
     "exporting/savedmodel/checks.py": "compares assets, which were found to be files",

@@ -6,6 +6,7 @@ that kills it would kill a server; here it is one error.
 
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -126,7 +127,7 @@ class Running:
         config: the session's configuration; default: that of the C++ API.
         reads: files and directories that its process may open beside the SavedModel.
         allowed: what it may do beyond computing its answers, as in `allow.ops` of a config.
-        host: the process that loads it, and then has no other's model; its sandbox counts, not `reads`. Default: one of its own.
+        host: the process that loads it, in place of another model; its sandbox counts, not `reads`. Default: one of its own.
 
     Raises:
         BindingError: there is no saved_model.pb to read, or it can do what is not allowed.
@@ -160,6 +161,13 @@ class Running:
     def __exit__(self, *_: object) -> None:
         if self._owns:
             self._host.stop()
+
+    def configured(self, config: ConfigProto) -> "Running":
+        """Return the same model, which is audited already, for sessions of another configuration in the same process."""
+        other = copy(self)
+        name, (directory, tags, _) = self._loading
+        other._loading, other._answered, other.loads = (name, (directory, tags, config.SerializeToString())), False, 0
+        return other
 
     def ask(self, signature: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray] | Refusal:
         """Send a request; return the outputs by alias, or a Refusal. Raises what `run` raises."""
@@ -309,9 +317,7 @@ def _exchanged(host: Host, messages: Sequence[Message], timeout: float | None) -
     return replies, None
 
 
-def _loading(
-    directory: str, metas: Sequence[MetaGraphDef], config: ConfigProto | None, allowed: Collection[str]
-) -> Message:
+def _loading(directory: str, metas: Sequence[MetaGraphDef], config: ConfigProto | None, allowed: Collection[str]) -> Message:
     """Return the message that has a process load a SavedModel: no process gets it for one that can do what is not allowed.
 
     Raises:
