@@ -599,6 +599,7 @@ def example(**features):
 def test_a_process_has_one_model_after_the_other(line, traps):
     with Host(Sandbox([line, traps])) as host:
         first, second = (Running(line, ["serve"], host=host) for _ in range(2))
+        fed = {"x": np.array([2.0], np.float32)}
         asked = [
             model.ask("serving_default", {"x": np.array([2.0], np.float32)})["y"].tolist() for model in (first, first, second)
         ]
@@ -613,9 +614,13 @@ def test_a_process_has_one_model_after_the_other(line, traps):
         first.run({}, [])
         first.renew()
         assert (first.loads, host.holder) == (2, None)
-        served = native.run_signatures(line, ["serve"], [Request("serving_default", {"x": np.zeros(1, np.float32)})], host=host)
-        assert served.outputs[0]["y"].tolist() == [2.0]
-        assert host.holder is None
+        assert [answer["y"].tolist() for answer in first.answers([Request("serving_default", fed)] * 2)] == [[8.0], [8.0]]
+        with pytest.raises(StepFailed) as refused:
+            first.answers([Request("serving_default", fed), Request("serving_default", {}), Request("none", fed, "mine")])
+        assert str(refused.value).splitlines() == [
+            f"{line}: request 1 (serving_default): the input x is missing",
+            f"{line}: mine: no such signature",
+        ]
 
 
 def test_a_process_that_dies_is_started_again(line, tmp_path):

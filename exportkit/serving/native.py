@@ -62,9 +62,8 @@ def run_signatures(
     timeout: float | None = None,
     config: ConfigProto | None = None,
     allowed: Collection[str] = (),
-    host: Host | None = None,
 ) -> Served:
-    """Load a SavedModel once, in a session of its own, and send it requests.
+    """Load a SavedModel once, in a fresh process, and send it requests.
 
     Args:
         directory: the SavedModel.
@@ -73,7 +72,6 @@ def run_signatures(
         timeout: seconds for everything, including the load.
         config: the session's configuration; default: that of the C++ API.
         allowed: what it may do beyond computing its answers, as in `allow.ops` of a config.
-        host: the process that loads it; `timeout` is that of the load and of each run then. Default: a fresh process.
 
     Raises:
         StepFailed: with all problems of the first stage that has any: requests that do not fit their signature; the load;
@@ -83,14 +81,18 @@ def run_signatures(
     """
     metas = _tagged(directory, tags)
     signatures = metas[-1].signature_def
-    named = {request.name or f"request {i} ({request.signature})": request for i, request in enumerate(requests)}
+    named = {_named(request, i): request for i, request in enumerate(requests)}
     if problems := [Problem(os.fspath(directory), *p) for name, r in named.items() for p in _mismatches(signatures, name, r)]:
         raise StepFailed(*problems)
     runs = {name: _as_run(signatures[request.signature], request) for name, request in named.items()}
-    served = _serve(directory, metas, runs, timeout, config, allowed, host)
+    served = _serve(directory, metas, runs, timeout, config, allowed)
     aliases = [sorted(signatures[request.signature].outputs) for request in requests]
     outputs = [dict(zip(names, values, strict=True)) for names, values in zip(aliases, served.outputs, strict=True)]
     return replace(served, outputs=outputs)
+
+
+def _named(request: Request, number: int) -> str:
+    return request.name or f"request {number} ({request.signature})"
 
 
 def run(
@@ -134,6 +136,7 @@ class Running:
 
     Attributes:
         loads: how often the model was loaded.
+        serves: the key of the meta graph that it answers for as a server does, whatever it was asked before; empty for none.
     """
 
     def __init__(
@@ -153,7 +156,7 @@ class Running:
         self._loading = _loading(self._where, metas, config, allowed)
         self._signatures = metas[-1].signature_def
         self._answered = False  # whether its session was run
-        self.loads = 0
+        self.loads, self.serves = 0, ""
 
     def __enter__(self) -> "Running":
         return self
@@ -176,6 +179,14 @@ class Running:
         definition = self._signatures[signature]
         answer = self.run(*_as_run(definition, Request(signature, inputs)))
         return answer if isinstance(answer, Refusal) else dict(zip(sorted(definition.outputs), answer, strict=True))
+
+    def answers(self, requests: Sequence[Request]) -> list[dict[str, np.ndarray]]:
+        """Return the outputs by alias of each request. Raises StepFailed with all Refusals, and what `run` raises."""
+        found = [self.ask(request.signature, request.inputs) for request in requests]
+        refused = [(i, answer) for i, answer in enumerate(found) if isinstance(answer, Refusal)]
+        if refused:
+            raise StepFailed(*(Problem(self._where, f"{_named(requests[i], i)}: {answer.text}") for i, answer in refused))
+        return [answer for answer in found if not isinstance(answer, Refusal)]
 
     def run(self, feeds: Mapping[str, np.ndarray], fetches: Sequence[str]) -> list[np.ndarray] | Refusal:
         """Run the graph once, by tensor names.
@@ -279,16 +290,12 @@ def _serve(
     timeout: float | None,
     config: ConfigProto | None,
     allowed: Collection[str],
-    host: Host | None = None,
 ) -> Served:
     """Load once and do all runs; `runs` has them by the name that problems mention."""
     where = os.fspath(directory)
     messages: list[Message] = [_loading(where, metas, config, allowed), *((core_worker.RUN, run) for run in runs.values())]
     replies: list[Reply]
-    if host is None:
-        replies, death = exchange(core_worker, messages, timeout, Sandbox([where]))
-    else:
-        replies, death = _exchanged(host, messages, timeout)
+    replies, death = exchange(core_worker, messages, timeout, Sandbox([where]))
     stages = ["loading", *runs, "closing"]
     errors = [(stage, error) for stage, (_, _, error) in zip(stages, replies, strict=False) if error]
     rejected = [Problem(where, explained(f"{stage}: {status}: {' '.join(text.split())}")) for stage, (status, text) in errors]
@@ -301,20 +308,6 @@ def _serve(
         raise StepFailed(*rejected)
     values, seconds, _ = zip(*replies, strict=True)
     return Served(list(values[1:]), seconds[0], list(seconds[1:]))
-
-
-def _exchanged(host: Host, messages: Sequence[Message], timeout: float | None) -> tuple[list[Reply], Death | None]:
-    """Do as `exchange` does, with a process that may have served others before."""
-    replies: list[Reply] = []
-    host.holder = None
-    try:
-        for name, arguments in messages:
-            replies.append(host.call(name, *arguments, timeout=timeout))
-            if name == core_worker.LOAD and replies[0][2]:
-                break
-    except WorkerDied as died:
-        return replies, died.death
-    return replies, None
 
 
 def _loading(directory: str, metas: Sequence[MetaGraphDef], config: ConfigProto | None, allowed: Collection[str]) -> Message:
