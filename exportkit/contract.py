@@ -277,7 +277,8 @@ class Export:
         bound: meta graph key → binding → tensor.
         report: the report so far.
         tried: directory and meta graph key → signature → the sample that it answers (`exportkit.serving.tried_samples`).
-        hosts: directory and `scratch` → the process in which steps load the version, one after the other (`exportkit.serving.hosts`).
+        hosts: directory and `scratch` → the process in which steps load the version, one after the other
+            (`exportkit.serving.hosts`).
     """
 
     directory: Path

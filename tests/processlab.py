@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from exportkit.errors import ConfigError, Problem
-from exportkit.processes import inside, send_message
+from exportkit.processes import call_apart, inside, send_message
 
 
 def interruptible():
@@ -242,6 +242,11 @@ def threaded():
 def server():
     """The id of the process that this one's keeper was forked from."""
     return parent_of(os.getppid())
+
+
+def parent_of_a_worker():
+    """The id of the process that a worker was forked from."""
+    return call_apart("os:getppid")
 
 
 def parent_of(pid):

@@ -201,7 +201,6 @@ OPENERS = {
     "cli/tables.py": "opens the null device",
     "checkpoint/readback.py": "reads the file that its writer has just created",
     "core/concurrent_worker.py": "writes its replies",
-    "core/import_worker.py": "writes its replies",
     "core/worker.py": "writes its replies",
     "sources/_keras_worker.py": "writes its reply, and reads what the kernel says of its memory",
     "examples": "know nothing of exportkit",

@@ -24,11 +24,13 @@ import yaml
 from training_graphs import CASES
 
 import exportkit
+from exportkit.core.host import Host
 from exportkit.exporting import savedmodel
 from exportkit.metagraph import Graph
 from exportkit.metagraph.tensors import split
 from exportkit.operations.bindings import Bindings
 from exportkit.planning.prepare import Model, demand
+from exportkit.processes import Sandbox
 from exportkit.protos import MetaGraphDef, NodeDef
 from exportkit.spec import Constant, ExportPlan, MetaGraph, Placeholder, Signature, Tensor
 
@@ -108,7 +110,8 @@ def both(plan, prepared, directory):
     """Compare what the Builder and exportkit write of every meta graph."""
     (directory / "ours").mkdir()
     prepared.coverage.saved.clear()  # no values are written, whatever the plan has
-    ours = savedmodel.write(directory / "ours", plan, prepared, savedmodel.bind(plan, prepared)).meta_graphs
+    with Host(Sandbox([])) as host:
+        ours = savedmodel.write(directory / "ours", plan, prepared, savedmodel.bind(plan, prepared, host), host).meta_graphs
     theirs = by_builder.written(directory / "theirs", plan, prepared)
     assert [*ours] == [*theirs]
     for key, meta in theirs.items():

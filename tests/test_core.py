@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.framework import kernel_def_pb2
 
 from exportkit.core import capi
 from exportkit.core.capi import StatusError
@@ -48,6 +49,11 @@ def test_its_ops_and_kernels():
     assert [attr.name for attr in ops["MatMul"].attr] == ["transpose_a", "transpose_b", "T", "grad_a", "grad_b"]
     assert b"MatMul" in capi.kernels()
     assert b"OpOfContrib" not in capi.kernels()
+    devices = {}
+    for kernel in kernel_def_pb2.KernelList.FromString(capi.kernels()).kernel:
+        devices.setdefault(kernel.op, set()).add(kernel.device_type)
+    assert capi.devices() == devices
+    assert "CPU" in devices["MatMul"]
 
 
 @pytest.fixture

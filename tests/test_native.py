@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -16,11 +17,12 @@ import tensorflow as tf
 from exportkit.core import capi, tensors, worker
 from exportkit.core.capi import StatusError
 from exportkit.core.graph import Graph, Session
+from exportkit.core.host import Host
 from exportkit.errors import BindingError, EnvironmentFailed, Problem, StepFailed
-from exportkit.processes import spare
+from exportkit.processes import Sandbox, spare
 from exportkit.protos import SavedModel
 from exportkit.serving import native
-from exportkit.serving.native import Request
+from exportkit.serving.native import Request, Running
 
 pytestmark = pytest.mark.quick(45)
 
@@ -591,3 +593,47 @@ def test_an_estimator_with_vocabularies(corpus):
 def example(**features):
     values = {key: tf.train.Feature(float_list=tf.train.FloatList(value=[value])) for key, value in features.items()}
     return tf.train.Example(features=tf.train.Features(feature=values)).SerializeToString()
+
+
+# ---- one process for several models ----
+
+
+def test_a_process_has_one_model_after_the_other(line, traps):
+    with Host(Sandbox([line, traps])) as host:
+        first, second = (Running(line, ["serve"], host=host) for _ in range(2))
+        fed = {"x": np.array([2.0], np.float32)}
+        asked = [
+            model.ask("serving_default", {"x": np.array([2.0], np.float32)})["y"].tolist() for model in (first, first, second)
+        ]
+        assert asked == [[8.0], [8.0], [8.0]]
+        assert (first.loads, second.loads, host.holder is second) == (1, 1, True)
+        optimized = second.configured(native.unoptimized())
+        optimized.load()
+        assert (optimized.loads, second.loads, host.holder is optimized) == (1, 1, True)
+        first.load()
+        first.renew()
+        assert host.holder is first  # it has answered nothing since it was loaded
+        first.run({}, [])
+        first.renew()
+        assert (first.loads, host.holder) == (2, None)
+        assert [answer["y"].tolist() for answer in first.answers([Request("serving_default", fed)] * 2)] == [[8.0], [8.0]]
+        with pytest.raises(StepFailed) as refused:
+            first.answers([Request("serving_default", fed), Request("serving_default", {}), Request("none", fed, "mine")])
+        assert str(refused.value).splitlines() == [
+            f"{line}: request 1 (serving_default): the input x is missing",
+            f"{line}: mine: no such signature",
+        ]
+
+
+def test_a_process_that_dies_is_started_again(line, tmp_path):
+    with Host(Sandbox([line])) as host, pytest.MonkeyPatch.context() as patch:
+        model = Running(line, ["serve"], host=host)
+        model.load()
+        os.kill(host._worker._process.pid, signal.SIGKILL)
+        with pytest.raises(EnvironmentFailed, match="was killed by SIGKILL"):
+            model.run({}, [])
+        assert model.ask("serving_default", {"x": np.array([2.0], np.float32)})["y"].tolist() == [8.0]
+        assert model.loads == 2
+        patch.setattr("exportkit.core.host.conversation", None)  # none is started for what is refused before
+        with pytest.raises(StepFailed, match="no meta graph has the tags"):
+            Running(line, ["gpu"], host=host)

@@ -401,6 +401,70 @@ def test_a_server_that_is_started_early_has_this_process_modules_and_none_of_its
     assert (done.stdout.splitlines(), done.stderr) == (["([], ['imported'])", "4"], "")
 
 
+HERE = """
+import os, signal, sys
+from pathlib import Path
+from exportkit.processes import Ended, Task, run, single_threaded
+
+known = []
+known.append(known)  # neither can be pickled
+assert single_threaded() and "numpy" not in sys.modules
+
+def work():
+    print("to the log")
+    handlers = {signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)}
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    leads, own = os.getsid(0) == os.getpid(), os.environ["TMPDIR"] != was
+    return known[0] is known, leads, handlers == {signal.SIG_DFL}, len(blocked), own
+
+was = os.environ.setdefault("TMPDIR", "/tmp")
+for call in (lambda: work(), os.abort, lambda: 1 / 0):
+    for event in run([Task(0, call, log=Path("log"), here=True)], 1, 60):
+        if hasattr(event, "value") or hasattr(event, "death"):
+            print(event.value if isinstance(event, Ended) else event.death.reason)
+print(Path("log").read_text().splitlines()[0], single_threaded())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are counted there alone")
+def test_a_task_that_is_a_fork_of_this_process_has_its_objects_and_nothing_else_of_it(tmp_path):
+    done = subprocess.run([sys.executable, "-c", HERE], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert (done.stdout.splitlines(), done.stderr) == (
+        ["(True, True, True, 0, True)", "died of SIGABRT", "ZeroDivisionError: division by zero", "to the log True"],
+        "",
+    )
+
+
+EARLY_SPARE = """
+import os
+import processlab as lab
+from exportkit.processes import Ended, Task, early, run, shared
+from exportkit.processes import spare
+
+before = dict(os.environ)
+with early("early"):
+    pid = spare._pid
+    lab.until(lambda: open("early").read() == str(pid))
+    for here in (False, True):
+        print(*(event.value == pid for event in run([Task(0, lab.parent_of_a_worker, here=here)]) if isinstance(event, Ended)))
+    print(lab.parent_of_a_worker() == pid, os.environ["OPENBLAS_NUM_THREADS"])
+print(lab.is_gone(pid), shared(), dict(os.environ) == before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are counted there alone")
+def test_tasks_fork_their_workers_from_the_spare_of_the_process_that_started_them(tmp_path):
+    (tmp_path / "early.py").write_text(
+        "import os\nopen('early.part', 'w').write(str(os.getpid()))\nos.rename('early.part', 'early')\n"
+    )
+    (tmp_path / "early").touch()
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(lab.__file__).parent), str(tmp_path)])}
+    environment.pop("OPENBLAS_NUM_THREADS", None)
+    command = [sys.executable, "-c", EARLY_SPARE]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert (done.stdout.splitlines(), done.stderr) == (["True", "True", "True 1", "True None True"], "")
+
+
 # What ends the parent
 
 

@@ -15,8 +15,8 @@ import toys
 from toys import v1
 
 from exportkit.checkpoint import Bundle
+from exportkit.core import host
 from exportkit.errors import BindingError, ConfigError, EnvironmentFailed, ExportKitError, WeightsError
-from exportkit.exporting.savedmodel import checker
 from exportkit.metagraph import read_saved_model
 from exportkit.processes import spare
 
@@ -573,7 +573,7 @@ def test_bytes_that_change_on_the_way_fail_the_export(dense, tmp_path, monkeypat
     ("call", "error", "text"),
     [
         (
-            "import_graph",
+            "infer",
             BindingError,
             "meta_graphs.serving: TensorFlow cannot import the serving graph: its process died of SIGABRT",
         ),
@@ -583,13 +583,10 @@ def test_bytes_that_change_on_the_way_fail_the_export(dense, tmp_path, monkeypat
 def test_a_graph_that_kills_tensorflow_is_one_line(call, error, text, dense, tmp_path, monkeypatch):
     script = tmp_path / "worker.py"
     script.write_text(
-        "import os\n"
-        "from exportkit.core import import_worker\n"
-        f"import_worker.CALLS[{call!r}] = lambda *_: os.abort()\n"
-        "main = import_worker.main\n"
+        f"import os\nfrom exportkit.core import worker\nworker.CALLS[{call!r}] = lambda *_: os.abort()\nmain = worker.main\n"
     )
     monkeypatch.setattr(spare, "_spare", None)
-    monkeypatch.setattr(checker, "import_worker", SimpleNamespace(__name__="worker", __file__=str(script)))
+    monkeypatch.setattr(host, "core_worker", SimpleNamespace(__name__="worker", __file__=str(script)))
     with pytest.raises(error) as refused:
         toys.export(toys.config(dense, tmp_path))
     assert str(refused.value).startswith(text)

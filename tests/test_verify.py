@@ -415,8 +415,8 @@ def test_weights_are_restored_once_for_each_way_to_run_them(tmp_path, monkeypatc
     data = toys.config(toys.saved(tmp_path, toys.dense), tmp_path)
     post = {"verify": {"kind": "verify", "batch_sizes": [1, 2, 3, 5]}}
     exportkit.run(exportkit.plan({**data, "post": post}, PLUGINS), PLUGINS)
-    as_written, as_optimized, reference = ["exportkit.core.worker"] * 3
-    assert started == ["exportkit.core.import_worker", as_written, as_optimized, reference]
+    export, reference = ["exportkit.core.worker"] * 2
+    assert started == [export, reference]
 
 
 def test_a_sample_that_both_sides_refuse_names_its_key(tmp_path):

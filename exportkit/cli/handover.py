@@ -35,7 +35,8 @@ def unpack(config: DictConfig) -> None:
 def take_over() -> None:
     """Set Hydra's logging in this process, whose streams are its own, and refuse breakpoints."""
     config = HydraConfig.instance().cfg
-    assert config is not None
+    if not isinstance(config, DictConfig):  # Hydra annotates it with its schema
+        raise ValueError("HydraConfig was not set")
     configure_log(config.hydra.job_logging, config.hydra.verbose)
     refuse_breakpoints()
 

@@ -1,4 +1,4 @@
-"""The imports of the process from which workers are forked: TensorFlow's C library, whose ops are registered by the first look."""
+"""What the process imports from which workers are forked: TensorFlow's C library, whose ops the first look registers."""
 
 import gc
 from contextlib import suppress

@@ -1,8 +1,8 @@
 """Imports and runs graphs in TensorFlow's C++ core, without TensorFlow's Python: SavedModels, or graphs and what fills their
 variables.
 
-As a script, this is the process that `exportkit.processes.conversation` starts: it answers messages, and ends with its input. It
-has one session at a time. What it loads, imports or runs can kill it, since a failed CHECK in the C++ core aborts the process. It
+As a script, this is the process that `exportkit.processes.conversation` starts: it answers messages, and ends with its input.
+It has one session at a time. What it loads, imports or runs can kill it, since a failed CHECK in the C++ core aborts it. It
 imports NumPy and, of exportkit, only this room and what that needs, so it starts fast.
 """
 
@@ -89,8 +89,8 @@ CALLS: dict[str, Callable[..., Any]] = {
 def main() -> None:
     """Answer the messages on stdin until it ends.
 
-    A message is one of `CALLS` and its arguments. For each it writes ``(value, seconds, error)`` to stdout; an error is the name of
-    a status code and TensorFlow's message.
+    A message is one of `CALLS` and its arguments. For each, ``(value, seconds, error)`` is written to stdout; an error is the
+    name of a status code and TensorFlow's message.
 
     The messages are pickled: both ends are the same program, and the files between them have no name.
     """

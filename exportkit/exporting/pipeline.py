@@ -169,9 +169,7 @@ def _abandon(claim: Claim, plan: ExportPlan, error: BaseException) -> None:
         claim.abandon()
 
 
-def _build(
-    plan: ExportPlan, plugins: Plugins, report: ExportReport, scratch: Path, progress: Progress, host: Host
-) -> Built:
+def _build(plan: ExportPlan, plugins: Plugins, report: ExportReport, scratch: Path, progress: Progress, host: Host) -> Built:
     resolved = {one.where: one for one in plan.resolved_sources()}
     if plan.uses_tensorflow:
         progress("import tensorflow")

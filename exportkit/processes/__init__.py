@@ -2,13 +2,14 @@
 
 Four ways, each with its reason:
 
-- `run` (parent, server, keeper, child): a task is forked from a server that has done nothing but import. A process of its own
-  per task: its state is never seen by another, and what kills it kills it alone. Loading TensorFlow's C library takes half a
-  second and importing its Python seconds, so the server (multiprocessing's forkserver) does once what tasks need. It runs
-  nothing: after one session a fork would hang.
+- `run` (parent, server, keeper, child): a task is forked from a server that has done nothing but import, or, where it asks for
+  that, from this process as it is. A process of its own per task: its state is never seen by another, and what kills it kills
+  it alone. Importing TensorFlow's Python takes seconds, so the server (multiprocessing's forkserver) does once what tasks need.
+  It runs nothing: after one session a fork would hang.
 - `workers`: a fresh interpreter that runs one script, in a `sandbox` where the script runs somebody else's graph. Reason: what
   checks an export shares no state with it.
-- `spare`: the same scripts, forked from a copy of this process that has loaded the C library: quicker where there is one.
+- `spare`: the same scripts, forked from a process that has loaded TensorFlow's C library: half a second quicker where there is
+  one.
 - `pool`: forks of this process itself. Reason: composing needs Hydra's registries, which cannot be pickled.
 
 `death.Death` describes the end of any of them.

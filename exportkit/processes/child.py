@@ -63,7 +63,7 @@ def inside() -> bool:
 
 
 def leave_parent() -> None:
-    """Forget what only the process is to have that was forked: its handlers of signals, and streams with what they hold back."""
+    """Forget what is the forked process's alone: its handlers of signals, and its streams with what they hold back."""
     for number in ENDING:
         if callable(signal.getsignal(number)):
             signal.signal(number, signal.SIG_DFL)

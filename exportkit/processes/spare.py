@@ -1,8 +1,8 @@
 """A process that is ready before a worker is needed, and from which workers are forked.
 
 Reason: a worker that is forked from a process that has loaded TensorFlow's C library, and used nothing of it, begins at once
-instead of after half a second. After one session a fork would hang, so this process makes none. Tasks of `exportkit.processes.run`
-share that of the process that started them.
+instead of after half a second. After one session a fork would hang, so this process makes none. Tasks of
+`exportkit.processes.run` share that of the process that started them.
 """
 
 import os
@@ -198,8 +198,8 @@ def _work(request: int, files: Sequence[int]) -> NoReturn:
     """Become the worker, with its own files and process group and the surroundings of its starter, and run its `main`."""
     code = 1
     try:
-        with open(request, "rb") as file:
-            script, environment, directory = pickle.load(file)
+        with open(request, "rb") as letter:
+            script, environment, directory = pickle.load(letter)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         *streams, lifeline = files

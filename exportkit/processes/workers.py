@@ -1,7 +1,7 @@
 """Workers: processes that run a script on pickled messages, from stdin to stdout, and share nothing with this process.
 
-A worker is a fresh interpreter, which imports no more of exportkit than its script and `sandbox` do; or, where `spare.reserve`
-was called in time, a fork of the spare. It leads a process group of its own, so that all it started is killed with it, and it
+A worker is a fresh interpreter, which imports no more of exportkit than its script and `sandbox` do; or, where there is one, a
+fork of the spare. It leads a process group of its own, so that all it started is killed with it, and it
 ends with this process. Its first message is its sandbox.
 """
 

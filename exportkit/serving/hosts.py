@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from exportkit.core.host import Host
 from exportkit.processes import Sandbox
+from exportkit.serving.native import Running
 
 if TYPE_CHECKING:
     from exportkit.contract import Export
@@ -28,3 +29,11 @@ def of(export: "Export") -> Host:
     if key not in export.hosts:
         export.hosts[key] = make(*key)
     return export.hosts[key]
+
+
+def served(export: "Export", key: str) -> Running:
+    """Return meta graph `key` as a server loads it: in the session that an earlier step left, or in a new one."""
+    host = of(export)
+    if isinstance(host.holder, Running) and host.holder.serves == key:
+        return host.holder
+    return Running(export.directory, export.meta_graphs[key].meta_info_def.tags, allowed=export.plan.allow.ops, host=host)

@@ -6,6 +6,7 @@ that kills it would kill a server; here it is one error.
 
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -61,9 +62,8 @@ def run_signatures(
     timeout: float | None = None,
     config: ConfigProto | None = None,
     allowed: Collection[str] = (),
-    host: Host | None = None,
 ) -> Served:
-    """Load a SavedModel once, in a session of its own, and send it requests.
+    """Load a SavedModel once, in a fresh process, and send it requests.
 
     Args:
         directory: the SavedModel.
@@ -72,7 +72,6 @@ def run_signatures(
         timeout: seconds for everything, including the load.
         config: the session's configuration; default: that of the C++ API.
         allowed: what it may do beyond computing its answers, as in `allow.ops` of a config.
-        host: the process that loads it; `timeout` is that of the load and of each run then. Default: a fresh process.
 
     Raises:
         StepFailed: with all problems of the first stage that has any: requests that do not fit their signature; the load;
@@ -82,14 +81,18 @@ def run_signatures(
     """
     metas = _tagged(directory, tags)
     signatures = metas[-1].signature_def
-    named = {request.name or f"request {i} ({request.signature})": request for i, request in enumerate(requests)}
+    named = {_named(request, i): request for i, request in enumerate(requests)}
     if problems := [Problem(os.fspath(directory), *p) for name, r in named.items() for p in _mismatches(signatures, name, r)]:
         raise StepFailed(*problems)
     runs = {name: _as_run(signatures[request.signature], request) for name, request in named.items()}
-    served = _serve(directory, metas, runs, timeout, config, allowed, host)
+    served = _serve(directory, metas, runs, timeout, config, allowed)
     aliases = [sorted(signatures[request.signature].outputs) for request in requests]
     outputs = [dict(zip(names, values, strict=True)) for names, values in zip(aliases, served.outputs, strict=True)]
     return replace(served, outputs=outputs)
+
+
+def _named(request: Request, number: int) -> str:
+    return request.name or f"request {number} ({request.signature})"
 
 
 def run(
@@ -126,13 +129,14 @@ class Running:
         config: the session's configuration; default: that of the C++ API.
         reads: files and directories that its process may open beside the SavedModel.
         allowed: what it may do beyond computing its answers, as in `allow.ops` of a config.
-        host: the process that loads it, and then has no other's model; its sandbox counts, not `reads`. Default: one of its own.
+        host: the process that loads it, in place of another model; its sandbox counts, not `reads`. Default: one of its own.
 
     Raises:
         BindingError: there is no saved_model.pb to read, or it can do what is not allowed.
 
     Attributes:
         loads: how often the model was loaded.
+        serves: the key of the meta graph that it answers for as a server does, whatever it was asked before; empty for none.
     """
 
     def __init__(
@@ -152,7 +156,7 @@ class Running:
         self._loading = _loading(self._where, metas, config, allowed)
         self._signatures = metas[-1].signature_def
         self._answered = False  # whether its session was run
-        self.loads = 0
+        self.loads, self.serves = 0, ""
 
     def __enter__(self) -> "Running":
         return self
@@ -161,6 +165,13 @@ class Running:
         if self._owns:
             self._host.stop()
 
+    def configured(self, config: ConfigProto) -> "Running":
+        """Return the same model, which is audited already, for sessions of another configuration in the same process."""
+        other = copy(self)
+        name, (directory, tags, _) = self._loading
+        other._loading, other._answered, other.loads = (name, (directory, tags, config.SerializeToString())), False, 0
+        return other
+
     def ask(self, signature: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray] | Refusal:
         """Send a request; return the outputs by alias, or a Refusal. Raises what `run` raises."""
         if misfit := next(_mismatches(self._signatures, "", Request(signature, inputs)), None):
@@ -168,6 +179,14 @@ class Running:
         definition = self._signatures[signature]
         answer = self.run(*_as_run(definition, Request(signature, inputs)))
         return answer if isinstance(answer, Refusal) else dict(zip(sorted(definition.outputs), answer, strict=True))
+
+    def answers(self, requests: Sequence[Request]) -> list[dict[str, np.ndarray]]:
+        """Return the outputs by alias of each request. Raises StepFailed with all Refusals, and what `run` raises."""
+        found = [self.ask(request.signature, request.inputs) for request in requests]
+        refused = [(i, answer) for i, answer in enumerate(found) if isinstance(answer, Refusal)]
+        if refused:
+            raise StepFailed(*(Problem(self._where, f"{_named(requests[i], i)}: {answer.text}") for i, answer in refused))
+        return [answer for answer in found if not isinstance(answer, Refusal)]
 
     def run(self, feeds: Mapping[str, np.ndarray], fetches: Sequence[str]) -> list[np.ndarray] | Refusal:
         """Run the graph once, by tensor names.
@@ -288,16 +307,12 @@ def _serve(
     timeout: float | None,
     config: ConfigProto | None,
     allowed: Collection[str],
-    host: Host | None = None,
 ) -> Served:
     """Load once and do all runs; `runs` has them by the name that problems mention."""
     where = os.fspath(directory)
     messages: list[Message] = [_loading(where, metas, config, allowed), *((core_worker.RUN, run) for run in runs.values())]
     replies: list[Reply]
-    if host is None:
-        replies, death = exchange(core_worker, messages, timeout, Sandbox([where]))
-    else:
-        replies, death = _exchanged(host, messages, timeout)
+    replies, death = exchange(core_worker, messages, timeout, Sandbox([where]))
     stages = ["loading", *runs, "closing"]
     errors = [(stage, error) for stage, (_, _, error) in zip(stages, replies, strict=False) if error]
     rejected = [Problem(where, explained(f"{stage}: {status}: {' '.join(text.split())}")) for stage, (status, text) in errors]
@@ -310,20 +325,6 @@ def _serve(
         raise StepFailed(*rejected)
     values, seconds, _ = zip(*replies, strict=True)
     return Served(list(values[1:]), seconds[0], list(seconds[1:]))
-
-
-def _exchanged(host: Host, messages: Sequence[Message], timeout: float | None) -> tuple[list[Reply], Death | None]:
-    """Do as `exchange` does, with a process that may have served others before."""
-    replies: list[Reply] = []
-    host.holder = None
-    try:
-        for name, arguments in messages:
-            replies.append(host.call(name, *arguments, timeout=timeout))
-            if name == core_worker.LOAD and replies[0][2]:
-                break
-    except WorkerDied as died:
-        return replies, died.death
-    return replies, None
 
 
 def _loading(

@@ -35,8 +35,13 @@ MOST = 24  # ways to draw the values of one signature that a model is asked
 
 def tried(export: "Export") -> tuple["MetaGraphDef", dict[str, Batch]]:
     """Return the meta graph that a server loads by default, and the samples of its signatures."""
-    key = loaded({key: meta.meta_info_def.tags for key, meta in export.meta_graphs.items()})
+    key = loaded_key(export)
     return export.meta_graphs[key], found(export, key)
+
+
+def loaded_key(export: "Export") -> str:
+    """Return the key of the meta graph that a server loads by default."""
+    return loaded({key: meta.meta_info_def.tags for key, meta in export.meta_graphs.items()})
 
 
 def found(

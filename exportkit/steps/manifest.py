@@ -62,15 +62,14 @@ class Manifest(PostStep):
             large: is given the inputs that go into a file of their own, by their names in it.
         """
         from exportkit.serving import hosts
-        from exportkit.serving.native import Request, run_signatures
-        from exportkit.serving.tried_samples import tried
+        from exportkit.serving.native import Request
+        from exportkit.serving.tried_samples import loaded_key, tried
 
-        meta, batches = tried(export)
+        _, batches = tried(export)
         asked = {key: self._first(batch) for key, batch in batches.items() if not batch.refusal}
+        model = hosts.served(export, loaded_key(export))
         requests = [Request(key, inputs) for key, inputs in asked.items()]
-        tags, allowed = meta.meta_info_def.tags, export.plan.allow.ops
-        host = hosts.of(export)
-        answers = run_signatures(export.directory, tags, [*requests, *requests], allowed=allowed, host=host).outputs
+        answers = model.answers([*requests, *requests])
         return {
             key: {
                 "inputs": _asked(key, inputs, large),

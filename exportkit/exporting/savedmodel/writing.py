@@ -157,7 +157,9 @@ def _initial_values(graphs: Sequence[BoundGraph], names: Sequence[str], host: Ho
         if not parts:
             continue
         try:
-            found = values_after(host, bound.meta.graph_def, [d.initializer_name for d in parts], [d.snapshot_name for d in parts])
+            found = values_after(
+                host, bound.meta.graph_def, [d.initializer_name for d in parts], [d.snapshot_name for d in parts]
+            )
         except Refused as refused:
             raise WeightsError(Problem("weights.initialize", f"TensorFlow cannot compute the values: {refused}")) from None
         rest = iter(found)

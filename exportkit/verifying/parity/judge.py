@@ -110,7 +110,10 @@ class Proof:
     def _ask_export(self, model: Running, asked: Sequence[Trial]) -> tuple[list[Answers], list[Answers]]:
         """Return the answers of the export as it is written, then of one that a server has optimised."""
         written = self._timed("export", partial(self._here.ask, model, asked))
-        return written, self._timed("export, optimized", partial(self._here.answers, asked, ConfigProto()))
+        with self._here.running(ConfigProto()) as optimized:
+            answers = self._timed("export, optimized", partial(self._here.ask, optimized, asked))
+            optimized.serves = "" if self._here.keeps_state else self._key  # the steps behind this one need load no other
+        return written, answers
 
     def _started(self, there: ExitStack, here: ExitStack) -> tuple[Asked, Running]:
         """Start both sides at the same time; the training graph's process ends with its context."""

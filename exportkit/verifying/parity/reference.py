@@ -81,12 +81,23 @@ class Job:
     @cached_property
     def _imported(self) -> MetaGraphDef:
         """The graph as it is imported: without what an import might run although nothing asks for it."""
-        graph = MetaGraphDef()  # without what a loader of the whole would run besides
-        graph.graph_def.CopyFrom(self.meta_graph.graph_def)
-        graph.meta_info_def.stripped_op_list.CopyFrom(self.meta_graph.meta_info_def.stripped_op_list)
-        if self._audit(graph, self.fetches).dangers(self.allowed):
+        graph, clean = self._bare, self._is_clean
+        if not clean:
             drop_idle_dangers(graph.graph_def, self._roots(self.fetches), self._fed)
         return graph
+
+    @cached_property
+    def _bare(self) -> MetaGraphDef:
+        """The graph without what a loader of the whole would run besides."""
+        graph = MetaGraphDef()
+        graph.graph_def.CopyFrom(self.meta_graph.graph_def)
+        graph.meta_info_def.stripped_op_list.CopyFrom(self.meta_graph.meta_info_def.stripped_op_list)
+        return graph
+
+    @cached_property
+    def _is_clean(self) -> bool:
+        """Whether nothing that is not allowed can run, whichever of its `fetches` are asked for, though nothing is left out."""
+        return not self._audit(self._bare, self.fetches).dangers(self.allowed)
 
     @property
     def nodes(self) -> int:
@@ -101,9 +112,17 @@ class Job:
         taken = [tensor for tensor in fetches if canonical(tensor) not in self._fed]
         return [*self.init_ops, *(restore.operation for restore in self.restores), *self.replaced.values(), *taken]
 
-    def audited(self, fetches: Collection[str] = ()) -> Audit:
-        """Return what the graph can do when it is imported, initialised, and asked for `fetches`."""
-        return self._audit(self._imported, fetches)
+    def demand(self, fetches: Collection[str] = ()) -> None:
+        """Demand that nothing is run that is not allowed, when the graph is imported, initialised, and asked for `fetches`.
+
+        Asked for less it can do less, so of a graph that is clean there is one audit; but where nothing at all is known to run,
+        an audit takes every node for one that may.
+
+        Raises:
+            BindingError: something is.
+        """
+        if not (self._is_clean and self._roots(()) and {*self.fetches}.issuperset(fetches)):
+            demand(self._audit(self._imported, fetches), self.allowed, "training graph")
 
     def _audit(self, graph: MetaGraphDef, fetches: Collection[str]) -> Audit:
         return audit(graph, assets=self.assets, fetches=self._roots(fetches), feeds=self._fed)
@@ -169,7 +188,7 @@ def started(job: Job, timeout: float) -> Iterator["Reference"]:
     Raises:
         BindingError: its import or initialisation can do what is not allowed.
     """
-    demand(job.audited(), job.allowed, "training graph")
+    job.demand()
     with (
         tempfile.TemporaryDirectory(dir=job.scratch) as links,
         conversation(core_worker, job.sandbox(links)) as worker,
@@ -209,7 +228,7 @@ class Reference:
             StepFailed, EnvironmentFailed: as `start` does.
         """
         if not self._admitted.issuperset(fetches):
-            demand(self._job.audited(fetches), self._job.allowed, "training graph")
+            self._job.demand(fetches)
             self._admitted.update(fetches)
         asked = [tensor for tensor in fetches if tensor not in feeds]  # a session does not return what it is fed
         inside = self._placeholders

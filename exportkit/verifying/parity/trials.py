@@ -235,6 +235,10 @@ class MovedExport:
         one = model.ask(trial.signature, trial.inputs)
         return (one, one) if isinstance(one, Refusal) else (one, model.ask(trial.signature, trial.inputs))
 
+    @cached_property
+    def _model(self) -> Running:
+        return Running(self._copy, self._tags, timeout=self._timeout, allowed=self._allowed, host=self._host)
+
     @contextmanager
     def running(self, config: ConfigProto) -> Iterator[Running]:
         """Run the graph in a new session of the export's process.
@@ -243,8 +247,7 @@ class MovedExport:
             StepFailed: it does not load.
             EnvironmentFailed: its process was killed from outside.
         """
-        options = {"timeout": self._timeout, "config": config, "allowed": self._allowed}
-        with Running(self._copy, self._tags, host=self._host, **options) as model:
+        with self._model.configured(config) as model:
             try:
                 model.load()
             except StepFailed as error:
