@@ -1,6 +1,5 @@
 """The first tensor at which two graphs of one origin differ, and the comparison of values."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
