@@ -175,7 +175,7 @@ def test_a_rename_of_what_is_gone(tmp_path):
 
 
 def test_a_system_without_the_call(monkeypatch, tmp_path):
-    monkeypatch.setattr(versions.ctypes, "CDLL", lambda *args, **kwargs: object())
+    monkeypatch.setattr(ctypes, "CDLL", lambda *args, **kwargs: object())
     assert versions._renameat2(tmp_path / "a", tmp_path / "b") is False
 
 
