@@ -1,5 +1,6 @@
 """Claiming and committing versions: many at once, killed ones, full disks, and names that are taken."""
 
+import ctypes
 import errno
 import os
 import shutil
