@@ -10,11 +10,11 @@ import pluggy
 from exportkit.contract import Command, ModelSource, PostStep
 from exportkit.errors import Problem
 from exportkit.operations.base import Operation
-from exportkit.report import ExportReport
 from exportkit.spec import ExportPlan
 
 if TYPE_CHECKING:
     from exportkit.planning.prepare import Prepared
+    from exportkit.report import ExportReport
 
 hookspec = pluggy.HookspecMarker("exportkit")
 

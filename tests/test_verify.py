@@ -17,13 +17,13 @@ import yaml
 import exportkit
 from exportkit.checkpoint import Bundle, BundleWriter
 from exportkit.errors import ConfigError, EnvironmentFailed, StepFailed
-from exportkit.metagraph import Graph, read_saved_model
+from exportkit.metagraph import Graph, read, read_saved_model
 from exportkit.plugin import Phase, PostStep, hookimpl
 from exportkit.processes import workers
 from exportkit.protos import MetaGraphDef
 from exportkit.registry import load_plugins
 from exportkit.steps.verify import Verify
-from exportkit.verifying.parity import divergence, relocation
+from exportkit.verifying.parity import Proof, divergence, relocation
 from exportkit.verifying.parity.divergence import Tolerance, compare
 from exportkit.verifying.parity.trials import TrainingGraph
 
@@ -685,3 +685,34 @@ def of_corpus(entry, corpus, base):
         "export_dir": str(base / entry["name"]),
         "post": {"verify": {"kind": "verify"}},
     }
+
+
+@pytest.mark.parametrize("baked", [False, True])
+@pytest.mark.parametrize("v2", [False, True])
+def test_dropout_in_a_branch_that_is_never_taken_keeps_no_state(tmp_path, monkeypatch, baked, v2):
+    def build():
+        x, training = v1.placeholder(tf.float32, [None, 4], "x"), v1.placeholder(tf.bool, [], "training")
+        scale = v1.get_variable("scale", [4], initializer=v1.ones_initializer())
+        tf.identity(v1.cond(training, lambda: v1.nn.dropout(x, rate=0.5), lambda: x) * scale, name="y")
+
+    before = v1.control_flow_v2_enabled()
+    switch = {True: v1.enable_control_flow_v2, False: v1.disable_control_flow_v2}
+    switch[v2]()
+    try:
+        prefix = toys.saved(tmp_path, build)
+    finally:
+        switch[before]()
+    ops = {node.op for node in read(f"{prefix}.meta").graph_def.node}
+    assert (bool(ops & {"If", "StatelessIf"}), "Switch" in ops) == (v2, not v2)
+    found = []
+    monkeypatch.setattr(Proof, "_batches", lambda self, running, model: found.append(self._here.keeps_state) or {})
+    config = toys.config(
+        prefix,
+        tmp_path,
+        bindings={"x": "x:0", "y": "y:0", "training": {"constant": baked, "replaces": "training:0"}},
+        signatures={"serving_default": {"inputs": {"x": "x"}, "outputs": {"y": "y"}}},
+        post={"verify": {"kind": "verify"}},
+    )
+    with pytest.raises(StepFailed, match=r"nothing was compared|samples"):
+        toys.export(config)
+    assert found == [baked]

@@ -1,5 +1,6 @@
 """Claiming and committing versions: many at once, killed ones, full disks, and names that are taken."""
 
+import ctypes
 import errno
 import os
 import shutil
@@ -175,7 +176,7 @@ def test_a_rename_of_what_is_gone(tmp_path):
 
 
 def test_a_system_without_the_call(monkeypatch, tmp_path):
-    monkeypatch.setattr(versions.ctypes, "CDLL", lambda *args, **kwargs: object())
+    monkeypatch.setattr(ctypes, "CDLL", lambda *args, **kwargs: object())
     assert versions._renameat2(tmp_path / "a", tmp_path / "b") is False
 
 

@@ -4,6 +4,7 @@ Nothing here imports TensorFlow, and Hydra and rich are imported by the commands
 line each; the exit code is 2 where the configuration is wrong, 1 where anything else failed, 130 after Ctrl-C.
 """
 
+import gc
 import os
 import signal
 import sys
@@ -15,11 +16,13 @@ from exportkit.errors import ConfigError, EnvironmentFailed, ExportKitError, Pro
 from exportkit.printable import printable
 
 ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)  # `exportkit.processes.terminable` makes them SystemExit
+COLLECTED = 50_000  # objects after which Python looks for garbage: imports make as many, and leave none
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line `arguments` (default: the process's own) and return the exit code."""
     _open_streams()
+    gc.set_threshold(COLLECTED)
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     raises = wants_tracebacks()
     try:

@@ -39,7 +39,6 @@ class ExportCommand(HydraCommand):
             compose(rest)  # a name that is not there is refused before Hydra is imported
             from exportkit.cli import export_job
 
-
             return export_job.export_all(rest, cli_arguments.has(arguments, *QUIET))
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from exportkit import metagraph
-from exportkit.checkpoint import Bundle, graph_file, resolve
+from exportkit.checkpoint import Bundle, graph_file
 from exportkit.cli import foreign, suggestion
 from exportkit.cli.process import interpreter
 from exportkit.cli.tables import line, list_of, shape_text, size_text, table, text

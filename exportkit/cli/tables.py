@@ -1,17 +1,21 @@
-"""Reports as tables on a terminal, or as plain text in a file or pipe. rich is imported when the first one is shown."""
+"""Reports as tables on a terminal, or as plain text in a file or pipe. rich is imported where it lays one out."""
+
+from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from exportkit.cli import print_line
+from exportkit.cli.plain_table import is_plain, plain_table
 from exportkit.printable import printable
-from exportkit.report import ExportReport, MetaGraphReport, StepReport
-from exportkit.spec import ExportPlan
 
 if TYPE_CHECKING:
     from exportkit.cli.sweep.job_record import Job
+    from exportkit.report import ExportReport, MetaGraphReport, StepReport
+    from exportkit.spec import ExportPlan
 
 _COLOURS = {"exported": "green", "unchanged": "green", "failed": "red", "died": "red"}
 WIDE = 160  # where the output is a file or a pipe
@@ -75,26 +79,26 @@ def show_plan(plan: ExportPlan) -> None:
     table(
         f"Plan of {plan.name}",
         ["stage", "what", ""],
-        [(c.stage, c.what, _styled(text, style)) for text, style, c in rows],
+        [(c.stage, c.what, Styled(text, style)) for text, style, c in rows],
         once=True,
     )
     _warnings(plan.warnings)
 
 
-def show_jobs(jobs: Sequence["Job"], apart: Sequence[Sequence[str]]) -> None:
+def show_jobs(jobs: Sequence[Job], apart: Sequence[Sequence[str]]) -> None:
     """Print the jobs of a sweep, each with the overrides that set it `apart`; a column without values is left out."""
-    columns = {
+    columns: dict[str, list[Any]] = {
         "job": [str(job.number) for job in jobs],
         "model": [job.name for job in jobs],
         "version": [_or_dash(job.version) for job in jobs],
-        "status": [_styled(job.status, _COLOURS.get(job.status, "")) for job in jobs],
+        "status": [Styled(job.status, _COLOURS.get(job.status, "")) for job in jobs],
         "seconds": [f"{job.seconds:.1f}" if job.seconds else "-" for job in jobs],
         "size": [size_text(job.bytes) if job.bytes else "-" for job in jobs],
         "proved": [_short_proof(job.proof) for job in jobs],
         "below": [short_path(job.base) if job.status == "planned" else "-" for job in jobs],
         "overrides": [" ".join(words) for words in apart],
     }
-    empty = {name for name, cells in columns.items() if all(str(cell) in ("-", "") for cell in cells)} - {"version"}
+    empty = {name for name, cells in columns.items() if all(cell in ("-", "") for cell in cells)} - {"version"}
     shown = {name: cells for name, cells in columns.items() if name not in empty}
     table("Sweep", list(shown), list(zip(*shown.values(), strict=True)))
 
@@ -111,6 +115,8 @@ def line(text: str = "") -> None:
 
 def text(words: str, style: str = "") -> None:
     """Print prose, wrapped to the terminal's width."""
+    if not sys.stdout.isatty() and is_plain(WIDE, shown := printable(words, "\n\t")):
+        return _out(shown.rstrip())
     _print(_styled(words, style))
 
 
@@ -182,6 +188,14 @@ def short_path(path: str | None) -> str:
     return path if short.startswith("..") else short
 
 
+@dataclass(frozen=True)
+class Styled:
+    """A cell of a table with a colour, for a terminal."""
+
+    text: str
+    style: str
+
+
 def _console() -> Any:
     from rich.console import Console
 
@@ -204,20 +218,37 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], onc
         rows: a text per column.
         once: how many columns, from the left, are printed only where they change.
     """
+    rows = list(_once(rows, once))
+    if not sys.stdout.isatty() and (lines := plain_table(printable(title), columns, _texts(rows), WIDE)):
+        return _out("\n".join(lines))
     from rich import box
     from rich.table import Table
-    from rich.text import Text
 
     shown = Table(
         box=box.SIMPLE_HEAD, title=printable(title), title_justify="left", title_style="bold", pad_edge=False, show_edge=False
     )
     for column in columns:
         shown.add_column(column, overflow="fold")
+    for row in rows:
+        shown.add_row(*(_styled(*_parts(cell)) for cell in row))
+    _print(shown)
+
+
+def _once(rows: Iterable[Sequence[Any]], most: int) -> Iterator[list[Any]]:
+    """Yield rows; of the first `most` cells, those equal to the row above are empty."""
     previous: Sequence[Any] = ()
     for row in rows:
-        shown.add_row(*(cell if isinstance(cell, Text) else _styled(cell, "") for cell in _changed(row, previous, once)))
+        yield list(_changed(row, previous, most))
         previous = row
-    _print(shown)
+
+
+def _parts(cell: Any) -> tuple[str, str]:
+    """Return the text of a cell and its style."""
+    return (cell.text, cell.style) if isinstance(cell, Styled) else (cell, "")
+
+
+def _texts(rows: Iterable[Sequence[Any]]) -> list[list[str]]:
+    return [[printable(_parts(cell)[0], "\n\t") for cell in row] for row in rows]
 
 
 def _changed(row: Sequence[Any], previous: Sequence[Any], most: int) -> Iterator[Any]:

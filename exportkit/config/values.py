@@ -1,7 +1,8 @@
-"""Values that a config writes down for a tensor."""
+"""Values that a config writes down: those of a tensor, and those of a source."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from exportkit.errors import Problem
@@ -42,3 +43,14 @@ def _flat(value: Any) -> Iterator[Any]:
             yield from _flat(item)
     else:
         yield value
+
+
+def leaves(value: Any, where: str) -> Iterator[tuple[str, Any]]:
+    """Yield the values that a source was configured with, at any depth, with their places in the config."""
+    if is_dataclass(value):
+        value = {field.name: getattr(value, field.name) for field in fields(value)}
+    if isinstance(value, Mapping | list | tuple):
+        for key, inner in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from leaves(inner, f"{where}.{key}")
+    else:
+        yield where, value

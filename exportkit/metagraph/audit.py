@@ -170,12 +170,22 @@ class Running:
         """Output of a dropout that is on whatever is fed → its input."""
         return {given: taken for taken, given in dropouts(self.graph, self.names).values()}
 
+    @property
+    def keeps_state(self) -> bool:
+        """Whether an answer may depend on those before it: something is drawn, or a variable is changed."""
+        return any(RANDOM.fullmatch(node.op) or UPDATES.fullmatch(node.op) for node in self._nodes())
+
     def warnings(self, where: str) -> list[Problem]:
         """Return what is allowed and may surprise, at the place `where`."""
+        nodes = self._nodes()
+        return [Problem(where, *one) for one in (*_random(self.graph, nodes), *_updating(nodes), *_pinned(nodes))]
+
+    def _nodes(self) -> list[NodeDef]:
+        """Return the nodes that run, those of functions too."""
         graph = self.graph
         nodes = [graph.nodes[name] for name in self.names]
-        nodes += [n for name in graph.called(_decided(graph, nodes, self._folding)) for n in graph.functions[name].node_def]
-        return [Problem(where, *one) for one in (*_random(graph, nodes), *_updating(nodes), *_pinned(nodes))]
+        called = graph.called(_decided(graph, nodes, self._folding))
+        return nodes + [node for name in called for node in graph.functions[name].node_def]
 
 
 def _decided(graph: Graph, nodes: Iterable[NodeDef], folding: Folding) -> Iterator[NodeDef]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from exportkit.config.values import leaves
 from exportkit.errors import BindingError, ConfigError, Problem
 from exportkit.metagraph import Graph
 from exportkit.metagraph.kinds import path_constant
@@ -19,7 +20,6 @@ from exportkit.operations.base import Operation
 from exportkit.planning.prepare import Part, Prepared
 from exportkit.protos import NodeDef
 from exportkit.spec import Asset, ExportPlan
-from exportkit.version.identity import leaves
 
 _CHUNK = 1 << 20
 _TYPES = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}

@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exportkit.config import references
 from exportkit.errors import ConfigError, ExportKitError, Problem, did_you_mean, type_of
 from exportkit.plugin import Preview, SourceModel
 
@@ -44,6 +43,8 @@ def call(function: Callable, where: str, *args: Any, **kwargs: Any) -> Any:
     except ExportKitError:
         raise
     except (Exception, SystemExit) as cause:
+        from exportkit.config import references
+
         raise ConfigError(Problem(where, f"raised {references.describe_error(cause)}", references.advice(cause))) from cause
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from exportkit.config import references
 from exportkit.errors import ConfigError, ExportKitError, Problem, did_you_mean, type_of
 from exportkit.plugin import ModelSource, Preview, SourceModel, hookimpl
 from exportkit.sources import _code
@@ -65,6 +64,8 @@ class EncoderSource(ModelSource):
     """false for code that reads ``shape[0].value``: dimensions are then objects, as in TensorFlow 1."""
 
     def preview(self) -> Preview:
+        from exportkit.config import references
+
         try:
             found = references.examine(self.encoder, "encoder")
             problems = references.constructor(found).problems(self.args, "args")
@@ -78,6 +79,8 @@ class EncoderSource(ModelSource):
 
     def build(self, preview: Preview, scratch: Path, wanted: Sequence[str]) -> SourceModel:
         import tensorflow as tf
+
+        from exportkit.config import references
 
         cls = references.resolve(self.encoder, "encoder")
         graph = tf.Graph()

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from exportkit.config.references import examine, resolve
 from exportkit.errors import ConfigError, ExportKitError, Problem, type_of
 from exportkit.plugin import ModelSource, Preview, SourceModel, hookimpl
 from exportkit.sources import _code
@@ -34,6 +33,8 @@ class GraphBuilder(ModelSource):
     """false for code that reads ``shape[0].value``: dimensions are then objects, as in TensorFlow 1."""
 
     def preview(self) -> Preview:
+        from exportkit.config.references import examine
+
         try:
             problems = examine(self.builder, "builder").problems(self.params, "params")
         except ExportKitError as error:
@@ -42,6 +43,8 @@ class GraphBuilder(ModelSource):
 
     def build(self, preview: Preview, scratch: Path, wanted: Sequence[str]) -> SourceModel:
         import tensorflow as tf
+
+        from exportkit.config.references import resolve
 
         builder = resolve(self.builder, "builder")
         graph = tf.Graph()

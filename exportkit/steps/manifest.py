@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,8 +12,6 @@ from annotated_types import Ge
 
 from exportkit.errors import StepFailed
 from exportkit.plugin import Export, Phase, PostStep, hookimpl, signatures_of
-from exportkit.version.identity import changed, graph_digest
-from exportkit.version.manifest import FILE, SAMPLES, write_manifest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,6 +34,9 @@ class Manifest(PostStep):
     """How many rows of each sample are recorded, with what the version answers to them."""
 
     def run(self, export: Export) -> Mapping[str, Any]:
+        from exportkit.version.identity import changed
+        from exportkit.version.manifest import FILE, SAMPLES, write_manifest
+
         if problems := changed(export.identity, export.plan):
             raise StepFailed(*problems)
         large: dict[str, np.ndarray] = {}
@@ -86,6 +86,7 @@ class Manifest(PostStep):
 def _asked(key: str, inputs: Mapping[str, np.ndarray], large: dict[str, np.ndarray]) -> dict[str, Any]:
     """Return inputs as the manifest records them for a later check; for a large one the place of its values."""
     from exportkit.checkpoint import tensorproto
+    from exportkit.version.manifest import SAMPLES
 
     recorded = _to_json(inputs)
     for alias in (alias for alias, one in recorded.items() if "sha256" in one):
@@ -114,6 +115,7 @@ def _same(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> 
 
 def _facts(export: Export) -> dict[str, Any]:
     from exportkit.capabilities import audit, joined
+    from exportkit.version.identity import graph_digest
 
     plan, report = export.plan, export.report
     return {
@@ -151,6 +153,8 @@ def _git(directory: Path) -> dict[str, Any]:
 
 
 def _git_output(directory: Path, *words: str) -> str | None:
+    import subprocess
+
     environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
     try:
         answer = subprocess.run(["git", *words], cwd=directory, env=environment, capture_output=True, text=True)

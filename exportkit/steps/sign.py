@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from exportkit.errors import Problem, StepFailed
 from exportkit.plugin import Export, Phase, PostStep, hookimpl, signatures_of
-from exportkit.version import signing
-from exportkit.version.manifest import SIGNATURE, read_manifest
 
 if TYPE_CHECKING:
     from exportkit.plugin import Prepared
@@ -40,12 +38,17 @@ class Sign(PostStep):
             yield Problem("key", f"there is no file {self.key}", "give a PEM file of an EC P-256 private key")
 
     def run(self, export: Export) -> Mapping[str, Any]:
+        from exportkit.version import signing
+        from exportkit.version.manifest import SIGNATURE, read_manifest
+
         (export.directory / SIGNATURE).parent.mkdir(exist_ok=True)
         others = signatures_of(*export.plan.post.values())
         signing.sign(export.directory, export.directory / SIGNATURE, self.key, self._password(), others)
         return {"signature": SIGNATURE.as_posix(), "manifest": read_manifest(export.directory) is not None}
 
     def signature_files(self) -> Sequence[str]:
+        from exportkit.version.manifest import SIGNATURE
+
         return [SIGNATURE.as_posix()]
 
     def _password(self) -> str | None:

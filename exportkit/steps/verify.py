@@ -8,7 +8,6 @@ from annotated_types import Ge
 
 from exportkit.errors import Problem, StepFailed, some
 from exportkit.plugin import Export, Phase, PostStep, Seconds, hookimpl
-from exportkit.processes import not_sandboxed
 
 if TYPE_CHECKING:
     from exportkit.plugin import Prepared
@@ -52,6 +51,7 @@ class Verify(PostStep):
             yield problem
 
     def run(self, export: Export) -> dict[str, Any]:
+        from exportkit.processes import not_sandboxed
         from exportkit.verifying.parity import Proof, Tolerance  # a room of many modules, for this step alone
 
         tolerance = Tolerance(self.atol, self.rtol)

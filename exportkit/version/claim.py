@@ -7,12 +7,10 @@ to one directory, and what is to be removed is first renamed as a whole: so even
 directories under a run, that run fails, and nothing half-written or half-removed is committed.
 """
 
-import ctypes
 import errno
 import fcntl
 import os
 import re
-import secrets
 import shutil
 import stat
 import time
@@ -48,7 +46,7 @@ class Claim:
             remove_stale(base)
             self.number = self._take(version)
             self._staging = staging(base, self.number)
-            self.directory = self._staging / f"version-{secrets.token_hex(4)}"
+            self.directory = self._staging / f"version-{os.urandom(4).hex()}"
             self._start()
         except OSError as cause:
             raise system_error(cause, base) from cause
@@ -315,7 +313,7 @@ def _discard(path: Path, lock: int) -> None:
 
 def _set_aside(path: Path) -> Path:
     """Rename a directory that is to be removed, so that nobody sees it become less or writes to it any more."""
-    return path.rename(path.with_name(f".{secrets.token_hex(8)}.staging"))
+    return path.rename(path.with_name(f".{os.urandom(8).hex()}.staging"))
 
 
 def _same(descriptor: int, path: Path) -> bool:
@@ -331,6 +329,8 @@ def _raise(error: OSError) -> None:
 
 def _renameat2(old: Path, new: Path) -> bool:
     """Try Linux's renameat2 with RENAME_NOREPLACE; False where the system or file system has no such call."""
+    import ctypes
+
     try:
         call = ctypes.CDLL(None, use_errno=True).renameat2
     except AttributeError:

@@ -8,7 +8,6 @@ import json
 import os
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -16,6 +15,7 @@ from typing import Any
 
 from exportkit import files
 from exportkit.config import references
+from exportkit.config.values import leaves
 from exportkit.errors import Problem
 from exportkit.operations.base import Operation
 from exportkit.spec import ExportPlan, File
@@ -162,17 +162,6 @@ def _content_files(plan: ExportPlan) -> Iterator[tuple[str, Path]]:
             for suffix, one in {"": sample, **inner}.items():
                 if isinstance(one, File):
                     yield f"samples.{key}.{alias}{suffix}", one.path
-
-
-def leaves(value: Any, where: str) -> Iterator[tuple[str, Any]]:
-    """Yield the values that a source was configured with, at any depth, with their places in the config."""
-    if is_dataclass(value):
-        value = {field.name: getattr(value, field.name) for field in fields(value)}
-    if isinstance(value, Mapping | list | tuple):
-        for key, inner in value.items() if isinstance(value, Mapping) else enumerate(value):
-            yield from leaves(inner, f"{where}.{key}")
-    else:
-        yield where, value
 
 
 def _is_file(value: Any) -> bool:

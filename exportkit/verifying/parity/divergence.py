@@ -1,6 +1,5 @@
 """The first tensor at which two graphs of one origin differ, and the comparison of values."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
@@ -8,7 +7,7 @@ import ml_dtypes
 import numpy as np
 
 from exportkit.metagraph import Graph, split
-from exportkit.metagraph.kinds import RANDOM, UPDATES
+from exportkit.metagraph.kinds import RANDOM
 from exportkit.protos import NodeDef
 
 Values = Mapping[str, np.ndarray]
@@ -193,19 +192,10 @@ def enclosed(graph: Graph, fetches: Sequence[str]) -> bool:
 
 def random_nodes(graph: Graph, fetches: Sequence[str]) -> list[str]:
     """Return the random ops that `fetches` need, also in functions, as ``dropout/random_uniform (RandomUniform)``."""
-    return _described(graph, fetches, RANDOM)
-
-
-def stateful_nodes(graph: Graph, fetches: Sequence[str]) -> list[str]:
-    """Return the ops that `fetches` need and that give the next run another answer, in the form of `random_nodes`."""
-    return _described(graph, fetches, RANDOM) + _described(graph, fetches, UPDATES)
-
-
-def _described(graph: Graph, fetches: Sequence[str], ops: re.Pattern[str]) -> list[str]:
     reached = [graph.nodes[name] for name in sorted(graph.reach(fetches))]
     bodies = ((caller, node) for name, caller in graph.called(reached).items() for node in graph.functions[name].node_def)
-    within = [f"{_describe_node(node)} in {caller}" for caller, node in bodies if ops.fullmatch(node.op)]
-    return [_describe_node(node) for node in reached if ops.fullmatch(node.op)] + within
+    within = [f"{_describe_node(node)} in {caller}" for caller, node in bodies if RANDOM.fullmatch(node.op)]
+    return [_describe_node(node) for node in reached if RANDOM.fullmatch(node.op)] + within
 
 
 def _describe_node(node: NodeDef) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from exportkit import metagraph
 from exportkit.checkpoint.encoding import numpy_dtype, objects
 from exportkit.contract import Export
 from exportkit.errors import Problem, StepFailed
@@ -18,7 +19,7 @@ from exportkit.protos import ConfigProto
 from exportkit.samples import Batch
 from exportkit.serving import hosts, native
 from exportkit.serving.native import Refusal, Running, unoptimized
-from exportkit.verifying.parity import adapters, divergence, loaded, reference, relocation
+from exportkit.verifying.parity import adapters, loaded, reference, relocation
 from exportkit.verifying.parity.loaded import LoadedOriginal
 from exportkit.verifying.parity.reference import Job, Reference
 
@@ -226,10 +227,9 @@ class MovedExport:
 
     @cached_property
     def keeps_state(self) -> bool:
-        """Whether an answer may depend on those before it: it is drawn, or it changes a variable."""
-        graph = Graph(self.meta)
+        """Whether an answer may depend on those before it: something that runs draws, or changes a variable."""
         fetches = [info.name for signature in self.meta.signature_def.values() for info in signature.outputs.values()]
-        return bool(divergence.stateful_nodes(graph, [name for name in fetches if name]))
+        return metagraph.Running(Graph(self.meta), [name for name in fetches if name], ()).keeps_state
 
     def _answers(self, model: Running, trial: Trial) -> Answers:
         one = model.ask(trial.signature, trial.inputs)
