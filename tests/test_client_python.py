@@ -253,7 +253,7 @@ def test_tls_is_asked_by_those_who_trust_it(version, module, tmp_path):
             assert refused.value.code == "UNAVAILABLE"
         rest = url.removeprefix("https://")
         command = ["probe", address, "toy", "--rest", rest, "--against", str(version), "--requests", "1"]
-        assert [main([*command, "--tls", str(certificate)]), main([*command, "--tls"]), main(command)] == [0, 2, 2]
+        assert [main([*command, "--ca", str(certificate)]), main([*command, "--tls"]), main(command)] == [0, 2, 2]
 
 
 # A model that changed

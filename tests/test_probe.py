@@ -39,9 +39,8 @@ def run(server, capsys):
     """Probe the server: exit code, stdout and stderr."""
 
     def run(*words, model="toy"):
-        code = main(
-            ["probe", server[1], model, "--rest", server[2].removeprefix("http://"), "--requests", "2", *map(str, words)]
-        )
+        rest = [] if "--only" in words else ["--rest", server[2].removeprefix("http://")]
+        code = main(["probe", server[1], model, *rest, "--requests", "2", *map(str, words)])
         return (code, *capsys.readouterr())
 
     return run
@@ -107,6 +106,8 @@ def test_a_base_path_has_the_version_that_answers(run, version, server, tmp_path
     server[0].version = 4
     code, out, _ = run("--against", tmp_path / "base", "--only", "grpc")
     assert (code, out.splitlines()[-1]) == (0, f"toy at {server[1]}: equal, version 4, 3 signatures by gRPC")
+    shutil.rmtree(tmp_path / "base" / "9" / "assets.extra")  # that one does not answer
+    assert run("--against", tmp_path / "base", "--only", "grpc")[0] == 0
     server[0].version = 7
     code, out, _ = run("--against", tmp_path / "base", "--json")
     reason = f"version 7 answers, which is not in {tmp_path}/base; name the version that is served with --against"
@@ -257,6 +258,17 @@ def test_what_answers_differently_each_time_is_not_compared(run, version, tmp_pa
     assert (code, *answers(out)) == (2, "not asked", {(key, "gRPC"): ("not compared", text) for key in KEYS})
 
 
+def test_a_sample_that_does_not_fit_its_signature_is_not_asked(run, version, tmp_path):
+    def change(content):
+        content["meta_graphs"][0]["signatures"][0]["inputs"][0]["shape"] = [None, 5]
+
+    code, out, _ = run("--against", moved(version, tmp_path / "1", change), "--json", "--only", "grpc")
+    outcome, found = answers(out)
+    text = "its sample does not fit its signature: x has the shape [2, 4], not [?, 5]"
+    assert found["serving_default", "gRPC"] == ("not asked", text)
+    assert (code, outcome) == (1, "different")  # by its metadata: the server's x is [?, 4]
+
+
 def test_a_version_that_changes_meanwhile_is_not_compared(run, version, server):
     def change(outputs):
         server[0].version = 2
@@ -310,12 +322,38 @@ def test_watching_prints_a_line_each_time(run, version, server, monkeypatch):
     ]
 
 
+def test_what_cannot_be_compared_with_is_refused_before_a_server_is_asked(version, tmp_path, capsys):
+    """With exit code 2: 1 would say that an answer is different."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "damaged.json").write_text("{}")
+    (tmp_path / "bare" / "1").mkdir(parents=True)
+    shutil.copy(version / "saved_model.pb", tmp_path / "bare" / "1")
+    (tmp_path / "ca.pem").write_text("no certificate")
+    place = "name a version's directory, or a base path that holds versions"
+    damaged = "take the version from where it was published, or export it again"
+    pem = "name a file of certificates in PEM format"
+    for words, text in (
+        (["--against", "empty"], f"empty: has no version; {place}"),
+        (["--against", "damaged.json"], f"assets.extra/exportkit.json: was changed: it does not have its digest; {damaged}"),
+        (
+            ["--against", "bare/1"],
+            f"bare/1/{FILE}: does not exist, so nothing is recorded; export with the step manifest",
+        ),
+        (["--ca", "nowhere"], f"--ca nowhere: cannot be read: no such file or directory; {pem}"),
+        (["--ca", "ca.pem"], f"--ca ca.pem: holds no certificates; {pem}"),
+    ):
+        assert main(["probe", "localhost:1", "toy", "--against", str(version), *words]) == 2
+        out, err = capsys.readouterr()
+        assert (out, err) == ("", f"{text}\n")
+
+
 @pytest.mark.parametrize(
     ("words", "text"),
     [
         (["localhost"], "HOST:PORT: 'localhost' is no address; write a host and a port, as localhost:8500"),
         (["http://h:1"], "HOST:PORT: 'http://h:1' is no address; write a host and a port, as localhost:8500"),
         (["h:99999"], "HOST:PORT: 'h:99999' is no address; write a host and a port, as localhost:8500"),
+        (["h:1", "--rest", "h:2", "--only", "grpc"], "--rest: has no effect beside --only grpc; leave one of them out"),
         (["h:1", "--rest", "x"], "--rest: 'x' is no address; write a host and a port, as localhost:8500"),
     ],
 )

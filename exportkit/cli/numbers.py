@@ -20,8 +20,15 @@ def seconds(text: str) -> float:
     return value
 
 
+def version(text: str) -> int:
+    """Return the number of a version: an int64 from 0."""
+    if not (text.isdecimal() and text.isascii() and len(text) < 20 and int(text) < 1 << 63):
+        raise ArgumentTypeError(f"is {text}; write the number of a version")
+    return int(text)
+
+
 def count(text: str) -> int:
     """Return how often something is done."""
-    if not text.isdecimal() or not 0 < int(text) <= 100_000:
+    if not text.isdecimal() or len(text) > 6 or not 0 < int(text) <= 100_000:
         raise ArgumentTypeError(f"is {text}; write 1 to 100000")
     return int(text)

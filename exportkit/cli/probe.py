@@ -5,16 +5,18 @@ The version's manifest is read, and nothing of it is run here; TensorFlow is not
 
 import argparse
 import json
+import os
+import ssl
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exportkit.cli.numbers import count, seconds, tolerance
+from exportkit.cli.numbers import count, seconds, tolerance, version
 from exportkit.cli.tables import line, table
 from exportkit.contract import Command
-from exportkit.errors import ConfigError, Problem
+from exportkit.errors import ConfigError, ExportKitError, Problem, system_error
 from exportkit.modelserver import PORT
 
 if TYPE_CHECKING:
@@ -46,27 +48,30 @@ class ProbeCommand(Command):
         add("--rest", metavar="HOST:PORT", help="where it listens for REST (default: the port above that of gRPC)")
         add("--only", choices=["grpc", "rest"], help="ask by one of them; HOST:PORT is then that of this one")
         chosen = parser.add_mutually_exclusive_group()
-        chosen.add_argument("--version", metavar="N", type=int, help="ask this version, not the one that the server chooses")
+        chosen.add_argument("--version", metavar="N", type=version, help="ask this version (default: the server chooses)")
         chosen.add_argument("--label", metavar="LABEL", help="ask the version that has this label")
         add("--requests", metavar="N", type=count, default=20, help="how often each sample is sent (default: 20)")
         add("--timeout", metavar="SECONDS", type=seconds, default=10.0, help="of each request (default: 10)")
         add("--atol", type=tolerance, help="how far answers may be from the recorded ones (default: as exported)")
         add("--rtol", type=tolerance, help="the same, relative to their size")
-        add("--tls", metavar="PEM", nargs="?", const="", help="ask by TLS; with a file, trust the authorities in it")
+        add("--tls", action="store_true", help="ask by TLS")
+        add("--ca", metavar="PEM", type=Path, help="ask by TLS, and trust the authorities in this file, not the system's")
         add("--watch", metavar="SECONDS", type=seconds, help="ask again after so many seconds, until it is interrupted")
         add("--json", action="store_true", help="print the result as JSON, on one line where it is watched")
 
     def run(self, arguments: Sequence[str]) -> int:
         """Print what came of each signature, and the outcome; return its exit code."""
         options = self.parse(arguments)
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # the outcome says what is wrong; its log would be beside that
 
         from exportkit.clients import probe  # with NumPy and gRPC, which help does not need
 
-        target = _target(options)
-        against = options.against or Path("exports", options.model)
-        if options.against is None and not against.exists():
-            do = "name the version that is served: --against VERSION_DIR, BASE_PATH or MANIFEST"
-            raise ConfigError(Problem(str(against), "does not exist, so there is nothing to compare with", do))
+        try:
+            target, against = _target(options), _against(options)
+            probe.check(against)
+        except (ExportKitError, OSError) as error:  # 1 would say that an answer is different
+            problems = error.problems if isinstance(error, ExportKitError) else system_error(error, "probe").problems
+            raise ConfigError(*problems) from error
         while True:
             checked = probe.probe(target, against)
             _show(options, checked, probe.outcome(checked))
@@ -79,10 +84,26 @@ def _target(options: argparse.Namespace) -> "Target":
     from exportkit.clients import probe
     from exportkit.clients.runtime.servers import Tls
 
-    tls = None if options.tls is None else Tls(Path(options.tls) if options.tls else None)
+    tls = Tls(options.ca) if options.tls or options.ca else None
+    if tls is not None:
+        try:
+            tls.context()
+        except OSError as error:
+            why = f"cannot be read: {(error.strerror or '').lower()}"
+            what = "holds no certificates" if isinstance(error, ssl.SSLError) else why
+            raise ConfigError(Problem(f"--ca {options.ca}", what, "name a file of certificates in PEM format")) from None
     asked = {"model": options.model, "version": options.version, "label": options.label, "timeout": options.timeout, "tls": tls}
     tolerances = {name: getattr(options, name) for name in ("atol", "rtol") if getattr(options, name) is not None}
     return probe.Target(dict(_addresses(options)), asked, options.requests, tolerances)
+
+
+def _against(options: argparse.Namespace) -> Path:
+    """Return what the answers are compared with."""
+    path = options.against or Path("exports", options.model)
+    if not path.exists():
+        do = "name the version that is served: --against VERSION_DIR, BASE_PATH or MANIFEST"
+        raise ConfigError(Problem(str(path), "does not exist, so there is nothing to compare with", do))
+    return path
 
 
 def _addresses(options: argparse.Namespace) -> Iterator[tuple[str, str]]:
@@ -92,6 +113,8 @@ def _addresses(options: argparse.Namespace) -> Iterator[tuple[str, str]]:
         ConfigError: a port is missing, or is none.
     """
     host, port = _split("HOST:PORT", options.server)
+    if options.only and options.rest:
+        raise ConfigError(Problem("--rest", f"has no effect beside --only {options.only}", "leave one of them out"))
     if options.only != "rest":
         yield "gRPC", options.server
     if options.only == "rest":

@@ -4,6 +4,7 @@ It is read from the version's manifest, which anyone can have made: nothing in i
 becomes code.
 """
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -149,7 +150,7 @@ def _is_version(path: Path) -> bool:
 
 
 def _number(directory: Path) -> int | None:
-    name = directory.resolve().name
+    name = os.path.basename(os.path.abspath(directory))  # a link has the number under which it is served
     return int(name) if re.fullmatch("[0-9]{1,18}", name) else None
 
 

@@ -112,6 +112,12 @@ def read_record(against: Path, version: int | None) -> Record:
     return _record(directory / FILE, directory)
 
 
+def check(against: Path) -> None:
+    """Raise what `read_record` raises, as far as that does not depend on the version that answers."""
+    if against.is_file() or contracts.version_directory(against) == against:
+        read_record(against, None)
+
+
 def _record(path: Path, directory: Path | None) -> Record:
     manifest = read_manifest_file(path)
     if manifest is None:
@@ -144,7 +150,7 @@ def _by(target: Target, by: str, against: Path) -> Iterator[Checked]:
         try:
             stated = server.metadata()
             record = read_record(against, stated.version)
-        except (ServerError, ExportKitError) as error:
+        except (ServerError, ExportKitError, OSError) as error:
             yield Checked("", by, NOT_ASKED, detail=str(error))
             return
         signatures |= {key: _signature(one) for key, one in record.contract.signatures.items()}
@@ -152,7 +158,7 @@ def _by(target: Target, by: str, against: Path) -> Iterator[Checked]:
             yield Checked("", by, DIFFERENT, stated.version, text)
         for key in signatures:
             one = _checked(server, by, key, record, target)
-            yield _same_version(replace(one, version=one.version or stated.version), stated.version)
+            yield _same_version(one if one.version is not None else replace(one, version=stated.version), stated.version)
 
 
 def _same_version(one: Checked, version: int | None) -> Checked:
@@ -191,6 +197,8 @@ def _checked(server: SyncServer, by: str, key: str, record: Record, target: Targ
         except (ServerError, ContractChanged) as error:
             cannot = isinstance(error, ServerError) and error.code in _CANNOT
             return Checked(key, by, NOT_ASKED if cannot else DIFFERENT, version, f"refused: {error}", seconds)
+        except (TypeError, ValueError) as error:
+            return Checked(key, by, NOT_ASKED, version, f"its sample does not fit its signature: {error}", seconds)
         seconds.append(perf_counter() - started)
         version = answer.version
         texts |= dict.fromkeys(_differences(record, key, answer.outputs, target.tolerances))

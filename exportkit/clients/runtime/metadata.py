@@ -77,7 +77,7 @@ def differences(ours: Mapping[str, Signature], theirs: Mapping[str, Signature]) 
         other = theirs[key]
         if other.method != signature.method:
             yield f"{key} is of the method {other.method}, not {signature.method}"
-        for alias in other.inputs.keys() - signature.inputs.keys():
+        for alias in sorted(other.inputs.keys() - signature.inputs.keys()):
             yield f"{key} has a new input {alias}"
         sides = (("input", signature.inputs, other.inputs), ("output", signature.outputs, other.outputs))
         for side, mine, found in sides:
