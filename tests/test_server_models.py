@@ -369,6 +369,15 @@ def test_a_body_that_is_too_long_is_refused(base):
             assert error.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
+def test_a_body_that_does_not_arrive_is_given_up(base):
+    with (
+        serverlab.serving([Model("m", base)], Limits(seconds=0.2)) as server,
+        socket.create_connection(("127.0.0.1", server.rest_port)) as client,
+    ):
+        client.sendall(b"POST /v1/models/m:predict HTTP/1.1\r\nHost: m\r\nContent-Length: 10\r\n\r\n{")
+        assert client.recv(100).startswith(b"HTTP/1.1 408 ")
+
+
 def test_too_many_requests_at_a_time_are_refused(tmp_path):
     base = serverlab.traps(tmp_path / "traps")
     limits = Limits(requests=1, seconds=3)
@@ -493,6 +502,11 @@ def test_a_models_config_that_changes_is_read_again(base, models, tmp_path):
     look()
     look()
     assert states(models) == {2: "END", 1: "AVAILABLE"}
+
+
+def test_nothing_of_the_server_imports_tensorflow():
+    code = "import sys, exportkit.server.interfaces, exportkit.server.page; print('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 def test_a_missing_package_is_named(monkeypatch, capsys, base):

@@ -43,7 +43,11 @@ class ServeCommand(Command):
         )
         add("--rest-port", type=_port, default=PORT + 1, metavar="PORT", help="of the REST API; 0: a free one (8501)")
         add("--grpc-port", type=_port, default=PORT, metavar="PORT", help="of gRPC; 0: a free one (8500)")
-        add("--host", default="127.0.0.1", help="the address to listen on; others can then use the server (127.0.0.1)")
+        add(
+            "--host",
+            default="127.0.0.1",
+            help="where to listen; all but a loopback address let others in (127.0.0.1)",
+        )
         add("--open", action="store_true", help="a page at / that shows the models and sends requests, in the browser")
         add("--poll", type=_seconds, default=1.0, metavar="SECONDS", help="how often to look for new versions (1)")
         add("--poll-config", action="store_true", help="read models.config again when it changes")
