@@ -82,6 +82,7 @@ class ServeCommand(Command):
 
 
 def _serve(options: argparse.Namespace) -> None:
+    from exportkit.processes import not_sandboxed
     from exportkit.server.asgi import Limits
     from exportkit.server.interfaces import Address, Server
     from exportkit.server.model_config import models_at
@@ -96,6 +97,8 @@ def _serve(options: argparse.Namespace) -> None:
         server.start(served)
         server.poll(options.poll, _reloading(options, models))
         line(NATURE)
+        if lacks := not_sandboxed():
+            line(f"not sandboxed: {lacks}")
         for name, versions in models.listed().items():
             line(f"model {name}: version {', '.join(map(str, sorted(versions)))}")
         host = f"[{options.host}]" if ":" in options.host else options.host
