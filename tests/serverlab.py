@@ -9,9 +9,9 @@ import versions_made
 
 import exportkit
 from exportkit.server.asgi import Limits
+from exportkit.server.interfaces import Address, Server
 from exportkit.server.model_config import Model
 from exportkit.server.models import Models
-from exportkit.server.serving import Address, Server
 from exportkit.serving.prediction_log import Logged
 from exportkit.serving.warmup import write_warmup
 
@@ -33,15 +33,23 @@ def mixed():
     table = toys.tf.constant([10, 20, 30], "int64")
     toys.tf.add(x, bias, name="sum")
     toys.tf.gather(table, ids, name="chosen")
+    toys.tf.multiply(toys.v1.placeholder("float16", [None], "half"), toys.tf.constant(2, "float16"), name="twice")
+    toys.tf.add(toys.v1.placeholder("int8", [None], "small"), toys.tf.constant(1, "int8"), name="next")
+    toys.tf.cast(x, "float16", name="narrow")
     toys.tf.strings.join([text, "!"], name="loud")
 
 
 MIXED = {
-    "bindings": {"x": "x:0", "ids": "ids:0", "text": "text:0", "sum": "sum:0", "chosen": "chosen:0", "loud": "loud:0"},
+    "bindings": {
+        name: f"{name}:0" for name in ("x", "ids", "text", "half", "small", "sum", "chosen", "loud", "twice", "next", "narrow")
+    },
     "signatures": {
         "serving_default": {"inputs": {"x": "x", "ids": "ids"}, "outputs": {"sum": "sum", "chosen": "chosen"}},
         "loud": {"inputs": {"text": "text"}, "outputs": {"loud": "loud"}},
         "raw": {"inputs": {"text": "text"}, "outputs": {"loud_bytes": "loud"}},
+        "half": {"inputs": {"half": "half"}, "outputs": {"twice": "twice"}},
+        "small": {"inputs": {"small": "small"}, "outputs": {"next": "next"}},
+        "narrow": {"inputs": {"x": "x"}, "outputs": {"narrow": "narrow"}},
         "chosen": {"inputs": {"ids": "ids"}, "outputs": {"chosen": "chosen"}},
     },
 }

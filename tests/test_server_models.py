@@ -1,5 +1,6 @@
 """What `exportkit serve` serves: versions, labels, policies, what changes while it runs, and requests that kill or block."""
 
+import argparse
 import os
 import re
 import signal
@@ -16,16 +17,18 @@ import serverlab
 import toys
 
 from exportkit.cli import main
+from exportkit.cli.serve import _reloading
 from exportkit.errors import BindingError, ConfigError, EnvironmentFailed
 from exportkit.protos import TensorProto
 from exportkit.server import messages
 from exportkit.server.asgi import Limits
+from exportkit.server.interfaces import Address, Server
 from exportkit.server.model_config import Model, models_at, models_of
 from exportkit.server.models import Models, Spec
 from exportkit.server.servable import Servable
-from exportkit.server.serving import Address, Server
 from exportkit.server.status import Status
 
+pytestmark = pytest.mark.quick(20)
 NO_MODEL = "no such file; hand in the saved_model.pb of a SavedModel version"
 X = {"x": np.array([1], np.float32)}
 
@@ -327,6 +330,27 @@ def test_a_process_that_was_killed_is_started_again(trapped):
     assert trapped.restarts in (before, before + 1)
 
 
+def test_a_request_under_way_when_its_version_ends_starts_nothing_anew(tmp_path):
+    servable = Servable("traps", 1, serverlab.traps(tmp_path / "traps") / "1", ["serve"])
+    servable.load()
+    worker, ended = servable._worker, []
+
+    def block():
+        try:
+            ask(servable, "loop", X["x"])
+        except Status as status:
+            ended.append(status)
+
+    thread = threading.Thread(target=block)
+    thread.start()
+    while not worker._waiting:
+        thread.join(0.01)
+    servable.unload()
+    thread.join()
+    assert [status.args for status in ended] == [("UNAVAILABLE", "Version 1 of model traps was unloaded")]
+    assert servable._second is None
+
+
 # limits
 
 
@@ -343,6 +367,15 @@ def test_a_body_that_is_too_long_is_refused(base):
             with pytest.raises(grpc.RpcError) as error:
                 messages.prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict(request)
             assert error.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_a_body_that_does_not_arrive_is_given_up(base):
+    with (
+        serverlab.serving([Model("m", base)], Limits(seconds=0.2)) as server,
+        socket.create_connection(("127.0.0.1", server.rest_port)) as client,
+    ):
+        client.sendall(b"POST /v1/models/m:predict HTTP/1.1\r\nHost: m\r\nContent-Length: 10\r\n\r\n{")
+        assert client.recv(100).startswith(b"HTTP/1.1 408 ")
 
 
 def test_too_many_requests_at_a_time_are_refused(tmp_path):
@@ -408,9 +441,9 @@ def test_a_port_that_is_taken(base):
 def command(base):
     """``exportkit serve`` on free ports, once it says where."""
     arguments = ["serve", str(base), "--rest-port", "0", "--grpc-port", "0", "--poll", "0.1"]
-    with subprocess.Popen(
-        [sys.executable, "-m", "exportkit", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    environment = {**os.environ, "EXPORTKIT_SANDBOX": "off"}
+    with subprocess.Popen([sys.executable, "-m", "exportkit", *arguments], env=environment, **pipes) as process:
         lines = []
         while not lines or not lines[-1].startswith("gRPC "):
             lines.append(process.stdout.readline())
@@ -438,9 +471,10 @@ def children(pid):
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 143)])
 def test_the_command_serves_new_versions_and_leaves_nothing_behind(base, command, sent, code):
-    assert command.lines[1] == "model m: version 2"
-    assert re.fullmatch(r"REST http://127\.0\.0\.1:\d+/v1/models", command.lines[2])
-    port = int(re.search(r":(\d+)/", command.lines[2])[1])
+    nature, sandbox, model, rest_line, _ = command.lines
+    assert nature.startswith("For development, tests and demonstrations: no TLS,")
+    assert (sandbox, model) == ("not sandboxed: EXPORTKIT_SANDBOX=off", "model m: version 2")
+    port = int(re.fullmatch(r"REST http://127\.0\.0\.1:(\d+)/v1/models", rest_line)[1])
     with serverlab.Rest(type("Server", (), {"rest_port": port})) as rest:
         assert rest.predict("m", {"instances": [1.0]}) == (200, {"predictions": [3.0]})
         serverlab.numbered(base, 3)
@@ -453,6 +487,27 @@ def test_the_command_serves_new_versions_and_leaves_nothing_behind(base, command
     assert command.wait(30) == code
     command.stderr.read()
     assert not {pid for pid in below if Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text()}
+
+
+def test_a_models_config_that_changes_is_read_again(base, models, tmp_path):
+    file = tmp_path / "models.config"
+    file.write_text(CONFIG.format(base=base, more=""))
+    models.start(models_at([str(file)]))
+    look = _reloading(argparse.Namespace(poll_config=True, paths=[str(file)]), models)
+    look()
+    assert states(models) == {2: "AVAILABLE"}
+    file.write_text(CONFIG.format(base=base, more="model_version_policy { specific { versions: 1 } }"))
+    look()
+    assert states(models) == {2: "END", 1: "AVAILABLE"}
+    file.write_text("model_config_list { ")
+    look()
+    look()
+    assert states(models) == {2: "END", 1: "AVAILABLE"}
+
+
+def test_nothing_of_the_server_imports_tensorflow():
+    code = "import sys, exportkit.server.interfaces, exportkit.server.page; print('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 def test_a_missing_package_is_named(monkeypatch, capsys, base):

@@ -76,19 +76,19 @@ class PredictionService:
 
     def _classify(self, request: Any, seconds: float) -> Any:
         response = classification_pb2.ClassificationResponse()
-        with self._models.use(_spec(request.model_spec)) as version:
-            result = inference.classify(version, request.model_spec.signature_name, _examples(request.input), seconds)
-            _name(response, request.model_spec, version)
-        _fill_classes(response.result, result)
+        _fill_classes(response.result, self._inferred(inference.classify, request, response, seconds))
         return response
 
     def _regress(self, request: Any, seconds: float) -> Any:
         response = regression_pb2.RegressionResponse()
-        with self._models.use(_spec(request.model_spec)) as version:
-            result = inference.regress(version, request.model_spec.signature_name, _examples(request.input), seconds)
-            _name(response, request.model_spec, version)
-        _fill_values(response.result, result)
+        _fill_values(response.result, self._inferred(inference.regress, request, response, seconds))
         return response
+
+    def _inferred(self, infer: Callable[..., Any], request: Any, response: Any, seconds: float) -> Any:
+        with self._models.use(_spec(request.model_spec)) as version:
+            result = infer(version, request.model_spec.signature_name, _examples(request.input), seconds)
+            _name(response, request.model_spec, version)
+        return result
 
     def _multi_inference(self, request: Any, seconds: float) -> Any:
         response = inference_pb2.MultiInferenceResponse()

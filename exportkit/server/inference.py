@@ -87,7 +87,7 @@ def _array(alias: str, value: Any) -> np.ndarray:
         return value
     try:
         return tensorproto.from_message(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise invalid(f"tensor parsing error: {alias}") from None
 
 

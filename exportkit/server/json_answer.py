@@ -10,7 +10,7 @@ from exportkit.checkpoint.tensorproto import dtype_of
 from exportkit.server.json_request import tensorflow_name
 from exportkit.server.status import invalid
 
-_WRITTEN = {"bool", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint32", "uint64", "string"}
+DTYPES = {"bool", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint32", "uint64", "string"}
 _INDENT = "    "
 
 
@@ -83,7 +83,7 @@ def _block(texts: list[str], shape: Sequence[int], level: int) -> str:
 def _texts(alias: str, array: np.ndarray) -> list[str]:
     """Return the values as JSON. Raises Status."""
     dtype = dtype_of(array)
-    if dtype not in _WRITTEN:
+    if dtype not in DTYPES:
         raise invalid(f"Failed to write JSON value for tensor type: {tensorflow_name(dtype)}")
     if dtype == "string":
         values: list[bytes] = [item if isinstance(item, bytes) else str(item).encode() for item in array.flat]

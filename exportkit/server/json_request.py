@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from exportkit.checkpoint.encoding import objects
-from exportkit.protos import TensorInfo, dtype_name, example_pb2, types_pb2
-from exportkit.server.json_text import is_double, is_number, misformed, shown, text_bytes, too_big, too_deep, type_name
+from exportkit.protos import DTYPE_NAMES, TensorInfo, dtype_name, types_pb2
+from exportkit.server.json_text import is_number, misformed, shown, text_bytes, too_big, too_deep, type_name
 from exportkit.server.status import Status, invalid
 
 Infos = Mapping[str, TensorInfo]
@@ -61,7 +61,7 @@ def inputs_of(body: Mapping[str, Any], signature: str, infos: Infos) -> tuple[di
 
 
 def _columns(value: Any, infos: Infos) -> dict[str, np.ndarray]:
-    if not isinstance(value, dict) or _is_base64(value):
+    if not isinstance(value, dict) or is_base64(value):
         if len(infos) > 1:
             raise invalid(f"inputs is a plain value/list, but expecting an object {_SEVERAL}")
         value = {next(iter(infos)): value}
@@ -82,7 +82,7 @@ def _rows(rows: list[Any], infos: Infos) -> dict[str, np.ndarray]:
 
 
 def _is_named(row: Any) -> bool:
-    return isinstance(row, dict) and not _is_base64(row)
+    return isinstance(row, dict) and not is_base64(row)
 
 
 def _quick_rows(rows: list[Any], infos: Infos, named: bool) -> dict[str, np.ndarray] | None:
@@ -204,7 +204,7 @@ def _element(value: Any, dtype: str) -> Any:
     if isinstance(value, dict):
         if dtype != "string":
             raise _wrong_type(value, dtype)
-        return _decoded(value)
+        return decoded(value)
     if dtype == "string":
         if not isinstance(value, str):
             raise _wrong_type(value, dtype)
@@ -212,7 +212,7 @@ def _element(value: Any, dtype: str) -> Any:
     if dtype in _FLOATS:
         if not is_number(value):
             raise _wrong_type(value, dtype)
-        return _double(value)
+        return as_double(value)
     if dtype == "bool":
         if not isinstance(value, bool):
             raise _wrong_type(value, dtype)
@@ -225,7 +225,8 @@ def _element(value: Any, dtype: str) -> Any:
     raise _unimplemented(value, dtype)
 
 
-def _double(value: float) -> float:
+def as_double(value: float) -> float:
+    """Return a JSON number as a float. Raises Status where it is too large."""
     try:
         return float(value)
     except OverflowError:
@@ -247,71 +248,20 @@ def tensorflow_name(dtype: str) -> str:
 
 def dtype_enum_name(dtype: str) -> str:
     """Return the name of a dtype in types.proto: ``DT_FLOAT``."""
-    return types_pb2.DataType.Name(next(n for n in types_pb2.DataType.values() if 0 < n < 100 and dtype_name(n) == dtype))
+    return types_pb2.DataType.Name(DTYPE_NAMES[dtype])
 
 
-def _is_base64(value: Any) -> bool:
+def is_base64(value: Any) -> bool:
+    """Return whether a JSON value is ``{"b64": TEXT}``, which stands for bytes."""
     return isinstance(value, dict) and value.keys() == {"b64"} and isinstance(value["b64"], str)
 
 
-def _decoded(value: Any) -> bytes:
-    if not _is_base64(value):
+def decoded(value: Any) -> bytes:
+    """Return the bytes of ``{"b64": TEXT}``; blanks and a missing padding do not matter. Raises Status."""
+    if not is_base64(value):
         raise misformed(value, "not formatted correctly for base64 data")
     text = "".join(value["b64"].split()).rstrip("=")
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError):
         raise invalid("Unable to base64 decode") from None
-
-
-# tf.Examples
-
-
-def examples_of(body: Mapping[str, Any]) -> np.ndarray:
-    """Return the serialized tf.Examples of a classify or regress request, each with the context. Raises Status."""
-    context = _example(body["context"]) if "context" in body else b""
-    if "examples" not in body:
-        raise misformed(body, "When method is classify, key 'examples' is expected and was not found")
-    if not isinstance(body["examples"], list):
-        raise misformed(body, "Expecting 'examples' value to be an list/array")
-    if not body["examples"]:
-        raise misformed(body, "'examples' value is an empty array")
-    return objects([context + _example(example) for example in body["examples"]])
-
-
-def _example(value: Any) -> bytes:
-    if not isinstance(value, dict):
-        raise invalid(f"Example must be JSON object but got JSON {type_name(value)}")
-    example = example_pb2.Example()
-    for name, content in value.items():
-        feature = example.features.feature[name]
-        for item in content if isinstance(content, list) else [content]:
-            _add(feature, name, item)
-    return example.SerializeToString()
-
-
-def _add(feature: Any, name: str, value: Any) -> None:
-    """Add a value to a feature, whose first value decides its type."""
-    if isinstance(value, bool):
-        _values(feature, name, "int64_list").append(int(value))
-    elif isinstance(value, str):
-        _values(feature, name, "bytes_list").append(text_bytes(value))
-    elif _is_base64(value):
-        _values(feature, name, "bytes_list").append(_decoded(value))
-    elif is_number(value) and is_double(value):
-        with np.errstate(over="ignore"):
-            _values(feature, name, "float_list").append(float(np.float32(_double(value))))
-    elif is_number(value):
-        values = _values(feature, name, "int64_list")
-        if value >= 1 << 63:
-            raise invalid(f"Feature: {name} has uint64 element. Only int64 is supported.")
-        values.append(value)
-    else:
-        raise invalid(f"Feature: {name} has element with unexpected JSON type: {type_name(value)}")
-
-
-def _values(feature: Any, name: str, kind: str) -> Any:
-    if feature.WhichOneof("kind") not in (None, kind):
-        held = feature.WhichOneof("kind").removesuffix("_list")
-        raise invalid(f"Unexpected element type in feature: {name} expecting type: {held}")
-    return getattr(feature, kind).value

@@ -109,6 +109,7 @@ def type_name(value: Any) -> str:
 
 
 def is_number(value: Any) -> bool:
+    """Return whether a JSON value is a number; Python counts bools among the integers."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 

@@ -12,6 +12,7 @@ from exportkit.checkpoint.encoding import numpy_dtype
 from exportkit.checkpoint.tensorproto import from_json
 from exportkit.errors import StepFailed
 from exportkit.protos import SignatureDef, TensorInfo, dtype_name
+from exportkit.server.json_answer import DTYPES
 from exportkit.server.models import Models
 from exportkit.server.rest import HTML, Answer
 from exportkit.server.servable import Servable
@@ -64,12 +65,21 @@ class Page:
                 "method": _METHODS.get(definition.method_name, "predict"),
                 "inputs": _tensors(definition.inputs),
                 "outputs": _tensors(definition.outputs),
+                "barred": _barred(definition),
                 "recorded": key in self._samples[version],
                 "body": json.dumps(_body(key, definition, self._samples[version].get(key))),
             }
             for key, definition in sorted(version.signatures.items())
             if definition.outputs and all(info.name for info in definition.inputs.values())
         ]
+
+
+def _barred(definition: SignatureDef) -> str:
+    """Return why REST cannot ask a signature; empty where it can."""
+    dtypes = {dtype_name(info.dtype) for side in (definition.inputs, definition.outputs) for info in side.values()}
+    if names := sorted(dtypes - DTYPES):
+        return f"REST has no {', '.join(names)}: ask by gRPC."
+    return "" if definition.inputs else "REST cannot ask a signature without inputs: ask by gRPC."
 
 
 def _tensors(infos: Mapping[str, TensorInfo]) -> list[dict[str, Any]]:

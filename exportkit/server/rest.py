@@ -3,9 +3,10 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from exportkit.server import describing, inference, json_answer, json_request
+from exportkit.server import describing, inference, json_answer, json_examples, json_request
 from exportkit.server.json_text import error_body, parse, too_deep
 from exportkit.server.models import Models, Spec
 from exportkit.server.status import Status, invalid
@@ -81,18 +82,16 @@ class Rest:
         return json_answer.predictions(outputs, by_rows)
 
     def _classify(self, spec: Spec, body: bytes) -> bytes:
-        request = parse(body)
-        name, examples = json_request.signature_of(request), json_request.examples_of(request)
-        with self._models.use(spec) as version:
-            result = inference.classify(version, name, examples, self._timeout)
-        return json_answer.classifications(result)
+        return json_answer.classifications(self._inferred(inference.classify, spec, body))
 
     def _regress(self, spec: Spec, body: bytes) -> bytes:
+        return json_answer.regressions(self._inferred(inference.regress, spec, body))
+
+    def _inferred(self, infer: Callable[..., Any], spec: Spec, body: bytes) -> Any:
         request = parse(body)
-        name, examples = json_request.signature_of(request), json_request.examples_of(request)
+        name, examples = json_request.signature_of(request), json_examples.examples_of(request)
         with self._models.use(spec) as version:
-            result = inference.regress(version, name, examples, self._timeout)
-        return json_answer.regressions(result)
+            return infer(version, name, examples, self._timeout)
 
     def _status(self, spec: Spec) -> bytes:
         return describing.json_of(describing.status(self._models, spec)).encode()

@@ -96,12 +96,15 @@ class Servable:
         """Return the process, a new one if it is dead."""
         with self._starting:
             if self._unloaded or self._worker is None:
-                raise Status("UNAVAILABLE", f"Version {self.number} of model {self.name} was unloaded")
+                raise self._gone()
             if self._worker.dead:
                 self._worker.stop()
                 self._worker = self._restarted()
                 self.restarts += 1
             return self._worker
+
+    def _gone(self) -> Status:
+        return Status("UNAVAILABLE", f"Version {self.number} of model {self.name} was unloaded")
 
     def _restarted(self) -> Worker:
         try:
@@ -115,6 +118,8 @@ class Servable:
             self._suspects += 1
         try:
             with self._alone:
+                if self._unloaded:
+                    raise self._gone()
                 if self._second is None:
                     self._second = self._restarted()
                 try:

@@ -21,6 +21,7 @@ from exportkit.server.models import Models
 from exportkit.server.rest import Rest
 
 BACKLOG = 512
+KEEP_ALIVE_SECONDS = 600  # that a connection may be idle; clients send their next request over it
 STOP_SECONDS = 3.0  # that requests under way have when the server stops
 
 
@@ -123,6 +124,7 @@ class Server:
             server_header=False,
             date_header=False,
             backlog=BACKLOG,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=int(STOP_SECONDS),
         )
         server = uvicorn.Server(config)
