@@ -369,6 +369,15 @@ def test_a_body_that_is_too_long_is_refused(base):
             assert error.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
+def test_a_body_that_does_not_arrive_is_given_up(base):
+    with (
+        serverlab.serving([Model("m", base)], Limits(seconds=0.2)) as server,
+        socket.create_connection(("127.0.0.1", server.rest_port)) as client,
+    ):
+        client.sendall(b"POST /v1/models/m:predict HTTP/1.1\r\nHost: m\r\nContent-Length: 10\r\n\r\n{")
+        assert client.recv(100).startswith(b"HTTP/1.1 408 ")
+
+
 def test_too_many_requests_at_a_time_are_refused(tmp_path):
     base = serverlab.traps(tmp_path / "traps")
     limits = Limits(requests=1, seconds=3)
@@ -432,9 +441,9 @@ def test_a_port_that_is_taken(base):
 def command(base):
     """``exportkit serve`` on free ports, once it says where."""
     arguments = ["serve", str(base), "--rest-port", "0", "--grpc-port", "0", "--poll", "0.1"]
-    with subprocess.Popen(
-        [sys.executable, "-m", "exportkit", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    environment = {**os.environ, "EXPORTKIT_SANDBOX": "off"}
+    with subprocess.Popen([sys.executable, "-m", "exportkit", *arguments], env=environment, **pipes) as process:
         lines = []
         while not lines or not lines[-1].startswith("gRPC "):
             lines.append(process.stdout.readline())
@@ -462,9 +471,10 @@ def children(pid):
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 143)])
 def test_the_command_serves_new_versions_and_leaves_nothing_behind(base, command, sent, code):
-    assert command.lines[1] == "model m: version 2"
-    assert re.fullmatch(r"REST http://127\.0\.0\.1:\d+/v1/models", command.lines[2])
-    port = int(re.search(r":(\d+)/", command.lines[2])[1])
+    nature, sandbox, model, rest_line, _ = command.lines
+    assert nature.startswith("For development, tests and demonstrations: no TLS,")
+    assert (sandbox, model) == ("not sandboxed: EXPORTKIT_SANDBOX=off", "model m: version 2")
+    port = int(re.fullmatch(r"REST http://127\.0\.0\.1:(\d+)/v1/models", rest_line)[1])
     with serverlab.Rest(type("Server", (), {"rest_port": port})) as rest:
         assert rest.predict("m", {"instances": [1.0]}) == (200, {"predictions": [3.0]})
         serverlab.numbered(base, 3)
@@ -493,6 +503,11 @@ def test_a_models_config_that_changes_is_read_again(base, models, tmp_path):
     look()
     look()
     assert states(models) == {2: "END", 1: "AVAILABLE"}
+
+
+def test_nothing_of_the_server_imports_tensorflow():
+    code = "import sys, exportkit.server.interfaces, exportkit.server.page; print('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 def test_a_missing_package_is_named(monkeypatch, capsys, base):

@@ -130,6 +130,18 @@ def test_another_answer_than_the_recorded_one_is_an_error(run, base, tmp_path):
     assert list(json.loads(out)) == ["predictions"]
 
 
+def test_a_sample_that_is_none_is_one_line(run, base, tmp_path):
+    version = Path(shutil.copytree(base / "1", tmp_path / "1"))
+    do = "take the version from where it was published, or export it again"
+    for side, alias in (("inputs", "x"), ("outputs", "probs")):
+        content = manifest.read_manifest(base / "1")
+        del content["files"]
+        content["samples"]["serving_default"][side][alias]["values"] = [["a"]]
+        manifest.write_manifest(version, content)
+        problem = f"assets.extra/exportkit.json: has a sample of serving_default whose values cannot be read; {do}\n"
+        assert run(version) == (1, "", problem)
+
+
 def test_answers_that_were_not_recorded_are_not_called_equal(run, base, tmp_path):
     version = Path(shutil.copytree(base / "1", tmp_path / "1"))
     content = manifest.read_manifest(version)
@@ -332,6 +344,19 @@ MISTAKES = {
         ["BASE", "--signature", "by_class", "--input", 'inputs={"examples": {"x": "x.npz:y"}}'],
         "--input inputs: feature 'x': there is no array 'y' in x.npz; known: x",
     ),
+    "nested": (
+        ["BASE", "--input", "x=" + "[" * 70 + "]" * 70],
+        f"--input x: is '{'[' * 39}…', which is not JSON: it nests lists or objects more than 64 deep; write numbers, lists of "
+        "them, or FILE.npz:ARRAY",
+    ),
+    "nested without end": (
+        ["BASE", "--input", "deep.json"],
+        "--input: deep.json is not JSON: it nests lists or objects more than 64 deep",
+    ),
+    "half a character": (
+        ["ODD", "--signature", "shout", "--input", "word=\udcff", "--input", "count=1"],
+        '--input word: holds a text that is not UTF-8; write {"b64": …}',
+    ),
     "no samples": (
         ["ODD", "--signature", "shout"],
         "ODD: has no manifest, so no recorded samples; give its inputs: --input count=… --input word=… (count is int64 [], "
@@ -358,6 +383,7 @@ def test_a_mistake_is_one_line(run, base, odd, case):
     for name, body in files.items():
         Path(f"{name}.json").write_text(json.dumps(body))
     Path("broken.json").write_text("{\n")
+    Path("deep.json").write_text("[" * 100_000)
     words, expected = MISTAKES[case]
     places = {"BASE": str(base), "ODD": str(odd)}
     code, out, err = run(*(places.get(word, word) for word in words))

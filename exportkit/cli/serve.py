@@ -43,7 +43,11 @@ class ServeCommand(Command):
         )
         add("--rest-port", type=_port, default=PORT + 1, metavar="PORT", help="of the REST API; 0: a free one (8501)")
         add("--grpc-port", type=_port, default=PORT, metavar="PORT", help="of gRPC; 0: a free one (8500)")
-        add("--host", default="127.0.0.1", help="the address to listen on; others can then use the server (127.0.0.1)")
+        add(
+            "--host",
+            default="127.0.0.1",
+            help="where to listen; all but a loopback address let others in (127.0.0.1)",
+        )
         add("--open", action="store_true", help="a page at / that shows the models and sends requests, in the browser")
         add("--poll", type=_seconds, default=1.0, metavar="SECONDS", help="how often to look for new versions (1)")
         add("--poll-config", action="store_true", help="read models.config again when it changes")
@@ -78,6 +82,7 @@ class ServeCommand(Command):
 
 
 def _serve(options: argparse.Namespace) -> None:
+    from exportkit.processes import not_sandboxed
     from exportkit.server.asgi import Limits
     from exportkit.server.interfaces import Address, Server
     from exportkit.server.model_config import models_at
@@ -92,6 +97,8 @@ def _serve(options: argparse.Namespace) -> None:
         server.start(served)
         server.poll(options.poll, _reloading(options, models))
         line(NATURE)
+        if lacks := not_sandboxed():
+            line(f"not sandboxed: {lacks}")
         for name, versions in models.listed().items():
             line(f"model {name}: version {', '.join(map(str, sorted(versions)))}")
         host = f"[{options.host}]" if ":" in options.host else options.host

@@ -250,7 +250,11 @@ class _Signature:
             if not tensor.features:
                 arrays[self._inputs[alias]] = example.inputs[alias]
                 continue
-            for name, column in _columns(example.inputs[alias], tensor.features).items():
+            try:
+                columns = _columns(example.inputs[alias], tensor.features)
+            except ValueError:  # a manifest of somebody else records what are no such tf.Examples
+                return None
+            for name, column in columns.items():
                 arrays[f"{self._inputs[alias]}.{self._features[alias][name]}"] = column
         if self.signature.by_rows and arrays:
             row = sum(prod(array.shape[1:]) for array in arrays.values())

@@ -7,8 +7,9 @@ from typing import Any
 from urllib.parse import quote
 
 from exportkit import modelserver
-from exportkit.errors import ConfigError, ExportKitError, Problem, some
+from exportkit.errors import ConfigError, ExportKitError, Problem, shortened, some
 from exportkit.metagraph import read_saved_model
+from exportkit.printable import printable
 from exportkit.server import model_config
 from exportkit.server.model_config import Model
 from exportkit.serving import warmup
@@ -77,14 +78,16 @@ def read(path: Path) -> Fleet:
 
 
 def _numbers(version: str) -> list[int]:
-    return [int(part) for part in version.split(".") if part.isdecimal()]
+    return [int(part[:9]) for part in version.split(".") if part.isdecimal()]
 
 
 class _Versions:
     """The versions of a model that are served; what is wrong with them is added to `problems`."""
 
     def __init__(self, model: Model, problems: list[Problem]):
-        self.name, self.tags, self.unbatched = model.name, [], []
+        self.name = model.name
+        self.tags: list[tuple[str, ...]] = []
+        self.unbatched: list[str] = []
         self.bytes, self.rows, self.tensorflow = 0, 0, ""
         before = len(problems)
         problems += _unservable(model)
@@ -97,15 +100,13 @@ class _Versions:
             except ExportKitError as error:
                 problems += error.problems
 
-    tags: list[tuple[str, ...]]
-    unbatched: list[str]
-
     def _add(self, directory: Path) -> None:
         metas = {str(number): meta for number, meta in enumerate(read_saved_model(directory).meta_graphs)}
         meta = metas[modelserver.loaded({key: one.meta_info_def.tags for key, one in metas.items()})]
         self.tags.append(tuple(sorted(meta.meta_info_def.tags)))
         self.bytes += size(directory)
-        self.tensorflow = max(self.tensorflow, meta.meta_info_def.tensorflow_version, key=_numbers)
+        written = shortened(printable(meta.meta_info_def.tensorflow_version), 40)
+        self.tensorflow = max(self.tensorflow, written, key=_numbers)
         self.unbatched += [f"{self.name} {directory.name}: {why}" for why in _obstacles(meta, read_manifest(directory))]
         if (file := directory / warmup.FILE).exists():
             requests = [logged for _, logged in warmup.read_warmup(file)]

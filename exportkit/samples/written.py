@@ -51,10 +51,11 @@ def value(text: str, wanted: Wanted) -> np.ndarray:
     if string and not text.lstrip().startswith(("[", "{", '"')):
         return _fitted(text, wanted.facts)
     try:
-        return from_json(_parsed(text), wanted)
+        parsed = _parsed(text)
     except ValueError as cause:
         do = "write a text in quotes, or lists of such" if string else "write numbers, lists of them, or FILE.npz:ARRAY"
         raise Misfit(f"is {shortened(printable(text), 40)!r}, which is not JSON: {cause}", do) from None
+    return from_json(parsed, wanted)
 
 
 def from_json(given: Any, wanted: Wanted) -> np.ndarray:
@@ -91,12 +92,28 @@ def json_file(path: Path) -> Any:
 def _parsed(text: str) -> Any:
     """Raise ValueError with a text of one line where this is not JSON."""
     try:
-        return json.loads(text)
+        return _shallow(json.loads(text))
     except json.JSONDecodeError as cause:
         where = f"line {cause.lineno}, column {cause.colno}" if cause.lineno > 1 else f"column {cause.colno}"
         raise ValueError(f"{cause.msg.lower()} at {where}") from None
     except RecursionError:
-        raise ValueError("it nests lists without end") from None
+        raise ValueError(_DEEP) from None
+
+
+_DEEPEST = 64  # lists and objects in each other; NumPy has no array of more dimensions
+_DEEP = f"it nests lists or objects more than {_DEEPEST} deep"
+
+
+def _shallow(given: Any) -> Any:
+    """Return JSON that functions can recur into."""
+    level = [given]
+    for _ in range(_DEEPEST + 1):
+        level = [
+            item for one in level if isinstance(one, list | dict) for item in (one if isinstance(one, list) else one.values())
+        ]
+        if not level:
+            return given
+    raise ValueError(_DEEP)
 
 
 def binaries(given: Any) -> Any:
@@ -143,20 +160,28 @@ def array(address: str) -> np.ndarray:
 def _fitted(given: Any, facts: Facts) -> np.ndarray:
     """Return `given` as `fit` does; where only a first dimension that is open is missing, it is one row."""
     shape: Shape = facts.shape
-    if facts.dtype is None:
-        raise ValueError("an input has a dtype")
-    if facts.dtype == "string":
+    dtype = facts.dtype or ""
+    if dtype == "string":
         given = _encoded(given)
+    elif dtype in ("resource", "variant", ""):
+        raise Misfit(f"is of dtype {dtype or '?'}, of which no values can be given")
     if shape and shape[0] is None and _rank(given) == len(shape) - 1:
         given = given[np.newaxis] if isinstance(given, np.ndarray) else [given]
-    return fit(given, facts.dtype, shape)
+    return fit(given, dtype, shape)
 
 
 def _encoded(given: Any) -> Any:
     """Return texts, or lists of them, as bytes: NumPy makes no array of both."""
     if isinstance(given, list):
         return [_encoded(item) for item in given]
-    return given.encode() if isinstance(given, str) else given
+    return _utf8(given) if isinstance(given, str) else given
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise Misfit("holds a text that is not UTF-8", 'write {"b64": …}') from None
 
 
 def _rank(given: Any) -> int:
@@ -257,6 +282,6 @@ def _add(feature: Any, given: Any, facts: Facts | None) -> None:
             do = "write 0.0, not 0: REST takes whole numbers for int64" if facts.dtype == "float32" else f"write {facts.dtype}"
             raise Misfit(f"is {dtype}, and the graph parses {facts.dtype}", do)
         try:
-            getattr(feature, name).value.extend(one.encode() if isinstance(one, str) else one for one in values)
+            getattr(feature, name).value.extend(_utf8(one) if isinstance(one, str) else one for one in values)
         except ValueError:
             raise Misfit(f"holds a number that is no {dtype}") from None

@@ -59,18 +59,22 @@ class Application:
         if not self._slots.acquire(blocking=False):
             return _refused(429, f"More than {self._limits.requests} requests at a time")
         try:
-            async with asyncio.timeout(self._limits.seconds):
-                body = await self._body(scope, receive)
+            body = await self._body(scope, receive)
             if not isinstance(body, bytes):
                 return body
             return await asyncio.get_running_loop().run_in_executor(self._threads, self._answered, scope, body)
-        except TimeoutError:
-            return _refused(408, f"The body did not arrive within {self._limits.seconds:g} s")
         finally:
             self._slots.release()
 
     async def _body(self, scope: Mapping[str, Any], receive: Receive) -> bytes | Answer | None:
-        """Return a request's body; what refuses it where it is too long, and None where its client has gone."""
+        """Return a request's body; what refuses it where it is too long or late, and None where its client has gone."""
+        try:
+            async with asyncio.timeout(self._limits.seconds):
+                return await self._received(scope, receive)
+        except TimeoutError:
+            return _refused(408, f"The body did not arrive within {self._limits.seconds:g} s")
+
+    async def _received(self, scope: Mapping[str, Any], receive: Receive) -> bytes | Answer | None:
         too_long = _refused(413, f"The body has more than {self._limits.body} bytes")
         length = dict(scope["headers"]).get(b"content-length", b"0")
         if int(length) > self._limits.body:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +24,7 @@ from exportkit.serving.prediction_log import DEFAULT_SIGNATURE
 from exportkit.spec import METHODS
 from exportkit.verifying.audit import recorded, runs
 from exportkit.verifying.audit.graphs import shape_of, signatures
-from exportkit.version.manifest import read_manifest
+from exportkit.version.manifest import FILE, read_manifest
 
 _METHODS = {name: method for method, name in METHODS.items()}
 _FLAG = "--input"
@@ -156,7 +157,8 @@ class _Version:
         """Answer the recorded sample of a signature, and compare."""
         manifest = read_manifest(self._directory) or {}
         record = manifest.get("samples", {}).get(key)
-        inputs = recorded.inputs(self._directory, record) if self._signatures[key].inputs else {}
+        with _readable(key):
+            inputs = recorded.inputs(self._directory, record) if self._signatures[key].inputs else {}
         if inputs is None:
             flags = " ".join(f"{_FLAG} {alias}=…" for alias in self._wanted(key))
             facts = ", ".join(_described(alias, one) for alias, one in self._wanted(key).items())
@@ -164,7 +166,8 @@ class _Version:
             raise ConfigError(Problem(self._where, what, f"give its inputs: {flags} ({facts})"))
         answer, difference = self.answer(key, inputs, allowed), None
         if record is not None and record["outputs"] is not None:
-            difference = _differences(record["outputs"], answer.outputs, manifest.get("tolerances", {}))
+            with _readable(key):
+                difference = _differences(record["outputs"], answer.outputs, manifest.get("tolerances", {}))
         return replace(answer, samples=record is not None, difference=difference)
 
     def answer(
@@ -181,6 +184,16 @@ class _Version:
             by_rows = rest_body.have_rows([*inputs.values(), *outputs.values()])
         others = [other for other in self._signatures if other != key]
         return Asked(self._directory, key, others, method, outputs, by_rows)
+
+
+@contextmanager
+def _readable(key: str) -> Iterator[None]:
+    """Raise StepFailed where a sample in the manifest, which anyone can have made, is not of the values that it declares."""
+    try:
+        yield
+    except (ValueError, TypeError, OverflowError, AttributeError):
+        do = "take the version from where it was published, or export it again"
+        raise StepFailed(Problem(FILE.as_posix(), f"has a sample of {key} whose values cannot be read", do)) from None
 
 
 def _described(alias: str, wanted: Wanted) -> str:
