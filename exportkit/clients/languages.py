@@ -13,9 +13,8 @@ from exportkit.errors import ConfigError, Problem
 if TYPE_CHECKING:
     from exportkit.clients.contract import Contract
 
-LANGUAGES: dict[
-    str, str
-] = {  # name → function: from a Contract to the files of a client, by their names relative to its directory
+# name → function: from a Contract to the files of a client, by their names in its directory
+LANGUAGES: dict[str, str] = {
     "python": "exportkit.clients.python:generate",
     "cpp": "exportkit.clients.cpp:generate",
     "curl": "exportkit.clients.curl:generate",
