@@ -261,6 +261,12 @@ def test_a_right_request_gets_the_json_of_a_model_server(rest, method, path, sen
     assert rest.ask(method, path, sent) == (200, answer)
 
 
+def test_texts_of_many_lengths_take_no_more_memory_than_they_have(rest):
+    status, answer = rest.ask("POST", PREDICT, body(instances=[["a" * 50_000] + ["b"] * 50_000]))
+    assert status == 400
+    assert answer["error"] == f'{ELEMENT.format(0)}JSON Value: "{"a" * 255} Type: String is not of expected type: float'
+
+
 def test_answers_that_are_not_numbers(server, rest):
     status, answer = rest.ask("POST", MIXED_PREDICT, '{"inputs": {"x": [[NaN, 1e39], [-Infinity, 0.1]], "ids": [0]}}')
     assert status == 200

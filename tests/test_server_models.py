@@ -406,6 +406,13 @@ def test_too_many_requests_at_a_time_are_refused(tmp_path):
 # the server
 
 
+def test_a_load_does_not_hold_up_the_end(base, models):
+    models.start([Model("m", base)])
+    with models._changing:  # as a load does
+        models.stop(0.1)
+    assert models.listed() == {}
+
+
 def test_a_reload_by_grpc(base):
     with (
         serverlab.serving([Model("m", base)]) as server,

@@ -70,7 +70,7 @@ class Server:
         self._socket = self._open.enter_context(closing(self._listening()))
         self.rest_port = self._socket.getsockname()[1]
         server = self._grpc_server()
-        self._open.callback(self._models.stop)
+        self._open.callback(self._models.stop, STOP_SECONDS)
         self._models.start(models)
         self._start_grpc(server)
         self._start_rest(self._socket)
@@ -148,7 +148,7 @@ class Server:
 
         thread = threading.Thread(target=look, name="poll", daemon=True)
         thread.start()
-        self._open.callback(thread.join)
+        self._open.callback(thread.join, STOP_SECONDS)
         self._open.callback(ended.set)
 
 

@@ -134,14 +134,14 @@ def shape_text(shape: Sequence[int]) -> str:
 
 def _numbers(value: Any, dtype: str) -> np.ndarray | None:
     """Return nested lists of numbers as an array; None where a value may not be one, or the lists differ in length."""
-    if dtype not in _FLOATS and dtype not in _INTEGERS:
+    if (dtype not in _FLOATS and dtype not in _INTEGERS) or not _are_numbers(value):
         return None
     try:
         array = np.array(value)
     except (ValueError, OverflowError):
         return None
     kinds = "if" if dtype in _FLOATS else "i"
-    if array.dtype.kind not in kinds or _has_truth(value):
+    if array.dtype.kind not in kinds:
         return None
     if dtype in _FLOATS:
         with np.errstate(over="ignore"):
@@ -152,13 +152,16 @@ def _numbers(value: Any, dtype: str) -> np.ndarray | None:
     return array.astype(dtype)
 
 
-def _has_truth(value: Any) -> bool:
-    """Return whether nested lists hold a bool, which NumPy takes for a number."""
-    if isinstance(value, list):
-        if value and isinstance(value[0], list):
-            return any(map(_has_truth, value))
-        return bool in set(map(type, value))
-    return isinstance(value, bool)
+def _are_numbers(value: Any) -> bool:
+    """Return whether nested lists hold numbers alone.
+
+    NumPy takes a bool for a number, and makes each text of an array as long as the longest one.
+    """
+    if not isinstance(value, list):
+        return is_number(value)
+    if value and isinstance(value[0], list):
+        return all(map(_are_numbers, value))
+    return {int, float}.issuperset(map(type, value))
 
 
 def _array(value: Any, dtype: str) -> np.ndarray:

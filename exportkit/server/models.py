@@ -138,14 +138,20 @@ class Models:
         with self._changing:
             self._sync()
 
-    def stop(self) -> None:
-        """End all processes."""
-        with self._changing:
-            with self._lock:
-                servables = [servable for versions in self._available.values() for servable in versions.values()]
-                self._available = {}
-            for servable in servables:
-                servable.unload()
+    def stop(self, seconds: float = -1) -> None:
+        """End all processes.
+
+        Args:
+            seconds: to wait for a change under way, such as a load, whose process then ends with this one; -1: for ever.
+        """
+        changing = self._changing.acquire(timeout=seconds)
+        with self._lock:
+            servables = [servable for versions in self._available.values() for servable in versions.values()]
+            self._available = {}
+        for servable in servables:
+            servable.unload()
+        if changing:
+            self._changing.release()
 
     @contextmanager
     def use(self, spec: Spec) -> Iterator[Servable]:
