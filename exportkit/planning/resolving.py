@@ -139,6 +139,12 @@ def _junk(preview: Any) -> Iterator[str]:
             yield f"tensors['{name}'] = {tensor!r:.80}, which is no tensor of its graph"
         elif not isinstance(tensor, str | Facts):
             yield f"tensors['{name}'] = {tensor!r:.80}, which is neither a tensor's name nor Facts"
+    for key, signature in preview.signatures.items():
+        names = [*signature.inputs.values(), *signature.outputs.values()]
+        if missing := [name for name in names if name not in (preview.tensors or {})]:
+            yield f"signatures['{key}'] of '{missing[0]}', which is not among its tensors"
+    if isinstance(preview.warnings, str) or not all(isinstance(line, str) for line in preview.warnings):
+        yield "warnings that are not a list of texts"
     if isinstance(preview.files, str) or not all(isinstance(file, str | Path) for file in preview.files or ()):
         yield "files that are not a list of paths"
 
