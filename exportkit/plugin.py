@@ -5,7 +5,8 @@ is imported when it is first used, so that plugins load quickly. None of them im
 
 What to subclass and return:
     `ModelSource`, `SourceModel`, `Preview` with `Facts` of its tensors and each `Signature` that is kept, `ReferenceAnswer`,
-    `Original`; `PostStep`, `Phase`, `Export`, `BoundTensor`; `Operation`; `Command`. `hookimpl` marks the hooks that `exportkit.hookspecs` lists.
+    `Original`; `PostStep`, `Phase`, `Export`, `BoundTensor`; `Operation`; `Command`. `hookimpl` marks the hooks that
+    `exportkit.hookspecs` lists.
 
 Fields and other settings:
     `Seconds` is the type of a time limit, `ModelSource` that of a source which another source holds; `read_fields` reads a

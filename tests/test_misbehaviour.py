@@ -304,7 +304,8 @@ PREVIEW = SOURCE.replace("    def build", "    def preview(self):\n        {prev
             f"source ({ACME}): preview returned signatures['a'] that is a str, not a Signature",
         ),
         (
-            "from exportkit.plugin import Signature; return Preview(signatures={'a': Signature(inputs={}, outputs={'y': 'z'})})",
+            "import exportkit.plugin as door\n"
+            "        return Preview(signatures={'a': door.Signature(inputs={}, outputs={'y': 'z'})})",
             f"source ({ACME}): preview returned signatures['a'] of 'z', which is not among its tensors",
         ),
         (
