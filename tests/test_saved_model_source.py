@@ -456,6 +456,15 @@ def test_a_signature_of_a_tensor_that_is_not_there(edited, tmp_path):
     ]
 
 
+def test_a_signature_whose_name_cannot_be_printed(edited, tmp_path):
+    def rename(meta):
+        meta.signature_def["a\nexported"].CopyFrom(meta.signature_def["bias"])
+
+    plan = exportkit.plan(config(edited("module", rename), tmp_path), load_plugins())
+    assert sorted(plan.signatures) == ["bias", "lookup", "repeat", "serving_default", "train"]
+    assert "signatures.a exported: is not kept, as it has a name that cannot be printed" in plan.warnings
+
+
 def test_what_is_no_saved_model(tmp_path):
     (tmp_path / "tflite").mkdir()
     (tmp_path / "tflite" / "m.tflite").write_bytes(b"")
