@@ -310,6 +310,19 @@ def test_a_feeder_and_the_graph_cannot_both_compute_a_tensor(models, tmp_path):
     ]
 
 
+def test_a_model_behind_links_is_loaded_by_its_own_loader(models, tmp_path):
+    """As caches of downloads keep them: each file is a link to a file of a pool."""
+    (tmp_path / "pool").mkdir()
+    linked = tmp_path / "linked"
+    for number, path in enumerate(path for path in sorted(models("mutable").rglob("*")) if path.is_file()):
+        shutil.copy(path, tmp_path / "pool" / str(number))
+        link = linked / path.relative_to(models("mutable"))
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(tmp_path / "pool" / str(number))
+    found = verified(linked, tmp_path, samples={"serving_default": {"words": ["red"]}})[1]
+    assert found["training graph"] == f"{linked}, loaded as a model server loads it"
+
+
 def test_a_mutable_table_has_the_content_of_the_checkpoint(models, tmp_path):
     found = verified(models("mutable"), tmp_path, samples={"serving_default": {"words": ["red", "green", "blue"]}})[1]
     outputs = found["signatures"]["serving_default"]["outputs"]
