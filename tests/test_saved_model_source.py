@@ -310,6 +310,37 @@ def test_a_feeder_and_the_graph_cannot_both_compute_a_tensor(models, tmp_path):
     ]
 
 
+@pytest.mark.slow
+def test_a_model_behind_links_is_loaded_by_its_own_loader(models, tmp_path):
+    """As caches of downloads keep them: each file is a link to a file of a pool."""
+    (tmp_path / "pool").mkdir()
+    linked = tmp_path / "linked"
+    for number, path in enumerate(path for path in sorted(models("mutable").rglob("*")) if path.is_file()):
+        shutil.copy(path, tmp_path / "pool" / str(number))
+        link = linked / path.relative_to(models("mutable"))
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(tmp_path / "pool" / str(number))
+    found = verified(linked, tmp_path, samples={"serving_default": {"words": ["red"]}})[1]
+    assert found["training graph"] == f"{linked}, loaded as a model server loads it"
+
+
+def test_a_mutable_table_has_the_content_of_the_checkpoint(models, tmp_path):
+    found = verified(models("mutable"), tmp_path, samples={"serving_default": {"words": ["red", "green", "blue"]}})[1]
+    outputs = found["signatures"]["serving_default"]["outputs"]
+    assert (outputs["ids"]["max_abs_diff"], outputs["ids"]["mismatches"]) == (0.0, 0)
+    directory = str(tmp_path / "exports" / "adopted" / "1")
+    assert served(directory, "serving_default", {"words": ["red", "green", "blue"]})["ids"].tolist() == [7, -1, 8]
+
+
+def test_a_table_that_requests_change_stays_mutable_and_is_refused(edited, tmp_path):
+    def insert(meta):
+        meta.graph_def.library.function[0].node_def.add(name="insert", op="LookupTableInsertV2")
+
+    (found,) = refused(edited("mutable", insert), tmp_path)
+    assert found.startswith("signatures.serving_default: MutableHashTable (MutableHashTableV2), which ")
+    assert " is a mutable table, whose content no variable holds; leave it out: source.signatures: []" in found
+
+
 def test_a_model_without_variables(models, tmp_path):
     report, _ = verified(models("constant"), tmp_path, {"tags": ["serve", "gpu"]})
     assert report.weights.variables == 0
@@ -351,9 +382,9 @@ def test_a_signature_that_the_model_does_not_have(models, tmp_path):
         "source.signatures[0]: 'sparse' cannot be kept: it has a sparse or composite tensor, 's', which no binding can be; "
         "leave it out"
     ]
-    assert refused(where, tmp_path, {"signatures": "all"})[0] == (
+    assert refused(where, tmp_path, {"signatures": "all"}) == [
         "source.signatures: is 'all'; write keep, or a list of keys: [serving_default]"
-    )
+    ]
 
 
 def test_without_the_index_of_its_variables(edited, tmp_path):
@@ -439,6 +470,15 @@ def test_a_signature_of_a_tensor_that_is_not_there(edited, tmp_path):
     ]
 
 
+def test_a_signature_whose_name_cannot_be_printed(edited, tmp_path):
+    def rename(meta):
+        meta.signature_def["a\nexported"].CopyFrom(meta.signature_def["bias"])
+
+    plan = exportkit.plan(config(edited("module", rename), tmp_path), load_plugins())
+    assert sorted(plan.signatures) == ["bias", "lookup", "repeat", "serving_default", "train"]
+    assert "signatures.a exported: is not kept, as it has a name that cannot be printed" in plan.warnings
+
+
 def test_what_is_no_saved_model(tmp_path):
     (tmp_path / "tflite").mkdir()
     (tmp_path / "tflite" / "m.tflite").write_bytes(b"")
@@ -463,6 +503,7 @@ def test_what_is_no_saved_model(tmp_path):
         assert str(caught.value) == f"{tmp_path / name}: {expected}"
 
 
+@pytest.mark.slow
 def test_a_model_whose_own_loader_leaves_variables_without_values(edited, tmp_path):
     """Its variables have the names that its checkpoint's object graph gives the values, but the restore assigns others."""
 
