@@ -47,6 +47,17 @@ def test_a_variable_that_is_read_without_a_dtype(copied, plugins):
     assert refused(config, plugins) == f"{reading} (ReadVariableOp): does not give the dtype of its output; {COPY}"
 
 
+def test_a_variable_that_is_read_by_an_op_without_outputs(copied, plugins):
+    reading = "dense/kernel/Read/ReadVariableOp"
+
+    def change(meta):
+        node(meta, reading).op = "While"
+        del node(meta, reading).attr["dtype"]
+
+    config = damaged(copied("resources"), change)
+    assert refused(config, plugins) == f"{reading} (While): has no output 0; {COPY}"
+
+
 @pytest.mark.parametrize("name", ["dense", "resources"])
 def test_a_graph_that_describes_none_of_its_ops(name, copied, plugins):
     config = damaged(copied(name), lambda meta: meta.ClearField("meta_info_def"))

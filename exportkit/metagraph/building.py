@@ -76,14 +76,14 @@ class GraphBuilder:
         """Return a tensor's dtype without the mark of a reference.
 
         Raises:
-            KeyError: there is no such tensor.
-            BindingError: its node lacks the attribute that gives its dtype.
+            KeyError: there is no such node.
+            BindingError: the node has no such output, or lacks the attribute that gives its dtype.
         """
         op, index = split(tensor)
         node = self._nodes[op]
         types = list(output_types(node, self._functions.get(node.op) or self.ops[node.op]))
         if not 0 <= index < len(types):
-            raise KeyError(tensor)
+            raise BindingError(Problem(f"{op} ({node.op})", f"has no output {index}", COPY_THE_GRAPH))
         if types[index] == types_pb2.DT_INVALID:
             raise BindingError(Problem(f"{op} ({node.op})", "does not give the dtype of its output", COPY_THE_GRAPH))
         return dtype_name(types[index])
