@@ -49,7 +49,7 @@ class InspectCommand(Command):
     """Show what is in a checkpoint, a .meta, a SavedModel, a model of Keras or a frozen graph, and a config that exports it."""
 
     name = "inspect"
-    help = "look into a checkpoint, a .meta, a SavedModel, a Keras model or a frozen graph; suggests a config"
+    help = "look into a checkpoint or what others exported; suggests a config"
     usage = "PATH"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
