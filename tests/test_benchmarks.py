@@ -102,3 +102,16 @@ def test_answers_are_measured_beside_bare_starts(tmp_path):
     printed = run("answers.py", tmp_path, "--times", "1")
     assert list(rows(printed))[:3] == ["python -c pass", 'python -c "import hydra"', "--help"]
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_adopting_keeps_what_a_model_answers(tmp_path):
+    made = [sys.executable, str(BENCHMARKS / "saved_models.py"), str(tmp_path / "made"), "module_dense"]
+    subprocess.run(made, check=True, capture_output=True)
+    printed = run("adopt.py", tmp_path, str(tmp_path / "made")).splitlines()[-1]
+    name, _, signatures, new, before, after, lines, kept, variables, loaders, _ = (
+        cell.strip() for cell in printed[1:-1].split("|")
+    )
+    assert (name, signatures, new, lines) == ("module_dense", "1", "classify, labels", "9")
+    assert (kept, variables, loaders) == ("1/1", "2/2 of 3", "2/2")
+    assert int(after.replace(",", "")) < int(before.replace(",", ""))
