@@ -4,8 +4,9 @@ A plugin imports from here, and in its tests from `exportkit.testing`; what lies
 is imported when it is first used, so that plugins load quickly. None of them imports TensorFlow before it is called.
 
 What to subclass and return:
-    `ModelSource`, `SourceModel`, `Preview` with `Facts` of its tensors, `ReferenceAnswer`, `Original`; `PostStep`, `Phase`,
-    `Export`, `BoundTensor`; `Operation`; `Command`. `hookimpl` marks the hooks that `exportkit.hookspecs` lists.
+    `ModelSource`, `SourceModel`, `Preview` with `Facts` of its tensors and each `Signature` that is kept, `ReferenceAnswer`,
+    `Original`; `PostStep`, `Phase`, `Export`, `BoundTensor`; `Operation`; `Command`. `hookimpl` marks the hooks that
+    `exportkit.hookspecs` lists.
 
 Fields and other settings:
     `Seconds` is the type of a time limit, `ModelSource` that of a source which another source holds; `read_fields` reads a
@@ -87,7 +88,7 @@ if TYPE_CHECKING:
     from exportkit.serving.native import run as run_tensors
     from exportkit.serving.rest_request import zero_request as rest_request
     from exportkit.serving.tried_samples import tried as samples_of
-    from exportkit.spec import ExportPlan
+    from exportkit.spec import ExportPlan, Signature
     from exportkit.verifying.parity import Difference, Tolerance, compare
 
 _NAMES = {
@@ -113,7 +114,7 @@ _NAMES = {
     "serving.rest_request": "rest_request=zero_request",
     "operations.base": "Operation",
     "operations.lookup": "Lookup",
-    "spec": "ExportPlan",
+    "spec": "ExportPlan Signature",
     "verifying.parity": "Difference Tolerance compare",
 }
 """Module → its names; ``NAME=ITS_NAME_THERE`` where that says too little outside of the module."""
@@ -150,6 +151,7 @@ __all__ = [
     "Request",
     "Seconds",
     "Served",
+    "Signature",
     "SignatureReport",
     "SourceModel",
     "StepFailed",

@@ -81,6 +81,26 @@ def python(directory):
     return directory
 
 
+class Mutable(tf.Module):
+    """A mutable table, whose content is in the checkpoint."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = tf.lookup.experimental.MutableHashTable(tf.string, tf.int64, -1)
+        self.table.insert(tf.constant(["red", "blue"]), tf.constant([7, 8], tf.int64))
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="words")])
+    def find(self, words):
+        return {"ids": self.table.lookup(words)}
+
+
+def mutable(directory):
+    """Save `Mutable`."""
+    made = Mutable()
+    tf.saved_model.save(made, str(directory), signatures={"serving_default": made.find})
+    return directory
+
+
 def session(directory, tags=("serve",)):
     """Save a graph of TensorFlow 1: reference variables, one of two parts, a table from a file, a variable with that file's
     path, a tensor that one signature feeds and another computes, and signatures that no server answers."""

@@ -299,6 +299,19 @@ PREVIEW = SOURCE.replace("    def build", "    def preview(self):\n        {prev
             "return Preview(problems=['is old'])",
             f"source ({ACME}): preview returned 'is old' among its problems, not a Problem",
         ),
+        (
+            "return Preview(signatures={'a': 'b'})",
+            f"source ({ACME}): preview returned signatures['a'] that is a str, not a Signature",
+        ),
+        (
+            "import exportkit.plugin as door\n"
+            "        return Preview(signatures={'a': door.Signature(inputs={}, outputs={'y': 'z'})})",
+            f"source ({ACME}): preview returned signatures['a'] of 'z', which is not among its tensors",
+        ),
+        (
+            "return Preview(warnings='old')",
+            f"source ({ACME}): preview returned warnings that are not a list of texts",
+        ),
     ],
 )
 def test_a_source_that_refuses_with_a_text_is_named(preview, text, export):

@@ -310,6 +310,23 @@ def test_a_feeder_and_the_graph_cannot_both_compute_a_tensor(models, tmp_path):
     ]
 
 
+def test_a_mutable_table_has_the_content_of_the_checkpoint(models, tmp_path):
+    found = verified(models("mutable"), tmp_path, samples={"serving_default": {"words": ["red", "green", "blue"]}})[1]
+    outputs = found["signatures"]["serving_default"]["outputs"]
+    assert (outputs["ids"]["max_abs_diff"], outputs["ids"]["mismatches"]) == (0.0, 0)
+    directory = str(tmp_path / "exports" / "adopted" / "1")
+    assert served(directory, "serving_default", {"words": ["red", "green", "blue"]})["ids"].tolist() == [7, -1, 8]
+
+
+def test_a_table_that_requests_change_stays_mutable_and_is_refused(edited, tmp_path):
+    def insert(meta):
+        meta.graph_def.library.function[0].node_def.add(name="insert", op="LookupTableInsertV2")
+
+    (found,) = refused(edited("mutable", insert), tmp_path)
+    assert found.startswith("signatures.serving_default: MutableHashTable (MutableHashTableV2), which ")
+    assert " is a mutable table, whose content no variable holds; leave it out: source.signatures: []" in found
+
+
 def test_a_model_without_variables(models, tmp_path):
     report, _ = verified(models("constant"), tmp_path, {"tags": ["serve", "gpu"]})
     assert report.weights.variables == 0

@@ -8,7 +8,10 @@ checkpoint has its value (`_process_asset` in tensorflow/python/saved_model/save
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import count
 from pathlib import Path
+
+from google.protobuf import text_format
 
 from exportkit.errors import BindingError, Problem, shortened
 from exportkit.metagraph.graph import Graph
@@ -20,6 +23,21 @@ INIT_SIGNATURE = "__saved_model_init_op"
 _INIT_COLLECTIONS = ("saved_model_main_op", "legacy_init_op")
 _ASSET_FILES = "saved_model_assets"
 _ASSET_PATHS = "asset_filepaths"
+_OPS = {  # as tensorflow/core/ops/lookup_ops.cc and array_ops.cc define them
+    "Const": """
+        output_arg { name: "output" type_attr: "dtype" }
+        attr { name: "value" type: "tensor" } attr { name: "dtype" type: "type" }""",
+    "HashTableV2": """
+        output_arg { name: "table_handle" type: DT_RESOURCE } is_stateful: true
+        attr { name: "container" type: "string" default_value { s: "" } }
+        attr { name: "shared_name" type: "string" default_value { s: "" } }
+        attr { name: "use_node_name_sharing" type: "bool" default_value { b: false } }
+        attr { name: "key_dtype" type: "type" } attr { name: "value_dtype" type: "type" }""",
+    "LookupTableImportV2": """
+        input_arg { name: "table_handle" type: DT_RESOURCE }
+        input_arg { name: "keys" type_attr: "Tin" } input_arg { name: "values" type_attr: "Tout" }
+        attr { name: "Tin" type: "type" } attr { name: "Tout" type: "type" } is_stateful: true""",
+}
 _STRING = DTYPE_NAMES["string"]
 
 
@@ -68,17 +86,38 @@ def _list_assets(meta: MetaGraphDef, nodes: Iterable[str]) -> None:
     if nodes := list(nodes):
         listed = meta.collection_def[_ASSET_PATHS].node_list.value
         listed.extend(name for node in nodes if (name := f"{node}:0") not in listed)
-        _describe_constants(meta)
+        _describe(meta, "Const")
 
 
-def _describe_constants(meta: MetaGraphDef) -> None:
-    """Add the definition of Const where the graph described none, for it had none: its output is its attribute dtype."""
+def _describe(meta: MetaGraphDef, op: str) -> None:
+    """Add the definition of an op where the meta graph describes ops and not this one, for it had none."""
     described = meta.meta_info_def.stripped_op_list.op
-    if described and all(op.name != "Const" for op in described):
-        op = described.add(name="Const")
-        op.output_arg.add(name="output", type_attr="dtype")
-        op.attr.add(name="value", type="tensor")
-        op.attr.add(name="dtype", type="type")
+    if described and all(known.name != op for known in described):
+        text_format.Parse(_OPS[op], described.add(name=op))
+
+
+# Mutable tables
+
+
+def fill_tables(meta: MetaGraphDef, contents: Mapping[str, tuple[bytes, bytes]]) -> None:
+    """Let mutable tables be fixed ones, which are filled from constants when a model is loaded.
+
+    Args:
+        contents: MutableHashTableV2 → its keys and its values, as TensorProtos.
+    """
+    nodes = {node.name: node for node in meta.graph_def.node}
+    for number, (table, values) in enumerate(contents.items()):
+        nodes[table].op = "HashTableV2"
+        scope = next(name for i in count(number) if (name := f"table_content_{i}/keys") not in nodes).removesuffix("/keys")
+        fill = NodeDef(name=f"{scope}/fill", op="LookupTableImportV2", input=[table, f"{scope}/keys", f"{scope}/values"])
+        for attribute, name, data in zip(("Tin", "Tout"), fill.input[1:], values, strict=True):
+            constant = meta.graph_def.node.add(name=name, op="Const")
+            constant.attr["value"].tensor.ParseFromString(data)
+            constant.attr["dtype"].type = fill.attr[attribute].type = constant.attr["value"].tensor.dtype
+            nodes[name] = constant
+        meta.graph_def.node.append(fill)
+    for op in ("Const", "HashTableV2", "LookupTableImportV2"):
+        _describe(meta, op)
 
 
 # Variables with the path of an asset

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from exportkit.metagraph.tensors import VARIABLE_OPS, split
-from exportkit.protos import FunctionDef, NodeDef, SaveSliceInfoDef
+from exportkit.protos import NodeDef, SaveSliceInfoDef
 
 if TYPE_CHECKING:
     from exportkit.metagraph.graph import Graph
@@ -40,30 +40,36 @@ def restored(graph: Graph) -> dict[str, Restored]:
 
     Where a file made by hand gives two variables one key, or one variable two keys, the first pair counts.
     """
-    call = graph.nodes.get(split(graph.meta.saver_def.restore_op_name)[0])
-    if call is None or call.op not in _CALLS:
-        return {}
-    function = graph.functions.get(call.attr["f"].func.name)
     found: dict[str, Restored] = {}
     taken: set[tuple[str, bytes]] = set()
-    for argument, place in _assigned(function) if function is not None else ():
-        variable = graph.nodes.get(split(call.input[argument])[0]) if argument < len(call.input) else None
+    for variable, (place,) in _given(graph, "AssignVariableOp", 1):
         identity = place.key, b"" if place.slice is None else place.slice.SerializeToString()
-        if variable is not None and variable.op in VARIABLE_OPS and variable.name not in found and identity not in taken:
+        if graph.types[variable] in VARIABLE_OPS and variable not in found and identity not in taken:
             taken.add(identity)
-            found[variable.name] = place
+            found[variable] = place
     return found
 
 
-def _assigned(function: FunctionDef) -> Iterator[tuple[int, Restored]]:
-    """Yield the number of an argument and what of the checkpoint is assigned to it."""
+def restored_tables(graph: Graph) -> dict[str, tuple[str, str]]:
+    """Return the op of a mutable table → the checkpoint keys of its keys and its values."""
+    given = _given(graph, "LookupTableImportV2", 2)
+    return {table: (keys.key, values.key) for table, (keys, values) in given if keys.slice is None and values.slice is None}
+
+
+def _given(graph: Graph, op: str, values: int) -> Iterator[tuple[str, list[Restored]]]:
+    """Yield each node of the graph to which an op in the restore function gives restored values → the places of these."""
+    call = graph.nodes.get(split(graph.meta.saver_def.restore_op_name)[0])
+    function = graph.functions.get(call.attr["f"].func.name) if call is not None and call.op in _CALLS else None
+    if call is None or function is None:
+        return
     nodes = {node.name: node for node in function.node_def}
-    arguments = {argument.name: number for number, argument in enumerate(function.signature.input_arg)}
+    operands = dict(zip((argument.name for argument in function.signature.input_arg), call.input, strict=False))
     for node in function.node_def:
-        if node.op != "AssignVariableOp" or len(node.input) < 2 or node.input[0] not in arguments:
-            continue
-        if (place := _place(node.input[1], nodes)) is not None:
-            yield arguments[node.input[0]], place
+        if node.op == op and len(node.input) > values and node.input[0] in operands:
+            target = split(operands[node.input[0]])[0]
+            places = [place for value in node.input[1 : values + 1] if (place := _place(value, nodes)) is not None]
+            if target in graph.nodes and len(places) == values:
+                yield target, places
 
 
 def _place(value: str, nodes: Mapping[str, NodeDef]) -> Restored | None:

@@ -12,17 +12,20 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from exportkit.checkpoint import formats
-from exportkit.errors import BindingError, Problem, did_you_mean, nearest, some
-from exportkit.metagraph.adopting import adopted, asset_files
+from exportkit import files
+from exportkit.checkpoint import Bundle, formats
+from exportkit.checkpoint.tensorproto import to_proto
+from exportkit.errors import BindingError, Problem, WeightsError, did_you_mean, nearest, some
+from exportkit.metagraph.adopting import adopted, asset_files, fill_tables
 from exportkit.metagraph.files import SAVED_MODELS, read_saved_model
 from exportkit.metagraph.graph import Graph
 from exportkit.metagraph.prune import Extent, extent
-from exportkit.metagraph.restoring import restored
+from exportkit.metagraph.restoring import restored, restored_tables
 from exportkit.metagraph.tensors import canonical
 from exportkit.protos import MetaGraphDef, SignatureDef
 from exportkit.spec import METHODS, Signature
 
+_CHANGES = ("LookupTableInsert", "LookupTableRemove")
 _RESERVED = "__saved_model_"
 _METHODS = {name: method for method, name in METHODS.items()}
 
@@ -145,8 +148,11 @@ def open_saved_model(path: str | os.PathLike[str], tags: Sequence[str] = ("serve
     """
     directory = locate(path)
     meta = tagged(directory, read_saved_model(directory).meta_graphs, tags)
-    graph = Graph(adopted(meta, directory))
     index = directory / "variables" / "variables"
+    graph = Graph(adopted(meta, directory))
+    if tables := _contents(graph, str(index)):
+        fill_tables(graph.meta, tables)
+        graph = Graph(graph.meta)
     own = (item for item in sorted(meta.signature_def.items()) if not item[0].startswith(_RESERVED))
     signatures = {key: _own(key, definition, graph) for key, definition in own}
     return OwnModel(
@@ -157,6 +163,21 @@ def open_saved_model(path: str | os.PathLike[str], tags: Sequence[str] = ("serve
         signatures=signatures,
         assets=tuple(asset_files(meta, directory).values()),
     )
+
+
+def _contents(graph: Graph, prefix: str) -> dict[str, tuple[bytes, bytes]]:
+    """Return mutable table → its keys and its values as TensorProtos, where the checkpoint has them and no request adds any."""
+    tables = {op: keys for op, keys in restored_tables(graph).items() if graph.types[op] == "MutableHashTableV2"}
+    bodies = (node for function in graph.functions.values() for node in function.node_def)
+    if not tables or any(node.op.startswith(_CHANGES) for node in (*graph.nodes.values(), *bodies)):
+        return {}
+    try:
+        saved = Bundle(prefix)
+        small = {op: keys for op, keys in tables.items() if all(saved.entry(key).size <= files.ARRAYS for key in keys)}
+        read = {op: [saved.read(key) for key in keys] for op, keys in small.items()}
+    except WeightsError:
+        return {}  # what is wrong with the checkpoint is reported where it is opened for the plan
+    return {op: (to_proto(keys), to_proto(values)) for op, (keys, values) in read.items() if keys.shape == values.shape}
 
 
 def tagged(directory: Path, metas: Iterable[MetaGraphDef], tags: Sequence[str]) -> MetaGraphDef:

@@ -11,7 +11,7 @@ from exportkit.errors import ConfigError, ExportKitError, PluginError, Problem, 
 from exportkit.metagraph import Graph
 from exportkit.metagraph.tensors import Facts
 from exportkit.registry import Plugins, Provider
-from exportkit.spec import ExportPlan
+from exportkit.spec import ExportPlan, Signature
 
 _ATTEMPTS = 20
 _PLANNED = "after it was planned"
@@ -139,8 +139,24 @@ def _junk(preview: Any) -> Iterator[str]:
             yield f"tensors['{name}'] = {tensor!r:.80}, which is no tensor of its graph"
         elif not isinstance(tensor, str | Facts):
             yield f"tensors['{name}'] = {tensor!r:.80}, which is neither a tensor's name nor Facts"
+    yield from _junk_signatures(preview)
+    if isinstance(preview.warnings, str) or not all(isinstance(line, str) for line in preview.warnings):
+        yield "warnings that are not a list of texts"
     if isinstance(preview.files, str) or not all(isinstance(file, str | Path) for file in preview.files or ()):
         yield "files that are not a list of paths"
+
+
+def _junk_signatures(preview: Preview) -> Iterator[str]:
+    if not isinstance(preview.signatures, Mapping):
+        yield f"signatures that are {type_of(preview.signatures)}, not a mapping"
+        return
+    for key, signature in preview.signatures.items():
+        if not isinstance(signature, Signature):
+            yield f"signatures['{key}'] that is {type_of(signature)}, not a Signature"
+            return
+        names = [*signature.inputs.values(), *signature.outputs.values()]
+        if missing := [name for name in names if name not in (preview.tensors or {})]:
+            yield f"signatures['{key}'] of '{missing[0]}', which is not among its tensors"
 
 
 def _missing_files(preview: Preview) -> Iterator[Problem]:

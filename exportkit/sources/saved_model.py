@@ -63,7 +63,7 @@ class SavedModelSource(ModelSource):
             files=model.files(),
             signatures={key: signature.kept() for key, signature in kept.items() if not signature.misfit},
             original=None if lost else Original(model.directory, model.tags),
-            warnings=[*(f"signatures.{s.key}: is not kept, as it {s.misfit}" for s in kept.values() if s.misfit), *lost],
+            warnings=[*_changes(model, kept), *lost],
         )
 
     def _kept(self, model: OwnModel) -> dict[str, OwnSignature]:
@@ -120,6 +120,15 @@ def _without_variables(model: OwnModel) -> Iterator[Problem]:
     if model.checkpoint is None and (names := [v.op_name for v in model.needed().variables]):
         what = f"{model.directory} has no variables/variables.index, and its graph needs {some(names, 3)}"
         yield Problem("saved_model", what, "copy the whole directory")
+
+
+def _changes(model: OwnModel, kept: dict[str, OwnSignature]) -> Iterator[str]:
+    """Yield a warning for each signature that is left out, and for what a kept one loses."""
+    for key, signature in kept.items():
+        if signature.misfit:
+            yield f"signatures.{key}: is not kept, as it {signature.misfit}"
+        elif defaults := sorted(model.meta.signature_def[key].defaults):
+            yield f"signatures.{key}: the defaults of {some(defaults, 3)} are not kept, so that every request has to send them"
 
 
 def _lost(model: OwnModel) -> Iterator[str]:
