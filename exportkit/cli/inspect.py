@@ -239,9 +239,8 @@ def _totals(listed: Sequence[ListedVariable]) -> Iterator[str]:
     yield f"{len(listed)} variables, {size_text(sum(v.size for v in listed))}"
     for role in dict.fromkeys(v.role for v in listed):
         members = [v for v in listed if v.role == role]
-        yield f"{role}s {len(members)}, {size_text(sum(v.size for v in members))}".replace("gs ", "g ").replace(
-            "neededs", "needed"
-        )
+        plural = role if role in ("bookkeeping", NOT_NEEDED) else f"{role}s"
+        yield f"{plural} {len(members)}, {size_text(sum(v.size for v in members))}"
 
 
 def _show_suggestion(found: Found, ranking: Ranking, options: argparse.Namespace) -> None:

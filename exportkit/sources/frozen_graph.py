@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from exportkit.errors import ExportKitError, Problem, some
+from exportkit.metagraph.tensors import VARIABLE_OPS
 from exportkit.plugin import Graph, ModelSource, Preview, SourceModel, hookimpl
 
 _THAW = (
@@ -44,9 +45,9 @@ class FrozenGraph(ModelSource):
 
 def with_variables(path: str, graph: Graph) -> Problem | None:
     """Return what is wrong with a graph alone that has variables; None for one that has none."""
-    if not graph.variables:
-        return None
-    return Problem(path, f"has variables, and their values are not in it: {some(list(graph.variables))}", _THAW)
+    bodies = {f"{name}/{node.name}": node for name, function in graph.functions.items() for node in function.node_def}
+    names = [*graph.variables, *(name for name, node in bodies.items() if node.op in VARIABLE_OPS)]
+    return Problem(path, f"has variables, and their values are not in it: {some(names)}", _THAW) if names else None
 
 
 @hookimpl
