@@ -310,6 +310,19 @@ def test_a_feeder_and_the_graph_cannot_both_compute_a_tensor(models, tmp_path):
     ]
 
 
+def test_a_model_behind_links_is_loaded_by_its_own_loader(models, tmp_path):
+    """As caches of downloads keep them: each file is a link to a file of a pool."""
+    (tmp_path / "pool").mkdir()
+    linked = tmp_path / "linked"
+    for number, path in enumerate(path for path in sorted(models("mutable").rglob("*")) if path.is_file()):
+        shutil.copy(path, tmp_path / "pool" / str(number))
+        link = linked / path.relative_to(models("mutable"))
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(tmp_path / "pool" / str(number))
+    found = verified(linked, tmp_path, samples={"serving_default": {"words": ["red"]}})[1]
+    assert found["training graph"] == f"{linked}, loaded as a model server loads it"
+
+
 def test_a_mutable_table_has_the_content_of_the_checkpoint(models, tmp_path):
     found = verified(models("mutable"), tmp_path, samples={"serving_default": {"words": ["red", "green", "blue"]}})[1]
     outputs = found["signatures"]["serving_default"]["outputs"]
@@ -454,6 +467,15 @@ def test_a_signature_of_a_tensor_that_is_not_there(edited, tmp_path):
         "source.signatures[0]: 'bias' cannot be kept: it names the tensor nowhere:0, which its graph does not have; "
         "leave it out"
     ]
+
+
+def test_a_signature_whose_name_cannot_be_printed(edited, tmp_path):
+    def rename(meta):
+        meta.signature_def["a\nexported"].CopyFrom(meta.signature_def["bias"])
+
+    plan = exportkit.plan(config(edited("module", rename), tmp_path), load_plugins())
+    assert sorted(plan.signatures) == ["bias", "lookup", "repeat", "serving_default", "train"]
+    assert "signatures.a exported: is not kept, as it has a name that cannot be printed" in plan.warnings
 
 
 def test_what_is_no_saved_model(tmp_path):

@@ -210,7 +210,9 @@ def _own(key: str, definition: SignatureDef, graph: Graph) -> OwnSignature:
     )
     method = _METHODS.get(definition.method_name)
     misfit = ""
-    if method is None:
+    if not all(name.isprintable() for name in (key, *definition.inputs, *definition.outputs)):
+        misfit = "has a name that cannot be printed"
+    elif method is None:
         misfit = f"has the method '{definition.method_name}', and servers know {some(sorted(_METHODS))}"
     elif sparse:
         misfit = f"has a sparse or composite tensor, '{sparse[0]}', which no binding can be"

@@ -126,7 +126,7 @@ def _changes(model: OwnModel, kept: dict[str, OwnSignature]) -> Iterator[str]:
     """Yield a warning for each signature that is left out, and for what a kept one loses."""
     for key, signature in kept.items():
         if signature.misfit:
-            yield f"signatures.{key}: is not kept, as it {signature.misfit}"
+            yield f"signatures.{' '.join(key.splitlines())}: is not kept, as it {signature.misfit}"
         elif defaults := sorted(model.meta.signature_def[key].defaults):
             yield f"signatures.{key}: the defaults of {some(defaults, 3)} are not kept, so that every request has to send them"
 

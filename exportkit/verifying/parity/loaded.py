@@ -5,6 +5,7 @@ It shares nothing with the export: TensorFlow's loader restores the variables, f
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 
@@ -30,13 +31,14 @@ class LoadedOriginal:
 
 
 @contextmanager
-def load(original: Original, timeout: float, allowed: Sequence[str]) -> Iterator[LoadedOriginal | str]:
+def load(original: Original, timeout: float, allowed: Sequence[str], reads: Sequence[Path]) -> Iterator[LoadedOriginal | str]:
     """Load a SavedModel in a process that ends with the context; or yield why it cannot be loaded as a whole.
 
     Args:
         timeout: seconds that the load, or a run, may take.
         allowed: what it may do beyond computing its answers, as in `allow.ops` of a config. All of it is loaded, also what the
             export leaves out.
+        reads: the files that the plan found behind links in its directory.
 
     Raises:
         EnvironmentFailed: its process was killed from outside, or could not start.
@@ -44,7 +46,7 @@ def load(original: Original, timeout: float, allowed: Sequence[str]) -> Iterator
     config = unoptimized()
     config.allow_soft_placement = True  # as model servers do: without a GPU, what is pinned to it runs on the CPU
     try:
-        model = Running(original.directory, original.tags, timeout=timeout, config=config, allowed=allowed)
+        model = Running(original.directory, original.tags, timeout=timeout, config=config, reads=reads, allowed=allowed)
     except BindingError as error:
         yield error.problems[0].what
         return

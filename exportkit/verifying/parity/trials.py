@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from exportkit.checkpoint.encoding import numpy_dtype, objects
-from exportkit.contract import Export
+from exportkit.contract import Export, Original
 from exportkit.errors import Problem, StepFailed
-from exportkit.metagraph import Graph
+from exportkit.metagraph import SAVED_MODELS, Graph
 from exportkit.protos import ConfigProto
 from exportkit.samples import Batch
 from exportkit.serving import native
@@ -157,7 +157,7 @@ class TrainingGraph:
         """
         original = self._part.model.original
         if original is not None and not seeded and not self._job.replaced:
-            with loaded.load(original, self._timeout, self._export.plan.allow.ops) as model:
+            with loaded.load(original, self._timeout, self._export.plan.allow.ops, self._files(original)) as model:
                 if not isinstance(model, str):
                     self.note = f"{original.directory}, loaded as a model server loads it"
                     yield model
@@ -173,6 +173,13 @@ class TrainingGraph:
                 raise StepFailed(Problem("training graph", f"cannot be run: {refusal.text}", _RUN_LESS))
             self.note = f"the {self._part.pruned.nodes_after:,} nodes that signatures need: {refusal.text}"
             yield running
+
+    def _files(self, original: Original) -> list[Path]:
+        """Return the files of a SavedModel that the plan has read or will copy; each may be a link there."""
+        graphs = (original.directory / name for name in SAVED_MODELS)
+        held = self._job.checkpoints.values()
+        named = [*filter(Path.exists, graphs), *(Path(file.path) for one in held for file in one.files.values())]
+        return [*(path.resolve() for path in named), *(asset.resolved for asset in self._export.prepared.assets)]
 
     def _reached(self, job: Job) -> Job:
         return replace(job, meta_graph=self._part.pruned.meta)
