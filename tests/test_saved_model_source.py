@@ -310,6 +310,7 @@ def test_a_feeder_and_the_graph_cannot_both_compute_a_tensor(models, tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_a_model_behind_links_is_loaded_by_its_own_loader(models, tmp_path):
     """As caches of downloads keep them: each file is a link to a file of a pool."""
     (tmp_path / "pool").mkdir()
@@ -502,6 +503,7 @@ def test_what_is_no_saved_model(tmp_path):
         assert str(caught.value) == f"{tmp_path / name}: {expected}"
 
 
+@pytest.mark.slow
 def test_a_model_whose_own_loader_leaves_variables_without_values(edited, tmp_path):
     """Its variables have the names that its checkpoint's object graph gives the values, but the restore assigns others."""
 

@@ -177,8 +177,8 @@ class TrainingGraph:
     def _files(self, original: Original) -> list[Path]:
         """Return the files of a SavedModel that the plan has read or will copy; each may be a link there."""
         graphs = (original.directory / name for name in SAVED_MODELS)
-        held = self._job.checkpoints.values()
-        named = [*filter(Path.exists, graphs), *(Path(file.path) for one in held for file in one.files.values())]
+        held = self._part.model.bundle.files if self._part.model.bundle is not None else {}
+        named = [*filter(Path.exists, graphs), *(Path(file.path) for file in held.values())]
         return [*(path.resolve() for path in named), *(asset.resolved for asset in self._export.prepared.assets)]
 
     def _reached(self, job: Job) -> Job:
