@@ -130,17 +130,16 @@ def compared(place: Path, version: Path) -> dict[str, str]:
     variables = "none"
     if (version / "variables" / "variables.index").exists() and theirs.checkpoint:
         copies, originals = Bundle(version / "variables" / "variables"), Bundle(theirs.checkpoint)
-        same = [
-            key for key, entry in copies.entries.items() if key in originals.entries and equal(entry, originals.entries[key])
-        ]
+        held = list(originals.entries.values())
+        same = [key for key, entry in copies.entries.items() if any(equal(entry, one) for one in held)]
         variables = f"{len(same)}/{len(copies.entries)} of {len(originals.entries)}"
     served = ask(version, manifest, tags, kept)
     try:
         original = ask(place, manifest, theirs.tags, kept)
-        same = f"{sum(original[key] == served[key] for key in original)}/{len(original)}"
-    except StepFailed as error:
-        same = f"its own loader: {str(error).partition('): ')[2][:40]}"
-    return {"kept": same, "variables": variables, "loaders": loaders(version, manifest, tags)}
+        equal_bits = f"{sum(original[key] == served[key] for key in original)}/{len(original)}"
+    except StepFailed:
+        equal_bits = "fails in its own loader"
+    return {"kept": equal_bits, "variables": variables, "loaders": loaders(version, manifest, tags)}
 
 
 def equal(one: Any, other: Any) -> bool:

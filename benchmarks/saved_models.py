@@ -1,4 +1,4 @@
-"""Make SavedModels as others export them, small ones of many kinds: ``python benchmarks/saved_models.py DIRECTORY``.
+"""Make SavedModels as others export them, small ones of many kinds: ``python benchmarks/saved_models.py DIRECTORY [KIND …]``.
 
 What takes them in is measured by ``adopt.py``.
 """
@@ -327,11 +327,11 @@ def legacy_keras(place: Path) -> None:
 
 
 def main() -> None:
-    directory = Path(sys.argv[1])
-    for name, make in MAKERS.items():
-        place = directory / name
+    directory, *kinds = sys.argv[1:]
+    for name in kinds or MAKERS:
+        make, place = MAKERS[name], Path(directory, name)
         if not place.exists():
-            directory.mkdir(parents=True, exist_ok=True)
+            place.parent.mkdir(parents=True, exist_ok=True)
             try:
                 make(place)
             except ModuleNotFoundError as missing:

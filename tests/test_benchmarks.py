@@ -116,3 +116,16 @@ def test_serve_load_asks_four_ways_and_changes_versions(tmp_path):
     assert [found[name][3] for name in ways] == ["0"] * 4
     assert re.search(r"2 changes of the version in \d+ s: \d+ requests, 0 failed, 1 different answers", printed)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_adopting_keeps_what_a_model_answers(tmp_path):
+    made = [sys.executable, str(BENCHMARKS / "saved_models.py"), str(tmp_path / "made"), "module_dense"]
+    subprocess.run(made, check=True, capture_output=True)
+    printed = run("adopt.py", tmp_path, str(tmp_path / "made")).splitlines()[-1]
+    name, _, signatures, new, before, after, lines, kept, variables, loaders, _ = (
+        cell.strip() for cell in printed[1:-1].split("|")
+    )
+    assert (name, signatures, new, lines) == ("module_dense", "1", "classify, labels", "9")
+    assert (kept, variables, loaders) == ("1/1", "2/2 of 3", "2/2")
+    assert int(after.replace(",", "")) < int(before.replace(",", ""))

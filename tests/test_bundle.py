@@ -24,12 +24,12 @@ from exportkit.checkpoint import (
     Entry,
     Part,
     check_copied,
-    latest,
     locate,
     reader,
     resolve,
     sstable,
 )
+from exportkit.checkpoint.locate import latest
 from exportkit.errors import EnvironmentFailed, WeightsError
 
 NUMBERS = ["float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]

@@ -835,8 +835,8 @@ from configuration alone.
 
   exportkit model=NAME [KEY=VALUE ...]       export; or: exportkit export ...
   exportkit plan model=NAME [KEY=VALUE ...]  show what an export would do
-  exportkit inspect PATH                     look into a checkpoint, a .meta or
-                                             a SavedModel; suggests a config
+  exportkit inspect PATH                     look into a checkpoint or what
+                                             others exported; suggests a config
   exportkit audit PATH                       what a model of somebody else can
                                              do: files, network, Python
   exportkit verify VERSION_DIR               check a published version again

@@ -512,10 +512,10 @@ def test_a_checkpoint_without_meta(config, copied):
 
 
 TRAINED = "name the training checkpoint that it was made from"
-KERAS = "load it with Keras, and write a SavedModel with model.export(DIRECTORY)"
+KERAS = "export it as it is (source=keras)"
 ALONE = (
     f"is a graph alone (GraphDef), such as a frozen one, and no checkpoint; {TRAINED}, "
-    "or import it in a function (source=graph_builder) that returns a restore function"
+    "or export the graph itself (source=frozen_graph)"
 )
 
 
@@ -565,7 +565,8 @@ def test_a_directory_of_exports_is_no_checkpoint(config, tmp_path):
         f"source.checkpoint: exports: is where exports are: it holds versions 1 to 12; {TRAINED}"
     ]
     assert told(config({"source.checkpoint": "exports/12"})) == [
-        f"source.checkpoint: exports/12: is a SavedModel: it is exported already; serve it as it is, or {TRAINED}"
+        f"source.checkpoint: exports/12: is a SavedModel: it is exported already; serve it as it is, "
+        f"give it more signatures (source=saved_model), or {TRAINED}"
     ]
 
 

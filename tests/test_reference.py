@@ -65,7 +65,7 @@ def test_a_table_has_the_keys_and_defaults_of_its_class(section):
 def test_the_page_names_the_keys_of_the_packaged_sources():
     sources = load_plugins().sources
     named = rows("source")
-    assert [kind for kind, _ in named] == ["meta_graph", "saved_model", "graph_builder", "encoder"]
+    assert [kind for kind, _ in named] == ["meta_graph", "saved_model", "keras", "frozen_graph", "graph_builder", "encoder"]
     for kind, keys in named:
         assert re.findall(r"`(\w+)`", keys) == [f.name for f in fields(sources[kind]) if f.name != "kind"]
 

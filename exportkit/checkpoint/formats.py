@@ -8,14 +8,14 @@ from pathlib import Path
 from exportkit import files
 
 _TRAINING = "name the training checkpoint that it was made from"
-_KERAS = "load it with Keras, and write a SavedModel with model.export(DIRECTORY)"
+_KERAS = "export it as it is (source=keras)"
 _BYTES = 64 * 1024  # of a file that are read
 _NAME = rb"[A-Za-z0-9.][\w.\\/>-]*"
 # field 1 (node) of a GraphDef holds field 1 (name) and field 2 (op) of a NodeDef; lengths are varints
 _GRAPH = re.compile(rb"\x0a[\x80-\xff]{0,4}[\x00-\x7f]\x0a[\x80-\xff]{0,2}[\x00-\x7f]" + _NAME + rb"\x12.[A-Z]\w*", re.DOTALL)
 _GRAPH_TEXT = re.compile(rb"\s*(#[^\n]*\n\s*)*node\s*:?\s*\{")
 _FROZEN = "a graph alone (GraphDef), such as a frozen one, and no checkpoint"
-_BUILT = f"{_TRAINING}, or import it in a function (source=graph_builder) that returns a restore function"
+_BUILT = f"{_TRAINING}, or export the graph itself (source=frozen_graph)"
 _ONNX = re.compile(rb"\x08[\x03-\x7f]\x12[\x00-\x7f][A-Za-z]")  # ModelProto: ir_version (3 and more), producer_name
 _IN_KERAS = (b"model.weights.h5", b"metadata.json")
 _ORIGINAL = "export the TensorFlow model that it was converted from"
@@ -91,7 +91,10 @@ def describe_directory(path: str) -> tuple[str, str] | None:
     """Return what a directory without a checkpoint holds instead, and what to do; None where that is nothing known."""
     with suppress(OSError):
         if is_saved_model(path):
-            return "is a SavedModel: it is exported already", f"serve it as it is, or {_TRAINING}"
+            return (
+                "is a SavedModel: it is exported already",
+                f"serve it as it is, give it more signatures (source=saved_model), or {_TRAINING}",
+            )
         versions = sorted((p.name for p in Path(path).iterdir() if p.name.isdigit() and is_saved_model(p)), key=int)
         if versions:
             found = f"version {versions[0]}" if len(versions) == 1 else f"versions {versions[0]} to {versions[-1]}"

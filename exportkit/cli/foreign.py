@@ -67,7 +67,10 @@ def read_foreign(path: str, custom_objects: Sequence[str] = ()) -> Foreign | Non
         _check_directory(path)
     if not place.is_file():
         return None
-    kind = formats.kind_of(path)
+    try:
+        kind = formats.kind_of(path)
+    except OSError as error:
+        raise BindingError(Problem(path, f"cannot be read: {error.strerror}")) from None
     if kind == "keras":
         return _keras(path, place, custom_objects)
     if kind == "graph" or (place.suffix in _GRAPH_FILES and kind is None):

@@ -49,7 +49,7 @@ class InspectCommand(Command):
     """Show what is in a checkpoint, a .meta, a SavedModel, a model of Keras or a frozen graph, and a config that exports it."""
 
     name = "inspect"
-    help = "look into a checkpoint, a .meta, a SavedModel, a Keras model or a frozen graph; suggests a config"
+    help = "look into a checkpoint or what others exported; suggests a config"
     usage = "PATH"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -239,9 +239,8 @@ def _totals(listed: Sequence[ListedVariable]) -> Iterator[str]:
     yield f"{len(listed)} variables, {size_text(sum(v.size for v in listed))}"
     for role in dict.fromkeys(v.role for v in listed):
         members = [v for v in listed if v.role == role]
-        yield f"{role}s {len(members)}, {size_text(sum(v.size for v in members))}".replace("gs ", "g ").replace(
-            "neededs", "needed"
-        )
+        plural = role if role in ("bookkeeping", NOT_NEEDED) else f"{role}s"
+        yield f"{plural} {len(members)}, {size_text(sum(v.size for v in members))}"
 
 
 def _show_suggestion(found: Found, ranking: Ranking, options: argparse.Namespace) -> None:

@@ -81,7 +81,7 @@ def _text(value: Any) -> str:
 def _limit_memory(size: int) -> None:
     """Limit this process's memory to what a file of `size` bytes may need: its configuration can ask for any weights."""
     used = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize() if sys.platform == "linux" else 0
-    most = used + 4 * _GIB + 12 * size
+    most = used + 16 * _GIB + 12 * size  # the stacks of TensorFlow's threads count, used or not
     if sys.platform == "linux":
         resource.setrlimit(resource.RLIMIT_DATA, (most, resource.getrlimit(resource.RLIMIT_DATA)[1]))
 

@@ -1,12 +1,17 @@
 """The source `frozen_graph`: a graph alone, with its weights as constants. There is no checkpoint."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from exportkit.errors import ExportKitError, Problem, some
-from exportkit.plugin import Graph, ModelSource, Preview, SourceModel, hookimpl
+from exportkit.plugin import ModelSource, Preview, SourceModel, hookimpl
+
+if TYPE_CHECKING:
+    from exportkit.plugin import Graph
 
 _THAW = (
     "name the checkpoint with its .meta (source=meta_graph), the SavedModel (source=saved_model), or a graph that was frozen"
@@ -25,6 +30,7 @@ class FrozenGraph(ModelSource):
 
     def preview(self) -> Preview:
         from exportkit import metagraph
+        from exportkit.plugin import Graph
 
         try:
             meta_graph = metagraph.read_graph_def(self.graph)
@@ -44,9 +50,11 @@ class FrozenGraph(ModelSource):
 
 def with_variables(path: str, graph: Graph) -> Problem | None:
     """Return what is wrong with a graph alone that has variables; None for one that has none."""
-    if not graph.variables:
-        return None
-    return Problem(path, f"has variables, and their values are not in it: {some(list(graph.variables))}", _THAW)
+    from exportkit.metagraph.tensors import VARIABLE_OPS
+
+    bodies = {f"{name}/{node.name}": node for name, function in graph.functions.items() for node in function.node_def}
+    names = [*graph.variables, *(name for name, node in bodies.items() if node.op in VARIABLE_OPS)]
+    return Problem(path, f"has variables, and their values are not in it: {some(names)}", _THAW) if names else None
 
 
 @hookimpl

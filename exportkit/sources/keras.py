@@ -139,7 +139,12 @@ def _export(model: Path, custom_objects: Sequence[str], target: Path) -> None:
         kind, content = replies[0]
         if kind != _keras_worker.EXPORTED:
             raise ConfigError(*_located(model, content))
-        _move(made / "1", target)
+        try:
+            _move(made / "1", target)
+        except OSError as error:
+            raise ConfigError(
+                Problem("", f"{target.parent} cannot be written: {error.strerror}", "start it elsewhere")
+            ) from None
 
 
 def _move(made: Path, target: Path) -> None:
