@@ -25,14 +25,14 @@ def plain_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
         width: the characters that a line may have.
     """
     lines = [list(columns), *map(list, rows)]
-    if not rows or not is_plain(width, title, *(cell for line in lines for cell in line)):
+    if not rows or not title.strip() or not is_plain(width, title, *(cell for line in lines for cell in line)):
         return None
     sizes = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
     whole = sum(sizes) + len(_GAP) * (len(sizes) - 1)
-    if max(whole, len(title)) > width:
+    if whole > width or len(title) > whole:  # rich wraps the title to the table
         return None
     head, *body = (_GAP.join(cell.ljust(size) for cell, size in zip(line, sizes, strict=True)).rstrip() for line in lines)
-    return [title, head, "─" * whole, *body]
+    return [title.rstrip(), head, "─" * whole, *body]
 
 
 def _is_narrow(character: str) -> bool:

@@ -14,7 +14,7 @@ from exportkit.registry import Plugins
 from exportkit.spec import Config
 
 _PLUGINS = ("source", "post")  # the groups whose options are classes
-_SHADOWS = ("config.yaml", f"{choices.SCHEMA}.yaml", "hydra", *_PLUGINS)  # of the user's: what they replace is not read here
+_SHADOWS = ("config.yaml", f"{choices.SCHEMA}.yaml", "hydra")  # of the user's: what they replace is not read here
 
 
 def compose(arguments: Sequence[str]) -> PlainConfig | None:
@@ -30,7 +30,7 @@ def compose(arguments: Sequence[str]) -> PlainConfig | None:
         return None
     try:
         return PlainConfig(_composed([overrides.parsed(word) for word in cli_arguments.arrange(arguments)[1]]))
-    except NeedsHydra:
+    except (NeedsHydra, OSError, RecursionError):  # where Hydra meets them too, it reports them
         return None
 
 
@@ -45,6 +45,8 @@ def _composed(settings: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     if choices.extends_search_path() or (user and any((user / name).exists() for name in _SHADOWS)):
         raise NeedsHydra
     places = reading.Places(user, plugins.conf_packages)
+    if any(map(places.is_group, _PLUGINS)):  # a file may replace a class
+        raise NeedsHydra
     groups = {group: option for entry in places.root_defaults() if isinstance(entry, dict) for group, option in entry.items()}
     chosen = [(key, value) for key, value in settings if key in groups or places.is_group(key)]
     if len(chosen) != len(dict(chosen)) or not dict(chosen).keys() <= groups.keys():

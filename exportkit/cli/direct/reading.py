@@ -45,7 +45,10 @@ class Places:
 
     def root_defaults(self) -> list[Any]:
         """Return the defaults list of exportkit's root config."""
-        return parts(files.read(self._root, files.TEXT).decode())[0]
+        defaults, rest = parts(files.read(self._root, files.TEXT).decode())
+        if rest.keys() - {"hydra"}:
+            raise NeedsHydra
+        return defaults
 
     def is_group(self, name: str) -> bool:
         """Return whether one of the directories has a directory `name`."""
