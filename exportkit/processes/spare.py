@@ -51,6 +51,7 @@ def reserve(*preload: str) -> None:
         _spare, _pid = ours, pid
         return
     try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that was copied handles Ctrl-C
         _leave_files(theirs.fileno())
         for name in preload:
             import_module(name)
@@ -209,6 +210,7 @@ def _work(request: int, files: Sequence[int]) -> NoReturn:
             script, environment, directory = pickle.load(letter)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         *streams, lifeline = files
         lead_group(lifeline)
         for number, file in enumerate(streams):
