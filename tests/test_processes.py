@@ -444,6 +444,8 @@ from exportkit.processes import spare
 before = dict(os.environ)
 with early("early"):
     pid = spare._pid
+    with early("none"):  # there is one
+        pass
     lab.until(lambda: open("early").read() == str(pid))
     for here in (False, True):
         print(*(event.value == pid for event in run([Task(0, lab.parent_of_a_worker, here=here)]) if isinstance(event, Ended)))

@@ -20,13 +20,13 @@ def spare(arguments: Sequence[str]) -> Iterator[None]:
     Not where one of Hydra's flags asks for something else. Where a name is wrong at first sight, there will be no export: it is
     ended at once, as its imports would slow the answer down.
     """
-    flags, overrides = cli_arguments.arrange(arguments)
+    flags, overrides = cli_arguments.arrange(arguments, (*cli_arguments.HYDRA_FLAGS, *cli_arguments.SWITCHES))
     if wants_tracebacks() or not _SWEEP.issuperset(flags):
         yield
         return
-    with processes.early(WORKERS):  # before the look at names, for which plugins are imported
+    with processes.early(WORKERS) as end:  # before the look at names, for which plugins are imported
         if not flags and not all(map(_is_known, overrides)):
-            processes.give_up()
+            end()
         yield
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from exportkit.processes.parent import processors, run, terminable
     from exportkit.processes.sandbox import Sandbox
     from exportkit.processes.server import prestarted
-    from exportkit.processes.spare import early, give_up, reserve, shared, single_threaded
+    from exportkit.processes.spare import early, reserve, shared, single_threaded
     from exportkit.processes.workers import WorkerDied, call_apart, conversation, exchange, not_sandboxed
 
 __getattr__ = lazy(
@@ -38,7 +38,7 @@ __getattr__ = lazy(
         "parent": "processors run terminable",
         "sandbox": "Sandbox",
         "server": "prestarted",
-        "spare": "early give_up reserve single_threaded shared",
+        "spare": "early reserve single_threaded shared",
         "workers": "WorkerDied call_apart conversation exchange not_sandboxed",
     },
 )
@@ -58,7 +58,6 @@ __all__ = [
     "conversation",
     "early",
     "exchange",
-    "give_up",
     "inside",
     "not_sandboxed",
     "prestarted",

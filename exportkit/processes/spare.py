@@ -15,7 +15,7 @@ import subprocess
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from itertools import pairwise
@@ -51,6 +51,7 @@ def reserve(*preload: str) -> None:
         _spare, _pid = ours, pid
         return
     try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that was copied handles Ctrl-C
         _leave_files(theirs.fileno())
         for name in preload:
             import_module(name)
@@ -62,28 +63,35 @@ def reserve(*preload: str) -> None:
 
 
 @contextmanager
-def early(*preload: str) -> Iterator[None]:
-    """Do as `reserve` where that is safe now, as this process has one thread; kill the copy when the context ends.
+def early(*preload: str) -> Iterator[Callable[[], None]]:
+    """Do as `reserve` where that is safe now, as this process has one thread, and there is no spare yet.
 
     NumPy, if it is imported meanwhile, starts no threads, so that this process can still be forked.
+
+    Yields:
+        What ends that spare, as the end of the context does.
     """
     if _spare is not None or not single_threaded():
-        yield
+        yield _nothing
         return
     reserve(*preload)
     if _BLAS not in os.environ:
         os.environ[_BLAS] = "1"
         _added.add(_BLAS)
     try:
-        yield
+        yield _end
     finally:
         for name in _added:
             os.environ.pop(name, None)
         _added.clear()
-        give_up()
+        _end()
 
 
-def give_up() -> None:
+def _nothing() -> None:
+    pass
+
+
+def _end() -> None:
     """End the spare, if there is one."""
     if _pid:
         with suppress(ProcessLookupError, ChildProcessError):
@@ -202,6 +210,7 @@ def _work(request: int, files: Sequence[int]) -> NoReturn:
             script, environment, directory = pickle.load(letter)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         *streams, lifeline = files
         lead_group(lifeline)
         for number, file in enumerate(streams):
