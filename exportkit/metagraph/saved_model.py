@@ -14,7 +14,6 @@ from pathlib import Path
 
 from exportkit import files
 from exportkit.checkpoint import Bundle, formats
-from exportkit.checkpoint.tensorproto import to_proto
 from exportkit.errors import BindingError, Problem, WeightsError, did_you_mean, nearest, some
 from exportkit.metagraph.adopting import adopted, asset_files, fill_tables
 from exportkit.metagraph.files import SAVED_MODELS, read_saved_model
@@ -171,6 +170,8 @@ def _contents(graph: Graph, prefix: str) -> dict[str, tuple[bytes, bytes]]:
     bodies = (node for function in graph.functions.values() for node in function.node_def)
     if not tables or any(node.op.startswith(_CHANGES) for node in (*graph.nodes.values(), *bodies)):
         return {}
+    from exportkit.checkpoint.tensorproto import to_proto
+
     try:
         saved = Bundle(prefix)
         small = {op: keys for op, keys in tables.items() if all(saved.entry(key).size <= files.ARRAYS for key in keys)}
