@@ -382,9 +382,9 @@ def test_a_signature_that_the_model_does_not_have(models, tmp_path):
         "source.signatures[0]: 'sparse' cannot be kept: it has a sparse or composite tensor, 's', which no binding can be; "
         "leave it out"
     ]
-    assert refused(where, tmp_path, {"signatures": "all"})[0] == (
+    assert refused(where, tmp_path, {"signatures": "all"}) == [
         "source.signatures: is 'all'; write keep, or a list of keys: [serving_default]"
-    )
+    ]
 
 
 def test_without_the_index_of_its_variables(edited, tmp_path):

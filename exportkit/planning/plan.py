@@ -81,8 +81,19 @@ Found = tuple[Resolved, list[Problem]]
 
 def _kept(main: Found | None, own: Any) -> list[str]:
     """Return the keys of the source's signatures that are kept, where a key of the source says which."""
-    chooses = main is not None and any(field.name == "signatures" for field in fields(main[0].source))
-    return [key for key in main[0].preview.signatures if key not in (own or ())] if main and chooses else []
+    if main is None or not _has_signatures(type(main[0].source)):
+        return []
+    return [key for key in main[0].preview.signatures if key not in (own or ())]
+
+
+def _keeps(source: Any, plugins: Plugins) -> bool:
+    """Return whether a source that cannot be read is of a kind that keeps its model's own signatures."""
+    kind = source.get("kind") if isinstance(source, Mapping) else None
+    return isinstance(kind, str) and kind in plugins.sources and _has_signatures(plugins.sources[kind])
+
+
+def _has_signatures(cls: type[ModelSource]) -> bool:
+    return any(field.name == "signatures" for field in fields(cls))
 
 
 def _draft(data: dict[str, Any], reader: Reader, plugins: Plugins) -> tuple[ExportPlan, Found | None]:
@@ -102,13 +113,10 @@ def _draft(data: dict[str, Any], reader: Reader, plugins: Plugins) -> tuple[Expo
     main = None if source is None or not _is_used(data["meta_graphs"]) else resolve(source, "source", plugins)
     if main is not None:
         add_kept(main[0].preview, bound, signatures)
-    if not signatures and not (main and main[1]):
+    if not signatures and not (main[1] if main else source is None and _keeps(data["source"], plugins)):
         reasons = main[0].preview.warnings[:3] if main else ()
-        reader.problem(
-            "signatures",
-            "there are none",
-            "; ".join([*reasons, "write signatures: {serving_default: {inputs: …, outputs: …}}"]),
-        )
+        do = "; ".join([*reasons, "write signatures: {serving_default: {inputs: …, outputs: …}}"])
+        reader.problem("signatures", "there are none", do)
     wrong = serving_rules.check(bound, signatures)
     reader.problems += without_unknown(wrong) if main and main[1] and not main[0].preview.signatures else wrong
     constants = [name for name, b in bound.items() if isinstance(b, Constant)]
