@@ -19,6 +19,7 @@ from exportkit.samples import png
 from exportkit.serving.rest_request import zero_request
 from exportkit.verifying.parity import adapters, decoding
 
+pytestmark = pytest.mark.needs("PIL", "simplejpeg")
 SIZE = (4, 5, 3)
 
 
