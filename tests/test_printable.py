@@ -67,7 +67,7 @@ def test_what_is_printed_of_an_export_is_harmless(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "400")
     tables.line(f"exported {HOSTILE}\nnext")
     tables.text(HOSTILE, "yellow")
-    tables.table(HOSTILE, ["a", "b"], [(HOSTILE, tables._styled(HOSTILE, "red"))])
+    tables.table(HOSTILE, ["a", "b"], [(HOSTILE, tables.Styled(HOSTILE, "red"))])
     tables._grid([("variables", HOSTILE)])
     print_problems(f"one {HOSTILE}\ntwo")
     printed = capsys.readouterr()

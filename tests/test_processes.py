@@ -16,10 +16,16 @@ from processlab import is_gone, until
 
 from exportkit import processes
 from exportkit.cli.sweep.process_launcher import preload
-from exportkit.processes import Died, Ended, Reported, Started, Task, output, run
+from exportkit.processes import Died, Ended, Reported, Started, Task, output, run, server
 from exportkit.processes.scratch import PREFIX, remove_stale, scratch
 
 PRELOAD = preload(uses_tensorflow=True)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _own_server():
+    """The server imports what its first task asks for; an earlier test's may have asked for less."""
+    server._kill()
 
 
 @pytest.fixture(autouse=True)

@@ -54,7 +54,8 @@ def test_what_is_suggested_is_planned_without_a_problem(case, tmp_path):
             if variable.full_name not in case.lacks and None not in (variable.shape or ()):
                 writer.add(variable.full_name, np.zeros(variable.shape, variable.dtype))
     (tmp_path / "model.meta").write_bytes(graph.meta.SerializeToString())
-    text = suggestion.config(str(case), str(tmp_path / "model"), str(tmp_path / "model.meta"), graph, guess)
+    source = {"checkpoint": str(tmp_path / "model"), "meta": str(tmp_path / "model.meta")}
+    text = suggestion.config(str(case), "meta_graph", source, graph, guess)
     config = yaml.safe_load(text)
     del config["defaults"]
     config["source"]["kind"] = "meta_graph"
