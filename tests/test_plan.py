@@ -17,7 +17,8 @@ from omegaconf import OmegaConf
 from exportkit.checkpoint import BundleWriter
 from exportkit.errors import BindingError, ConfigError, PluginError, Problem
 from exportkit.operations import builtin
-from exportkit.planning.plan import next_version, plan, wanted
+from exportkit.planning.outline import next_version
+from exportkit.planning.plan import plan, wanted
 from exportkit.plugin import ModelSource, Phase, PostStep, Preview, hookimpl
 from exportkit.protos import GraphDef
 from exportkit.registry import load_plugins

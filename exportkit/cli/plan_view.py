@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict
 
 from exportkit.cli import tables
-from exportkit.planning.plan import next_version
+from exportkit.planning.outline import next_version
 from exportkit.spec import ExportPlan
 
 

@@ -12,24 +12,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from exportkit import samples
-from exportkit.capabilities import ALLOWANCES, CAPABILITIES, joined
+from exportkit.capabilities import ALLOWANCES, CAPABILITIES
 from exportkit.config import sections
 from exportkit.config.reader import UNSET, Reader, describe
-from exportkit.contract import SIGNATURE_FILE, ModelSource, Phase, PostStep, signatures_of
-from exportkit.errors import ConfigError, ExportKitError, PluginError, Problem, brief_in, did_you_mean, some
+from exportkit.contract import ModelSource
+from exportkit.errors import ConfigError, ExportKitError, Problem, did_you_mean
 from exportkit.metagraph import Graph, many_objects
 from exportkit.metagraph.tensors import Facts
 from exportkit.operations.bindings import Bindings
 from exportkit.planning import assets, serving_rules, weights, wiring
 from exportkit.planning.checking import objections
+from exportkit.planning.chosen import chosen_source, chosen_steps, own_sources, source_at, steps
 from exportkit.planning.kept import add_kept, advised, without_unknown
+from exportkit.planning.outline import outline
 from exportkit.planning.plain import plain_config, without_secrets
 from exportkit.planning.prepare import Model, Prepared, prepare
-from exportkit.planning.resolving import Resolved, placed, resolve
+from exportkit.planning.resolving import Resolved, resolve
 from exportkit.registry import Plugins, load_plugins
 from exportkit.spec import (
     Allow,
-    Check,
     Config,
     Constant,
     ExportPlan,
@@ -63,7 +64,7 @@ def plan(
     plugins = plugins or load_plugins()
     data = plain_config(config)
     reader = Reader(Path.cwd())
-    reader.by_kind[ModelSource] = lambda value, where: _source_at(value, reader, plugins, where)
+    reader.by_kind[ModelSource] = lambda value, where: source_at(value, reader, plugins, where)
     drafted, main = _draft(data, reader, plugins)
     drafted.config = without_secrets(config, data)
     drafted.directories = list(directories)
@@ -73,7 +74,7 @@ def plan(
     reader.problems += objections(drafted, drafted.prepared, plugins, known=list(reader.problems))
     if reader.problems:
         raise ConfigError(*advised(reader.problems, _kept(main, data["signatures"])))
-    drafted.checks = list(_checks(drafted))
+    drafted.checks = list(outline(drafted))
     return drafted
 
 
@@ -110,7 +111,7 @@ def _draft(data: dict[str, Any], reader: Reader, plugins: Plugins) -> tuple[Expo
     reader.convert(dict[str, Any], data["vars"], "vars")
     bound = Bindings(sections.bindings(data["bindings"], reader, plugins.bindings))
     signatures = sections.signatures(data["signatures"], reader)
-    source = _source(data["source"], reader, plugins, "source")
+    source = chosen_source(data["source"], reader, plugins, "source")
     main = None if source is None or not _is_used(data["meta_graphs"]) else resolve(source, "source", plugins)
     if main is not None:
         add_kept(main[0].preview, bound, signatures)
@@ -125,14 +126,14 @@ def _draft(data: dict[str, Any], reader: Reader, plugins: Plugins) -> tuple[Expo
     drafted = ExportPlan(
         name=_name(data["name"], reader),
         source=source,
-        sources={} if source is None else _sources(data["source"], meta_graphs, reader, plugins),
+        sources={} if source is None else own_sources(data["source"], meta_graphs, reader, plugins),
         bindings=bound,
         signatures=cast(dict[str, Signature], signatures),  # a draft alone holds None for what is broken
         meta_graphs=meta_graphs or {"serving": MetaGraph(tags=["serve"])},  # where none can be read, check the rest
         samples=cast(dict[str, dict[str, Sample]], sections.samples(data["samples"], reader, signatures, bound)),
         weights=_weights(data["weights"], reader),
         allow=_allow(data["allow"], reader),
-        post=_steps(data["post"], reader, plugins),
+        post=steps(data["post"], reader, plugins),
         export_dir=_export_dir(data["export_dir"], data["name"], reader),
         version=_version(data["version"], reader),
         report=_report(data["report"], reader),
@@ -166,55 +167,6 @@ def _name(value: Any, reader: Reader) -> str:
     return name
 
 
-def _source(value: Any, reader: Reader, plugins: Plugins, where: str) -> ModelSource | None:
-    if value in (None, UNSET):
-        return reader.problem(where, "is not chosen", f"choose one: source={'|'.join(sorted(plugins.sources))}")
-    return _source_at(value, reader, plugins, where)
-
-
-def _source_at(value: Any, reader: Reader, plugins: Plugins, where: str) -> ModelSource | None:
-    """Read a source: the config's own, or one in a field of another source."""
-    kind = _kind(value, reader, where, "source", plugins.sources)
-    return _made(plugins.sources[kind], value, reader, plugins, where) if kind else None
-
-
-def _made(cls: type, value: Any, reader: Reader, plugins: Plugins, where: str) -> Any:
-    """Make a source or step; a ConfigError of its own checks counts as problems like all others."""
-    try:
-        return reader.read(cls, value, where)
-    except ConfigError as error:
-        reader.problems += placed(error.problems, where, plugins.providers[cls])
-    except (Exception, SystemExit) as cause:
-        raise PluginError(
-            Problem(f"{where} ({plugins.providers[cls]})", f"raised {brief_in(cause, cls.__module__)}")
-        ) from cause
-    return None
-
-
-def _kind(value: Any, reader: Reader, where: str, noun: str, known: Mapping[str, type]) -> str | None:
-    """Return the kind of a source or step, if there is a plugin of that kind."""
-    if not isinstance(value, Mapping):
-        return reader.problem(where, f"is {describe(value)}, not a mapping", "write {kind: …}")
-    kind = value.get("kind", UNSET)
-    if kind in (None, UNSET):
-        return reader.problem(f"{where}.kind", "is not set", f"known: {', '.join(sorted(known))}")
-    if reader.convert(str, kind, f"{where}.kind") is not None and kind not in known:
-        reader.problem(f"{where}.kind", f"there is no {noun} '{kind}'", did_you_mean(kind, known))
-    return kind if isinstance(kind, str) and kind in known else None
-
-
-def _sources(value: Any, meta_graphs: Mapping[str, Any], reader: Reader, plugins: Plugins) -> dict[str, ModelSource]:
-    """Return the sources of the meta graphs that override fields for a build of their own."""
-    own = {key: meta_graph.source for key, meta_graph in meta_graphs.items() if meta_graph.source}
-    if not own:
-        return {}
-    from omegaconf import OmegaConf
-
-    merged = {key: OmegaConf.to_container(OmegaConf.merge(value, over)) for key, over in own.items()}
-    found = {key: _source(v, reader, plugins, f"meta_graphs.{key}.source") for key, v in merged.items()}
-    return {key: source for key, source in found.items() if source is not None}
-
-
 def _weights(value: Any, reader: Reader) -> Weights:
     read = reader.read(Weights, {} if value is None else value, "weights")
     wrong = list(weights.check(read)) if read else []
@@ -234,46 +186,6 @@ def _allow(value: Any, reader: Reader) -> Allow:
         elif name not in ALLOWANCES:
             reader.problem(f"allow.ops[{number}]", f"there is no capability '{name}'", did_you_mean(name, ALLOWANCES))
     return read or Allow()
-
-
-def _steps(value: Any, reader: Reader, plugins: Plugins) -> dict[str, PostStep]:
-    """Return the chosen steps by phase, then in the config's order; a step that closes its phase comes last in it."""
-    steps: dict[str, PostStep] = {}
-    for name, step in _chosen(value, reader).items():
-        if kind := _kind(step, reader, f"post.{name}", "step", plugins.steps):
-            steps[name] = _made(plugins.steps[kind], step, reader, plugins, f"post.{name}")
-    found = {name: step for name, step in steps.items() if step is not None}
-    reader.problems += [*_closing_twice(found), *_unfit_signatures(found, plugins)]
-    return dict(sorted(found.items(), key=lambda pair: (pair[1].phase, pair[1].closes_phase)))
-
-
-def _closing_twice(steps: Mapping[str, PostStep]) -> Iterator[Problem]:
-    """Report steps that would both be the last of their phase."""
-    last: dict[Phase, str] = {}
-    for name, step in steps.items():
-        if step.closes_phase and last.setdefault(step.phase, name) != name:
-            what = f"is the last step of phase {step.phase.name}, and so is post.{last[step.phase]}"
-            yield Problem(f"post.{name}", what, "leave one of them out")
-
-
-def _unfit_signatures(steps: Mapping[str, PostStep], plugins: Plugins) -> Iterator[Problem]:
-    """Report files that a step may not name as its signatures: the manifest could not leave them out."""
-    for name, step in steps.items():
-        for file in sorted(signatures_of(step)):
-            if not SIGNATURE_FILE.fullmatch(file):
-                where = f"post.{name} ({plugins.providers[type(step)]})"
-                yield Problem(where, f"signs in '{file}'", "a signature is called assets.extra/NAME.sig")
-
-
-def _chosen(value: Any, reader: Reader | None = None) -> dict[str, Any]:
-    """Return the entries of post whose step was chosen: such an entry has a kind."""
-    entries = value if isinstance(value, Mapping) else {}
-    if reader is not None and value is not None:
-        reader.convert(dict[str, Any], value, "post")
-        for name, step in entries.items():
-            if not isinstance(step, Mapping | None):
-                reader.problem(f"post.{name}", f"is {describe(step)}, not a mapping", "write {kind: …}")
-    return {name: step for name, step in entries.items() if isinstance(step, Mapping) and "kind" in step}
 
 
 def _export_dir(value: Any, name: Any, reader: Reader) -> Path:
@@ -324,7 +236,7 @@ def _warnings(drafted: ExportPlan) -> Iterator[str]:
         if name not in used and bound is not None and not isinstance(bound, Constant | Replacement):
             yield f"bindings.{name}: is used by no signature"
     for name in drafted.config["post"] or ():
-        if name not in _chosen(drafted.config["post"]):
+        if name not in chosen_steps(drafted.config["post"]):
             yield f"post.{name}: ignored, as the step was not chosen (post=[…,{name}])"
 
 
@@ -380,55 +292,6 @@ def _unbuilt_facts(drafted: ExportPlan, reader: Reader) -> Iterator[Mapping[str,
                 problems += () if signature is None else serving_rules.demands(f"signatures.{key}", signature, facts)
             reader.problems += [problem for problem in problems if problem not in reader.problems]
             yield facts
-
-
-def _checks(drafted: ExportPlan) -> Iterator[Check]:
-    """Yield the plan's lines, in the order in which things will happen."""
-    first = next(iter(drafted.resolved.values())).preview
-    static = first.meta_graph is not None
-    for line in first.checked:
-        yield Check("source", line, True)
-    for line in first.when_built:
-        yield Check("source", line, False)
-    if first.checkpoint:
-        yield Check("weights", f"checkpoint {first.checkpoint}", True)
-    if static and not any(part.pruned.variables for part in drafted.prepared.parts.values()):
-        yield Check("weights", "the graph has no variables", True)
-    else:
-        rule = "every variable has one value in the checkpoint, or an initialize rule"
-        yield Check("weights", rule, static and bool(first.checkpoint))
-    yield Check("bind", f"{len(drafted.bindings)} bindings: {', '.join(drafted.bindings)}", static)
-    yield Check("bind", "ops and CPU kernels", False)
-    for asset in drafted.assets:
-        yield Check("assets", f"{asset.path} ({asset.named_by})", True)
-    for note in assets.notes(drafted, all(one.preview.meta_graph is not None for one in drafted.resolved_sources())):
-        yield Check("assets", note, True)
-    yield Check(
-        "audit", f"the graph can {describe_capabilities(drafted.prepared)}" if static else "what the graph can do", static
-    )
-    for key, signature in drafted.signatures.items():
-        yield Check(
-            "sign", f"{key}: {signature.method} ({', '.join(signature.inputs)}) → ({', '.join(signature.outputs)})", static
-        )
-    for meta_graph in drafted.meta_graphs.values():
-        yield Check("write", f"meta graph tagged {', '.join(meta_graph.tags)}", True)
-    for name, step in drafted.post.items():
-        yield Check(step.phase.name.lower(), name, False)
-    number = next_version(drafted)
-    yield Check("commit", f"{drafted.export_dir}/{number}", isinstance(drafted.version, int))
-
-
-def describe_capabilities(prepared: Prepared) -> str:
-    """Return what the prepared graphs can do, in a sentence; the capabilities as the config allows and the audit lists them."""
-    found = joined(prepared.audits.values()).by_capability()
-    return ", ".join(f"{CAPABILITIES[name].can} ({some(ops, 3)})" for name, ops in found.items()) or "only compute"
-
-
-def next_version(drafted: ExportPlan) -> str:
-    """Return the version that would be written now, as a text."""
-    if drafted.version == "auto":
-        return str(max(claim.numbers(drafted.export_dir), default=0) + 1)
-    return "<timestamp>" if drafted.version == "timestamp" else str(drafted.version)
 
 
 def wanted(drafted: ExportPlan) -> list[str]:
