@@ -123,6 +123,9 @@ def test_the_base_path_is_that_of_the_model_by_default(run, version, tmp_path):
         "exports/other: does not exist, so there is nothing to compare with; "
         "name the version that is served: --against VERSION_DIR, BASE_PATH or MANIFEST\n"
     )
+    assert run(model="tyo")[2] == err.replace("exports/other", "exports/tyo").replace(
+        "name", "did you mean exports/toy? or name", 1
+    )
 
 
 def test_a_manifest_alone_is_enough(run, version, tmp_path):
