@@ -30,6 +30,8 @@ from exportkit.errors import BindingError, ExportKitError, WeightsError
 from exportkit.samples.arrays import Misfit, read
 from exportkit.testing import toys
 
+pytestmark = pytest.mark.quick(140)
+
 CAMPAIGN = Path(__file__).parents[1] / "benchmarks" / "fuzz.py"
 COPY = "; the file is damaged or was made by hand: copy it again"
 DAMAGED = "; copy the checkpoint again, or take another one"
@@ -905,7 +907,7 @@ def test_drawn_inputs_are_answered_or_refused(breadth, kept):
 
 @pytest.mark.slow
 def test_drawn_inputs_that_are_exported_answer_as_tensorflow_does(breadth, kept):
-    inputs = breadth(12, 200)
+    inputs = breadth(3, 60)
     command = [
         sys.executable,
         CAMPAIGN,

@@ -23,6 +23,8 @@ from exportkit.clients.contract import Contract, Example, Feature, Signature, Te
 from exportkit.clients.languages import generate, write
 from exportkit.errors import ConfigError, Problem
 
+pytestmark = pytest.mark.quick(4)
+
 COMPILER = pytest.mark.needs("cmake", "c++", "pkg-config", "protoc", "grpc_cpp_plugin")
 KINDS = {
     "float32": np.array([[0.1, -0.0], [np.nan, np.inf], [1e-45, 3.4028235e38]], np.float32),

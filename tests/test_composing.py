@@ -192,7 +192,7 @@ def all_of(loader, master, jobs, look=lambda number, config: None, n_jobs=1):
 def test_hard_jobs_are_as_hydra_composes_them(sweep, root, breadth):
     loader, master = sweep("hydra.sweep.dir=there", "+hydra.job.env_set.Y=1")
     templates = CachingLoader(loader.get_search_path())
-    failed, chosen = 0, HARD[:: breadth(10, 1)]
+    failed, chosen = 0, HARD[:: breadth(20, 1)]
     for text in chosen:
         overrides = [*root.split(), *parts(text)]
         expected = outcome(loader.load_sweep_config, master, overrides)

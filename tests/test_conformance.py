@@ -38,6 +38,7 @@ class TestMetaGraph(Softmax):
     source = MetaGraphSource
 
 
+@pytest.mark.quick(10)
 class TestSavedModel(SourceSuite):
     source = SavedModelSource
     bindings = {"x": "serving_default.inputs.x", "logits": "serving_default.outputs.logits"}
@@ -57,6 +58,7 @@ class TestGraphBuilder(Softmax):
         return {"builder": "exportkit.testing.graphs:softmax", "params": {"inputs": 4}, **super().keys(directory)}
 
 
+@pytest.mark.quick(8)
 class TestFrozenGraph(Softmax):
     source = FrozenGraph
 
@@ -84,6 +86,7 @@ def keras_model(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.needs("keras", "h5py")
+@pytest.mark.quick(6)
 class TestKeras(SourceSuite):
     source = KerasSource
     bindings = {"x": "serving_default.inputs.x", "probs": "serving_default.outputs.output_0"}
@@ -139,6 +142,7 @@ class TestWarmup(StepSuite):
         return {"batch_sizes": [1, 4]}
 
 
+@pytest.mark.quick(8)
 class TestTopK(BindingSuite):
     operation = TopK
 

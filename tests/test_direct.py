@@ -210,7 +210,7 @@ CONTENTS = [
 @pytest.mark.slow
 def test_any_content_of_a_file_is_as_hydra_composes_it_or_left_to_it(project, compared, breadth):
     found = {}
-    for number, text in enumerate(CONTENTS[:: breadth(10, 1)]):
+    for number, text in enumerate(CONTENTS[:: breadth(20, 1)]):
         (project[0] / f"conf/model/content{number}.yaml").write_text(f"# @package _global_\n{text}\n")
         found[text] = compared([f"model=content{number}", *(["name=given"] if "name:" not in text else [])])
     direct = {text: pair for text, pair in found.items() if pair[1] != "None"}
@@ -265,7 +265,7 @@ def test_a_plugin_that_omegaconf_may_refuse_is_left_to_hydra(project, compared):
 @pytest.mark.parametrize("model", MODELS)
 def test_hard_configs_are_as_hydra_composes_them_or_left_to_it(compared, model, breadth):
     every = [*HARD, *MORE]
-    found = {text: compared([*model.split(), *parts(text)]) for text in every[:: breadth(10, 1)]}
+    found = {text: compared([*model.split(), *parts(text)]) for text in every[:: breadth(20, 1)]}
     direct = {text: pair for text, pair in found.items() if pair[1] != "None"}
     assert {text: pair for text, pair in direct.items() if pair[0] != pair[1]} == {}
     assert len(direct) > len(found) / 8

@@ -15,6 +15,8 @@ from exportkit.clients import probe
 from exportkit.clients.probe import Checked
 from exportkit.version.manifest import FILE, SAMPLES, read_manifest, write_manifest
 
+pytestmark = pytest.mark.quick(18)
+
 
 @pytest.fixture(scope="module")
 def version(tmp_path_factory):

@@ -18,6 +18,8 @@ from exportkit.metagraph.restoring import restored, slice_info
 from exportkit.registry import load_plugins
 from exportkit.version.identity import identity
 
+pytestmark = pytest.mark.quick(20)
+
 X = [[1.0, 2.0, 3.0, 4.0], [0.0, -1.0, 0.5, 2.0]]
 KEY = "{}/.ATTRIBUTES/VARIABLE_VALUE"
 
