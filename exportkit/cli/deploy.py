@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from exportkit.cli.numbers import positive_integer
 from exportkit.cli.tables import line, text
 from exportkit.contract import Command
 
@@ -28,7 +29,7 @@ class DeployCommand(Command):
         add("--image", default="tensorflow/serving", help="default: tensorflow/serving; better one with a tag")
         add(
             "--poll",
-            type=_seconds,
+            type=positive_integer,
             default=30,
             metavar="SECONDS",
             help="between looks for new versions and changes (default: 30)",
@@ -57,10 +58,3 @@ def _name(directory: Path) -> str:
     """Return a deployment's name, a DNS label (RFC 1123), from that of its directory."""
     name = re.sub("[^a-z0-9]+", "-", directory.resolve().name.lower()).strip("-")[:50].strip("-")
     return name if name[:1].isalpha() else f"serving-{name}".strip("-")
-
-
-def _seconds(text: str) -> int:
-    seconds = int(text)
-    if seconds < 1:
-        raise argparse.ArgumentTypeError(f"is {text}; write 1 or more")
-    return seconds

@@ -32,3 +32,18 @@ def count(text: str) -> int:
     if not text.isdecimal() or len(text) > 6 or not 0 < int(text) <= 100_000:
         raise ArgumentTypeError(f"is {text}; write 1 to 100000")
     return int(text)
+
+
+def positive_integer(text: str) -> int:
+    """Return a number from 1."""
+    value = int(text)
+    if value < 1:
+        raise ArgumentTypeError(f"is {text}; write 1 or more")
+    return value
+
+
+def port(text: str) -> int:
+    """Return a port of TCP; 0 asks for a free one."""
+    if not text.isascii() or not text.isdecimal() or int(text) > 65535:
+        raise ArgumentTypeError(f"is {text}; write 0 to 65535")
+    return int(text)

@@ -7,11 +7,11 @@ import threading
 import webbrowser
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
-from math import isfinite
 from typing import TYPE_CHECKING
 
-from exportkit.capabilities import ALLOWANCES
 from exportkit.cli import print_line
+from exportkit.cli.allow import add_allow
+from exportkit.cli.numbers import port, positive_integer, seconds
 from exportkit.cli.tables import line
 from exportkit.contract import Command
 from exportkit.errors import EnvironmentFailed, ExportKitError, Problem
@@ -41,27 +41,23 @@ class ServeCommand(Command):
             nargs="+",
             help="the directory of a model's versions, such as exports/mnist (several: one model each), or one models.config",
         )
-        add("--rest-port", type=_port, default=PORT + 1, metavar="PORT", help="of the REST API; 0: a free one (8501)")
-        add("--grpc-port", type=_port, default=PORT, metavar="PORT", help="of gRPC; 0: a free one (8500)")
+        add("--rest-port", type=port, default=PORT + 1, metavar="PORT", help="of the REST API; 0: a free one (8501)")
+        add("--grpc-port", type=port, default=PORT, metavar="PORT", help="of gRPC; 0: a free one (8500)")
         add(
             "--host",
             default="127.0.0.1",
             help="where to listen; all but a loopback address let others in (127.0.0.1)",
         )
         add("--open", action="store_true", help="a page at / that shows the models and sends requests, in the browser")
-        add("--poll", type=_seconds, default=1.0, metavar="SECONDS", help="how often to look for new versions (1)")
+        add("--poll", type=seconds, default=1.0, metavar="SECONDS", help="how often to look for new versions (1)")
         add("--poll-config", action="store_true", help="read models.config again when it changes")
-        add("--timeout", type=_seconds, default=30.0, metavar="SECONDS", help="what a request may take (30)")
-        add("--max-body", type=_positive, default=128, metavar="MIB", help="what a request may send (128)")
-        add("--max-requests", type=_positive, default=128, metavar="N", help="how many are answered at a time (128)")
+        add("--timeout", type=seconds, default=30.0, metavar="SECONDS", help="what a request may take (30)")
+        add("--max-body", type=positive_integer, default=128, metavar="MIB", help="what a request may send (128)")
+        add("--max-requests", type=positive_integer, default=128, metavar="N", help="how many are answered at a time (128)")
         add("--tags", default="serve", help="of the meta graphs to serve, separated by commas (serve)")
-        add(
-            "--allow",
-            metavar="CAPABILITY",
-            action="append",
-            default=[],
-            choices=list(ALLOWANCES),
-            help="serve models though they can do that: host_files, network, python … (exportkit audit shows what they can do)",
+        add_allow(
+            parser,
+            "serve models though they can do that: host_files, network, python … (exportkit audit shows what they can do)",
         )
 
     def run(self, arguments: Sequence[str]) -> int:
@@ -144,23 +140,3 @@ def _reloading(options: argparse.Namespace, models: "Models") -> Callable[[], No
 def _check_installed() -> None:
     if missing := [name for name in NEEDED if find_spec(name) is None]:
         raise EnvironmentFailed(Problem("exportkit serve", f"needs {', '.join(missing)}", "pip install 'exportkit[serve]'"))
-
-
-def _port(text: str) -> int:
-    if not text.isascii() or not text.isdecimal() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"is {text}; write 0 to 65535")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not (isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f"is {text}; write more than 0")
-    return value
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"is {text}; write 1 or more")
-    return value

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exportkit.capabilities import ALLOWANCES
 from exportkit.cli import print_line
+from exportkit.cli.allow import add_allow
 from exportkit.cli.tables import line, shape_text, short_path, table
 from exportkit.contract import Command
 from exportkit.errors import Problem, StepFailed, shortened, some
@@ -50,14 +50,7 @@ class TryCommand(Command):
             help="one for each input: JSON, a text, FILE.npz:ARRAY, FILE.npy or FILE.json; a batch, or one row of it. For "
             'tf.Examples examples=FILE.json or ALIAS={"examples": {FEATURE: VALUES}}. FILE.json alone is a whole REST request',
         )
-        add(
-            "--allow",
-            metavar="CAPABILITY",
-            action="append",
-            default=[],
-            choices=list(ALLOWANCES),
-            help="run it though it can do that: host_files, network, python … (exportkit audit shows what it can do)",
-        )
+        add_allow(parser)
         add("--json", action="store_true", help="print the answer as REST gives it")
 
     def run(self, arguments: Sequence[str]) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exportkit.capabilities import ALLOWANCES
+from exportkit.cli.allow import add_allow
 from exportkit.cli.numbers import tolerance
 from exportkit.cli.tables import line
 from exportkit.contract import Command
@@ -34,14 +34,7 @@ class VerifyCommand(Command):
         add("--public-key", metavar="PEM", type=Path, help="the key that the version must be signed with")
         add("--atol", type=tolerance, help="how far recorded outputs may be from today's (default: as exported)")
         add("--rtol", type=tolerance, help="the same, relative to their size")
-        add(
-            "--allow",
-            metavar="CAPABILITY",
-            action="append",
-            default=[],
-            choices=list(ALLOWANCES),
-            help="run it though it can do that: host_files, network, python … (exportkit audit shows what it can do)",
-        )
+        add_allow(parser)
         add("--no-run", action="store_true", help="do not load it: a graph can read and write files")
 
     def run(self, arguments: Sequence[str]) -> int:
