@@ -1,6 +1,7 @@
 """What `exportkit serve` serves: versions, labels, policies, what changes while it runs, and requests that kill or block."""
 
 import argparse
+import json
 import os
 import re
 import signal
@@ -358,9 +359,11 @@ def test_a_body_that_is_too_long_is_refused(base):
     with serverlab.serving([Model("m", base)], Limits(body=1000)) as server, serverlab.Rest(server) as rest:
         status, answered = rest.predict("m", {"instances": [1.0] * 400})
         assert (status, answered) == (413, {"error": "The body has more than 1000 bytes"})
-        chunks = (b"x" * 600 for _ in range(3))
-        rest._connection.request("POST", "/v1/models/m:predict", chunks, encode_chunked=True)
-        assert rest._connection.getresponse().status == 413
+        for body in ((b"x" * 100_000 for _ in range(300)), b"x" * 30_000_000):  # more than the socket's buffers hold
+            rest._connection.request("POST", "/v1/models/m:predict", body, encode_chunked=not isinstance(body, bytes))
+            with rest._connection.getresponse() as refused:
+                assert (refused.status, refused.headers["Connection"]) == (413, "close")
+                assert json.load(refused) == {"error": "The body has more than 1000 bytes"}
         with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
             request = messages.predict_pb2.PredictRequest()
             request.inputs["x"].CopyFrom(TensorProto(dtype=1, tensor_content=b"0" * 2000))

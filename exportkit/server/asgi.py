@@ -14,6 +14,8 @@ Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 Page = Callable[[str], Answer | None]
 
+LINGER = 5.0  # seconds in which a client that was refused may finish sending
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -47,49 +49,52 @@ class Application:
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        answer = await self._answer(scope, receive)
+        body = _Body(receive)
+        answer = await self._answer(scope, body)
         if answer is not None:  # else the client has gone
             headers = [(b"content-type", answer.type.encode()), (b"content-length", str(len(answer.body)).encode())]
-            if answer.status == 413:
+            too_long = answer.status == 413
+            if too_long:
                 headers.append((b"connection", b"close"))
             await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-            await send({"type": "http.response.body", "body": answer.body})
+            await send({"type": "http.response.body", "body": answer.body, "more_body": too_long})
+            if too_long:
+                await body.discard()
+                await send({"type": "http.response.body", "body": b""})
 
-    async def _answer(self, scope: Mapping[str, Any], receive: Receive) -> Answer | None:
+    async def _answer(self, scope: Mapping[str, Any], incoming: "_Body") -> Answer | None:
         if not self._slots.acquire(blocking=False):
             return _refused(429, f"More than {self._limits.requests} requests at a time")
         try:
-            body = await self._body(scope, receive)
+            body = await self._body(scope, incoming)
             if not isinstance(body, bytes):
                 return body
             return await asyncio.get_running_loop().run_in_executor(self._threads, self._answered, scope, body)
         finally:
             self._slots.release()
 
-    async def _body(self, scope: Mapping[str, Any], receive: Receive) -> bytes | Answer | None:
+    async def _body(self, scope: Mapping[str, Any], incoming: "_Body") -> bytes | Answer | None:
         """Return a request's body; what refuses it where it is too long or late, and None where its client has gone."""
         try:
             async with asyncio.timeout(self._limits.seconds):
-                return await self._received(scope, receive)
+                return await self._received(scope, incoming)
         except TimeoutError:
             return _refused(408, f"The body did not arrive within {self._limits.seconds:g} s")
 
-    async def _received(self, scope: Mapping[str, Any], receive: Receive) -> bytes | Answer | None:
+    async def _received(self, scope: Mapping[str, Any], incoming: "_Body") -> bytes | Answer | None:
         too_long = _refused(413, f"The body has more than {self._limits.body} bytes")
         length = dict(scope["headers"]).get(b"content-length", b"0")
         if int(length) > self._limits.body:
             return too_long
         parts, size = [], 0
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
+        while not incoming.ended:
+            if (part := await incoming.part()) is None:
                 return None
-            parts.append(message.get("body", b""))
-            size += len(parts[-1])
+            parts.append(part)
+            size += len(part)
             if size > self._limits.body:
                 return too_long
-            if not message.get("more_body"):
-                return b"".join(parts)
+        return b"".join(parts)
 
     def _answered(self, scope: Mapping[str, Any], body: bytes) -> Answer:
         method, path = scope["method"], scope["raw_path"].decode("latin-1")
@@ -100,6 +105,30 @@ class Application:
         if method == "GET" and (page := self._page(path)):
             return page
         return self._rest.answer(method, path, body)
+
+
+class _Body:
+    """A request's body, as it arrives."""
+
+    def __init__(self, receive: Receive):
+        self._receive = receive
+        self.ended = False
+
+    async def part(self) -> bytes | None:
+        """Return the next part; None where the client has gone."""
+        message = await self._receive()
+        gone = message["type"] == "http.disconnect"
+        self.ended = gone or not message.get("more_body")
+        return None if gone else message.get("body", b"")
+
+    async def discard(self) -> None:
+        """Read what is left of a refused body: a connection that is closed earlier loses the answer (RFC 9112, 9.6)."""
+        try:
+            async with asyncio.timeout(LINGER):
+                while not self.ended:
+                    await self.part()
+        except TimeoutError:
+            pass
 
 
 def _refused(status: int, text: str) -> Answer:
