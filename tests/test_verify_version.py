@@ -21,6 +21,7 @@ from exportkit.metagraph import read_saved_model
 from exportkit.serving import warmup
 from exportkit.serving.prediction_log import Logged
 from exportkit.verifying.audit import capabilities as audit_capabilities
+from exportkit.verifying.audit import variables as audit_variables
 from exportkit.verifying.audit import verify_version
 from exportkit.version import manifest
 
@@ -176,6 +177,19 @@ def test_a_missing_index_is_told_though_the_loader_does_not(bare):
     )
     assert [line.split(": ")[0] for line in found[1:]] == ["[x] run by_class", "[x] run by_value", "[x] run serving_default"]
     assert "FAILED_PRECONDITION" in found[1]
+
+
+def test_an_index_that_goes_meanwhile_is_a_finding(bare, monkeypatch):
+    index = bare / "variables/variables.index"
+    check = audit_variables.check
+
+    def check_and_lose(*arguments):
+        yield from check(*arguments)
+        index.unlink()
+        index.mkdir()
+
+    monkeypatch.setattr(audit_variables, "check", check_and_lose)
+    assert failed(bare, run=False)[0] == f"[x] variables: {index}: cannot be read: it is a directory"
 
 
 @pytest.mark.parametrize("size", [0, 1, 100, 5000])
