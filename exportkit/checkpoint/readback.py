@@ -1,9 +1,12 @@
 """The read-back of a data file while it is still written: checksums computed from the bytes that are in the file by then."""
 
+import hashlib
 import os
+import stat
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
@@ -27,9 +30,15 @@ class Readback:
     while it waits for the disk. What was not confirmed in time, for whatever reason, is not confirmed.
     """
 
-    def __init__(self, path: str):
-        """Open the file, which the writer has created, and start."""
+    def __init__(self, path: str, *, digests: bool = False):
+        """Open the file, which the writer has created, and start.
+
+        Args:
+            path: the file.
+            digests: whether `digest` is asked later.
+        """
         self._file = open(path, "rb", buffering=0)  # noqa: SIM115 (the thread closes it)
+        self._hash, self._hashed = hashlib.sha256() if digests else None, 0
         self._parts: deque[tuple[Entry, Part]] = deque()
         self._written, self._closed, self._aborted = 0, False, False
         self._changed = threading.Condition()
@@ -70,11 +79,22 @@ class Readback:
             return False
         return _state(written.files[written.data_path(part)].stat) == self._state
 
+    def digest(self, path: str | os.PathLike[str]) -> str | None:
+        """Return the SHA-256 of the file at `path`, in hex, if it is this very file and was not changed since it was read.
+
+        None in any other case: its digest is then to be computed from the file.
+        """
+        if self._hash is None or self._state is None or self._hashed != self._state[2]:
+            return None
+        found = os.lstat(path)
+        return self._hash.hexdigest() if stat.S_ISREG(found.st_mode) and _state(found) == self._state else None
+
     def _run(self) -> None:
         with self._file:
             try:
                 while (expected := self._next()) is not None:
                     self._check(*expected)
+                    self._hash_to(expected[1])
             except _Aborted:
                 return
             found = os.fstat(self._file.fileno())
@@ -104,7 +124,23 @@ class Readback:
             self._changed.wait_for(lambda: self._written >= start + size or self._closed or self._aborted)
             if self._aborted:
                 raise _Aborted
-        return os.pread(self._file.fileno(), size, start)
+        data = os.pread(self._file.fileno(), size, start)
+        self._add(start, data)
+        return data
+
+    def _hash_to(self, part: Part) -> None:
+        """Hash what its checksum did not need of a part, as the lengths of strings are read apart from them."""
+        end = part.offset + part.size
+        with suppress(OSError):  # then there is no digest
+            while self._hash and self._hashed < end:
+                if not self._read(part, self._hashed - part.offset, min(encoding.CHUNK, end - self._hashed)):
+                    return
+
+    def _add(self, start: int, data: bytes) -> None:
+        """Hash the bytes at position `start`, as far as they follow those that are hashed already."""
+        if self._hash and start <= self._hashed < start + len(data):
+            self._hash.update(data if start == self._hashed else data[self._hashed - start :])
+            self._hashed = start + len(data)
 
 
 def _key(entry: Entry, part: Part) -> tuple[str, int, Part]:

@@ -48,7 +48,7 @@ class Manifest(PostStep):
             np.savez(export.directory / SAMPLES, **large)  # type: ignore[arg-type]  # numpy's stub checks them as `allow_pickle`
         signatures = sorted(signatures_of(*export.plan.post.values()))
         content = {**_facts(export), "samples": recorded, "signatures": signatures}
-        write_manifest(export.directory, content)
+        write_manifest(export.directory, content, export.known_digest)
         return {
             "bytes": (export.directory / FILE).stat().st_size,
             "identity": content["identity"]["sha256"],

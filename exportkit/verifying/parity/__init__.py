@@ -6,5 +6,6 @@ export as a model server loads it, from a copy out of reach of what it was made 
 
 from exportkit.verifying.parity.divergence import Difference, Tolerance, compare
 from exportkit.verifying.parity.judge import Proof
+from exportkit.verifying.parity.trials import begin
 
-__all__ = ["Difference", "Proof", "Tolerance", "compare"]
+__all__ = ["Difference", "Proof", "Tolerance", "begin", "compare"]

@@ -21,7 +21,17 @@ from exportkit.verifying.parity import adapters, divergence, refusals
 from exportkit.verifying.parity.divergence import Difference, Tolerance, compare, unequal
 from exportkit.verifying.parity.origin import origins
 from exportkit.verifying.parity.originals import originals
-from exportkit.verifying.parity.trials import Answer, Answers, Asked, MovedExport, TrainingGraph, Trial, Twice, trials
+from exportkit.verifying.parity.trials import (
+    Answer,
+    Answers,
+    Asked,
+    MovedExport,
+    Trial,
+    Twice,
+    elsewhere,
+    training_graph,
+    trials,
+)
 
 T = TypeVar("T")
 Output = tuple[str, str]  # signature, alias
@@ -80,14 +90,14 @@ class Proof:
             ConfigError: a sample does not fit.
             EnvironmentFailed: a process was killed from outside.
         """
-        device = self._export.plan.meta_graphs[self._key].device
-        if device and "CPU" not in device.upper():
+        if device := elsewhere(self._export, self._key):
             self.warnings.append(f"meta_graphs.{self._key}: is pinned to {device}, and was not verified")
             self.unverified.append(f"meta_graphs.{self._key} (pinned to {device})")
             return {"not verified": f"pinned to {device}"}
-        self._there = TrainingGraph(self._export, self._key, self._timeout)
-        self._here = MovedExport(self._export, self._key, self._timeout)
+        self._there = training_graph(self._export, self._key, self._timeout)
         with ExitStack() as there, ExitStack() as here:
+            there.callback(self._there.close)
+            self._here = MovedExport(self._export, self._key, self._timeout)
             running, model = self._started(there, here)
             batches = self._batches(running, model)
             asked = trials(self._export, self._key, batches, self._sizes)

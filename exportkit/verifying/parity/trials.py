@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 from exportkit import metagraph
 from exportkit.checkpoint.encoding import numpy_dtype, objects
 from exportkit.contract import Export, Original
-from exportkit.errors import Problem, StepFailed
+from exportkit.errors import ExportKitError, Problem, StepFailed
 from exportkit.metagraph import SAVED_MODELS, Graph
 from exportkit.protos import ConfigProto
 from exportkit.samples import Batch
@@ -123,6 +123,7 @@ class TrainingGraph:
         variables = str(export.directory / "variables" / "variables")
         self._job = reference.job(self._part, export, variables, native.unoptimized())
         self._constants = {tensor: self._constant(tensor, value) for tensor, value in self._part.wiring.constants.items()}
+        self._begun: tuple[ExitStack, Reference] | None = None
         left_out = len(self.graph.nodes) - self._job.nodes
         self.note = f"whole graph of {len(self.graph.nodes):,} nodes"
         self.note += f", but for {left_out:,} that an import might run" if left_out else ""
@@ -145,6 +146,37 @@ class TrainingGraph:
         answer = self._answer(running, _trial(self._export, self._key, signature, None, inputs, drawn=True))
         return answer.text if isinstance(answer, Refusal) else ""
 
+    def begin(self) -> None:
+        """Start the graph's process, if it needs nothing of the export: until `running` asks for it, it restores variables.
+
+        Raises:
+            BindingError: its import or initialisation can do what is not allowed.
+        """
+        if self._original is None and not self._job.initialized:
+            context = ExitStack()
+            self._begun = context, context.enter_context(reference.started(self._job, self._timeout))
+
+    def close(self) -> None:
+        """End the process that was begun, if nothing has asked for it."""
+        if self._begun is not None:
+            self._begun[0].close()
+
+    @property
+    def _original(self) -> Original | None:
+        """The SavedModel whose own loader loads the graph."""
+        return None if self._job.replaced else self._part.model.original
+
+    @contextmanager
+    def _started(self, job: Job) -> Iterator[Reference]:
+        """Start a process, or take the one that was begun for this job."""
+        if self._begun is None or job.seeded:
+            with reference.started(job, self._timeout) as running:
+                yield running
+            return
+        (context, running), self._begun = self._begun, None
+        with context:
+            yield running
+
     @contextmanager
     def running(self, *, seeded: bool = False) -> Iterator[Asked]:
         """Run the graph in a process that ends with the context.
@@ -156,8 +188,8 @@ class TrainingGraph:
             StepFailed: it does not run, or not in time.
             EnvironmentFailed: its process was killed from outside.
         """
-        original = self._part.model.original
-        if original is not None and not seeded and not self._job.replaced:
+        original = self._original
+        if original is not None and not seeded:
             with loaded.load(original, self._timeout, self._export.plan.allow.ops, self._files(original)) as model:
                 if not isinstance(model, str):
                     self.note = f"{original.directory}, loaded as a model server loads it"
@@ -165,7 +197,7 @@ class TrainingGraph:
                     return
             self.note += f"; the model as a whole cannot be loaded: {model}"
         job = replace(self._job, seeded=seeded)
-        with reference.started(job, self._timeout) as running:
+        with self._started(job) as running:
             if not (refusal := running.start()):
                 yield running
                 return
@@ -287,6 +319,31 @@ class MovedExport:
     def _run(self, model: Running, feeds: Mapping[str, np.ndarray], tensors: Sequence[str]) -> Answer:
         values = model.run(feeds, tensors)
         return values if isinstance(values, Refusal) else dict(zip(tensors, values, strict=True))
+
+
+def begin(export: Export, timeout: float) -> None:
+    """Start the training graph of the first meta graph that is compared, where that needs nothing of the export.
+
+    What prevents that is reported when the graph is asked for.
+    """
+    key = next((key for key in export.bound if not elsewhere(export, key)), None)
+    if key is None or (TrainingGraph, key) in export.begun:
+        return
+    with suppress(ExportKitError):
+        graph = TrainingGraph(export, key, timeout)
+        graph.begin()
+        export.begun[TrainingGraph, key] = graph
+
+
+def training_graph(export: Export, key: str, timeout: float) -> TrainingGraph:
+    """Return the training graph of meta graph `key`: the one that was begun, or a new one."""
+    return export.begun.pop((TrainingGraph, key), None) or TrainingGraph(export, key, timeout)
+
+
+def elsewhere(export: Export, key: str) -> str:
+    """Return the device that meta graph `key` is pinned to; empty where that is the CPU."""
+    device = export.plan.meta_graphs[key].device
+    return "" if not device or "CPU" in device.upper() else device
 
 
 def _reason(error: StepFailed) -> str:
