@@ -69,14 +69,14 @@ class Manifest(PostStep):
         asked = {key: self._first(batch) for key, batch in batches.items() if not batch.refusal}
         model = hosts.served(export, loaded_key(export))
         requests = [Request(key, inputs) for key, inputs in asked.items()]
-        answers = model.answers([*requests, *requests])
+        answers, again = model.answers(requests), model.answers(requests, 1)
         return {
             key: {
                 "inputs": _asked(key, inputs, large),
                 **_rows(batches[key]),
                 "outputs": _to_json(first) if _same(first, second) else None,
             }
-            for (key, inputs), first, second in zip(asked.items(), answers, answers[len(asked) :], strict=False)
+            for (key, inputs), first, second in zip(asked.items(), answers, again, strict=True)
         }
 
     def _first(self, batch: Batch) -> dict[str, np.ndarray]:

@@ -117,11 +117,11 @@ class Proof:
             self._judge_unsampled(batches)
         return self._details(asked, batches)
 
-    def _ask_export(self, model: Running, asked: Sequence[Trial]) -> tuple[list[Answers], list[Answers]]:
+    def _ask_export(self, model: Running, asked: Sequence[Trial]) -> tuple[list[Answers], list[Answer]]:
         """Return the answers of the export as it is written, then of one that a server has optimised."""
         written = self._timed("export", partial(self._here.ask, model, asked))
         with self._here.running(ConfigProto()) as optimized:
-            answers = self._timed("export, optimized", partial(self._here.ask, optimized, asked))
+            answers = self._timed("export, optimized", partial(self._here.ask_once, optimized, asked))
             optimized.serves = "" if self._here.keeps_state else self._key  # the steps behind this one need load no other
         return written, answers
 
@@ -146,7 +146,7 @@ class Proof:
         return {name: batch for name, batch in found.items() if name in signatures}
 
     def _judge_sides(
-        self, asked: Sequence[Trial], there: Sequence[Answers], here: Sequence[Answers], optimized: Sequence[Answers]
+        self, asked: Sequence[Trial], there: Sequence[Answers], here: Sequence[Answers], optimized: Sequence[Answer]
     ) -> None:
         failed = self._judge_all(asked, there, here) + self._judge_random(asked)
         self.problems += [] if self.problems or failed else self._uncompared(asked)
@@ -323,9 +323,9 @@ class Proof:
 
     # As a server optimises it
 
-    def _judge_optimized(self, asked: Sequence[Trial], written: Sequence[Answers], optimized: Sequence[Answers]) -> None:
+    def _judge_optimized(self, asked: Sequence[Trial], written: Sequence[Answers], optimized: Sequence[Answer]) -> None:
         """Check that TensorFlow's optimiser changes only the last bits, and with them the order of what is nearly equal."""
-        for trial, (a, _), (b, _) in zip(asked, written, optimized, strict=True):
+        for trial, (a, _), b in zip(asked, written, optimized, strict=True):
             if isinstance(a, Refusal):
                 continue
             if isinstance(b, Refusal):

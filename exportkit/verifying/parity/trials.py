@@ -264,6 +264,12 @@ class MovedExport:
         """Return the answers of a running graph to each question."""
         return [self._answers(model, trial) for trial in questions]
 
+    def ask_once(self, model: Running, questions: Sequence[Trial]) -> list[Answer]:
+        """Return the first answer to each question. A graph that keeps a state is asked as often as `ask` does."""
+        if self.keeps_state:
+            return [first for first, _ in self.ask(model, questions)]
+        return [model.answer(trial.signature, trial.inputs, 0) for trial in questions]
+
     @cached_property
     def keeps_state(self) -> bool:
         """Whether an answer may depend on those before it: something that runs draws, or changes a variable."""
@@ -271,8 +277,8 @@ class MovedExport:
         return metagraph.Running(Graph(self.meta), [name for name in fetches if name], ()).keeps_state
 
     def _answers(self, model: Running, trial: Trial) -> Answers:
-        one = model.ask(trial.signature, trial.inputs)
-        return (one, one) if isinstance(one, Refusal) else (one, model.ask(trial.signature, trial.inputs))
+        one = model.answer(trial.signature, trial.inputs, 0)
+        return (one, one) if isinstance(one, Refusal) else (one, model.answer(trial.signature, trial.inputs, 1))
 
     @cached_property
     def _model(self) -> Running:
@@ -286,7 +292,7 @@ class MovedExport:
             StepFailed: it does not load.
             EnvironmentFailed: its process was killed from outside.
         """
-        with self._model.configured(config) as model:
+        with self._model.configured(config, remembers=not self.keeps_state) as model:
             try:
                 model.load()
             except StepFailed as error:
