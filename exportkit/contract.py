@@ -287,8 +287,8 @@ class Export:
         hosts: directory and `scratch` → the process in which steps load the version, one after the other
             (`exportkit.serving.hosts`).
         begun: what steps have begun, by keys of their choice. What is still in it after the last step is closed (`close`).
-        known_digest: returns the SHA-256 of a file of the version, in hex, as it was computed when the bytes were checked, if
-            the file was not changed since; None where it has to be computed.
+        known_digest: returns the SHA-256 of a file of the version, in hex, that was computed when its bytes were checked; None
+            where there is none. Raises StepFailed if the file was changed since.
     """
 
     directory: Path

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import stat
 import threading
 import time
 from collections import deque
@@ -28,6 +27,11 @@ class Readback:
 
     So the proof of a copy takes no time of its own where another core is free: reading goes on while the writer copies, and
     while it waits for the disk. What was not confirmed in time, for whatever reason, is not confirmed.
+
+    Attributes:
+        path: the file.
+        digest: the SHA-256 of the whole file as it was read, in hex, once the read-back is closed; None where that was not
+            asked for, or a part does not have its checksum.
     """
 
     def __init__(self, path: str, *, digests: bool = False):
@@ -35,10 +39,13 @@ class Readback:
 
         Args:
             path: the file.
-            digests: whether `digest` is asked later.
+            digests: whether to compute the file's digest.
         """
         self._file = open(path, "rb", buffering=0)  # noqa: SIM115 (the thread closes it)
+        self.path = path
+        self.digest: str | None = None
         self._hash, self._hashed = hashlib.sha256() if digests else None, 0
+        self._intact = True
         self._parts: deque[tuple[Entry, Part]] = deque()
         self._written, self._closed, self._aborted = 0, False, False
         self._changed = threading.Condition()
@@ -79,15 +86,9 @@ class Readback:
             return False
         return _state(written.files[written.data_path(part)].stat) == self._state
 
-    def digest(self, path: str | os.PathLike[str]) -> str | None:
-        """Return the SHA-256 of the file at `path`, in hex, if it is this very file and was not changed since it was read.
-
-        None in any other case: its digest is then to be computed from the file.
-        """
-        if self._hash is None or self._state is None or self._hashed != self._state[2]:
-            return None
-        found = os.lstat(path)
-        return self._hash.hexdigest() if stat.S_ISREG(found.st_mode) and _state(found) == self._state else None
+    def is_unchanged(self) -> bool:
+        """Return whether the file still has its name and was certainly not changed since it was read."""
+        return self._state is not None and _state(os.lstat(self.path)) == self._state
 
     def _run(self) -> None:
         with self._file:
@@ -98,6 +99,8 @@ class Readback:
             except _Aborted:
                 return
             found = os.fstat(self._file.fileno())
+        if self._hash and self._intact and self._hashed == found.st_size:
+            self.digest = self._hash.hexdigest()
         if time.time_ns() - found.st_mtime_ns > _TICK_NS:  # else a later change might not show
             self._state = _state(found)
 
@@ -110,12 +113,13 @@ class Readback:
             return self._parts.popleft() if self._parts else None
 
     def _check(self, entry: Entry, part: Part) -> None:
-        try:
-            found = encoding.checksum(entry.dtype, element_count(entry, part.extents), part.size, partial(self._read, part))
-        except (OSError, ValueError, IndexError):
-            return  # whoever asks for the proof reads it again, and reports why
+        count, found = element_count(entry, part.extents), None
+        with suppress(OSError, ValueError, IndexError):
+            found = encoding.checksum(entry.dtype, count, part.size, partial(self._read, part))
         if found == part.crc32c:
             self._confirmed.add(_key(entry, part))
+        else:
+            self._intact = False  # whoever asks for the proof reads it again, and reports why
 
     def _read(self, part: Part, offset: int, size: int) -> bytes:
         """Return bytes of a part once they are written."""

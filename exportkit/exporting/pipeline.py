@@ -1,9 +1,11 @@
 """The stages of an export: claim, build, prune, bind, write, steps, commit, publish. A failure leaves no version behind."""
 
 import logging
+import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,15 @@ from exportkit.checkpoint import Bundle, Readback, check_copied
 from exportkit.checkpoint.held import DELETED
 from exportkit.contract import Export, Phase, SourceModel
 from exportkit.core.host import Host
-from exportkit.errors import ConfigError, EnvironmentFailed, ExportKitError, WeightsError, system_error
+from exportkit.errors import (
+    ConfigError,
+    EnvironmentFailed,
+    ExportKitError,
+    Problem,
+    StepFailed,
+    WeightsError,
+    system_error,
+)
 from exportkit.exporting import savedmodel
 from exportkit.exporting.description import describe
 from exportkit.exporting.source_runner import build_source
@@ -31,7 +41,7 @@ from exportkit.report import ExportReport
 from exportkit.serving import hosts
 from exportkit.spec import ExportPlan
 from exportkit.version.claim import Claim, is_private, size
-from exportkit.version.identity import identity
+from exportkit.version.identity import file_digest, identity
 from exportkit.version.published import mark_published
 
 log = logging.getLogger(__name__)
@@ -238,8 +248,22 @@ def _write(plugins: Plugins, export: Export, built: Built, host: Host) -> savedm
     report.assets = sorted(path.name for path in (directory / "assets").glob("*"))
     export.meta_graphs = written.meta_graphs
     if written.readback is not None:
-        export.known_digest = written.readback.digest
+        export.known_digest = partial(_known_digest, written.readback)
     return written
+
+
+def _known_digest(readback: Readback, path: Path) -> str | None:
+    """Return the digest of the variables' data file, as its bytes were checked; None for any other file.
+
+    Raises:
+        StepFailed: the file was changed since.
+    """
+    if os.fspath(path) != readback.path or readback.digest is None:
+        return None
+    if not readback.is_unchanged() and file_digest(path) != readback.digest:
+        what = "was changed after its bytes were compared with the checkpoint's"
+        raise StepFailed(Problem(path.name, what, "export again, without what changes it"))
+    return readback.digest
 
 
 def _to_export(

@@ -18,20 +18,11 @@ from exportkit.samples import Batch
 from exportkit.serving import tried_samples
 from exportkit.serving.native import Refusal, Running, unoptimized
 from exportkit.verifying.parity import adapters, divergence, refusals
+from exportkit.verifying.parity.beginning import elsewhere, training_graph
 from exportkit.verifying.parity.divergence import Difference, Tolerance, compare, unequal
 from exportkit.verifying.parity.origin import origins
 from exportkit.verifying.parity.originals import originals
-from exportkit.verifying.parity.trials import (
-    Answer,
-    Answers,
-    Asked,
-    MovedExport,
-    Trial,
-    Twice,
-    elsewhere,
-    training_graph,
-    trials,
-)
+from exportkit.verifying.parity.trials import Answer, Answers, Asked, MovedExport, Trial, Twice, trials
 
 T = TypeVar("T")
 Output = tuple[str, str]  # signature, alias

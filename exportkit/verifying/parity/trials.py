@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 from exportkit import metagraph
 from exportkit.checkpoint.encoding import numpy_dtype, objects
 from exportkit.contract import Export, Original
-from exportkit.errors import ExportKitError, Problem, StepFailed
+from exportkit.errors import Problem, StepFailed
 from exportkit.metagraph import SAVED_MODELS, Graph
 from exportkit.protos import ConfigProto
 from exportkit.samples import Batch
@@ -325,31 +325,6 @@ class MovedExport:
     def _run(self, model: Running, feeds: Mapping[str, np.ndarray], tensors: Sequence[str]) -> Answer:
         values = model.run(feeds, tensors)
         return values if isinstance(values, Refusal) else dict(zip(tensors, values, strict=True))
-
-
-def begin(export: Export, timeout: float) -> None:
-    """Start the training graph of the first meta graph that is compared, where that needs nothing of the export.
-
-    What prevents that is reported when the graph is asked for.
-    """
-    key = next((key for key in export.bound if not elsewhere(export, key)), None)
-    if key is None or (TrainingGraph, key) in export.begun:
-        return
-    with suppress(ExportKitError):
-        graph = TrainingGraph(export, key, timeout)
-        graph.begin()
-        export.begun[TrainingGraph, key] = graph
-
-
-def training_graph(export: Export, key: str, timeout: float) -> TrainingGraph:
-    """Return the training graph of meta graph `key`: the one that was begun, or a new one."""
-    return export.begun.pop((TrainingGraph, key), None) or TrainingGraph(export, key, timeout)
-
-
-def elsewhere(export: Export, key: str) -> str:
-    """Return the device that meta graph `key` is pinned to; empty where that is the CPU."""
-    device = export.plan.meta_graphs[key].device
-    return "" if not device or "CPU" in device.upper() else device
 
 
 def _reason(error: StepFailed) -> str:
