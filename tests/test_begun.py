@@ -70,12 +70,20 @@ def test_a_graph_with_values_of_the_export_waits_for_them(toy, tmp_path, events)
 
 def test_no_answer_is_asked_for_more_often_than_twice(toy, tmp_path, monkeypatch):
     """On random values: the sample twice, 1 row twice and 3 rows; optimised the sample twice, for the manifest, and 1 row."""
-    rows, run = [], Running.run
+    asked = {
+        side: count_rows(monkeypatch, side, feed) for side, feed in ((Running, "inputs/x:0"), (reference.Reference, "x:0"))
+    }
+    toys.export(toys.config(toy, tmp_path, post=POST))
+    assert list(asked.values()) == [[2, 2, 1, 3, 1, 1, 2, 2], [2, 1, 1, 2]]
+
+
+def count_rows(monkeypatch, side, feed):
+    """Record how many rows each run of a side is fed."""
+    rows, run = [], side.run
 
     def counting(self, feeds, fetches):
-        rows.append(next(iter(feeds.values())).shape[0])
+        rows.append(feeds[feed].shape[0])
         return run(self, feeds, fetches)
 
-    monkeypatch.setattr(Running, "run", counting)
-    toys.export(toys.config(toy, tmp_path, post=POST))
-    assert rows == [2, 2, 1, 3, 1, 1, 2, 2]
+    monkeypatch.setattr(side, "run", counting)
+    return rows

@@ -19,6 +19,7 @@ from exportkit.protos import ConfigProto
 from exportkit.samples import Batch
 from exportkit.serving import hosts, native
 from exportkit.serving.native import Refusal, Running, unoptimized
+from exportkit.serving.remembered import Remembered
 from exportkit.verifying.parity import adapters, loaded, reference, relocation
 from exportkit.verifying.parity.loaded import LoadedOriginal
 from exportkit.verifying.parity.reference import Job, Reference
@@ -124,6 +125,7 @@ class TrainingGraph:
         self._job = reference.job(self._part, export, variables, native.unoptimized())
         self._constants = {tensor: self._constant(tensor, value) for tensor, value in self._part.wiring.constants.items()}
         self._begun: tuple[ExitStack, Reference] | None = None
+        self._remembered = Remembered()
         left_out = len(self.graph.nodes) - self._job.nodes
         self.note = f"whole graph of {len(self.graph.nodes):,} nodes"
         self.note += f", but for {left_out:,} that an import might run" if left_out else ""
@@ -139,12 +141,22 @@ class TrainingGraph:
 
     def ask(self, running: Asked, questions: Sequence[Trial]) -> list[Answers]:
         """Return the answers of a running graph to each question."""
-        return [(self._answer(running, trial), self._answer(running, trial)) for trial in questions]
+        return [(self._first(running, trial), self._answer(running, trial)) for trial in questions]
 
     def refusal(self, running: Asked, signature: str, inputs: Mapping[str, np.ndarray]) -> str:
-        """Return why a running graph refuses values for a signature; empty where it takes them."""
+        """Return why a running graph refuses values for a signature; empty where it takes them.
+
+        The graph must keep no state: what it answers is remembered as its first answer to them.
+        """
         answer = self._answer(running, _trial(self._export, self._key, signature, None, inputs, drawn=True))
-        return answer.text if isinstance(answer, Refusal) else ""
+        if isinstance(answer, Refusal):
+            return answer.text
+        self._remembered.add(signature, inputs, answer)
+        return ""
+
+    def _first(self, running: Asked, trial: Trial) -> Answer:
+        known = self._remembered.to(trial.signature, trial.inputs)
+        return known[0] if known else self._answer(running, trial)
 
     def begin(self) -> None:
         """Start the graph's process, if it needs nothing of the export: until `running` asks for it, it restores variables.
@@ -188,6 +200,7 @@ class TrainingGraph:
             StepFailed: it does not run, or not in time.
             EnvironmentFailed: its process was killed from outside.
         """
+        self._remembered = Remembered()
         original = self._original
         if original is not None and not seeded:
             with loaded.load(original, self._timeout, self._export.plan.allow.ops, self._files(original)) as model:
