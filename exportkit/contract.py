@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -225,6 +225,13 @@ class PostStep(ABC):
         """
         return ()
 
+    def begin(self, export: Export) -> None:  # noqa: B027 - most steps have nothing to begin
+        """Start what needs the built graphs alone and goes on by itself while the version is written; by default nothing.
+
+        Called once, in the order of the steps, when nothing is written yet: `export.directory` is empty, and
+        `export.meta_graphs` as well. It must return at once. What it starts it puts into `export.begun`, for `run`.
+        """
+
     @abstractmethod
     def run(self, export: Export) -> Mapping[str, Any] | None:
         """Do the step's work on `export.directory`."""
@@ -279,6 +286,9 @@ class Export:
         tried: directory and meta graph key → signature → the sample that it answers (`exportkit.serving.tried_samples`).
         hosts: directory and `scratch` → the process in which steps load the version, one after the other
             (`exportkit.serving.hosts`).
+        begun: what steps have begun, by keys of their choice. What is still in it after the last step is closed (`close`).
+        known_digest: returns the SHA-256 of a file of the version, in hex, that was computed when its bytes were checked; None
+            where there is none. Raises StepFailed if the file was changed since.
     """
 
     directory: Path
@@ -294,6 +304,8 @@ class Export:
     report: ExportReport
     tried: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     hosts: dict[tuple[Path, Path], Any] = field(default_factory=dict)
+    begun: dict[Any, Any] = field(default_factory=dict)
+    known_digest: Callable[[Path], str | None] = lambda _: None
 
     @property
     def signatures(self) -> Mapping[str, Signature]:

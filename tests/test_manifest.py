@@ -12,7 +12,7 @@ import versions_made
 from versions_made import export, plan
 
 import exportkit
-from exportkit.checkpoint import tensorproto
+from exportkit.checkpoint import readback, tensorproto
 from exportkit.errors import ConfigError, StepFailed
 from exportkit.registry import load_plugins
 from exportkit.steps import manifest as step
@@ -53,6 +53,15 @@ def test_it_says_what_the_version_was_made_from(version, checkpoint):
     assert content["tolerances"] == {"atol": 0.0, "rtol": 0.0}
     assert {"python", "exportkit", "tensorflow", "hydra-core", "omegaconf", "numpy"} <= set(content["identity"]["packages"])
     assert [s["key"] for s in content["meta_graphs"][0]["signatures"]] == ["serving_default", "by_class", "by_value"]
+
+
+def test_the_weights_are_not_read_once_more(checkpoint, tmp_path, monkeypatch):
+    read, file_digest = [], identity.file_digest
+    monkeypatch.setattr(manifest, "file_digest", lambda path: read.append(path.name) or file_digest(path))
+    monkeypatch.setattr(readback, "_TICK_NS", -1)
+    exported = Path(export(_config(checkpoint, tmp_path)).directory)
+    assert sorted(read) == ["labels.txt", "saved_model.pb", "tf_serving_warmup_requests", "variables.index"]
+    assert list(manifest.differences(exported, manifest.read_manifest(exported))) == []
 
 
 def test_it_has_the_digest_of_every_other_file(version):

@@ -406,6 +406,59 @@ def test_a_step_that_misbehaves_leaves_no_version(way, export, tmp_path):
     assert versions(tmp_path) == []
 
 
+BEGINNING = """
+@dataclass(kw_only=True)
+class Bad(PostStep):
+    kind: str = "bad"
+    phase = Phase.VERIFY
+
+    def begin(self, export):
+{begin}
+
+    def run(self, export):
+{run}
+
+@hookimpl
+def exportkit_post_steps():
+    return [Bad]
+"""
+
+
+def test_a_step_that_cannot_begin_leaves_no_version(export, tmp_path):
+    code = BEGINNING.format(begin=indented("raise RuntimeError('no')"), run=indented("pass"))
+    assert told(export(code, post={"bad": {"kind": "bad"}})) == f"post.bad ({ACME}): raised RuntimeError: no"
+    assert versions(tmp_path) == []
+
+
+@pytest.mark.parametrize(("run", "exported"), [("pass", ["1"]), ("raise StepFailed('is slow')", [])])
+def test_what_a_step_has_begun_finds_nothing_written_and_is_closed(run, exported, export, tmp_path):
+    closed = tmp_path / "closed"
+    begin = f"""
+class Begun:
+    def close(self): Path({str(closed)!r}).touch()
+assert not list(export.directory.iterdir()) and not export.meta_graphs
+export.begun["mine"] = Begun()
+"""
+    run = f"assert not Path({str(closed)!r}).exists() and 'mine' in export.begun and export.meta_graphs\n{run}"
+    export(BEGINNING.format(begin=indented(begin), run=indented(run)), post={"bad": {"kind": "bad"}})
+    assert closed.exists()
+    assert versions(tmp_path) == exported
+
+
+def test_bytes_that_a_step_changes_behind_a_second_name_get_no_digest(export, tmp_path):
+    body = (
+        "os.link(weights, version.parent / 'second')\n"  # the snapshot does not compare the time of the last change of status
+        "before = weights.stat()\n"
+        "with weights.open('r+b') as file: file.write(b'junk')\n"
+        "os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))"
+    )
+    post = {kind: {"kind": kind} for kind in ("verify", "bad", "manifest")}
+    refusal = export(STEP.format(phase="SEAL", body=indented(body)), post=post)
+    what = "was changed after its bytes were compared with the checkpoint's"
+    assert told(refusal) == f"variables.data-00000-of-00001: {what} (post.manifest); export again, without what changes it"
+    assert versions(tmp_path) == []
+
+
 PUBLISHING = {
     "raises when it publishes": ("raise OSError('refused')", "raised OSError: refused"),
     "cannot reach its server": (

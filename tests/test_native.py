@@ -20,9 +20,10 @@ from exportkit.core.graph import Graph, Session
 from exportkit.core.host import Host
 from exportkit.errors import BindingError, EnvironmentFailed, Problem, StepFailed
 from exportkit.processes import Sandbox, spare
-from exportkit.protos import SavedModel
+from exportkit.protos import ConfigProto, SavedModel
 from exportkit.serving import native
-from exportkit.serving.native import Request, Running
+from exportkit.serving.native import Refusal, Request, Running
+from exportkit.serving.remembered import Remembered
 
 pytestmark = pytest.mark.quick(45)
 
@@ -637,3 +638,32 @@ def test_a_process_that_dies_is_started_again(line, tmp_path):
         patch.setattr("exportkit.core.host.conversation", None)  # none is started for what is refused before
         with pytest.raises(StepFailed, match="no meta graph has the tags"):
             Running(line, ["gpu"], host=host)
+
+
+def test_answers_are_remembered_where_that_is_asked_for(line):
+    with Host(Sandbox([line])) as host, pytest.MonkeyPatch.context() as patch:
+        model = Running(line, ["serve"], host=host)
+        remembering, runs, run = model.configured(ConfigProto(), remembers=True), [], Running.run
+        patch.setattr(Running, "run", lambda self, feeds, fetches: runs.append(self) or run(self, feeds, fetches))
+        two, one = {"x": np.array([2.0, 3.0], np.float32)}, {"x": np.array([[2.0, 3.0]], np.float32)}
+        first = remembering.ask("serving_default", two)
+        assert remembering.answer("serving_default", two, 0) is first
+        again = remembering.answer("serving_default", two, 1)
+        assert (again is first, again["y"].tolist()) == (False, first["y"].tolist())
+        assert remembering.answers([Request("serving_default", two)], 1) == [again]
+        assert len(runs) == 2
+        remembering.answer("serving_default", one, 0)  # the same bytes in another shape
+        assert len(runs) == 3
+        assert isinstance(remembering.answer("none", two, 0), Refusal)
+        model.ask("serving_default", two)
+        model.answer("serving_default", two, 0)
+        assert runs == [*[remembering] * 3, *[model] * 2]
+
+
+def test_large_answers_are_not_remembered(monkeypatch):
+    value, inputs = {"y": np.zeros(8, np.float32)}, {"x": np.float32(1)}
+    monkeypatch.setattr("exportkit.serving.remembered._MOST", 64)
+    known = Remembered()
+    for _ in range(3):
+        known.add("serving_default", inputs, value)
+    assert known.to("serving_default", inputs) == [value, value]

@@ -1,12 +1,13 @@
 """A copy that is read back while it is written: only what was found equal is not read once more."""
 
+import hashlib
 import os
 import threading
 
 import numpy as np
 import pytest
 
-from exportkit.checkpoint import Bundle, BundleWriter, Copied, check_copied, readback, writer
+from exportkit.checkpoint import Bundle, BundleWriter, Copied, check_copied, encoding, readback, writer
 from exportkit.errors import WeightsError
 
 VALUES = {
@@ -126,3 +127,41 @@ def test_a_copy_that_fails_ends_the_read_back(source, tmp_path, monkeypatch):
         made.copy("a", source, "a")
     assert "readback" not in [thread.name for thread in threading.enumerate()]
     assert not data(tmp_path).exists()
+
+
+def test_the_digest_is_that_of_the_whole_file(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(encoding, "CHUNK", 64)
+    with BundleWriter(tmp_path / "copy", reads_back=True, digests=True) as made:
+        for name in VALUES:
+            made.copy(name, source, name)
+        made.add("words", np.array([b"x" * 1000, b""], object))
+    found = made.readback
+    assert found.path == str(data(tmp_path))
+    assert found.digest == hashlib.sha256(data(tmp_path).read_bytes()).hexdigest()
+
+
+def test_a_digest_is_computed_where_it_is_asked_for(copies):
+    assert copies().digest is None
+
+
+def test_what_does_not_have_its_checksum_has_no_digest(source, tmp_path):
+    change(tmp_path / "source.data-00000-of-00001")
+    with BundleWriter(tmp_path / "copy", reads_back=True, digests=True) as made:
+        made.copy("a", source, "a")
+    assert made.readback.digest is None
+
+
+def test_a_file_is_unchanged_until_its_bytes_or_its_inode_are_others(copies, tmp_path):
+    found, path = copies(), data(tmp_path)
+    assert found.is_unchanged()
+    before = path.stat()
+    change(path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert not found.is_unchanged()
+
+
+def test_another_file_with_the_same_bytes_is_not_unchanged(copies, tmp_path):
+    found, path = copies(), data(tmp_path)
+    path.with_name("other").write_bytes(path.read_bytes())
+    os.replace(path.with_name("other"), path)
+    assert not found.is_unchanged()

@@ -1,9 +1,11 @@
 """The read-back of a data file while it is still written: checksums computed from the bytes that are in the file by then."""
 
+import hashlib
 import os
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
@@ -25,11 +27,25 @@ class Readback:
 
     So the proof of a copy takes no time of its own where another core is free: reading goes on while the writer copies, and
     while it waits for the disk. What was not confirmed in time, for whatever reason, is not confirmed.
+
+    Attributes:
+        path: the file.
+        digest: the SHA-256 of the whole file as it was read, in hex, once the read-back is closed; None where that was not
+            asked for, or a part does not have its checksum.
     """
 
-    def __init__(self, path: str):
-        """Open the file, which the writer has created, and start."""
+    def __init__(self, path: str, *, digests: bool = False):
+        """Open the file, which the writer has created, and start.
+
+        Args:
+            path: the file.
+            digests: whether to compute the file's digest.
+        """
         self._file = open(path, "rb", buffering=0)  # noqa: SIM115 (the thread closes it)
+        self.path = path
+        self.digest: str | None = None
+        self._hash, self._hashed = hashlib.sha256() if digests else None, 0
+        self._intact = True
         self._parts: deque[tuple[Entry, Part]] = deque()
         self._written, self._closed, self._aborted = 0, False, False
         self._changed = threading.Condition()
@@ -70,14 +86,21 @@ class Readback:
             return False
         return _state(written.files[written.data_path(part)].stat) == self._state
 
+    def is_unchanged(self) -> bool:
+        """Return whether the file still has its name and was certainly not changed since it was read."""
+        return self._state is not None and _state(os.lstat(self.path)) == self._state
+
     def _run(self) -> None:
         with self._file:
             try:
                 while (expected := self._next()) is not None:
                     self._check(*expected)
+                    self._hash_to(expected[1])
             except _Aborted:
                 return
             found = os.fstat(self._file.fileno())
+        if self._hash and self._intact and self._hashed == found.st_size:
+            self.digest = self._hash.hexdigest()
         if time.time_ns() - found.st_mtime_ns > _TICK_NS:  # else a later change might not show
             self._state = _state(found)
 
@@ -90,12 +113,13 @@ class Readback:
             return self._parts.popleft() if self._parts else None
 
     def _check(self, entry: Entry, part: Part) -> None:
-        try:
-            found = encoding.checksum(entry.dtype, element_count(entry, part.extents), part.size, partial(self._read, part))
-        except (OSError, ValueError, IndexError):
-            return  # whoever asks for the proof reads it again, and reports why
+        count, found = element_count(entry, part.extents), None
+        with suppress(OSError, ValueError, IndexError):
+            found = encoding.checksum(entry.dtype, count, part.size, partial(self._read, part))
         if found == part.crc32c:
             self._confirmed.add(_key(entry, part))
+        else:
+            self._intact = False  # whoever asks for the proof reads it again, and reports why
 
     def _read(self, part: Part, offset: int, size: int) -> bytes:
         """Return bytes of a part once they are written."""
@@ -104,7 +128,23 @@ class Readback:
             self._changed.wait_for(lambda: self._written >= start + size or self._closed or self._aborted)
             if self._aborted:
                 raise _Aborted
-        return os.pread(self._file.fileno(), size, start)
+        data = os.pread(self._file.fileno(), size, start)
+        self._add(start, data)
+        return data
+
+    def _hash_to(self, part: Part) -> None:
+        """Hash what its checksum did not need of a part, as the lengths of strings are read apart from them."""
+        end = part.offset + part.size
+        with suppress(OSError):  # then there is no digest
+            while self._hash and self._hashed < end:
+                if not self._read(part, self._hashed - part.offset, min(encoding.CHUNK, end - self._hashed)):
+                    return
+
+    def _add(self, start: int, data: bytes) -> None:
+        """Hash the bytes at position `start`, as far as they follow those that are hashed already."""
+        if self._hash and start <= self._hashed < start + len(data):
+            self._hash.update(data if start == self._hashed else data[self._hashed - start :])
+            self._hashed = start + len(data)
 
 
 def _key(entry: Entry, part: Part) -> tuple[str, int, Part]:

@@ -59,11 +59,12 @@ class BundleWriter:
     The bytes depend only on the tensors and their order; they are those that TensorFlow's SaveV2 would write.
     """
 
-    def __init__(self, prefix: str | os.PathLike[str], *, reads_back: bool = False):
+    def __init__(self, prefix: str | os.PathLike[str], *, reads_back: bool = False, digests: bool = False):
         """Create the data file.
 
         Args:
             reads_back: whether the file is read again while it is written; `readback` knows what was found then.
+            digests: whether its SHA-256 is computed from what is read again.
 
         Raises:
             WeightsError: a checkpoint with this prefix exists.
@@ -78,7 +79,7 @@ class BundleWriter:
             raise WeightsError(Problem(self.prefix, "a checkpoint is there already", "choose another prefix"))
         with _writable(self._path):
             self._file = open(self._path, "xb", buffering=0)  # noqa: SIM115 (it stays open until close)
-            self.readback = Readback(self._path) if reads_back else None
+            self.readback = Readback(self._path, digests=digests) if reads_back else None
 
     def __enter__(self) -> BundleWriter:
         return self

@@ -1,8 +1,11 @@
 """The stages of an export: claim, build, prune, bind, write, steps, commit, publish. A failure leaves no version behind."""
 
 import logging
+import os
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +13,19 @@ from exportkit.checkpoint import Bundle, Readback, check_copied
 from exportkit.checkpoint.held import DELETED
 from exportkit.contract import Export, Phase, SourceModel
 from exportkit.core.host import Host
-from exportkit.errors import ConfigError, EnvironmentFailed, ExportKitError, WeightsError, system_error
+from exportkit.errors import (
+    ConfigError,
+    EnvironmentFailed,
+    ExportKitError,
+    Problem,
+    StepFailed,
+    WeightsError,
+    system_error,
+)
 from exportkit.exporting import savedmodel
 from exportkit.exporting.description import describe
 from exportkit.exporting.source_runner import build_source
-from exportkit.exporting.step_runner import run_steps
+from exportkit.exporting.step_runner import begin_steps, run_steps
 from exportkit.metagraph import Graph
 from exportkit.planning import assets
 from exportkit.planning.checking import objections
@@ -30,12 +41,11 @@ from exportkit.report import ExportReport
 from exportkit.serving import hosts
 from exportkit.spec import ExportPlan
 from exportkit.version.claim import Claim, is_private, size
-from exportkit.version.identity import identity
+from exportkit.version.identity import file_digest, identity
 from exportkit.version.published import mark_published
 
 log = logging.getLogger(__name__)
 Progress = Callable[[str], None]
-Hosts = dict[tuple[Path, Path], Host]  # as `Export.hosts`
 PRIVATE = "only its owner can read it, for the umask is 077; a server of another user needs an export under umask 022 or 027"
 
 
@@ -72,8 +82,8 @@ def fill(report: ExportReport, plan: ExportPlan, plugins: Plugins, progress: Pro
     """Carry out a plan as `run` does, into a report that may already hold earlier stages. Raises what `run` raises."""
     report.base_path, report.warnings = str(plan.export_dir), list(plan.warnings)
     try:
-        with scratch() as place:
-            _export(plan, plugins, report, place, progress or _silent)
+        with scratch() as place, ExitStack() as ending:
+            _export(plan, plugins, report, place, progress or _silent, ending)
     except OSError as cause:
         error = system_error(cause, plan.export_dir)
         _record_failure(report, error)
@@ -107,28 +117,22 @@ def _silent(stage: str) -> None:
     pass
 
 
-def _export(plan: ExportPlan, plugins: Plugins, report: ExportReport, scratch: Path, progress: Progress) -> None:
-    known: Hosts = {}
-    try:
-        _staged_and_published(plan, plugins, report, scratch, progress, known)
-    finally:
-        for host in known.values():
-            host.stop()
-
-
-def _staged_and_published(
-    plan: ExportPlan, plugins: Plugins, report: ExportReport, scratch: Path, progress: Progress, known: Hosts
+def _export(
+    plan: ExportPlan, plugins: Plugins, report: ExportReport, scratch: Path, progress: Progress, ending: ExitStack
 ) -> None:
+    """Do as `fill`; what is to be closed when the export has ended is put into `ending`."""
     plan = opened(plan)
     claim = Claim(plan.export_dir, plan.version)
     try:
         report.version = claim.number
         made_from = identity(plan)
-        host = known[claim.directory, scratch] = hosts.make(claim.directory, scratch)
+        host = ending.enter_context(hosts.make(claim.directory, scratch))
         built = _build(plan, plugins, report, scratch, progress, host)
         progress("write")
-        written = _write(plan, built, claim, report, host)
-        export = _exported(plan, made_from, built, claim, scratch, report, written, known)
+        export = _to_export(plan, made_from, built, claim, scratch, report)
+        export.hosts[claim.directory, scratch] = host
+        ending.callback(_end, export)
+        written = _write(plugins, export, built, host)
         if plan.weights.prove:
             progress("prove")
             _prove(built.prepared, claim.directory, report, written.readback)
@@ -150,6 +154,14 @@ def _staged_and_published(
     if publishes(plan):
         run_steps(plugins, export, progress, Phase.PUBLISH)
         mark_published(plan.export_dir, claim.number)
+
+
+def _end(export: Export) -> None:
+    """End what steps have started."""
+    for host in export.hosts.values():
+        host.stop()
+    for begun in export.begun.values():
+        begun.close()
 
 
 def publishes(plan: ExportPlan) -> bool:
@@ -225,26 +237,39 @@ def _model(resolved: Resolved, source: SourceModel) -> Model:
     return Model(Graph(source.meta_graph), source.tensors, bundle, source.answers, source.original)
 
 
-def _write(plan: ExportPlan, built: Built, claim: Claim, report: ExportReport, host: Host) -> savedmodel.Written:
+def _write(plugins: Plugins, export: Export, built: Built, host: Host) -> savedmodel.Written:
+    """Write the version, and complete what steps are given with what was written."""
+    plan, report, directory = export.plan, export.report, export.directory
     describe(report, plan, built.source, built.prepared, built.bound)
     with report.stage("write"):
-        written = savedmodel.write(claim.directory, plan, built.prepared, built.bound, host)
-        assets.check_copied(built.prepared.assets, claim.directory / "assets")
-    report.assets = sorted(path.name for path in (claim.directory / "assets").glob("*"))
+        begin_steps(plugins, export)
+        written = savedmodel.write(directory, plan, built.prepared, built.bound, host)
+        assets.check_copied(built.prepared.assets, directory / "assets")
+    report.assets = sorted(path.name for path in (directory / "assets").glob("*"))
+    export.meta_graphs = written.meta_graphs
+    if written.readback is not None:
+        export.known_digest = partial(_known_digest, written.readback)
     return written
 
 
-def _exported(
-    plan: ExportPlan,
-    made_from: Mapping[str, Any],
-    built: Built,
-    claim: Claim,
-    scratch: Path,
-    report: ExportReport,
-    written: savedmodel.Written,
-    known: Hosts,
+def _known_digest(readback: Readback, path: Path) -> str | None:
+    """Return the digest of the variables' data file, as its bytes were checked; None for any other file.
+
+    Raises:
+        StepFailed: the file was changed since.
+    """
+    if os.fspath(path) != readback.path or readback.digest is None:
+        return None
+    if not readback.is_unchanged() and file_digest(path) != readback.digest:
+        what = "was changed after its bytes were compared with the checkpoint's"
+        raise StepFailed(Problem(path.name, what, "export again, without what changes it"))
+    return readback.digest
+
+
+def _to_export(
+    plan: ExportPlan, made_from: Mapping[str, Any], built: Built, claim: Claim, scratch: Path, report: ExportReport
 ) -> Export:
-    """Return what steps are given."""
+    """Return what steps are given, before anything is written."""
     return Export(
         directory=claim.directory,
         version=claim.number,
@@ -254,10 +279,9 @@ def _exported(
         source=built.source,
         checkpoint=built.checkpoint,
         prepared=built.prepared,
-        meta_graphs=written.meta_graphs,
+        meta_graphs={},
         bound=savedmodel.bound_tensors(built.bound),
         report=report,
-        hosts=known,
     )
 
 

@@ -21,6 +21,19 @@ Stray = tuple[str, threading.Thread]
 _ADDS = (Phase.AUGMENT, Phase.SEAL, Phase.SIGN)
 
 
+def begin_steps(plugins: Plugins, export: Export) -> None:
+    """Let each step of the plan start what goes on beside the writing.
+
+    Raises:
+        StepFailed: a step broke down.
+        ExportKitError: what else a step raised on purpose.
+    """
+    for name, step in export.plan.post.items():
+        guard = _Guard(name, step, str(plugins.providers.get(type(step))), [])
+        with _attributed(guard, None):
+            guard.begin(export)
+
+
 def run_steps(plugins: Plugins, export: Export, progress: Callable[[str], None], *phases: Phase) -> None:
     """Run the steps of `phases` in the plan's order.
 
@@ -90,6 +103,15 @@ class _Guard:
 
     def failure(self, what: str, do: str = "") -> StepFailed:
         return StepFailed(Problem(self.where, what, do))
+
+    def begin(self, export: Export) -> None:
+        """Let the step begin; anything but exportkit's errors is raised as the step's failure."""
+        try:
+            self.step.begin(export)
+        except ExportKitError:
+            raise
+        except (Exception, SystemExit) as cause:
+            raise self.failure(*_describe_failure(cause, self.step, export)) from cause
 
     def answer(self, export: Export) -> Any:
         """Return what the step returns; anything but exportkit's errors is raised as the step's failure."""

@@ -21,6 +21,7 @@ from exportkit.metagraph import read_saved_model
 from exportkit.processes import Death, Sandbox, WorkerDied, exchange
 from exportkit.processes.sandbox import explained
 from exportkit.protos import ConfigProto, MetaGraphDef, config_pb2
+from exportkit.serving.remembered import Remembered
 
 Run = tuple[Mapping[str, np.ndarray], Sequence[str]]
 Message = tuple[str, tuple[Any, ...]]  # one of `core_worker.CALLS`, and its arguments
@@ -137,6 +138,8 @@ class Running:
     Attributes:
         loads: how often the model was loaded.
         serves: the key of the meta graph that it answers for as a server does, whatever it was asked before; empty for none.
+        remembered: what its session has answered; None, as it is by default, where that is not to be remembered, as an answer
+            may depend on those before it.
     """
 
     def __init__(
@@ -157,6 +160,7 @@ class Running:
         self._signatures = metas[-1].signature_def
         self._answered = False  # whether its session was run
         self.loads, self.serves = 0, ""
+        self.remembered: Remembered | None = None
 
     def __enter__(self) -> "Running":
         return self
@@ -165,9 +169,15 @@ class Running:
         if self._owns:
             self._host.stop()
 
-    def configured(self, config: ConfigProto) -> "Running":
-        """Return the same model, which is audited already, for sessions of another configuration in the same process."""
+    def configured(self, config: ConfigProto, *, remembers: bool = False) -> "Running":
+        """Return the same model, which is audited already, for sessions of another configuration in the same process.
+
+        Args:
+            config: the session's configuration.
+            remembers: whether answers are remembered.
+        """
         other = copy(self)
+        other.remembered = Remembered() if remembers else None
         name, (directory, tags, _) = self._loading
         other._loading, other._answered, other.loads = (name, (directory, tags, config.SerializeToString())), False, 0
         return other
@@ -177,12 +187,22 @@ class Running:
         if misfit := next(_mismatches(self._signatures, "", Request(signature, inputs)), None):
             return Refusal(misfit[0].removeprefix(": "))
         definition = self._signatures[signature]
-        answer = self.run(*_as_run(definition, Request(signature, inputs)))
-        return answer if isinstance(answer, Refusal) else dict(zip(sorted(definition.outputs), answer, strict=True))
+        values = self.run(*_as_run(definition, Request(signature, inputs)))
+        if isinstance(values, Refusal):
+            return values
+        answer = dict(zip(sorted(definition.outputs), values, strict=True))
+        if self.remembered is not None:
+            self.remembered.add(signature, inputs, answer)
+        return answer
 
-    def answers(self, requests: Sequence[Request]) -> list[dict[str, np.ndarray]]:
-        """Return the outputs by alias of each request. Raises StepFailed with all Refusals, and what `run` raises."""
-        found = [self.ask(request.signature, request.inputs) for request in requests]
+    def answer(self, signature: str, inputs: Mapping[str, np.ndarray], number: int) -> dict[str, np.ndarray] | Refusal:
+        """Return answer `number`, from 0, to a request: one that is remembered, or the one that `ask` returns now."""
+        known = self.remembered.to(signature, inputs) if self.remembered is not None else []
+        return known[number] if number < len(known) else self.ask(signature, inputs)
+
+    def answers(self, requests: Sequence[Request], number: int = 0) -> list[dict[str, np.ndarray]]:
+        """Return answer `number` to each request. Raises StepFailed with all Refusals, and what `run` raises."""
+        found = [self.answer(request.signature, request.inputs, number) for request in requests]
         refused = [(i, answer) for i, answer in enumerate(found) if isinstance(answer, Refusal)]
         if refused:
             raise StepFailed(*(Problem(self._where, f"{_named(requests[i], i)}: {answer.text}") for i, answer in refused))
@@ -208,6 +228,7 @@ class Running:
             return
         self.loads += 1
         self._host.holder, self._answered = None, False
+        self.remembered = None if self.remembered is None else Remembered()
         if isinstance(refusal := self._exchange("loading", self._loading[0], *self._loading[1]), Refusal):
             raise StepFailed(Problem(self._where, f"loading: {refusal.text}"))
         self._host.holder = self

@@ -125,7 +125,7 @@ class _Search:
                     break
             elif batch.drawn and self._also is not None and (why := self._also(key, batch.values)):
                 elsewhere.append((batch.values, why))
-            elif batch.drawn and _is_uninformative(answer, model.ask(key, batch.values)):
+            elif batch.drawn and _is_uninformative(answer, model.answer(key, batch.values, 1)):
                 best = best or (batch, answer)
             else:
                 best = batch, answer
@@ -145,7 +145,7 @@ class _Search:
         own = {alias: known[ref] for alias, ref in inputs.items() if ref in known}
 
         def ask(values: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray] | None:
-            answer = model.ask(key, values)
+            answer = model.answer(key, values, 1)  # to the sample itself another one than the first
             return None if isinstance(answer, Refusal) else answer
 
         return rows.found(batch, shapes, own, inner, answer, ask)

@@ -48,7 +48,7 @@ class Manifest(PostStep):
             np.savez(export.directory / SAMPLES, **large)  # type: ignore[arg-type]  # numpy's stub checks them as `allow_pickle`
         signatures = sorted(signatures_of(*export.plan.post.values()))
         content = {**_facts(export), "samples": recorded, "signatures": signatures}
-        write_manifest(export.directory, content)
+        write_manifest(export.directory, content, export.known_digest)
         return {
             "bytes": (export.directory / FILE).stat().st_size,
             "identity": content["identity"]["sha256"],
@@ -69,14 +69,14 @@ class Manifest(PostStep):
         asked = {key: self._first(batch) for key, batch in batches.items() if not batch.refusal}
         model = hosts.served(export, loaded_key(export))
         requests = [Request(key, inputs) for key, inputs in asked.items()]
-        answers = model.answers([*requests, *requests])
+        answers, again = model.answers(requests), model.answers(requests, 1)
         return {
             key: {
                 "inputs": _asked(key, inputs, large),
                 **_rows(batches[key]),
                 "outputs": _to_json(first) if _same(first, second) else None,
             }
-            for (key, inputs), first, second in zip(asked.items(), answers, answers[len(asked) :], strict=False)
+            for (key, inputs), first, second in zip(asked.items(), answers, again, strict=True)
         }
 
     def _first(self, batch: Batch) -> dict[str, np.ndarray]:

@@ -50,6 +50,11 @@ class Verify(PostStep):
         if any(isinstance(feeder, DecodeImage) for feeder in feeders.values()) and (problem := missing_decoder()):
             yield problem
 
+    def begin(self, export: Export) -> None:
+        from exportkit.verifying.parity import begin
+
+        begin(export, self.run_timeout)
+
     def run(self, export: Export) -> dict[str, Any]:
         from exportkit.processes import not_sandboxed
         from exportkit.verifying.parity import Proof, Tolerance  # a room of many modules, for this step alone

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +26,23 @@ MOST = 8 << 20  # bytes of a manifest; those of thousands of signatures have les
 _SHOWN = 20
 _RESTORE = "take the version from where it was published, or export it again"
 
+Known = Callable[[Path], str | None]
 
-def write_manifest(directory: Path, content: Mapping[str, Any]) -> None:
+
+def _unknown(_: Path) -> None:
+    return None
+
+
+def write_manifest(directory: Path, content: Mapping[str, Any], known: Known = _unknown) -> None:
     """Write a manifest of `content` and of the files in `directory`.
 
     What is written later is foreign to the version, except for the files that `content` names as its ``signatures``.
+
+    Args:
+        known: returns a file's SHA-256, in hex, where that is known; None where it has to be computed.
     """
     (directory / FILE).parent.mkdir(exist_ok=True)
-    files = digests(directory, content.get("signatures", ()))
+    files = digests(directory, content.get("signatures", ()), known)
     (directory / FILE).write_bytes(_serialized({"schema": SCHEMA, **content, "files": files}))
 
 
@@ -121,9 +130,10 @@ def _pieces(value: Any, newline: str) -> Iterator[str]:
     yield newline + "}"
 
 
-def digests(directory: Path, signatures: Iterable[str] = ()) -> dict[str, str]:
+def digests(directory: Path, signatures: Iterable[str] = (), known: Known = _unknown) -> dict[str, str]:
     """Return file → SHA-256, of every file of a version but the manifest and the signatures over it."""
-    return {name: file_digest(directory / name) for name in _listed(directory, signatures)}
+    paths = {name: directory / name for name in _listed(directory, signatures)}
+    return {name: known(path) or file_digest(path) for name, path in paths.items()}
 
 
 def _listed(directory: Path, signatures: Iterable[str]) -> list[str]:

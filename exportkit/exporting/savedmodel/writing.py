@@ -14,6 +14,7 @@ from google.protobuf.any_pb2 import Any
 from google.protobuf.message import EncodeError
 
 from exportkit.checkpoint import BundleWriter, Readback
+from exportkit.contract import Phase
 from exportkit.core.host import Host
 from exportkit.errors import BindingError, Problem, WeightsError
 from exportkit.exporting.savedmodel.attributes import add_defaults, strip_defaults
@@ -55,7 +56,7 @@ def write(directory: Path, plan: ExportPlan, prepared: Prepared, bound: Mapping[
         WeightsError: a variable's bytes cannot be copied, or its initial value cannot be computed.
     """
     initial = _initial_values(list(bound.values()), prepared.coverage.initialized, host)
-    readback = _write_variables(directory / "variables", prepared, initial, plan.weights.prove)
+    readback = _write_variables(directory / "variables", prepared, initial, plan)
     for graph in bound.values():
         _copy_assets(directory / "assets", graph)
     saved = SavedModel(saved_model_schema_version=SCHEMA_VERSION)
@@ -127,14 +128,15 @@ def _copy_assets(directory: Path, bound: BoundGraph) -> None:
 
 
 def _write_variables(
-    directory: Path, prepared: Prepared, initial: Mapping[str, np.ndarray], reads_back: bool
+    directory: Path, prepared: Prepared, initial: Mapping[str, np.ndarray], plan: ExportPlan
 ) -> Readback | None:
     """Write the union of all meta graphs' variables, copied, or with their initial values where the config says so."""
     directory.mkdir()
     coverage = prepared.coverage
     if not coverage.saved:
         return None
-    with BundleWriter(directory / "variables", reads_back=reads_back) as writer:
+    digests = any(step.phase is Phase.SEAL for step in plan.post.values())
+    with BundleWriter(directory / "variables", reads_back=plan.weights.prove, digests=digests) as writer:
         for name, (bundle, key) in prepared.sources.items():
             writer.copy(name, bundle, key)
         for name, value in initial.items():

@@ -18,10 +18,11 @@ from exportkit.samples import Batch
 from exportkit.serving import tried_samples
 from exportkit.serving.native import Refusal, Running, unoptimized
 from exportkit.verifying.parity import adapters, divergence, refusals
+from exportkit.verifying.parity.beginning import elsewhere, training_graph
 from exportkit.verifying.parity.divergence import Difference, Tolerance, compare, unequal
 from exportkit.verifying.parity.origin import origins
 from exportkit.verifying.parity.originals import originals
-from exportkit.verifying.parity.trials import Answer, Answers, Asked, MovedExport, TrainingGraph, Trial, Twice, trials
+from exportkit.verifying.parity.trials import Answer, Answers, Asked, MovedExport, Trial, Twice, trials
 
 T = TypeVar("T")
 Output = tuple[str, str]  # signature, alias
@@ -80,14 +81,14 @@ class Proof:
             ConfigError: a sample does not fit.
             EnvironmentFailed: a process was killed from outside.
         """
-        device = self._export.plan.meta_graphs[self._key].device
-        if device and "CPU" not in device.upper():
+        if device := elsewhere(self._export, self._key):
             self.warnings.append(f"meta_graphs.{self._key}: is pinned to {device}, and was not verified")
             self.unverified.append(f"meta_graphs.{self._key} (pinned to {device})")
             return {"not verified": f"pinned to {device}"}
-        self._there = TrainingGraph(self._export, self._key, self._timeout)
-        self._here = MovedExport(self._export, self._key, self._timeout)
+        self._there = training_graph(self._export, self._key, self._timeout)
         with ExitStack() as there, ExitStack() as here:
+            there.callback(self._there.close)
+            self._here = MovedExport(self._export, self._key, self._timeout)
             running, model = self._started(there, here)
             batches = self._batches(running, model)
             asked = trials(self._export, self._key, batches, self._sizes)
@@ -107,11 +108,11 @@ class Proof:
             self._judge_unsampled(batches)
         return self._details(asked, batches)
 
-    def _ask_export(self, model: Running, asked: Sequence[Trial]) -> tuple[list[Answers], list[Answers]]:
+    def _ask_export(self, model: Running, asked: Sequence[Trial]) -> tuple[list[Answers], list[Answer]]:
         """Return the answers of the export as it is written, then of one that a server has optimised."""
         written = self._timed("export", partial(self._here.ask, model, asked))
         with self._here.running(ConfigProto()) as optimized:
-            answers = self._timed("export, optimized", partial(self._here.ask, optimized, asked))
+            answers = self._timed("export, optimized", partial(self._here.ask_once, optimized, asked))
             optimized.serves = "" if self._here.keeps_state else self._key  # the steps behind this one need load no other
         return written, answers
 
@@ -136,7 +137,7 @@ class Proof:
         return {name: batch for name, batch in found.items() if name in signatures}
 
     def _judge_sides(
-        self, asked: Sequence[Trial], there: Sequence[Answers], here: Sequence[Answers], optimized: Sequence[Answers]
+        self, asked: Sequence[Trial], there: Sequence[Answers], here: Sequence[Answers], optimized: Sequence[Answer]
     ) -> None:
         failed = self._judge_all(asked, there, here) + self._judge_random(asked)
         self.problems += [] if self.problems or failed else self._uncompared(asked)
@@ -313,9 +314,9 @@ class Proof:
 
     # As a server optimises it
 
-    def _judge_optimized(self, asked: Sequence[Trial], written: Sequence[Answers], optimized: Sequence[Answers]) -> None:
+    def _judge_optimized(self, asked: Sequence[Trial], written: Sequence[Answers], optimized: Sequence[Answer]) -> None:
         """Check that TensorFlow's optimiser changes only the last bits, and with them the order of what is nearly equal."""
-        for trial, (a, _), (b, _) in zip(asked, written, optimized, strict=True):
+        for trial, (a, _), b in zip(asked, written, optimized, strict=True):
             if isinstance(a, Refusal):
                 continue
             if isinstance(b, Refusal):

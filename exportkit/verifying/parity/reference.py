@@ -50,6 +50,7 @@ class Job:
         fetches: the tensors that its runs ask for; those that runs ask for besides are computed on the way to them.
         allowed: what it may do beyond computing its answers, as in `allow.ops` of a config.
         assets: nodes that hold the path of a file that becomes an asset.
+        initialized: whether values come from the export's own variables, which must be written before it starts.
         seeded: whether random ops draw the same numbers in every process.
     """
 
@@ -61,6 +62,7 @@ class Job:
     checkpoints: Mapping[str, Bundle]
     reads: Sequence[str]
     scratch: Path
+    initialized: bool = False
     fetches: Collection[str] = ()
     allowed: Collection[str] = ()
     seeded: bool = False
@@ -137,14 +139,17 @@ def job(part: Part, export: Export, exported: str, config: ConfigProto) -> Job:
     graph, plan, prepared = part.model.graph, export.plan, export.prepared
     bundles = {id(bundle): bundle for bundle, _ in prepared.sources.values()}.values()
     feeds = {tensor: graph.dtype(tensor) or part.facts[name].dtype for name, tensor in part.wiring.inputs.items()}
+    restores = [_restore(v, prepared, exported) for v in part.pruned.variables.values()]
+    initialized = any(one.prefix == exported for one in restores)
     return Job(
         meta_graph=graph.meta,
         feeds={**feeds, **{tensor: graph.dtype(tensor) for tensor in part.wiring.constants}},
-        restores=[_restore(v, prepared, exported) for v in part.pruned.variables.values()],
+        restores=restores,
+        initialized=initialized,
         init_ops=[op for ops in part.pruned.tables.values() for op in ops],
         config=config,
         checkpoints={_room(bundle): bundle for bundle in bundles},
-        reads=[os.path.dirname(exported), *(str(asset.resolved) for asset in prepared.assets)],
+        reads=[*[os.path.dirname(exported)] * initialized, *(str(asset.resolved) for asset in prepared.assets)],
         scratch=export.scratch,
         fetches=part.wiring.fetches(plan.signatures, plan.bindings),
         allowed=plan.allow.ops,

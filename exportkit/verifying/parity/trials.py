@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ from exportkit.protos import ConfigProto
 from exportkit.samples import Batch
 from exportkit.serving import hosts, native
 from exportkit.serving.native import Refusal, Running, unoptimized
+from exportkit.serving.remembered import Remembered
 from exportkit.verifying.parity import adapters, loaded, reference, relocation
 from exportkit.verifying.parity.loaded import LoadedOriginal
 from exportkit.verifying.parity.reference import Job, Reference
@@ -123,6 +124,8 @@ class TrainingGraph:
         variables = str(export.directory / "variables" / "variables")
         self._job = reference.job(self._part, export, variables, native.unoptimized())
         self._constants = {tensor: self._constant(tensor, value) for tensor, value in self._part.wiring.constants.items()}
+        self._begun: tuple[ExitStack, Reference] | None = None
+        self._remembered = Remembered()
         left_out = len(self.graph.nodes) - self._job.nodes
         self.note = f"whole graph of {len(self.graph.nodes):,} nodes"
         self.note += f", but for {left_out:,} that an import might run" if left_out else ""
@@ -138,12 +141,53 @@ class TrainingGraph:
 
     def ask(self, running: Asked, questions: Sequence[Trial]) -> list[Answers]:
         """Return the answers of a running graph to each question."""
-        return [(self._answer(running, trial), self._answer(running, trial)) for trial in questions]
+        return [(self._first(running, trial), self._answer(running, trial)) for trial in questions]
 
     def refusal(self, running: Asked, signature: str, inputs: Mapping[str, np.ndarray]) -> str:
-        """Return why a running graph refuses values for a signature; empty where it takes them."""
+        """Return why a running graph refuses values for a signature; empty where it takes them.
+
+        The graph must keep no state: what it answers is remembered as its first answer to them.
+        """
         answer = self._answer(running, _trial(self._export, self._key, signature, None, inputs, drawn=True))
-        return answer.text if isinstance(answer, Refusal) else ""
+        if isinstance(answer, Refusal):
+            return answer.text
+        self._remembered.add(signature, inputs, answer)
+        return ""
+
+    def _first(self, running: Asked, trial: Trial) -> Answer:
+        known = self._remembered.to(trial.signature, trial.inputs)
+        return known[0] if known else self._answer(running, trial)
+
+    def begin(self) -> None:
+        """Start the graph's process, if it needs nothing of the export: until `running` asks for it, it restores variables.
+
+        Raises:
+            BindingError: its import or initialisation can do what is not allowed.
+        """
+        if self._original is None and not self._job.initialized:
+            context = ExitStack()
+            self._begun = context, context.enter_context(reference.started(self._job, self._timeout))
+
+    def close(self) -> None:
+        """End the process that was begun, if nothing has asked for it."""
+        if self._begun is not None:
+            self._begun[0].close()
+
+    @property
+    def _original(self) -> Original | None:
+        """The SavedModel whose own loader loads the graph."""
+        return None if self._job.replaced else self._part.model.original
+
+    @contextmanager
+    def _started(self, job: Job) -> Iterator[Reference]:
+        """Start a process, or take the one that was begun for this job."""
+        if self._begun is None or job.seeded:
+            with reference.started(job, self._timeout) as running:
+                yield running
+            return
+        (context, running), self._begun = self._begun, None
+        with context:
+            yield running
 
     @contextmanager
     def running(self, *, seeded: bool = False) -> Iterator[Asked]:
@@ -156,8 +200,9 @@ class TrainingGraph:
             StepFailed: it does not run, or not in time.
             EnvironmentFailed: its process was killed from outside.
         """
-        original = self._part.model.original
-        if original is not None and not seeded and not self._job.replaced:
+        self._remembered = Remembered()
+        original = self._original
+        if original is not None and not seeded:
             with loaded.load(original, self._timeout, self._export.plan.allow.ops, self._files(original)) as model:
                 if not isinstance(model, str):
                     self.note = f"{original.directory}, loaded as a model server loads it"
@@ -165,7 +210,7 @@ class TrainingGraph:
                     return
             self.note += f"; the model as a whole cannot be loaded: {model}"
         job = replace(self._job, seeded=seeded)
-        with reference.started(job, self._timeout) as running:
+        with self._started(job) as running:
             if not (refusal := running.start()):
                 yield running
                 return
@@ -232,6 +277,12 @@ class MovedExport:
         """Return the answers of a running graph to each question."""
         return [self._answers(model, trial) for trial in questions]
 
+    def ask_once(self, model: Running, questions: Sequence[Trial]) -> list[Answer]:
+        """Return the first answer to each question. A graph that keeps a state is asked as often as `ask` does."""
+        if self.keeps_state:
+            return [first for first, _ in self.ask(model, questions)]
+        return [model.answer(trial.signature, trial.inputs, 0) for trial in questions]
+
     @cached_property
     def keeps_state(self) -> bool:
         """Whether an answer may depend on those before it: something that runs draws, or changes a variable."""
@@ -239,8 +290,8 @@ class MovedExport:
         return metagraph.Running(Graph(self.meta), [name for name in fetches if name], ()).keeps_state
 
     def _answers(self, model: Running, trial: Trial) -> Answers:
-        one = model.ask(trial.signature, trial.inputs)
-        return (one, one) if isinstance(one, Refusal) else (one, model.ask(trial.signature, trial.inputs))
+        one = model.answer(trial.signature, trial.inputs, 0)
+        return (one, one) if isinstance(one, Refusal) else (one, model.answer(trial.signature, trial.inputs, 1))
 
     @cached_property
     def _model(self) -> Running:
@@ -254,7 +305,7 @@ class MovedExport:
             StepFailed: it does not load.
             EnvironmentFailed: its process was killed from outside.
         """
-        with self._model.configured(config) as model:
+        with self._model.configured(config, remembers=not self.keeps_state) as model:
             try:
                 model.load()
             except StepFailed as error:
