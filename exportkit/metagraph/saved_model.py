@@ -14,7 +14,7 @@ from pathlib import Path
 
 from exportkit import files
 from exportkit.checkpoint import Bundle, formats
-from exportkit.errors import BindingError, Problem, WeightsError, did_you_mean, nearest, some
+from exportkit.errors import BindingError, Problem, WeightsError, nearest, some
 from exportkit.metagraph.adopting import adopted, asset_files, fill_tables
 from exportkit.metagraph.files import SAVED_MODELS, read_saved_model
 from exportkit.metagraph.graph import Graph
@@ -235,10 +235,7 @@ _FOREIGN = {
 def _instead(place: Path) -> tuple[str, str]:
     """Return what a path that is no SavedModel is, and what to do."""
     if not os.path.lexists(place):
-        above = place.parent
-        names = [child.name for child in above.iterdir()] if above.is_dir() else []
-        near = did_you_mean(place.name, names) if nearest(place.name, names) else ""
-        return "no such file or directory", near or "paths are relative to where exportkit was started"
+        return "no such file or directory", files.similar(place) or "paths are relative to where exportkit was started"
     if place.is_file():
         return _described(place)
     names = sorted(os.listdir(place))
