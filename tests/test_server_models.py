@@ -408,6 +408,16 @@ def test_a_body_that_does_not_arrive_is_given_up(base):
         assert client.recv(100).startswith(b"HTTP/1.1 408 ")
 
 
+def test_what_is_no_http_is_refused_and_not_logged(base, capfd):
+    with (
+        serverlab.serving([Model("m", base)]) as server,
+        socket.create_connection(("127.0.0.1", server.rest_port)) as client,
+    ):
+        client.sendall(b"\x16\x03\x01\x02\x00\r\n\r\n")  # as a client begins that wants TLS
+        assert client.recv(100).startswith(b"HTTP/1.1 400 ")
+    assert capfd.readouterr().err == ""
+
+
 def test_too_many_requests_at_a_time_are_refused(tmp_path):
     base = serverlab.traps(tmp_path / "traps")
     limits = Limits(requests=1, seconds=3)

@@ -124,6 +124,7 @@ class Server:
             ws="none",
             lifespan="off",
             log_config=None,
+            log_level="error",  # a request that is no HTTP is its sender's mistake
             access_log=False,
             server_header=False,
             date_header=False,
