@@ -373,9 +373,9 @@ class Command(ABC):
         return sorted(flag for flag in self.flags if flag.startswith(words[-1])) if words[-1].startswith("-") else []
 
     def _parser(self) -> argparse.ArgumentParser:
-        import argparse
+        from exportkit.parser import ArgumentParser
 
         description = (type(self).__doc__ or self.help).split("\n\n")[0]
-        parser = argparse.ArgumentParser(prog=f"exportkit {self.name}", description=description)
+        parser = ArgumentParser(prog=f"exportkit {self.name}", description=description)
         self.add_arguments(parser)
         return parser

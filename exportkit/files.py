@@ -6,13 +6,18 @@ first, the file is opened without waiting, and what was opened is looked at agai
 
 import errno
 import io
+import itertools
 import os
 import stat
+
+from exportkit.errors import nearest
 
 MIB = 1 << 20
 PROTO = (1 << 31) - 1  # bytes: no serialized message is larger (https://protobuf.dev/programming-guides/proto-limits/)
 TEXT = 16 * MIB  # of files that people write, or that are read as text
 ARRAYS = 256 * MIB  # of samples and logged requests, which are held in memory
+
+_BESIDE = 1000  # entries of a directory that are compared with a name
 
 _TYPES = {
     stat.S_IFIFO: "a FIFO (named pipe)",
@@ -68,3 +73,14 @@ def read(path: str | os.PathLike[str], most: int) -> bytes:
     if len(data) > most:
         raise OSError(errno.EFBIG, f"it has more than the {most:,} bytes that are read at most", os.fspath(path))
     return data
+
+
+def similar(path: str | os.PathLike[str]) -> str:
+    """Return ``did you mean …?`` for a path that is not there; empty where no entry beside it is spelt nearly the same."""
+    folder, name = os.path.split(os.path.normpath(path))
+    try:
+        with os.scandir(folder or ".") as entries:
+            near = nearest(name, (entry.name for entry in itertools.islice(entries, _BESIDE)), most=1)
+    except OSError:
+        return ""
+    return f"did you mean {os.path.join(folder, near[0])}?" if near else ""

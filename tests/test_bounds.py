@@ -272,6 +272,10 @@ GRAPHS = {
         "a" * 199 + "… has a name that no node can have",
     ),
     "no op": (lambda m: node(m, "a", ""), "a (?) has no op"),
+    "attributes without end": (
+        lambda m: node(m, "a", **{f"k{number}": attr(i=1) for number in range(1001)}),
+        "a (NoOp) has 1,001 attributes",
+    ),
     "an op without end": (
         lambda m: node(m, "a", "Iterator" * 9999),
         f"a ({('Iterator' * 10)[:79]}…) is of an op whose name has no end",

@@ -1,6 +1,7 @@
 """The source `keras`: a file becomes a SavedModel in a process of its own, and nothing of a stranger's file is run."""
 
 import json
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -12,7 +13,7 @@ import pytest
 import exportkit
 from exportkit.checkpoint import Bundle
 from exportkit.errors import ConfigError
-from exportkit.sources import _keras_file, keras
+from exportkit.sources import _keras_file, _keras_worker, keras
 from exportkit.sources.keras import KerasSource
 from exportkit.testing import toys
 
@@ -241,6 +242,51 @@ def test_what_is_named_is_loaded():
     assert _keras_file.own_names(nodes, "Mine") == {"Mine", "pkg>Mine"}
     assert _keras_file.refusals([described("Lambda", "keras.layers")], ["keras.layers:Lambda"]) == []
     assert len(_keras_file.refusals([described("system", "os", registered="Mine2")], ["ours:Mine"])) == 1
+
+
+@pytest.mark.parametrize(
+    ("legacy", "do"),
+    [
+        ("", "if it is yours, name it: custom_objects: [package.module:Mine]"),
+        (
+            _keras_worker._legacy("2.4.0"),
+            "if it is yours, name it: custom_objects: [package.module:Mine]; if not, Keras 2.4.0 wrote it, and Keras 3 does "
+            "not read all of those: load it with tf_keras (pip install tf_keras), write model.export(DIRECTORY), and name that "
+            "(source=saved_model)",
+        ),
+    ],
+)
+def test_what_keras_does_not_know_is_named(legacy, do):
+    why = "ValueError: Unknown layer: 'ours>Mine'. Please ensure you are using a `keras.utils.custom_object_scope` …"
+    assert _keras_worker._unloadable("3.15.1", why, legacy) == ("needs Mine, which Keras 3.15.1 does not have", do)
+    assert _keras_worker._unloadable("3.15.1", "ValueError: no", "") == (
+        "cannot be loaded by Keras 3.15.1: ValueError: no",
+        "does keras.models.load_model load it, with the same classes?",
+    )
+
+
+@pytest.mark.slow
+def test_a_class_of_keras_2_that_keras_3_does_not_have(files, tmp_path):
+    import h5py
+
+    old = tmp_path / "old.h5"
+    shutil.copy(files / "dense.h5", old)
+    layer = {"class_name": "CuDNNLSTM", "config": {"name": "lstm", "units": 3}}
+    with h5py.File(old, "r+") as file:
+        file.attrs["model_config"] = json.dumps({"class_name": "Sequential", "config": {"name": "old", "layers": [layer]}})
+        file.attrs["keras_version"] = "2.4.0"
+    text = refusal(old)
+    assert text.startswith("source.model: FILE: needs CuDNNLSTM, which Keras 3.")
+    assert text.endswith(_keras_worker._legacy("2.4.0"))
+
+
+def test_a_model_that_takes_keras_too_long_is_refused(files, tmp_path, monkeypatch):
+    monkeypatch.setattr(keras, "EXPORTS", tmp_path)
+    monkeypatch.setattr(keras, "_SECONDS", 0.01)
+    assert refusal(files / "dense.keras") == (
+        "source.model: FILE: Keras's process took longer than 0.01 s; does Keras load it?"
+    )
+    assert not list(tmp_path.iterdir())
 
 
 def test_how_a_model_was_compiled_is_not_looked_at():

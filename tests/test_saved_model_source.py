@@ -22,6 +22,9 @@ pytestmark = pytest.mark.quick(20)
 
 X = [[1.0, 2.0, 3.0, 4.0], [0.0, -1.0, 0.5, 2.0]]
 KEY = "{}/.ATTRIBUTES/VARIABLE_VALUE"
+SPARSE = (
+    "has a sparse or composite tensor, 's', which no request can hold (bindings can take its parts: sparse.inputs.s.indices …)"
+)
 
 
 @pytest.fixture(scope="session")
@@ -117,7 +120,7 @@ def test_a_model_of_tensorflow_1_is_read(models):
     assert {key: one.misfit for key, one in model.signatures.items() if one.misfit} == {
         "odd": "has the method 'mine/odd', and servers know tensorflow/serving/classify, tensorflow/serving/predict, "
         "tensorflow/serving/regress",
-        "sparse": "has a sparse or composite tensor, 's', which no binding can be",
+        "sparse": SPARSE,
     }
     assert [variable.full_name for variable in model.needed(["rows"]).variables] == ["rows", "rows"]
     assert restored(model.graph) == {}
@@ -278,7 +281,7 @@ def test_a_model_of_tensorflow_1_keeps_its_signatures(models, tmp_path):
         "string [N]",
         "signatures.odd: is not kept, as it has the method 'mine/odd', and servers know tensorflow/serving/classify, "
         "tensorflow/serving/predict, tensorflow/serving/regress",
-        "signatures.sparse: is not kept, as it has a sparse or composite tensor, 's', which no binding can be",
+        f"signatures.sparse: is not kept, as it {SPARSE}",
     ]
     assert sorted(Bundle(f"{report.directory}/variables/variables").aliases or ["rows"]) == ["rows"]
     assert served(report.directory, "rated", {"x": [[3.0]], "rate": 2.0})["y"].tolist() == [[6.0]]
@@ -292,6 +295,21 @@ def test_a_tensor_that_one_signature_feeds_and_another_computes(models, tmp_path
     directory = export(config(models("session"), tmp_path, {"signatures": ["serving_default", "regress"]})).directory
     assert served(directory, "serving_default", {"x": [[3.0]]})["y"].tolist() == [[1.5]]
     assert served(directory, "regress", {"inputs": [example(x=[5.0])]})["outputs"].tolist() == [[2.5]]
+
+
+def test_the_parts_of_a_sparse_tensor_are_names_for_bindings(models, tmp_path):
+    parts = {part: f"sparse.inputs.s.{part}" for part in ("indices", "values", "dense_shape")}
+    report, found = verified(
+        models("session"),
+        tmp_path,
+        {"signatures": []},
+        bindings=parts | {"sum": "sparse.outputs.sum"},
+        signatures={"dense": {"inputs": {part: part for part in parts}, "outputs": {"sum": "sum"}}},
+        samples={"dense": {"indices": [[0, 1], [1, 0], [1, 2]], "values": [2.0, 3.0, 4.0], "dense_shape": [2, 3]}},
+    )
+    assert found["signatures"]["dense"]["outputs"]["sum"]["max_abs_diff"] == 0.0
+    sent = {"indices": [[1, 2]], "values": [5.0], "dense_shape": [2, 3]}
+    assert served(report.directory, "dense", sent)["sum"].tolist() == [0.0, 5.0]
 
 
 def test_a_feeder_and_the_graph_cannot_both_compute_a_tensor(models, tmp_path):
@@ -381,8 +399,7 @@ def test_a_signature_that_the_model_does_not_have(models, tmp_path):
         f"source.signatures[0]: {where} has no signature 'serving_defalt'; did you mean serving_default?"
     ]
     assert refused(models("session"), tmp_path, {"signatures": ["sparse"]}) == [
-        "source.signatures[0]: 'sparse' cannot be kept: it has a sparse or composite tensor, 's', which no binding can be; "
-        "leave it out"
+        f"source.signatures[0]: 'sparse' cannot be kept: it {SPARSE}; leave it out"
     ]
     assert refused(where, tmp_path, {"signatures": "all"}) == [
         "source.signatures: is 'all'; write keep, or a list of keys: [serving_default]"
@@ -502,7 +519,7 @@ def test_what_is_no_saved_model(tmp_path):
     }.items():
         with pytest.raises(BindingError) as caught:
             open_saved_model(tmp_path / name)
-        assert str(caught.value) == f"{tmp_path / name}: {expected}"
+        assert str(caught.value) == f"{tmp_path / name}: {expected}".replace("mean empty", f"mean {tmp_path / 'empty'}")
 
 
 @pytest.mark.slow

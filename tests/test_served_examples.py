@@ -1,4 +1,4 @@
-"""The three examples, exported by their shipped configs from the command line and served by three loaders."""
+"""The examples, exported by their shipped configs from the command line and served by three loaders."""
 
 import os
 import subprocess
@@ -29,6 +29,7 @@ def place(tmp_path_factory):
         os.chdir(before)
     command = [Path(sys.executable).with_name("exportkit"), "-m", f"model={','.join(MODELS)}"]
     subprocess.run(command, cwd=place, check=True, capture_output=True)
+    subprocess.run([command[0], "model=mnist_adopted"], cwd=place, check=True, capture_output=True)
     return place
 
 
@@ -38,6 +39,22 @@ def answers(directory, signature, inputs):
         0
     ]
     return [toys.served(directory, signature, inputs), toys.served_eagerly(directory, signature, inputs), native]
+
+
+@pytest.mark.slow
+def test_an_adopted_version_keeps_its_signatures_and_gets_another(place):
+    images = np.load(place / "data" / "digits.npz")["images"]
+    examples = np.array([toys.example(images=row) for row in images[:50]], object)
+    own, adopted = (str(place / "exports" / model / "1") for model in ("mnist_mlp", "mnist_adopted"))
+    for signature, inputs in (("predict_images", {"images": images}), ("serving_default", {"inputs": examples})):
+        for before, after in zip(answers(own, signature, inputs), answers(adopted, signature, inputs), strict=True):
+            assert sorted(before) == sorted(after)
+            assert all(np.array_equal(before[alias], after[alias]) for alias in before)
+    scores = toys.served(own, "predict_images", {"images": images})["scores"]
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :3]
+    for answer in answers(adopted, "best_three", {"images": images}):
+        np.testing.assert_array_equal(answer["digits"], order)
+        np.testing.assert_array_equal(answer["scores"], np.take_along_axis(scores, order, 1))
 
 
 @pytest.mark.slow

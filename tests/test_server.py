@@ -16,7 +16,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from exportkit.checkpoint.tensorproto import from_json, from_message, to_proto
 from exportkit.protos import TensorProto, example_pb2
-from exportkit.server import messages
+from exportkit.server import json_examples, messages
 from exportkit.server.model_config import Model
 from exportkit.server.page import Page
 from exportkit.version.manifest import read_manifest
@@ -259,6 +259,15 @@ ANSWERED = [  # method, path, body, JSON
 @pytest.mark.parametrize(("method", "path", "sent", "answer"), ANSWERED)
 def test_a_right_request_gets_the_json_of_a_model_server(rest, method, path, sent, answer):
     assert rest.ask(method, path, sent) == (200, answer)
+
+
+def test_floats_of_an_example_are_rounded_alike_alone_and_together():
+    floats = [1.5, 1e39, -1e39, float("nan"), 0.1, 1e-46]
+    (together,) = json_examples.examples_of({"examples": [{"x": floats}]})
+    (mixed,) = json_examples.examples_of({"examples": [{"x": [*floats, 1 << 70]}]})  # no integer of RapidJSON
+    values = [example_pb2.Example.FromString(one).features.feature["x"].float_list.value for one in (together, mixed)]
+    np.testing.assert_array_equal(values[0], np.array([1.5, np.inf, -np.inf, np.nan, 0.1, 0], np.float32))
+    np.testing.assert_array_equal(values[1], [*values[0], np.float32(1 << 70)])
 
 
 def test_texts_of_many_lengths_take_no_more_memory_than_they_have(rest):

@@ -1,6 +1,7 @@
 """What `exportkit serve` serves: versions, labels, policies, what changes while it runs, and requests that kill or block."""
 
 import argparse
+import gzip
 import json
 import os
 import re
@@ -227,13 +228,14 @@ def test_a_model_is_listed_once():
 def test_base_paths_with_all_their_problems(base, tmp_path):
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "m").symlink_to(base)
-    paths = [base, tmp_path / "other" / "m", base / "1", tmp_path / "nowhere", tmp_path / "other"]
+    paths = [base, tmp_path / "other" / "m", base / "1", tmp_path / "othr", tmp_path / "other"]
     with pytest.raises(ConfigError) as error:
         models_at([str(path) for path in paths])
     assert str(error.value).splitlines() == [
         f"{base / '1'}: is a version, not the directory of versions; serve its base path: {base}",
-        f"{tmp_path / 'nowhere'}: is not a directory; give the directory that holds a model's numbered versions",
-        f"{tmp_path / 'other'}: has no version: no directory whose name is a number; export one to it",
+        f"{tmp_path / 'othr'}: does not exist; did you mean {tmp_path / 'other'}?",
+        f"{tmp_path / 'other'}: has no version: no directory whose name is a number; name one of the models in it: "
+        f"{tmp_path / 'other' / 'm'}",
         "m: is the name of several base paths; list them in a models.config",
     ]
 
@@ -372,6 +374,31 @@ def test_a_body_that_is_too_long_is_refused(base):
             assert error.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
+def test_a_body_in_gzip_is_unpacked_within_the_same_bound(base):
+    body = json.dumps({"instances": [1.0, 2.0]}).encode()
+    packed, path = gzip.compress(body), "/v1/models/m:predict"
+    with serverlab.serving([Model("m", base)], Limits(body=1000)) as server, serverlab.Rest(server) as rest:
+        plain = rest.ask("POST", path, body)
+        assert plain[0] == 200
+        too_long, broken = "The body has more than 1000 bytes when it is uncompressed", "Failed to uncompress the gzipped body"
+        asked = {
+            "whole": (packed, plain),
+            "of the largest size": (gzip.compress(body.ljust(1000)), plain),
+            "a byte too long": (
+                gzip.compress(body.ljust(1001)),
+                (413, too_long),
+            ),
+            "a bomb": (gzip.compress(bytes(900_000)), (413, too_long)),
+            "truncated": (packed[:-1], (400, broken)),
+            "with a wrong checksum": (packed[:-8] + bytes(8), (400, broken)),
+            "not packed": (body, (400, broken)),
+            "empty": (b"", (400, "JSON Parse error: The document is empty")),
+        }
+        for name, (sent, (status, answer)) in asked.items():
+            expected = status, {"error": answer} if isinstance(answer, str) else answer
+            assert rest.ask("POST", path, sent, **{"Content-Encoding": "x-gzip"}) == expected, name
+
+
 def test_a_body_that_does_not_arrive_is_given_up(base):
     with (
         serverlab.serving([Model("m", base)], Limits(seconds=0.2)) as server,
@@ -379,6 +406,16 @@ def test_a_body_that_does_not_arrive_is_given_up(base):
     ):
         client.sendall(b"POST /v1/models/m:predict HTTP/1.1\r\nHost: m\r\nContent-Length: 10\r\n\r\n{")
         assert client.recv(100).startswith(b"HTTP/1.1 408 ")
+
+
+def test_what_is_no_http_is_refused_and_not_logged(base, capfd):
+    with (
+        serverlab.serving([Model("m", base)]) as server,
+        socket.create_connection(("127.0.0.1", server.rest_port)) as client,
+    ):
+        client.sendall(b"\x16\x03\x01\x02\x00\r\n\r\n")  # as a client begins that wants TLS
+        assert client.recv(100).startswith(b"HTTP/1.1 400 ")
+    assert capfd.readouterr().err == ""
 
 
 def test_too_many_requests_at_a_time_are_refused(tmp_path):
@@ -445,6 +482,15 @@ def test_a_port_that_is_taken(base):
                 server.start([Model("m", base)])
             assert error.value.problems[0].where == f"127.0.0.1:{port}"
             assert error.value.problems[0].do == f"choose another port with {option}, 0 for a free one"
+
+
+def test_a_host_that_is_not_this_machine(base):
+    with Server(Models(["serve"]), Address("192.0.2.1", 0, 0), Limits()) as server, pytest.raises(EnvironmentFailed) as error:
+        server.start([Model("m", base)])  # an address for documentation (RFC 5737)
+    assert str(error.value) == (
+        "--host 192.0.2.1: cannot assign requested address; write an address of this machine, as 127.0.0.1; "
+        "0.0.0.0 stands for all"
+    )
 
 
 @pytest.fixture

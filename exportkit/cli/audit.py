@@ -15,7 +15,7 @@ from exportkit.capabilities import CAPABILITIES, Audit, audit, joined
 from exportkit.checkpoint import graph_file
 from exportkit.cli.tables import line, table, text
 from exportkit.contract import Command
-from exportkit.errors import ConfigError, some
+from exportkit.errors import BindingError, ConfigError, WeightsError, some
 
 SHOWN = 3
 
@@ -53,10 +53,19 @@ class AuditCommand(Command):
 
 
 def _graph_at(path: str) -> str:
-    """Return the ``.meta`` of the checkpoint that `path` names; a path that is none as it is."""
+    """Return the ``.meta`` of the checkpoint that `path` names, or the newest version below it; any other path as it is."""
     if os.path.isdir(path) and any(os.path.lexists(os.path.join(path, name)) for name in metagraph.SAVED_MODELS):
         return path
-    meta = graph_file(path)
+    from exportkit.metagraph.saved_model import locate
+
+    try:
+        meta = graph_file(path)
+    except WeightsError:
+        try:
+            return str(locate(path))
+        except BindingError:
+            pass
+        raise
     return meta if os.path.lexists(meta) or os.path.isdir(path) else path
 
 

@@ -1,12 +1,12 @@
 """Numbers in arguments of commands: argparse names the flag before each refusal."""
 
 from argparse import ArgumentTypeError
-from math import isfinite
+from math import isfinite, nan
 
 
 def tolerance(text: str) -> float:
     """Return a tolerance; one that is negative, infinite or NaN is refused, for it would fail or pass every comparison."""
-    value = float(text)
+    value = _float(text)
     if not (isfinite(value) and value >= 0):
         raise ArgumentTypeError(f"is {text}; write 0 or more")
     return value
@@ -14,7 +14,7 @@ def tolerance(text: str) -> float:
 
 def seconds(text: str) -> float:
     """Return a time that is longer than none."""
-    value = float(text)
+    value = _float(text)
     if not (isfinite(value) and value > 0):
         raise ArgumentTypeError(f"is {text}; write more than 0")
     return value
@@ -36,10 +36,9 @@ def count(text: str) -> int:
 
 def positive_integer(text: str) -> int:
     """Return a number from 1."""
-    value = int(text)
-    if value < 1:
+    if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text) > 0):
         raise ArgumentTypeError(f"is {text}; write 1 or more")
-    return value
+    return int(text)
 
 
 def port(text: str) -> int:
@@ -47,3 +46,11 @@ def port(text: str) -> int:
     if not text.isascii() or not text.isdecimal() or int(text) > 65535:
         raise ArgumentTypeError(f"is {text}; write 0 to 65535")
     return int(text)
+
+
+def _float(text: str) -> float:
+    """Return a number; NaN for what is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return nan

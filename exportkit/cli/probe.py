@@ -13,10 +13,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from exportkit import files
 from exportkit.cli.numbers import count, seconds, tolerance, version
 from exportkit.cli.tables import line, table
 from exportkit.contract import Command
-from exportkit.errors import ConfigError, ExportKitError, Problem, nearest, system_error
+from exportkit.errors import ConfigError, ExportKitError, Problem, system_error
 from exportkit.modelserver import PORT
 
 if TYPE_CHECKING:
@@ -101,9 +102,8 @@ def _against(options: argparse.Namespace) -> Path:
     """Return what the answers are compared with."""
     path = options.against or Path("exports", options.model)
     if not path.exists():
-        near = nearest(path.name, (entry.name for entry in path.parent.glob("*")))
-        spelt = f"did you mean {path.parent / near[0]}? or " if near else ""
-        do = f"{spelt}name the version that is served: --against VERSION_DIR, BASE_PATH or MANIFEST"
+        near = files.similar(path)
+        do = f"{near}{' or ' if near else ''}name the version that is served: --against VERSION_DIR, BASE_PATH or MANIFEST"
         raise ConfigError(Problem(str(path), "does not exist, so there is nothing to compare with", do))
     return path
 

@@ -23,6 +23,7 @@ from exportkit.spec import METHODS
 from exportkit.version.claim import numbers
 from exportkit.version.identity import file_digest
 from exportkit.version.manifest import FILE, read_manifest
+from exportkit.version.nearby import meant
 
 SCHEMA = 1
 _LONGEST = 200  # characters of a name
@@ -142,7 +143,8 @@ def version_directory(path: Path) -> Path:
         if _is_version(path / str(number)):
             return path / str(number)
     what = "has no version" if path.is_dir() else "is no directory" if path.exists() else "does not exist"
-    raise ConfigError(Problem(str(path), what, "name a version's directory, or a base path that holds versions"))
+    do = meant(path) or "name a version's directory, or a base path that holds versions"
+    raise ConfigError(Problem(str(path), what, do))
 
 
 def _is_version(path: Path) -> bool:

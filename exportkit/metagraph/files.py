@@ -143,7 +143,7 @@ def _content(path: str, wanted: str) -> bytes:
         data = files.read(path, files.PROTO)
     except FileNotFoundError:
         beside = f"{path}.meta"
-        do = f"did you mean {beside}?" if os.path.exists(beside) else f"hand in {wanted}"
+        do = f"did you mean {beside}?" if os.path.exists(beside) else files.similar(path) or f"hand in {wanted}"
         raise _refusal(path, "no such file", do) from None
     except OSError as error:
         raise _refusal(path, f"cannot be read: {error.strerror}", f"hand in {wanted}") from None

@@ -8,13 +8,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from exportkit import files
 from exportkit.checkpoint import Bundle, formats
-from exportkit.errors import BindingError, Problem, WeightsError, did_you_mean, nearest, some
+from exportkit.errors import BindingError, Problem, WeightsError, nearest, some
 from exportkit.metagraph.adopting import adopted, asset_files, fill_tables
 from exportkit.metagraph.files import SAVED_MODELS, read_saved_model
 from exportkit.metagraph.graph import Graph
@@ -39,6 +39,7 @@ class OwnSignature:
         outputs: alias → tensor, likewise.
         method: ``predict``, ``classify`` or ``regress``; None where no server answers requests to it.
         misfit: why an export cannot have the same signature; empty if it can.
+        parts: ``inputs.ALIAS.indices`` and the like → tensor, of its sparse tensors, which have no tensor of their own.
     """
 
     key: str
@@ -46,11 +47,13 @@ class OwnSignature:
     outputs: Mapping[str, str]
     method: str | None
     misfit: str = ""
+    parts: Mapping[str, str] = field(default_factory=dict)
 
     def names(self) -> dict[str, str]:
         """Return ``KEY.inputs.ALIAS`` and ``KEY.outputs.ALIAS`` → tensor: the names by which bindings may call it."""
         found = {f"{self.key}.inputs.{alias}": tensor for alias, tensor in self.inputs.items()}
-        return found | {f"{self.key}.outputs.{alias}": tensor for alias, tensor in self.outputs.items()}
+        found |= {f"{self.key}.outputs.{alias}": tensor for alias, tensor in self.outputs.items()}
+        return found | {f"{self.key}.{name}": tensor for name, tensor in self.parts.items()}
 
     def kept(self) -> Signature:
         """Return the same signature, whose bindings are called as in `names`."""
@@ -202,6 +205,7 @@ def _tag_set(tags: Iterable[str]) -> str:
 
 def _own(key: str, definition: SignatureDef, graph: Graph) -> OwnSignature:
     sides = definition.inputs, definition.outputs
+    parts = {name: canonical(tensor) for name, tensor in _parts(definition).items() if isinstance(graph.find(tensor), str)}
     sparse = [alias for side in sides for alias, info in sorted(side.items()) if not info.name]
     named = {info.name for side in sides for info in side.values() if info.name}
     absent = sorted(name for name in named if not isinstance(graph.find(name), str))
@@ -216,12 +220,30 @@ def _own(key: str, definition: SignatureDef, graph: Graph) -> OwnSignature:
     elif method is None:
         misfit = f"has the method '{definition.method_name}', and servers know {some(sorted(_METHODS))}"
     elif sparse:
-        misfit = f"has a sparse or composite tensor, '{sparse[0]}', which no binding can be"
+        misfit = f"has a sparse or composite tensor, '{sparse[0]}', which no request can hold"
+        if own := [name for name in parts if name.startswith((f"inputs.{sparse[0]}.", f"outputs.{sparse[0]}."))]:
+            misfit += f" (bindings can take its parts: {key}.{own[0]} …)"
     elif absent:
         misfit = f"names the tensor {absent[0]}, which its graph does not have"
     elif not outputs:
         misfit = "has no outputs"
-    return OwnSignature(key, inputs, outputs, method, misfit)
+    return OwnSignature(key, inputs, outputs, method, misfit, parts)
+
+
+def _parts(definition: SignatureDef) -> dict[str, str]:
+    """Return the parts of a signature's sparse tensors, by the names of `tf.sparse.SparseTensor`."""
+    found: dict[str, str] = {}
+    for side, infos in (("inputs", definition.inputs), ("outputs", definition.outputs)):
+        for alias, info in sorted(infos.items()):
+            if info.HasField("coo_sparse"):
+                of = info.coo_sparse
+                tensors = {
+                    "indices": of.indices_tensor_name,
+                    "values": of.values_tensor_name,
+                    "dense_shape": of.dense_shape_tensor_name,
+                }
+                found |= {f"{side}.{alias}.{part}": tensor for part, tensor in tensors.items()}
+    return found
 
 
 _FOREIGN = {
@@ -235,10 +257,7 @@ _FOREIGN = {
 def _instead(place: Path) -> tuple[str, str]:
     """Return what a path that is no SavedModel is, and what to do."""
     if not os.path.lexists(place):
-        above = place.parent
-        names = [child.name for child in above.iterdir()] if above.is_dir() else []
-        near = did_you_mean(place.name, names) if nearest(place.name, names) else ""
-        return "no such file or directory", near or "paths are relative to where exportkit was started"
+        return "no such file or directory", files.similar(place) or "paths are relative to where exportkit was started"
     if place.is_file():
         return _described(place)
     names = sorted(os.listdir(place))

@@ -32,6 +32,7 @@ from exportkit.protos import (
 MOST_OUTPUTS = 1 << 16  # of a node
 _MOST = 20  # problems that are reported
 _MOST_NAME = 4096  # characters
+_MOST_ATTRIBUTES = 1000  # of a node: TensorFlow's optimizers copy them again and again
 _MOST_DIMENSIONS = 254  # TensorShape::MaxDimensions (tensor_shape.h)
 _MOST_BYTES = 1 << 31  # of a constant: as many as a file can hold
 _NAME = re.compile(r"[A-Za-z0-9._][\w.\\/>-]*", re.ASCII)  # IsValidNodeName and its internal names
@@ -88,6 +89,8 @@ def _node_problems(nodes: Iterable[NodeDef], functions: Set[str], inside: str = 
 
 def _attribute_problem(node: NodeDef, functions: Set[str]) -> str:
     """Return what is wrong with the attributes of a node; empty if nothing is."""
+    if len(node.attr) > _MOST_ATTRIBUTES:
+        return f"has {len(node.attr):,} attributes"
     for value in node.attr.values():
         kind = value.WhichOneof("value")
         if kind in _CHECKS and (what := _CHECKS[kind](value, functions)):

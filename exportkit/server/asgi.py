@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import zlib
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -100,6 +101,13 @@ class Application:
         method, path = scope["method"], scope["raw_path"].decode("latin-1")
         if method == "OPTIONS":
             return Answer(200 if b"origin" in dict(scope["headers"]) else 400, b"")
+        if b"gzip" in dict(scope["headers"]).get(b"content-encoding", b""):
+            try:
+                body = _unpacked(body, self._limits.body)
+            except OverflowError:
+                return _refused(413, f"The body has more than {self._limits.body} bytes when it is uncompressed")
+            except (EOFError, zlib.error):
+                return _refused(400, "Failed to uncompress the gzipped body")  # as evhttp_request.cc says it
         if query := scope["query_string"]:
             path += f"?{query.decode('latin-1')}"
         if method == "GET" and (page := self._page(path)):
@@ -129,6 +137,22 @@ class _Body:
                     await self.part()
         except TimeoutError:
             pass
+
+
+def _unpacked(body: bytes, most: int) -> bytes:
+    """Return what a body in gzip's format holds, one member of it, as a model server reads it.
+
+    Raises:
+        OverflowError: it has more than `most` bytes.
+        EOFError, zlib.error: it is damaged or no such body.
+    """
+    reader = zlib.decompressobj(zlib.MAX_WBITS | 16)  # with gzip's header and checksum
+    found = reader.decompress(body, most + 1)
+    if len(found) > most:
+        raise OverflowError
+    if body and not reader.eof:
+        raise EOFError
+    return found
 
 
 def _refused(status: int, text: str) -> Answer:

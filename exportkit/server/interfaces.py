@@ -1,5 +1,6 @@
 """Both interfaces of a server, from the first port to the last process."""
 
+import errno
 import socket
 import threading
 from collections.abc import Callable, Sequence
@@ -81,7 +82,10 @@ class Server:
         try:
             opened = socket.create_server((host, port), family=family, backlog=BACKLOG)
         except OSError as error:
-            raise _taken(host, port, "--rest-port", error.strerror or str(error)) from None
+            why = (error.strerror or str(error)).partition(" (while")[0].lower()
+            if error.errno == errno.EADDRNOTAVAIL or (error.errno or 0) < 0:  # negative numbers are getaddrinfo's
+                raise _not_here(host, why) from None
+            raise _taken(host, port, "--rest-port", why) from None
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio does not, for a socket that it did not open
         return opened
 
@@ -120,6 +124,7 @@ class Server:
             ws="none",
             lifespan="off",
             log_config=None,
+            log_level="error",  # a request that is no HTTP is its sender's mistake
             access_log=False,
             server_header=False,
             date_header=False,
@@ -153,4 +158,9 @@ class Server:
 
 
 def _taken(host: str, port: int, option: str, why: str) -> EnvironmentFailed:
-    return EnvironmentFailed(Problem(f"{host}:{port}", why.lower(), f"choose another port with {option}, 0 for a free one"))
+    return EnvironmentFailed(Problem(f"{host}:{port}", why, f"choose another port with {option}, 0 for a free one"))
+
+
+def _not_here(host: str, why: str) -> EnvironmentFailed:
+    do = "write an address of this machine, as 127.0.0.1; 0.0.0.0 stands for all"
+    return EnvironmentFailed(Problem(f"--host {host}", why, do))

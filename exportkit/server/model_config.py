@@ -12,6 +12,7 @@ from exportkit import files
 from exportkit.errors import ConfigError, Problem
 from exportkit.server.messages import ModelServerConfig
 from exportkit.server.status import Status, invalid
+from exportkit.version.nearby import meant
 
 PLATFORM = "tensorflow"
 _UNSUPPORTED = "ServerModelConfig type not supported by HandleReloadConfigRequest. Only ModelConfigList is currently supported"
@@ -65,13 +66,14 @@ def _wrong(path: Path) -> Iterator[Problem]:
     if path.is_file():
         yield Problem(str(path), "is a file beside other paths", "serve one models.config, or base paths")
     elif not path.is_dir():
-        yield Problem(str(path), "is not a directory", "give the directory that holds a model's numbered versions")
+        what = "is not a directory" if path.exists() else "does not exist"
+        yield Problem(str(path), what, meant(path) or "give the directory that holds a model's numbered versions")
     elif (path / "saved_model.pb").exists():
         where = path.parent if path.name.isdecimal() else None
         do = f"serve its base path: {where}" if where else "move it into a directory with a number, such as NAME/1"
         yield Problem(str(path), "is a version, not the directory of versions", do)
     elif not versions_in(path):
-        yield Problem(str(path), "has no version: no directory whose name is a number", "export one to it")
+        yield Problem(str(path), "has no version: no directory whose name is a number", meant(path) or "export one to it")
 
 
 def read(path: str | os.PathLike[str]) -> list[Model]:
@@ -86,8 +88,11 @@ def read(path: str | os.PathLike[str]) -> list[Model]:
             text_format.Parse(file.read().decode(), config)
         return models_of(config)
     except OSError as error:
-        raise ConfigError(Problem(os.fspath(path), f"cannot be read: {error.strerror}")) from None
-    except (text_format.ParseError, UnicodeDecodeError) as error:
+        do = files.similar(path) if isinstance(error, FileNotFoundError) else "name a models.config, as a sweep writes it"
+        raise ConfigError(Problem(os.fspath(path), f"cannot be read: {error.strerror}", do)) from None
+    except UnicodeDecodeError:
+        raise ConfigError(Problem(os.fspath(path), "is no models.config: it is no text", "serve a base path, or one")) from None
+    except text_format.ParseError as error:
         raise ConfigError(Problem(os.fspath(path), f"is no models.config: {' '.join(str(error).split())}")) from None
     except Status as status:
         raise ConfigError(Problem(os.fspath(path), status.text)) from None

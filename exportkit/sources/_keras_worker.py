@@ -6,6 +6,7 @@ The first message on stdin is the `request`; the reply is ``(EXPORTED, facts)`` 
 import os
 import pickle
 import pkgutil
+import re
 import resource
 import sys
 import warnings
@@ -101,13 +102,22 @@ def _export(model: str, target: str, custom_objects: Mapping[str, Collection[str
         safe = not any(_keras_file.runs_code(_name(reference)) for reference in custom_objects)
         loaded = keras.models.load_model(model, custom_objects=objects, compile=False, safe_mode=safe)
     except BaseException as error:
-        what = f"cannot be loaded by Keras {keras.__version__}: {brief(error)}"
-        return REFUSED, [(what, _legacy(written_by) or "does keras.models.load_model load it, with the same classes?")]
+        return REFUSED, [_unloadable(keras.__version__, brief(error), _legacy(written_by))]
     try:
         loaded.export(target, format="tf_saved_model", verbose=False)
     except BaseException as error:
         return REFUSED, [(f"is loaded and cannot be exported by Keras {keras.__version__}: {brief(error)}", "build it whole")]
     return EXPORTED, keras.__version__
+
+
+def _unloadable(version: str, why: str, legacy: str) -> tuple[str, str]:
+    """Return why Keras cannot load a file, and what to do."""
+    if unknown := re.search(r"Unknown \w+: '([\w>]+)'", why):
+        name = unknown[1].rpartition(">")[2]
+        own = f"if it is yours, name it: custom_objects: [package.module:{name}]"
+        return f"needs {name}, which Keras {version} does not have", f"{own}; if not, {legacy}" if legacy else own
+    do = legacy or "does keras.models.load_model load it, with the same classes?"
+    return f"cannot be loaded by Keras {version}: {why}", do
 
 
 def _name(reference: str) -> str:

@@ -16,6 +16,7 @@ from exportkit.sources import _keras_file
 from exportkit.sources.saved_model import KEEP, SavedModelSource
 
 EXPORTS = Path(".exportkit", "keras")
+_SECONDS, _BYTES_A_SECOND = 600, 10_000_000  # that Keras may take: a configuration can ask for loops without end
 
 
 @dataclass(kw_only=True)
@@ -131,7 +132,8 @@ def _export(model: Path, custom_objects: Sequence[str], target: Path) -> None:
         request = {"model": link, "target": str(made / "1"), "custom_objects": list(custom_objects), "path": list(sys.path)}
         reads = [model, *(sys.path if custom_objects else ())]
         sandbox = processes.Sandbox(reads, {link: str(model)}, writes=[room])
-        replies, death = processes.exchange(_keras_worker, [request], sandbox=sandbox)
+        most = _SECONDS + os.path.getsize(model) // _BYTES_A_SECOND
+        replies, death = processes.exchange(_keras_worker, [request], most, sandbox)
         if death or not replies:
             raise ConfigError(
                 Problem("model", f"{model}: Keras's process {death or 'ended without a reply'}", "does Keras load it?")

@@ -5,10 +5,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from exportkit import files
 from exportkit.errors import ConfigError, EnvironmentFailed, Problem, some
 from exportkit.metagraph import SAVED_MODELS
 from exportkit.printable import printable
 from exportkit.version.claim import numbers
+from exportkit.version.nearby import meant
 
 
 @contextmanager
@@ -39,7 +41,8 @@ def _opened(directory: Path) -> int:
         what = f"is a link to {printable(os.readlink(directory))}, and a link can be pointed elsewhere"
         raise ConfigError(Problem(str(directory), what, f"name the version: {printable(os.path.realpath(directory))}"))
     if not directory.is_dir():
-        do = "name the directory that it lies in" if directory.exists() else "there is no such directory"
+        near = files.similar(directory) or "there is no such directory"
+        do = "name the directory that it lies in" if directory.exists() else near
         raise _no_version(directory, do)
     if not any(os.path.lexists(directory / name) for name in SAVED_MODELS):
         raise _no_version(directory, _versions_in(directory))
@@ -54,7 +57,7 @@ def _versions_in(directory: Path) -> str:
     if not os.listdir(directory):
         return "it is empty"
     versions = sorted(number for number in numbers(directory) if (directory / str(number) / SAVED_MODELS[0]).exists())
-    return f"name one of the versions in it: {some(list(map(str, versions)))}" if versions else ""
+    return f"name one of the versions in it: {some(list(map(str, versions)))}" if versions else meant(directory)
 
 
 def _is_same(descriptor: int, directory: Path) -> bool:
