@@ -1,6 +1,8 @@
 """Sweeps from end to end: planned first, nothing twice, one failure never another's, a record of all."""
 
+import copy
 import json
+import logging
 import os
 import re
 import shutil
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import processlab
 import pytest
+from hydra.core.singleton import Singleton
 
 from exportkit.cli import main
 
@@ -77,20 +80,12 @@ class Fleet:
         (self.directory / path).parent.mkdir(parents=True, exist_ok=True)
         (self.directory / path).write_text(text)
 
-    def sweep(self, *words: str, code: int = 0, models: str = "a,b,c", **environment: str) -> dict[str, str]:
-        """Model and job → status and version of ``sweep.json``, which stands in ``record``.
-
-        The command runs in this process; in one of its own where it gets other environment variables.
-        """
+    def sweep(self, *words: str, code: int = 0, models: str = "a,b,c") -> dict[str, str]:
+        """Model and job → status and version of ``sweep.json``, which stands in ``record``; run in this process."""
         shutil.rmtree(self.directory / "record", ignore_errors=True)
         arguments = ["-m", f"model={models}", "hydra.sweep.dir=record", *words]
-        if environment:
-            command = [sys.executable, "-m", "exportkit", *arguments]
-            self.told = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True)
-        else:
-            self._capfd.readouterr()
-            ended = main(arguments)
-            self.told = subprocess.CompletedProcess(arguments, ended, *self._capfd.readouterr())
+        self._capfd.readouterr()
+        self.told = subprocess.CompletedProcess(arguments, main(arguments), *self._capfd.readouterr())
         assert self.told.returncode == code, self.told.stdout + self.told.stderr
         file = self.directory / "record/sweep.json"
         if not file.exists():
@@ -103,7 +98,19 @@ class Fleet:
 
 
 @pytest.fixture
-def fleet(tmp_path, checkpoint, capfd):
+def own_hydra(monkeypatch):
+    """Hydra configures logging and keeps what it has composed; both are as before when a test ends."""
+    monkeypatch.setattr(logging, "_handlerList", [])  # it closes all handlers, those of pytest and TensorFlow too
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    singletons = copy.deepcopy(Singleton.get_state())
+    yield
+    Singleton.set_state(singletons)
+    root.handlers[:], root.level = handlers, level
+
+
+@pytest.fixture
+def fleet(tmp_path, checkpoint, own_hydra, capfd):
     return Fleet(tmp_path, checkpoint, capfd)
 
 
@@ -201,19 +208,14 @@ def test_jobs_in_each_others_way_are_told(fleet):
 
 
 @pytest.mark.slow
-def test_what_was_not_announced_is_exported_again(fleet, tmp_path, monkeypatch):
-    metadata = tmp_path / "plugins/announce-1.0.dist-info"
-    metadata.mkdir(parents=True)
-    (tmp_path / "plugins/announce.py").write_text(PUBLISHING)
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: announce\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text("[exportkit]\nannounce = announce\n")
-    surroundings = {"PYTHONPATH": str(tmp_path / "plugins")}
+def test_what_was_not_announced_is_exported_again(fleet, install):
+    install("announce", PUBLISHING)
     words = ("post=[manifest,announce]",)
     (fleet.directory / "broken").touch()
-    assert fleet.sweep(*words, code=1, models="a", **surroundings) == {"a 0": "failed 1"}
+    assert fleet.sweep(*words, code=1, models="a") == {"a 0": "failed 1"}
     (fleet.directory / "broken").unlink()
-    assert fleet.sweep(*words, models="a", **surroundings) == {"a 0": "exported 2"}
-    assert fleet.sweep(*words, models="a", **surroundings) == {"a 0": "unchanged 2"}
+    assert fleet.sweep(*words, models="a") == {"a 0": "exported 2"}
+    assert fleet.sweep(*words, models="a") == {"a 0": "unchanged 2"}
     assert (fleet.directory / "board.txt").read_text() == "a 2\n"
 
 
