@@ -232,6 +232,15 @@ def stay(seconds):
     return begun, time.time()
 
 
+def stay_until_two_have_begun(place):
+    """Stay until another task is or was here too, and a while longer; when that began and ended."""
+    begun = time.time()
+    Path(place, str(os.getpid())).touch()
+    until(lambda: len(os.listdir(place)) > 1, 60)
+    time.sleep(0.2)
+    return begun, time.time()
+
+
 def threaded():
     """Leave threads and hooks behind."""
     threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
@@ -266,7 +275,7 @@ def is_gone(pid):
         return True
 
 
-def until(condition, seconds=20):
+def until(condition, seconds=60):
     limit = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < limit, "did not come to pass"

@@ -5,7 +5,9 @@ Every plugin here is of the distribution acme 1.2, installed for one test.
 
 import os
 import re
+import sys
 import textwrap
+import threading
 from pathlib import Path
 
 import pytest
@@ -513,9 +515,21 @@ else:
     assert export(code, post={"first": {"kind": "bad"}, "second": {"kind": "bad"}}).warnings == []
 
 
+RELEASED = "released = threading.Event()\n"
+
+
+def release(name):
+    """End acme's thread, which has waited for that."""
+    sys.modules["acme"].released.set()
+    for thread in threading.enumerate():
+        if thread.name == name:
+            thread.join()
+
+
 def test_a_step_that_leaves_a_thread(export):
-    body = "threading.Thread(target=time.sleep, args=(0.2,), name='upload', daemon=True).start()"
-    report = export(STEP.format(phase="VERIFY", body=indented(body)), post={"bad": {"kind": "bad"}})
+    body = "threading.Thread(target=released.wait, args=(60,), name='upload', daemon=True).start()"
+    report = export(RELEASED + STEP.format(phase="VERIFY", body=indented(body)), post={"bad": {"kind": "bad"}})
+    release("upload")
     assert report.warnings == ["post.bad: left the thread 'upload' running"]
 
 
@@ -529,12 +543,14 @@ def test_a_thread_that_writes_later_is_suspected(export, tmp_path):
         def later():
             second.wait()
             (version / "late").touch()
-            time.sleep(1)
+            released.wait(60)
         threading.Thread(target=later, name="later", daemon=True).start()
     """
     post = {"first": {"kind": "bad"}, "second": {"kind": "bad", "timeout": 60}}
-    code = "second = threading.Event()\n" + STEP.format(phase="VERIFY", body=body)
-    assert told(export(code, post=post)) == (
+    code = RELEASED + "second = threading.Event()\n" + STEP.format(phase="VERIFY", body=body)
+    refusal = export(code, post=post)
+    release("later")
+    assert told(refusal) == (
         f"post.second ({ACME}): added late; a step of phase VERIFY {NO_TOUCH} "
         "(or did it post.first, whose thread 'later' still runs?)"
     )

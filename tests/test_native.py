@@ -58,9 +58,9 @@ def write(directory, *tag_sets, **signatures):
     return directory
 
 
-@pytest.fixture(autouse=True)
-def _fresh_interpreters(monkeypatch):
-    """Workers are started as where there is no process to fork them from."""
+@pytest.fixture
+def fresh_interpreters(monkeypatch):
+    """Workers are started as where there is no process to fork them from, which takes half a second each."""
     monkeypatch.setattr(spare, "_spare", None)
 
 
@@ -147,6 +147,7 @@ def copied(directory, tmp_path):
 # ---- values ----
 
 
+@pytest.mark.usefixtures("fresh_interpreters")
 def test_signatures_answer_by_alias(line):
     requests = [Request(DEFAULT, {"x": np.float32([1, 2])}), Request("only_y", {"x": np.float32([0])})]
     served = native.run_signatures(line, SERVE, requests)
@@ -229,6 +230,7 @@ def test_relative_directories(line, monkeypatch):
     assert ask("line", "only_y", x=np.float32([1]))["y"].tolist() == [5]
 
 
+@pytest.mark.usefixtures("fresh_interpreters")
 def test_the_graphs_own_printing_is_no_answer(traps):
     assert ask(traps, "loud", x=np.float32(7)) == {"stdout": 7, "stderr": 7}
 
@@ -393,6 +395,7 @@ def test_unknown_ops_fail_the_load(line, tmp_path):
 # ---- what dies ----
 
 
+@pytest.mark.usefixtures("fresh_interpreters")
 def test_a_failed_check_kills_only_the_worker(traps):
     good = Request("convolve", {"image": np.zeros((1, 4, 4, 1), np.float32)})
     wrong_rank = Request("convolve", {"image": np.zeros((4, 4), np.float32)})
@@ -411,6 +414,7 @@ def test_a_refusal_before_the_death_is_said_too(traps):
     assert died.what.startswith("run 1: the process that served it died of SIGABRT; its last line: Check failed:")
 
 
+@pytest.mark.usefixtures("fresh_interpreters")
 def test_a_run_that_never_ends_is_ended(traps):
     requests = [Request("rearranged", {"x": np.float32(1)}), Request("loop", {"x": np.float32(1)})]
     assert problems(StepFailed, native.run_signatures, traps, SERVE, requests, timeout=5) == [
@@ -432,7 +436,7 @@ def test_a_run_does_not_outlive_its_parent(traps):
     assert eventually(lambda: state(worker) in "XZ")
 
 
-def eventually(condition, seconds=20):
+def eventually(condition, seconds=60):
     """What `condition` gives as soon as it is true."""
     for _ in range(seconds * 20):
         if found := condition():
@@ -458,7 +462,7 @@ def test_more_memory_than_there_is(traps):
 
 
 @pytest.fixture
-def worker_that(monkeypatch, tmp_path):
+def worker_that(fresh_interpreters, monkeypatch, tmp_path):
     """Puts an ml_dtypes on the worker's path that does something else when it is imported."""
 
     def install(code):

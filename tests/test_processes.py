@@ -120,8 +120,8 @@ def test_a_task_whose_log_cannot_be_written_has_not_started(tmp_path):
 
 def test_too_long_is_told_and_kills_all_that_was_started(tmp_path):
     (tmp_path / "pids").mkdir()
-    died, added = came((lab.sleep_with_child, tmp_path / "pids"), (lab.add, 1, 1), timeout=1.5)
-    assert (died, added) == ("took longer than 1.5 s", 2)
+    died, added = came((lab.sleep_with_child, tmp_path / "pids"), (lab.add, 1, 1), timeout=5)
+    assert (died, added) == ("took longer than 5 s", 2)
     (both,) = [pids(tmp_path / "pids")]
     assert len(both) == 2
     until(lambda: all(map(is_gone, both)))
@@ -297,8 +297,9 @@ def test_random_numbers_are_not_the_same_in_each():
     assert not set(first) & set(second)
 
 
-def test_no_more_run_at_a_time_than_may():
-    spans = came(*[(lab.stay, 0.3)] * 6, n_jobs=2)
+def test_no_more_run_at_a_time_than_may(tmp_path):
+    (tmp_path / "begun").mkdir()
+    spans = came(*[(lab.stay_until_two_have_begun, tmp_path / "begun")] * 6, n_jobs=2)
     most = max(sum(begun <= at < ended for begun, ended in spans) for at, _ in spans)
     assert most == 2
 
@@ -330,8 +331,9 @@ def test_who_stops_listening_ends_the_tasks(tmp_path):
     until(lambda: all(map(is_gone, pids(tmp_path / "pids"))))
 
 
-def test_a_hundred_forks_after_the_import_of_tensorflow():
-    assert came(*[(lab.run_session, n) for n in range(100)], timeout=120) == [3 * n for n in range(100)]
+def test_a_hundred_forks_after_the_import_of_tensorflow(breadth):
+    forks = range(breadth(20, 100))
+    assert came(*[(lab.run_session, n) for n in forks], timeout=120) == [3 * n for n in forks]
 
 
 def test_forks_of_a_server_that_holds_the_c_library_alone(tmp_path):
@@ -503,7 +505,7 @@ def sleeping(tmp_path):
 def test_ctrl_c_ends_all(sleeping, temporary):
     parent, tasks = sleeping
     os.killpg(parent.pid, signal.SIGINT)
-    _, err = parent.communicate(timeout=20)
+    _, err = parent.communicate(timeout=60)
     assert parent.returncode == -signal.SIGINT
     assert err.count("Traceback") == 1  # its own
     assert err.splitlines()[-1] == "KeyboardInterrupt"
@@ -514,7 +516,7 @@ def test_ctrl_c_ends_all(sleeping, temporary):
 def test_sigterm_ends_all(sleeping, temporary):
     parent, tasks = sleeping
     parent.terminate()
-    assert parent.communicate(timeout=20)[1] == ""
+    assert parent.communicate(timeout=60)[1] == ""
     assert parent.returncode == 128 + signal.SIGTERM
     assert all(map(is_gone, tasks))
     assert list(temporary.glob(f"{PREFIX}*")) == []
@@ -523,8 +525,8 @@ def test_sigterm_ends_all(sleeping, temporary):
 def test_no_task_outlives_a_parent_that_was_killed(sleeping, temporary):
     parent, tasks = sleeping
     parent.kill()
-    until(lambda: all(map(is_gone, tasks)), seconds=3)
-    assert parent.communicate(timeout=20)[1] == ""
+    until(lambda: all(map(is_gone, tasks)))
+    assert parent.communicate(timeout=60)[1] == ""
     (left,) = temporary.glob(f"{PREFIX}*")
     assert remove_stale(temporary) == [left]
     assert not left.exists()
@@ -535,7 +537,7 @@ def test_ctrl_c_while_the_server_starts_is_quiet(tmp_path, temporary):
     with program(tmp_path, 'run([Task(0, lab.stay, (0,))], preload=["slow"])') as parent:
         until((tmp_path / "started").exists)
         os.killpg(parent.pid, signal.SIGINT)
-        out, err = parent.communicate(timeout=20)
+        out, err = parent.communicate(timeout=60)
     assert out == ""
     assert (err.count("Traceback"), err.splitlines()[-1]) == (1, "KeyboardInterrupt")
 

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import grpc
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 import serverlab
 import toys
+from processlab import is_gone, until
 
 from exportkit.cli import main
 from exportkit.cli.serve import _reloading
@@ -535,14 +537,14 @@ def test_the_command_serves_new_versions_and_leaves_nothing_behind(base, command
         assert rest.predict("m", {"instances": [1.0]}) == (200, {"predictions": [3.0]})
         serverlab.numbered(base, 3)
         while rest.predict("m", {"instances": [1.0]}) == (200, {"predictions": [3.0]}):
-            pass
+            time.sleep(0.02)
         assert rest.predict("m", {"instances": [1.0]}) == (200, {"predictions": [4.0]})
     below = children(command.pid)
     assert below
     command.send_signal(sent)
-    assert command.wait(30) == code
+    assert command.wait(60) == code
     command.stderr.read()
-    assert not {pid for pid in below if Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text()}
+    until(lambda: all(map(is_gone, below)))
 
 
 def test_a_models_config_that_changes_is_read_again(base, models, tmp_path):

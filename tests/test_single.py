@@ -130,7 +130,7 @@ def test_a_process_that_dies_is_one_line_and_leaves_nothing(model, here):
     told = export(here, f"model={model}", *FAST, "report.path=report.json")
     assert (told.code, told.out, told.err.splitlines()) == (1, "", DEATHS[model])
     assert left(here) == [model]
-    assert processes_of(here) == []
+    until(lambda: processes_of(here) == [])
     report = json.loads((here / "report.json").read_text())
     assert (report["status"], report["version"], report["error"]) == ("failed", None, DEATHS[model][-1])
 

@@ -34,7 +34,13 @@ def written(build):
         return metagraph.Graph(MetaGraphDef.FromString(v1.train.export_meta_graph().SerializeToString()))
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.fixture(scope="module", params=CASES, ids=str)
+def case(request):
+    """A training graph: the tests of one run one after the other, so that a process builds it once."""
+    return request.param
+
+
+@pytest.mark.quick(25)
 def test_suggests_what_authors_serve(case):
     graph = written(case.build)
     ranking = metagraph.rank(graph, lambda name: name in case.lacks)
@@ -45,7 +51,7 @@ def test_suggests_what_authors_serve(case):
     assert guess.constants == dict(case.constants)
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.quick(25)
 def test_what_is_suggested_is_planned_without_a_problem(case, tmp_path):
     graph = written(case.build)
     guess = suggestion.guess(graph, metagraph.rank(graph, lambda name: name in case.lacks))

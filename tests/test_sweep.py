@@ -1,6 +1,8 @@
 """Sweeps from end to end: planned first, nothing twice, one failure never another's, a record of all."""
 
+import copy
 import json
+import logging
 import os
 import re
 import shutil
@@ -12,6 +14,9 @@ from pathlib import Path
 
 import processlab
 import pytest
+from hydra.core.singleton import Singleton
+
+from exportkit.cli import main
 
 pytestmark = pytest.mark.quick(6)
 MODEL = """\
@@ -50,7 +55,7 @@ from exportkit.testing import graphs
 def build():
     if not pathlib.Path("building").exists():
         pathlib.Path("building").touch()
-        time.sleep(60)
+        time.sleep(600)
     graphs.softmax()
 """
 NAMES = ("a", "b", "c")
@@ -60,8 +65,8 @@ FAST = ("post=[manifest]",)
 class Fleet:
     """A working directory with a checkpoint and a config for each model."""
 
-    def __init__(self, directory: Path, checkpoint):
-        self.directory, self.checkpoint = directory, checkpoint
+    def __init__(self, directory: Path, checkpoint, capfd):
+        self.directory, self.checkpoint, self._capfd = directory, checkpoint, capfd
         for name in NAMES:
             self.train(name)
             self.write(f"conf/model/{name}.yaml", MODEL.format(name=name))
@@ -75,13 +80,12 @@ class Fleet:
         (self.directory / path).parent.mkdir(parents=True, exist_ok=True)
         (self.directory / path).write_text(text)
 
-    def sweep(self, *words: str, code: int = 0, models: str = "a,b,c", **environment: str) -> dict[str, str]:
-        """Model and job → status and version of ``sweep.json``, which stands in ``record``."""
+    def sweep(self, *words: str, code: int = 0, models: str = "a,b,c") -> dict[str, str]:
+        """Model and job → status and version of ``sweep.json``, which stands in ``record``; run in this process."""
         shutil.rmtree(self.directory / "record", ignore_errors=True)
-        command = [sys.executable, "-m", "exportkit", "-m", f"model={models}", "hydra.sweep.dir=record", *words]
-        self.told = subprocess.run(
-            command, cwd=self.directory, env={**os.environ, **environment}, capture_output=True, text=True
-        )
+        arguments = ["-m", f"model={models}", "hydra.sweep.dir=record", *words]
+        self._capfd.readouterr()
+        self.told = subprocess.CompletedProcess(arguments, main(arguments), *self._capfd.readouterr())
         assert self.told.returncode == code, self.told.stdout + self.told.stderr
         file = self.directory / "record/sweep.json"
         if not file.exists():
@@ -94,8 +98,20 @@ class Fleet:
 
 
 @pytest.fixture
-def fleet(tmp_path, checkpoint):
-    return Fleet(tmp_path, checkpoint)
+def own_hydra(monkeypatch):
+    """Hydra configures logging and keeps what it has composed; both are as before when a test ends."""
+    monkeypatch.setattr(logging, "_handlerList", [])  # it closes all handlers, those of pytest and TensorFlow too
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    singletons = copy.deepcopy(Singleton.get_state())
+    yield
+    Singleton.set_state(singletons)
+    root.handlers[:], root.level = handlers, level
+
+
+@pytest.fixture
+def fleet(tmp_path, checkpoint, own_hydra, capfd):
+    return Fleet(tmp_path, checkpoint, capfd)
 
 
 @pytest.mark.slow
@@ -192,19 +208,14 @@ def test_jobs_in_each_others_way_are_told(fleet):
 
 
 @pytest.mark.slow
-def test_what_was_not_announced_is_exported_again(fleet, tmp_path, monkeypatch):
-    metadata = tmp_path / "plugins/announce-1.0.dist-info"
-    metadata.mkdir(parents=True)
-    (tmp_path / "plugins/announce.py").write_text(PUBLISHING)
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: announce\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text("[exportkit]\nannounce = announce\n")
-    surroundings = {"PYTHONPATH": str(tmp_path / "plugins")}
+def test_what_was_not_announced_is_exported_again(fleet, install):
+    install("announce", PUBLISHING)
     words = ("post=[manifest,announce]",)
     (fleet.directory / "broken").touch()
-    assert fleet.sweep(*words, code=1, models="a", **surroundings) == {"a 0": "failed 1"}
+    assert fleet.sweep(*words, code=1, models="a") == {"a 0": "failed 1"}
     (fleet.directory / "broken").unlink()
-    assert fleet.sweep(*words, models="a", **surroundings) == {"a 0": "exported 2"}
-    assert fleet.sweep(*words, models="a", **surroundings) == {"a 0": "unchanged 2"}
+    assert fleet.sweep(*words, models="a") == {"a 0": "exported 2"}
+    assert fleet.sweep(*words, models="a") == {"a 0": "unchanged 2"}
     assert (fleet.directory / "board.txt").read_text() == "a 2\n"
 
 
@@ -257,7 +268,7 @@ def test_an_interrupted_sweep_says_how_far_it_came_and_goes_on_there(fleet):
         assert sweep.poll() is None
         time.sleep(0.05)
     sweep.send_signal(signal.SIGINT)
-    told, problems = sweep.communicate(timeout=30)
+    told, problems = sweep.communicate(timeout=120)
     assert sweep.returncode == 130
     assert [re.split(r"  +", line)[1:4] for line in told.splitlines() if re.match(r"\d  ", line)] == [
         ["a", "1", "exported"],

@@ -50,7 +50,7 @@ import shouting
 if sys.argv[1] == "spare":
     reserve()
 
-for text, timeout in (("hello", None), ("raise", None), ("abort", None), ("leave", 60), ("wait", 1)):
+for text, timeout in (("hello", None), ("raise", None), ("abort", None), ("leave", 60), ("wait", 3)):
     replies, death = exchange(shouting, [text], timeout)
     print(replies, death)
 
@@ -65,7 +65,7 @@ with conversation(shouting) as worker:
 with conversation(shouting) as worker:
     worker.send("wait")
     try:
-        worker.receive(1)
+        worker.receive(3)
     except WorkerDied as died:
         print(died.death)
 with conversation(shouting) as worker:
@@ -98,11 +98,11 @@ def test_a_worker_answers_fails_dies_and_is_killed(kind, said, tmp_path):
         "[] ended with exit code 1; its last line: ValueError: no",
         "[] died of SIGABRT",
         "[] None",
-        "[] took longer than 1 s",
+        "[] took longer than 3 s",
         "('ONE', '-1', True)",
         "('TWO', '-1', True)",
         "died of SIGABRT",
-        "took longer than 1 s",
+        "took longer than 3 s",
     ]
     assert len(pids(tmp_path)) == 4
     until(lambda: all(map(is_gone, pids(tmp_path))))
@@ -202,8 +202,8 @@ def test_each_end_of_a_call_is_one_error(function, error, problem, temporary):
 def test_a_call_that_takes_too_long_is_killed_with_all_that_it_started(tmp_path, temporary):
     (tmp_path / "pids").mkdir()
     with pytest.raises(StepFailed) as caught:
-        call_apart(lab.sleep_with_child, tmp_path / "pids", timeout=1.5)
-    assert str(caught.value) == "the call's process took longer than 1.5 s; raise the timeout"
+        call_apart(lab.sleep_with_child, tmp_path / "pids", timeout=5)
+    assert str(caught.value) == "the call's process took longer than 5 s; raise the timeout"
     both = [int(pid) for path in (tmp_path / "pids").iterdir() for pid in path.name.split("-")]
     assert len(both) == 2
     until(lambda: all(map(is_gone, both)))

@@ -1,7 +1,9 @@
 """Toy checkpoints, configs that export them, and ways to run a version. Functions import TensorFlow when they need it."""
 
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +26,33 @@ class Checkpoint:
 
 
 def checkpoint(name: str, directory: Path) -> Checkpoint:
-    """Save the graph `name` of `exportkit.testing.graphs` in `directory`; the vocabulary of ``table`` is written there too."""
-    from exportkit.testing import graphs
+    """Save the graph `name` of `exportkit.testing.graphs` in `directory`; the vocabulary of ``table`` is written there too.
 
-    arguments = []
+    A process builds each graph once, and copies its files after that; that of ``table``, which has a path in it, each time.
+    """
     if name == "table":
         (directory / "words.txt").write_text("red\ngreen\nblue\n")
-        arguments = [str(directory / "words.txt")]
+        return _build(name, directory, str(directory / "words.txt"))
+    files, last, values = _built(name)
+    for file, content in files.items():
+        (directory / file).write_bytes(content)
+    prefix = str(directory / last)
+    (directory / "checkpoint").write_text(f'model_checkpoint_path: "{prefix}"\nall_model_checkpoint_paths: "{prefix}"\n')
+    return Checkpoint(prefix, {name: value.copy() for name, value in values.items()})
+
+
+@cache
+def _built(name: str) -> tuple[dict[str, bytes], str, dict[str, np.ndarray]]:
+    """Return the files of a checkpoint without its state file, the name of its prefix, and the values of its variables."""
+    with tempfile.TemporaryDirectory() as directory:
+        made = _build(name, Path(directory))
+        files = {path.name: path.read_bytes() for path in Path(directory).iterdir() if path.name != "checkpoint"}
+    return files, Path(made.prefix).name, made.values
+
+
+def _build(name: str, directory: Path, *arguments: str) -> Checkpoint:
+    from exportkit.testing import graphs
+
     return save(lambda: getattr(graphs, name)(*arguments), directory)
 
 

@@ -1,5 +1,7 @@
 """The source `text` under exportkit's own suite, in front of a .meta and in front of code."""
 
+import shutil
+
 import pytest
 from exportkit.testing import SourceSuite
 from nlp_toys import save, write_vocabulary
@@ -25,6 +27,16 @@ class TestText(SourceSuite):
         }
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A directory with a small encoder that was trained for a step, and its vocabulary."""
+    from exportkit.examples import thought_encoder
+
+    directory = tmp_path_factory.mktemp("trained")
+    thought_encoder.train(directory, steps=1, dim=4, vocab_size=50)
+    return directory / "thought_encoder"
+
+
 @pytest.mark.quick(20)
 class TestTextBeforeAnEncoder(SourceSuite):
     source = TextSource
@@ -33,10 +45,12 @@ class TestTextBeforeAnEncoder(SourceSuite):
     signatures = {"serving_default": {"inputs": {"sentences": "sentences"}, "outputs": {"vectors": "vectors"}}}
     sample = {"sentences": [b"Nobody spoke.", b""]}
 
-    def keys(self, directory):
-        from exportkit.examples import thought_encoder
+    @pytest.fixture(autouse=True)
+    def _trained(self, trained):
+        self.trained = trained
 
-        thought_encoder.train(directory, steps=1, dim=4, vocab_size=50)
+    def keys(self, directory):
+        shutil.copytree(self.trained, directory / "thought_encoder")
         encoder = {
             "kind": "encoder",
             "encoder": "exportkit.examples.thought_encoder:ThoughtEncoder",

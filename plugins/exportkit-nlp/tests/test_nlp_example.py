@@ -41,11 +41,10 @@ def _by_hand(runs):
         return session.run("thought_vectors:0", {"encode_ids:0": ids, "encode_mask:0": mask})
 
 
-def test_a_misspelt_key_of_the_model_is_told_by_hydra(runs):
-    command = [sys.executable, "-m", "exportkit", "plan", "experiment=thought_sentences", "source.model.cnfig=1"]
-    done = subprocess.run(command, cwd=runs, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert "source.model.cnfig: no such key; did you mean source.model.config?" in done.stderr
+def test_a_misspelt_key_of_the_model_is_told_by_hydra(runs, monkeypatch, capsys):
+    monkeypatch.chdir(runs)
+    assert main(["plan", "experiment=thought_sentences", "source.model.cnfig=1"]) == 2
+    assert "source.model.cnfig: no such key; did you mean source.model.config?" in capsys.readouterr().err
 
 
 def test_the_readmes_model_composes_and_is_planned(tmp_path, monkeypatch, capsys):

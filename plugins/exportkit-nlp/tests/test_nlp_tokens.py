@@ -88,24 +88,31 @@ def test_bytes_that_are_no_text_are_as_replacement_characters(tokenizer):
 
 IN_TURKEY = """
 import sys
-import tensorflow as tf
-from exportkit_nlp.tokens import Tokenizer, build_front
+import numpy as np
+from exportkit.core.graph import Graph, Session
 
-how = Tokenizer(vocabulary=sys.argv[1], separator="[,]", lowercase=True, unknown=1, padding=0)
-graph, names = build_front(how, "text", None, {"ids": "int64"})
-with graph.as_default(), tf.compat.v1.Session() as session:
-    session.run(tf.compat.v1.tables_initializer())
-    lower = tf.strings.lower("I", encoding="utf-8")
-    print(session.run([names["ids"], lower], {names["sentences"]: ["IGLOO", "\u0130"]}))
+file, sentences, ids, tables = sys.argv[1:]
+with Graph() as graph, open(file, "rb") as definition:
+    graph.import_(definition.read())
+    with Session(graph) as session:
+        session.run({}, [], [tables])
+        found, lower = session.run({sentences: np.array(["IGLOO", "\u0130"], object)}, [ids, "lower"])
+        print([found.tolist(), lower.item()])
 """
 
 
 def test_letters_are_made_small_whatever_the_locale_of_the_server(tmp_path):
     vocabulary = write_vocabulary(tmp_path, ["<pad>", "<unk>", "igloo", "i\u0307"])
+    how = Tokenizer(vocabulary=vocabulary, separator="[,]", lowercase=True, unknown=1, padding=0)
+    graph, names = build_front(how, "text", None, {"ids": "int64"})
+    with graph.as_default():
+        tf.strings.lower("I", encoding="utf-8", name="lower")
+        tables = v1.tables_initializer().name
+    (tmp_path / "graph.pb").write_bytes(graph.as_graph_def().SerializeToString())
     environment = {**os.environ, "LC_ALL": "tr_TR.UTF-8", "PYTHONUTF8": "1"}
-    command = [sys.executable, "-c", IN_TURKEY, str(vocabulary)]
+    command = [sys.executable, "-c", IN_TURKEY, tmp_path / "graph.pb", names["sentences"], names["ids"], tables]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, encoding="utf-8")
-    assert done.stdout.split() == ["[array([[2],", "[3]]),", str("\u0131".encode()) + "]"], done.stderr
+    assert done.stdout.split() == ["[[[2],", "[3]],", str("\u0131".encode()) + "]"], done.stderr
 
 
 def test_the_servers_kernels_only(tmp_path):
