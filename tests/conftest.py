@@ -35,11 +35,16 @@ def _own_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.fixture(scope="session")
+def _others():
+    """The distributions beside exportkit that have plugins."""
+    return {entry.dist.name for entry in importlib.metadata.entry_points(group=GROUP)} - {"exportkit"}
+
+
 @pytest.fixture(autouse=True)
-def _no_other_plugins(monkeypatch):
+def _no_other_plugins(_others, monkeypatch):
     """What else is installed beside exportkit has tests of its own."""
-    others = {entry.dist.name for entry in importlib.metadata.entry_points(group=GROUP)} - {"exportkit"}
-    monkeypatch.setenv(DISABLE, ",".join(sorted(others)))
+    monkeypatch.setenv(DISABLE, ",".join(sorted(_others)))
     hydra_app.plugins.cache_clear()
 
 
