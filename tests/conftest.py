@@ -19,10 +19,10 @@ from exportkit.processes import spare
 from exportkit.registry import DISABLE, GROUP, load_plugins
 from exportkit.testing import toys
 
-# A process that has loaded TensorFlow's C library, and nothing else, from which the workers of all tests are forked. It is made
+# A process that has loaded TensorFlow's C library, and knows its ops, from which the workers of all tests are forked. It is made
 # before pytest sets its fault handler, which would print a stack for each worker that a test has crash.
 library()
-processes.reserve()
+processes.reserve("exportkit.core.preload")
 
 
 def pytest_sessionfinish():

@@ -2,4 +2,4 @@
 
 from exportkit import processes
 
-processes.reserve()
+processes.reserve("exportkit.core.preload")
