@@ -23,15 +23,35 @@ class Checkpoint:
         return f"{self.prefix}.meta"
 
 
+_made: dict[str, tuple[dict[str, bytes], str, dict[str, np.ndarray]]] = {}
+
+
 def checkpoint(name: str, directory: Path) -> Checkpoint:
-    """Save the graph `name` of `exportkit.testing.graphs` in `directory`; the vocabulary of ``table`` is written there too."""
+    """Save the graph `name` of `exportkit.testing.graphs` in `directory`; the vocabulary of ``table`` is written there too.
+
+    A process builds a graph once and then copies its files, but not ``table``, which has the path of its vocabulary.
+    """
     from exportkit.testing import graphs
 
-    arguments = []
     if name == "table":
         (directory / "words.txt").write_text("red\ngreen\nblue\n")
-        arguments = [str(directory / "words.txt")]
-    return save(lambda: getattr(graphs, name)(*arguments), directory)
+        return save(lambda: graphs.table(str(directory / "words.txt")), directory)
+    if name in _made:
+        return _copied(*_made[name], directory)
+    made = save(getattr(graphs, name), directory)
+    files = {path.name: path.read_bytes() for path in directory.glob("model.ckpt-*")}
+    _made[name] = files, Path(made.prefix).name, made.values
+    return made
+
+
+def _copied(files: Mapping[str, bytes], prefix: str, values: Mapping[str, np.ndarray], directory: Path) -> Checkpoint:
+    """Write the files of a checkpoint, and the state file that names it, as a Saver does."""
+    import tensorflow as tf
+
+    for file, content in files.items():
+        (directory / file).write_bytes(content)
+    tf.compat.v1.train.update_checkpoint_state(str(directory), str(directory / prefix))
+    return Checkpoint(str(directory / prefix), {variable: value.copy() for variable, value in values.items()})
 
 
 def save(build: Callable[[], Any], directory: Path, seed: int = 7, step: int = 3) -> Checkpoint:
