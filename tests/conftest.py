@@ -1,5 +1,6 @@
 """What tests of several rooms share. TensorFlow is imported only by the fixtures that make graphs."""
 
+import fcntl
 import importlib
 import importlib.metadata
 import os
@@ -19,8 +20,8 @@ from exportkit.processes import spare
 from exportkit.registry import DISABLE, GROUP, load_plugins
 from exportkit.testing import toys
 
-# A process that has loaded TensorFlow's C library, and knows its ops, from which the workers of all tests are forked. It is made
-# before pytest sets its fault handler, which would print a stack for each worker that a test has crash.
+# A process that has loaded TensorFlow's C library, and knows its ops, from which the workers of all tests are forked. It is
+# made before pytest sets its fault handler, which would print a stack for each worker that a test has crash.
 library()
 processes.reserve("exportkit.core.preload")
 
@@ -61,6 +62,26 @@ def _own_hydra(monkeypatch):
 def plugins():
     """The installed plugins, loaded for this test alone."""
     return load_plugins()
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory):
+    """``shared(name, make)``: a directory that ``make(directory)`` filled, once for the workers of pytest-xdist together."""
+    place = tmp_path_factory.getbasetemp()
+    place = place.parent if "PYTEST_XDIST_WORKER" in os.environ else place
+
+    def given(name, make):
+        directory, done = place / f"shared_{name}", place / f"shared_{name}.done"
+        with open(place / f"shared_{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                shutil.rmtree(directory, ignore_errors=True)
+                directory.mkdir()
+                make(directory)
+                done.touch()
+        return directory
+
+    return given
 
 
 @pytest.fixture(scope="session")

@@ -72,7 +72,7 @@ def project(tmp_path_factory):
 
 @pytest.fixture
 def compared(project, monkeypatch):
-    """``compared(overrides)``: what Hydra and what `compose` make of them; Hydra only where `compose` does not leave it to it."""
+    """``compared(overrides)``: what Hydra and what `compose` make of them; Hydra is not asked for what is left to it."""
     place, plugins = project
     monkeypatch.chdir(place)
     monkeypatch.setattr(choices, "plugins", plugins)
