@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
     with harness.workplace(chosen.directory) as cwd:
         harness.show(harness.setting(cwd))
-        harness.run([sys.executable, "-m", "exportkit.examples.mnist_mlp"], cwd)
+        harness.digits(cwd)
         for name, text in {"model": MODEL, "signature": SIGNATURE.read_text()}.items():
             (cwd / "conf" / name).mkdir(parents=True)
             (cwd / "conf" / name / "digits.yaml").write_text(text)

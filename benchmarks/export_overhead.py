@@ -27,11 +27,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
     with harness.workplace(chosen.directory) as cwd:
         harness.show(harness.setting(cwd))
-        harness.run([sys.executable, "-m", "exportkit.examples.mnist_mlp"], cwd)
+        harness.digits(cwd)
         rounds = [measure(cwd, i) for i in range(chosen.rounds)]
-        for way in GOALS:
-            same = [harness.HERE / "same_digits.py", "by_hand/0", f"exports/{_directory(way)}/0", "data/digits.npz"]
-            harness.show(f"{way}: {harness.run([sys.executable, *same], cwd).output.splitlines()[-1]}")
+        versions = ["by_hand/0", *(f"exports/{_directory(way)}/0" for way in GOALS)]
+        compared = harness.run([sys.executable, harness.HERE / "same_digits.py", *versions, "data/digits.npz"], cwd)
+        for way, line in zip(GOALS, compared.output.splitlines()[-len(GOALS) :], strict=True):
+            harness.show(f"{way}: {line}")
         show(rounds)
         harness.show(harness.setting(cwd))
 

@@ -78,6 +78,11 @@ def _models(directory: Path):
     if not kept.exists():
         child = os.fork()
         if not child:
+            from exportkit import processes
+            from exportkit.core.capi import library
+
+            library()
+            processes.reserve("exportkit.core.preload")  # the exports of the models fork their workers
             import fuzzlab
 
             directory.mkdir(parents=True, exist_ok=True)

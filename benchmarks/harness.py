@@ -7,6 +7,7 @@ that measures stays small and never imports TensorFlow: a child's peak memory, a
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -129,6 +130,15 @@ def _largest(processes: list[int]) -> int:
         with suppress(OSError, IndexError):
             found.append(1024 * int(Path(f"/proc/{pid}/status").read_text().split("VmHWM:")[1].split()[0]))
     return max(found)
+
+
+def digits(cwd: Path) -> None:
+    """Train the digits example in `cwd`; where DIGITS names a directory in which that was done, copy it."""
+    if not (trained := os.environ.get("DIGITS")):
+        run([sys.executable, "-m", "exportkit.examples.mnist_mlp"], cwd)
+        return
+    for name in ("data", "runs"):
+        shutil.copytree(Path(trained) / name, cwd / name)
 
 
 def script(name: str, *arguments: object, cwd: Path) -> Run:

@@ -1,6 +1,6 @@
-"""Check whether two exported versions of the digits classifier give the same answers, bit for bit.
+"""Check whether exported versions of the digits classifier give the same answers as the first one, bit for bit.
 
-``python same_digits.py VERSION VERSION DIGITS_NPZ``
+``python same_digits.py VERSION VERSION… DIGITS_NPZ``
 """
 
 import sys
@@ -18,12 +18,15 @@ def answers(version: str, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return classify(Path(version), images), model.signatures["predict_images"](images=tf.constant(images))["scores"].numpy()
 
 
-def main(first: str, second: str, digits: str) -> None:
+def main(first: str, *others: str) -> None:
+    *versions, digits = others
     with np.load(digits) as held_out:
         images = held_out["images"]
-    for one, other in zip(answers(first, images), answers(second, images), strict=True):
-        np.testing.assert_array_equal(one, other)
-    print(f"equal answers to {len(images)} digits")
+    expected = answers(first, images)
+    for version in versions:
+        for one, other in zip(expected, answers(version, images), strict=True):
+            np.testing.assert_array_equal(one, other)
+        print(f"equal answers to {len(images)} digits")
 
 
 main(*sys.argv[1:])

@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def fleet(cwd: Path, models: int) -> list[str]:
     """Train the digits example, and write models that differ only in their names and checkpoint files."""
-    harness.run([sys.executable, "-m", "exportkit.examples.mnist_mlp"], cwd)
+    harness.digits(cwd)
     names = [f"digits_{number:03}" for number in range(models)]
     (cwd / "conf" / "model").mkdir(parents=True)
     for name in names:

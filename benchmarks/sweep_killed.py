@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import harness
@@ -73,7 +74,7 @@ def one(cwd: Path, names: Sequence[str], seconds: float, alone: bool) -> list[st
     time.sleep(seconds)
     (os.kill if alone else os.killpg)(killed.pid, signal.SIGKILL)
     killed.wait()
-    time.sleep(2)  # what it started ends by itself within that
+    _wait_for_all(killed.pid)
     whole, broken = versions(cwd)
     staged = len(list((cwd / "exports").glob("*/.*.staging")))
     again = subprocess.run(command(names), cwd=cwd, env=environment, capture_output=True, text=True)
@@ -84,6 +85,22 @@ def one(cwd: Path, names: Sequence[str], seconds: float, alone: bool) -> list[st
     took = again.stdout.rpartition(" in ")[2].split(" s")[0]
     label = "the sweep alone" if alone else "all processes"
     return [label, f"{seconds:.1f}", str(whole), str(staged), took, *map(str, counts), str(int(bool(wrong)))]
+
+
+def _wait_for_all(session: int, seconds: float = 60.0) -> None:
+    """Wait until no process of a session is left: what a sweep started ends by itself when the sweep is gone."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and _any_of(session):
+        time.sleep(0.05)
+
+
+def _any_of(session: int) -> bool:
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, _, _, its_session, *_ = stat.read_text().rpartition(")")[2].split()
+            if state != "Z" and int(its_session) == session:
+                return True
+    return False
 
 
 def twins(cwd: Path, names: Sequence[str]) -> tuple[int, list[str]]:

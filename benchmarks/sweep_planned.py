@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
     with harness.workplace(chosen.directory) as cwd:
         harness.show(harness.setting(cwd))
-        harness.run([sys.executable, "-m", "exportkit.examples.mnist_mlp"], cwd)
+        harness.digits(cwd)
         names = models(cwd, chosen.distinct)
         few = f"model={','.join(names[:MODELS])}"
         sweeps = {

@@ -1,5 +1,6 @@
 """What tests of several rooms share. TensorFlow is imported only by the fixtures that make graphs."""
 
+import fcntl
 import importlib
 import importlib.metadata
 import os
@@ -19,10 +20,10 @@ from exportkit.processes import spare
 from exportkit.registry import DISABLE, GROUP, load_plugins
 from exportkit.testing import toys
 
-# A process that has loaded TensorFlow's C library, and nothing else, from which the workers of all tests are forked. It is made
-# before pytest sets its fault handler, which would print a stack for each worker that a test has crash.
+# A process that has loaded TensorFlow's C library, and knows its ops, from which the workers of all tests are forked. It is
+# made before pytest sets its fault handler, which would print a stack for each worker that a test has crash.
 library()
-processes.reserve()
+processes.reserve("exportkit.core.preload")
 
 
 def pytest_sessionfinish():
@@ -35,11 +36,16 @@ def _own_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.fixture(scope="session")
+def _others():
+    """The distributions beside exportkit that have plugins."""
+    return {entry.dist.name for entry in importlib.metadata.entry_points(group=GROUP)} - {"exportkit"}
+
+
 @pytest.fixture(autouse=True)
-def _no_other_plugins(monkeypatch):
+def _no_other_plugins(_others, monkeypatch):
     """What else is installed beside exportkit has tests of its own."""
-    others = {entry.dist.name for entry in importlib.metadata.entry_points(group=GROUP)} - {"exportkit"}
-    monkeypatch.setenv(DISABLE, ",".join(sorted(others)))
+    monkeypatch.setenv(DISABLE, ",".join(sorted(_others)))
     hydra_app.plugins.cache_clear()
 
 
@@ -56,6 +62,26 @@ def _own_hydra(monkeypatch):
 def plugins():
     """The installed plugins, loaded for this test alone."""
     return load_plugins()
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory):
+    """``shared(name, make)``: a directory that ``make(directory)`` filled, once for the workers of pytest-xdist together."""
+    place = tmp_path_factory.getbasetemp()
+    place = place.parent if "PYTEST_XDIST_WORKER" in os.environ else place
+
+    def given(name, make):
+        directory, done = place / f"shared_{name}", place / f"shared_{name}.done"
+        with open(place / f"shared_{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                shutil.rmtree(directory, ignore_errors=True)
+                directory.mkdir()
+                make(directory)
+                done.touch()
+        return directory
+
+    return given
 
 
 @pytest.fixture(scope="session")

@@ -34,6 +34,7 @@ import exportkit
 from exportkit import cli
 from exportkit.errors import ConfigError, EnvironmentFailed, ExportKitError
 from exportkit.plugin import Phase, PostStep, hookimpl
+from exportkit.processes import spare
 from exportkit.registry import load_plugins
 from exportkit.verifying.audit import verify_version
 from exportkit.version.claim import Claim, remove_stale
@@ -435,9 +436,12 @@ def _observe(lab: Lab, base: Path, connection: Connection) -> None:
 
 @contextmanager
 def forking() -> Iterator[None]:
-    """While this lasts, processes are forked from one that has imported this module, TensorFlow with it, and no more."""
+    """While this lasts, processes are forked from one that has imported this module, TensorFlow with it, and no more.
+
+    The workers of exports that nothing disturbs are forked too, from a copy of it.
+    """
     forkserver._forkserver._stop()  # one that runs already has imported something else, and there is no public way to end it
-    CONTEXT.set_forkserver_preload([__name__])
+    CONTEXT.set_forkserver_preload([__name__, "faultlab_spare"])
     with _environment(PYTHONPATH=os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])):
         forkserver.ensure_running()
     try:
@@ -494,6 +498,7 @@ def _work(work: Callable, data: Mapping[str, Any], connection: Connection, judge
     tempfile.tempdir = str(parent / "tmp")
     os.makedirs(tempfile.tempdir, exist_ok=True)
     if judged:
+        spare.share(None)  # a worker that is forked elsewhere would not be judged
         syscalls.submit(connection)
     connection.send(work(data))
 
@@ -520,6 +525,7 @@ def command(arguments: Sequence[str], data: Mapping[str, Any]) -> Outcome:
 def _on_small_disk(lab: Lab, base: Path, options: str, connection: Connection) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     place = os.fsencode(base.parent)
+    spare.share(None)  # a worker that is forked elsewhere would not see this disk
     if libc.unshare(_NEW_NAMESPACE) or libc.mount(b"none", b"/", None, _PRIVATE, None):
         return connection.send(None)
     if libc.mount(b"none", place, b"tmpfs", 0, options.encode()):

@@ -25,6 +25,17 @@ def rows(text):
     return {first: rest for first, *rest in cells}
 
 
+@pytest.fixture
+def digits(shared, monkeypatch):
+    """The digits example is trained once for all that measure it."""
+
+    def train(directory):
+        command = [sys.executable, "-m", "exportkit.examples.mnist_mlp"]
+        subprocess.run(command, cwd=directory, check=True, capture_output=True)
+
+    monkeypatch.setenv("DIGITS", str(shared("digits", train)))
+
+
 @pytest.mark.slow
 def test_weights_are_exported_in_each_way(tmp_path):
     printed = run("export_weights.py", tmp_path, "--gigabytes", "0.003", "--repeats", "1")
@@ -37,6 +48,7 @@ def test_weights_are_exported_in_each_way(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("digits")
 def test_overhead_compares_equal_exports(tmp_path):
     printed = run("export_overhead.py", tmp_path, "--rounds", "1")
     ways = ["mnist_meta", "mnist_meta, post=[]", "mnist_mlp"]
@@ -47,6 +59,7 @@ def test_overhead_compares_equal_exports(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("digits")
 @pytest.mark.needs("ray")
 def test_a_cluster_that_loses_a_machine_exports_everything_once(tmp_path):
     printed = run("ray_cluster.py", tmp_path, "--models", "3")
@@ -60,6 +73,7 @@ def test_a_cluster_that_loses_a_machine_exports_everything_once(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("digits")
 def test_a_sweep_is_measured_against_scripts(tmp_path):
     printed = run("sweep.py", tmp_path, "--models", "2", "--scripts", "1")
     assert list(rows(printed))[:4] == ["a script per model", "sweep, post=[]", "sweep", "the same sweep again"]
@@ -69,12 +83,14 @@ def test_a_sweep_is_measured_against_scripts(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("digits")
 def test_large_sweeps_are_planned(tmp_path):
     printed = run("sweep_planned.py", tmp_path, "--distinct", "12", "--versions", "2")
     assert list(rows(printed)) == ["10 models x 2 versions", "12 distinct models"]
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("digits")
 def test_a_sweep_that_is_killed_is_completed_by_the_next(tmp_path):
     printed = run("sweep_killed.py", tmp_path, "--times", "3", "--twins", "1", "--models", "3")
     assert "3 of 3 reruns completed" in printed
@@ -100,6 +116,7 @@ def test_a_large_graph_is_inspected_and_its_suggestion_planned(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("digits")
 def test_answers_are_measured_beside_bare_starts(tmp_path):
     printed = run("answers.py", tmp_path, "--times", "1")
     assert list(rows(printed))[:3] == ["python -c pass", 'python -c "import hydra"', "--help"]
@@ -107,6 +124,7 @@ def test_answers_are_measured_beside_bare_starts(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("digits")
 @pytest.mark.needs("grpc_health", "grpc_reflection", "tensorflow_serving", "uvicorn")
 def test_serve_load_asks_four_ways_and_changes_versions(tmp_path):
     printed = run("serve_load.py", tmp_path, "--requests", "64", "--changes", "2")

@@ -11,12 +11,15 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import yaml
+from omegaconf import OmegaConf
+from omegaconf.basecontainer import BaseContainer
 
 from exportkit import processes, registry
 from exportkit.cli import arguments, choices, export_job, hydra_app, main, tables
@@ -118,12 +121,19 @@ def here(tmp_path, monkeypatch, toy):
     return tmp_path
 
 
+@cache
+def with_note():
+    """The built-in plugins and `NotePlugin`."""
+    return registry.load_plugins({"note": NotePlugin()})
+
+
 @pytest.fixture(autouse=True)
 def hydra_state(monkeypatch, packaged):
     """Hydra configures logging and keeps registries; each test begins with what there was."""
+    from hydra.core.plugins import Plugins
     from hydra.core.singleton import Singleton
 
-    plugins = registry.load_plugins({"note": NotePlugin()})
+    plugins = with_note()
     for module in (choices, hydra_app):
         monkeypatch.setattr(module, "plugins", lambda: plugins)
         monkeypatch.setattr(module, "CONF", packaged)
@@ -132,10 +142,24 @@ def hydra_state(monkeypatch, packaged):
     monkeypatch.setattr(logging, "_handlerList", [])  # dictConfig closes them all, those of pytest too
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    singletons = copy.deepcopy(Singleton.get_state())
+    Plugins.instance()  # looks for Hydra's plugins, once
+    singletons = {single: shelves(vars(one)) for single, one in Singleton._instances.items()}
+    instances, resolvers = dict(Singleton._instances), dict(BaseContainer._resolvers)
     yield
-    Singleton.set_state(singletons)
+    Singleton._instances, BaseContainer._resolvers = instances, resolvers
+    for single, attributes in singletons.items():
+        vars(instances[single]).clear()
+        vars(instances[single]).update(attributes)
     root.handlers[:], root.level = handlers, level
+
+
+def shelves(value):
+    """A copy of nested dicts and lists, and of configs, without a copy of what else they hold: Hydra replaces that."""
+    if isinstance(value, dict):
+        return copy.copy(value) | {key: shelves(held) for key, held in value.items()}
+    if isinstance(value, list):
+        return [shelves(held) for held in value]
+    return copy.deepcopy(value) if OmegaConf.is_config(value) else value
 
 
 def write(path: Path, text: str) -> Path:

@@ -72,7 +72,7 @@ def project(tmp_path_factory):
 
 @pytest.fixture
 def compared(project, monkeypatch):
-    """``compared(overrides)``: what Hydra and what `compose` make of them."""
+    """``compared(overrides)``: what Hydra and what `compose` make of them; Hydra is not asked for what is left to it."""
     place, plugins = project
     monkeypatch.chdir(place)
     monkeypatch.setattr(choices, "plugins", plugins)
@@ -80,8 +80,13 @@ def compared(project, monkeypatch):
     hydra_app._register(plugins(), place / "conf")
     with hydra.initialize_config_module(hydra_app.CONF, **hydra_app._version_base(hydra.initialize_config_module)):
         engine = GlobalHydra.instance().hydra
-        yield lambda overrides: (outcome(lambda: by_hydra(engine, overrides)), outcome(lambda: compose(overrides)))
+        yield lambda overrides: both(engine, overrides)
     ConfigStore.instance().repo["source"].pop("typed.yaml", None)
+
+
+def both(engine, overrides):
+    direct = outcome(lambda: compose(overrides))
+    return None if direct == "None" else outcome(lambda: by_hydra(engine, overrides)), direct
 
 
 def by_hydra(engine, overrides):
