@@ -42,6 +42,7 @@ class Bodies:
             known = self.by_name.get(name) if name != MAIN else None
             nodes = [*(known.all if known else ()), *function.node_def]
             self.by_name[name or _UNNAMED] = Body(name or _UNNAMED, nodes, _arguments(function))
+        self._called: dict[int, list[str]] = {}
         self._gradients: dict[str, list[str]] = {}
         for entry in graph.library.gradient:
             self._gradients.setdefault(entry.function_name, []).append(entry.gradient_func)
@@ -54,6 +55,11 @@ class Bodies:
         """Return the functions that a node calls or names in its attributes, and their gradient functions."""
         if len(self.by_name) == 1:
             return []
+        if (known := self._called.get(id(node))) is None:
+            known = self._called[id(node)] = self._find_called(node)
+        return known
+
+    def _find_called(self, node: NodeDef) -> list[str]:
         named = [node.op, *(name for value in node.attr.values() for name in functions_in(value))]
         found = [name for name in named if name != MAIN and name in self.by_name]
         return [*found, *(g for name in found for g in self._gradients.get(name, ()) if g in self.by_name and g != MAIN)]

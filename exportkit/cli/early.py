@@ -10,6 +10,7 @@ from exportkit.cli import choices, wants_tracebacks
 from exportkit.spec import Config
 
 WORKERS = "exportkit.core.preload"  # what the process imports from which workers are forked
+WORKERS_OF_MANY = "exportkit.core.preload_many"  # the same for a sweep
 _SWEEP = {"-m", "--multirun", *cli_arguments.SWITCHES}
 
 
@@ -24,7 +25,7 @@ def spare(arguments: Sequence[str]) -> Iterator[None]:
     if wants_tracebacks() or not _SWEEP.issuperset(flags):
         yield
         return
-    with processes.early(WORKERS) as end:  # before the look at names, for which plugins are imported
+    with processes.early(WORKERS_OF_MANY if flags else WORKERS) as end:  # before the look at names, for which plugins are imported
         if not flags and not all(map(_is_known, overrides)):
             end()
         yield

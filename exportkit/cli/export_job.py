@@ -9,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from exportkit import processes
-from exportkit.cli import channel, hydra_app, print_line, tables, wants_tracebacks
+from exportkit.cli import channel, hydra_app, packed_plan, print_line, tables, wants_tracebacks
 from exportkit.cli.channel import Detail
 from exportkit.cli.early import WORKERS
 from exportkit.cli.hydra_app import JobFailed
@@ -83,7 +83,7 @@ def _export_once(config: DictConfig) -> ExportReport:
     """Export a job of a sweep, or return the report of an earlier attempt that exported it before its worker was lost."""
     if made := job_run.find_earlier(config):
         return made
-    planned = _plan(config)
+    planned = packed_plan.unpack(packed_plan.read(), lambda: _plan(config))
     job_record.begin_attempt(planned.export_dir)
     return _export(planned)
 

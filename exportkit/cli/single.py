@@ -5,7 +5,6 @@ So this process reports what kills the export and cleans up after it, and the ex
 """
 
 import codecs
-import io
 import pickle
 import sys
 import threading
@@ -22,6 +21,7 @@ from exportkit import processes
 from exportkit.cli import handover, hydra_app
 from exportkit.cli.early import WORKERS
 from exportkit.cli.hydra_app import JobFailed
+from exportkit.cli.packed_plan import pack, unpack
 from exportkit.cli.progress import progress
 from exportkit.cli.sweep.process_launcher import preload
 from exportkit.errors import Problem
@@ -29,7 +29,6 @@ from exportkit.printable import Output
 from exportkit.processes import Died, Ended, Reported, Task
 from exportkit.processes.death import FATAL
 from exportkit.processes.scratch import scratch
-from exportkit.protos import MetaGraphDef
 from exportkit.report import ExportReport
 from exportkit.spec import ExportPlan
 from exportkit.version import claim
@@ -136,27 +135,8 @@ def _shown(log: Path) -> Iterator[None]:
 
 
 def _packed(planned: ExportPlan, config: DictConfig) -> bytes:
-    """Pickle what the process needs, and the time now.
-
-    If an object of a plugin in the plan cannot be pickled, the plan is left out: the process makes it again from the config.
-    """
-    plan = io.BytesIO()
-    try:
-        _Pickler(plan).dump(planned)
-    except Exception:
-        plan = io.BytesIO()
-    return pickle.dumps((plan.getvalue(), OmegaConf.to_container(config, resolve=True), handover.pack(), time.monotonic()))
-
-
-class _Pickler(pickle.Pickler):
-    """Pickles meta graphs as bytes: pickle itself would import the package of their class, which is TensorFlow."""
-
-    def reducer_override(self, value: Any) -> Any:
-        return (_parsed, (value.SerializeToString(),)) if isinstance(value, MetaGraphDef) else NotImplemented
-
-
-def _parsed(content: bytes) -> MetaGraphDef:
-    return MetaGraphDef.FromString(content)
+    """Pickle what the process needs, and the time now."""
+    return pickle.dumps((pack(planned), OmegaConf.to_container(config, resolve=True), handover.pack(), time.monotonic()))
 
 
 def _run_fork(planned: ExportPlan, forked_at: float) -> ExportReport | JobFailed:
@@ -190,13 +170,6 @@ def _exported(planned: Callable[[], ExportPlan], since: float) -> ExportReport |
 
 
 def _unpacked(content: bytes, config: Mapping[str, Any]) -> ExportPlan:
-    """Return the pickled plan, its checkpoints open; or a new plan of `config`.
-
-    A new one is made if the plan cannot be unpickled here, or if training has deleted or replaced its checkpoint meanwhile.
-    """
     from exportkit.planning.plan import plan
-    from exportkit.planning.resolving import opened
 
-    with suppress(Exception):
-        return opened(pickle.loads(content))
-    return plan(config, hydra_app.plugins(), hydra_app.directories())
+    return unpack(content, lambda: plan(config, hydra_app.plugins(), hydra_app.directories()))

@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 
 if TYPE_CHECKING:
     from exportkit.cli.sweep.engine_side import ReadyLauncher
+    from exportkit.cli.sweep.process_launcher import PackedJob
 
 
 @dataclass
@@ -51,12 +52,12 @@ class ProcessLauncher(Launcher):
         return process_launcher.launch(self, job_overrides, initial_job_idx)
 
     def launch_composed(
-        self, composed: Iterable[tuple[int, DictConfig]], on_event: Callable[[Any], None], uses_tensorflow: bool = True
+        self, composed: Iterable["PackedJob"], on_event: Callable[[Any], None], uses_tensorflow: bool = True
     ) -> None:
         """Run jobs that are already composed.
 
         Args:
-            composed: job numbers and configs; taken one by one, each when its process can be started.
+            composed: taken one by one, each when its process can be started.
             on_event: called with each event of `exportkit.processes`.
             uses_tensorflow: whether a job's source runs TensorFlow's Python.
         """

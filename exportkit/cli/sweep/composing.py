@@ -37,6 +37,7 @@ class Composed(Generic[T]):
         number: from 0, Hydra's ``hydra.job.num``.
         overrides: the job's overrides.
         config: the pickled DictConfig, with its ``hydra`` node; empty where it could not be composed.
+        directory: the job's output directory, absolute.
         result: what the inspection of the config returned.
         error: why the config could not be composed, or why its inspection failed.
     """
@@ -44,6 +45,7 @@ class Composed(Generic[T]):
     number: int
     overrides: Sequence[str]
     config: bytes = b""
+    directory: str = ""
     result: T | None = None
     error: ExportKitError | None = None
 
@@ -106,16 +108,17 @@ class _Composer(Generic[T]):
     convert_error: Callable[[Exception], ExportKitError]
 
     def compose(self, number: int) -> Composed[T]:
-        overrides, config = self.jobs[number], b""
+        overrides, config, directory = self.jobs[number], b"", ""
         try:
             composed = self.composition.compose(overrides)
             with open_dict(composed):
                 composed.hydra.job.id = composed.hydra.job.num = number
             config = pickle.dumps(composed, pickle.HIGHEST_PROTOCOL)
             with _job(composed) as task:
-                return Composed(number, overrides, config, self.inspect(number, task))
+                directory = HydraConfig.get().runtime.output_dir
+                return Composed(number, overrides, config, directory, self.inspect(number, task))
         except Exception as error:
-            return Composed(number, overrides, config, error=self.convert_error(error))
+            return Composed(number, overrides, config, directory, error=self.convert_error(error))
 
     def compose_batch(self, numbers: Sequence[int]) -> list[Composed[T]]:
         return [self.compose(number) for number in numbers]

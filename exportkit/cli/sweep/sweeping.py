@@ -6,20 +6,28 @@ Launchers are used through Hydra's interface only; exportkit's own also takes th
 import pickle
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeGuard
 
 from omegaconf import DictConfig, OmegaConf, read_write
 
-from exportkit.cli import hydra_app
-from exportkit.cli.sweep import engine_side, job_record, preflight, sweep_record
+from exportkit.cli import hydra_app, packed_plan
+from exportkit.cli.sweep import engine_side, job_record, preflight, process_launcher, sweep_record
 from exportkit.cli.sweep.composing import compose_all, expand
 from exportkit.cli.sweep.engine_side import ReadyLauncher
 from exportkit.cli.sweep.preflight import Outlook
+from exportkit.cli.sweep.process_launcher import PackedJob
 from exportkit.cli.sweep.view import View
 from exportkit.errors import ConfigError, Problem
-from exportkit.version import claim
+from exportkit.processes.scratch import scratch
+from exportkit.version import claim, identity
+
+if TYPE_CHECKING:
+    from hydra_plugins.exportkit import ProcessLauncher
 
 NUMBERED = b"hydra:job."  # in a pickled config: an interpolation of the job's number
 
@@ -46,25 +54,34 @@ class Fleet:
     Attributes:
         overrides: the overrides of each job.
         configs: the pickled configs.
+        directories: the output directories that the configs name.
         outlooks: what the jobs would make.
         problems: why jobs cannot be exported.
         unchanged: the versions that exist and equal what the job would make.
         assigned: the version numbers of jobs with ``version=auto`` that share a base path, in the order of the jobs.
         directory: the sweep's directory, where it is not the one that the configs name.
+        plans: the directory of the plans of jobs whose configs are as they were planned; None: their processes plan them.
     """
 
     overrides: list[list[str]]
     configs: dict[int, bytes] = field(default_factory=dict)
+    directories: dict[int, str] = field(default_factory=dict)
     outlooks: dict[int, Outlook] = field(default_factory=dict)
     problems: dict[int, list[Problem]] = field(default_factory=dict)
     unchanged: dict[int, int] = field(default_factory=dict)
     assigned: dict[int, int] = field(default_factory=dict)
     directory: Path | None = None
+    plans: Path | None = None
 
     @property
     def due(self) -> list[int]:
         """The jobs that have to run."""
         return [n for n in range(len(self.overrides)) if n not in self.problems and n not in self.unchanged]
+
+    @property
+    def uses_tensorflow(self) -> bool:
+        """Whether a job that has to run has a source that runs TensorFlow's Python."""
+        return any(self.outlooks[number].uses_tensorflow for number in self.due)
 
     def config(self, number: int) -> DictConfig:
         """Return a job's config; the fleet keeps configs pickled, which takes a tenth of the memory."""
@@ -77,6 +94,15 @@ class Fleet:
                 config.hydra.sweep.dir = str(self.directory)
                 config.hydra.runtime.output_dir = str(self.directory / str(config.hydra.sweep.subdir))
         return config
+
+    def packed(self, number: int) -> PackedJob:
+        """Return a job as its process gets it."""
+        if number not in self.assigned and self.directory is None:
+            plan = packed_plan.file(self.plans, number) if self.plans else None
+            return PackedJob(number, self.configs[number], Path(self.directories[number]), plan)
+        config = self.config(number)
+        directory = self.directories[number] if self.directory is None else str(config.hydra.runtime.output_dir)
+        return PackedJob(number, pickle.dumps(config, pickle.HIGHEST_PROTOCOL), Path(directory))
 
     def describe_problems(self) -> list[Problem]:
         """Return every problem, placed under its job and the overrides that distinguish the job from the others."""
@@ -108,8 +134,13 @@ def sweep(arguments: Sequence[str], params: Mapping[str, str], launcher: ReadyLa
     Raises:
         ConfigError: a job cannot be composed or planned, or conflicts with another. Nothing was started.
     """
+    with nullcontext() if options.dry_run or not _is_ours(launcher) else scratch() as plans:
+        _run(expand(arguments, launcher.hydra_context.config_loader, params), launcher, options, plans)
+
+
+def _run(jobs: list[list[str]], launcher: ReadyLauncher, options: Options, plans: Path | None) -> None:
     view = View()
-    fleet = prepare(expand(arguments, launcher.hydra_context.config_loader, params), launcher, view, options.force)
+    fleet = prepare(jobs, launcher, view, options.force, plans)
     if fleet.problems and not options.keep_going:
         raise ConfigError(*fleet.describe_problems())
     directory = _take_directory(launcher.config)
@@ -125,7 +156,7 @@ def sweep(arguments: Sequence[str], params: Mapping[str, str], launcher: ReadyLa
     if not fleet.due:
         return
     OmegaConf.save(launcher.config, directory / "multirun.yaml")
-    with view.launched(fleet.jobs("not run")):
+    with _server(launcher, fleet), view.launched(fleet.jobs("not run")):
         _launch(launcher, fleet, view)
 
 
@@ -154,21 +185,25 @@ def _made(directory: Path) -> bool:
     return True
 
 
-def prepare(jobs: list[list[str]], launcher: ReadyLauncher, view: View, force: bool) -> Fleet:
+def prepare(jobs: list[list[str]], launcher: ReadyLauncher, view: View, force: bool, plans: Path | None = None) -> Fleet:
     """Compose and plan all jobs, and find those whose version exists.
+
+    Args:
+        plans: the directory for their plans; None: those are not kept.
 
     Raises:
         ConfigError: there are no jobs.
     """
     if not jobs:
         raise ConfigError(Problem("sweep", "there are no jobs", "a glob(…) that matches nothing makes none"))
-    fleet = Fleet(overrides=jobs)
+    fleet = Fleet(overrides=jobs, plans=plans)
+    identity.packages()  # read once, for all processes that are forked from this one
     started = time.perf_counter()
     loader = launcher.hydra_context.config_loader
     with view.preparing(len(jobs)) as advance:
-        for job in compose_all(loader, launcher.config, jobs, preflight.plan_job, hydra_app.refusal):
+        for job in compose_all(loader, launcher.config, jobs, partial(preflight.plan_job, plans=plans), hydra_app.refusal):
             if job.config:
-                fleet.configs[job.number] = job.config
+                fleet.configs[job.number], fleet.directories[job.number] = job.config, job.directory
             if job.error is not None:
                 fleet.problems[job.number] = list(job.error.problems)
             elif job.result is not None:
@@ -183,11 +218,18 @@ def prepare(jobs: list[list[str]], launcher: ReadyLauncher, view: View, force: b
     return fleet
 
 
+def _server(launcher: ReadyLauncher, fleet: Fleet) -> AbstractContextManager[None]:
+    """Start what exportkit's own launcher forks jobs from, before there are threads here."""
+    return process_launcher.server(launcher, fleet.uses_tensorflow) if _is_ours(launcher) else nullcontext()
+
+
+def _is_ours(launcher: ReadyLauncher) -> TypeGuard["ProcessLauncher"]:
+    return hasattr(launcher, "launch_composed")
+
+
 def _launch(launcher: ReadyLauncher, fleet: Fleet, view: View) -> None:
-    own = getattr(launcher, "launch_composed", None)
-    if own is not None:
-        uses_tensorflow = any(fleet.outlooks[number].uses_tensorflow for number in fleet.due)
-        own(((number, fleet.config(number)) for number in fleet.due), view.event, uses_tensorflow)
+    if _is_ours(launcher):
+        launcher.launch_composed(map(fleet.packed, fleet.due), view.event, fleet.uses_tensorflow)
         return
     if any(NUMBERED in config for config in fleet.configs.values()):
         fleet.unchanged = {}  # other launchers number their jobs from 0: the numbers are right only if they get all jobs
