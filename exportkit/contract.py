@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pluggy
 
 from exportkit.config.ranges import Seconds
-from exportkit.errors import Problem
+from exportkit.errors import ConfigError, Problem
 from exportkit.spec import ExportPlan, Sample, Signature
 
 if TYPE_CHECKING:
@@ -343,9 +343,18 @@ class Command(ABC):
         """Return `arguments` as `add_arguments` declares them.
 
         Raises:
-            SystemExit: they do not fit (exit code 2), or ask for help (0); argparse has printed why.
+            ConfigError: the value of one of them does not fit.
+            SystemExit: there is one too many or too few (exit code 2), or they ask for help (0); argparse has printed it.
         """
-        return self._parser().parse_args(arguments)
+        import argparse
+
+        parser = self._parser()
+        try:
+            return parser.parse_args(arguments)
+        except argparse.ArgumentError as refused:
+            if refused.argument_name is None:  # since Python 3.12.5 that is one too many or too few
+                parser.error(refused.message)
+            raise ConfigError(Problem(refused.argument_name, refused.message)) from None
 
     @property
     def flags(self) -> Sequence[str]:
@@ -364,6 +373,6 @@ class Command(ABC):
         import argparse
 
         description = (type(self).__doc__ or self.help).split("\n\n")[0]
-        parser = argparse.ArgumentParser(prog=f"exportkit {self.name}", description=description)
+        parser = argparse.ArgumentParser(prog=f"exportkit {self.name}", description=description, exit_on_error=False)
         self.add_arguments(parser)
         return parser

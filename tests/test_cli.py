@@ -1125,14 +1125,31 @@ def test_a_plan_of_a_sweep_takes_the_sweep_s_switches(here, run):
     assert (told.code, told.out.count(" planned ")) == (0, 2)
 
 
-@pytest.mark.parametrize("value", ["-1", "nan", "inf"])
-def test_a_tolerance_that_tells_nothing_is_refused(value, run, capsys):
-    with pytest.raises(SystemExit) as end:
-        main(["verify", "exports/1", f"--atol={value}"])
-    assert (end.value.code, capsys.readouterr().err.splitlines()[-1]) == (
-        2,
-        f"exportkit verify: error: argument --atol: is {value}; write 0 or more",
-    )
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ("verify exports/1 --atol=-1", "--atol: '-1' is not a number of 0 or more"),
+        ("verify exports/1 --atol=nan", "--atol: 'nan' is not a number of 0 or more"),
+        ("verify exports/1 --rtol=inf", "--rtol: 'inf' is not a number of 0 or more"),
+        ("verify exports/1 --rtol=x", "--rtol: 'x' is not a number of 0 or more"),
+        ("serve m --rest-port x", "--rest-port: 'x' is not a number of 0 to 65535"),
+        ("serve m --grpc-port 70000", "--grpc-port: '70000' is not a number of 0 to 65535"),
+        ("serve m --grpc-port 1_0", "--grpc-port: '1_0' is not a number of 0 to 65535"),
+        ("serve m --timeout 0", "--timeout: '0' is not a number above 0"),
+        ("serve m --poll=", "--poll: '' is not a number above 0"),
+        ("serve m --max-body 0", "--max-body: '0' is not a whole number of 1 or more"),
+        ("serve m --max-requests 1.5", "--max-requests: '1.5' is not a whole number of 1 or more"),
+        ("probe m --requests 0", "--requests: '0' is not a number of 1 to 100000"),
+        ("probe m --requests 1e3", "--requests: '1e3' is not a number of 1 to 100000"),
+        ("probe m --version -1", "--version: '-1' is not the number of a version"),
+        (f"probe m --version {1 << 63}", f"--version: '{1 << 63}' is not the number of a version"),
+        (f"probe m --version {'9' * 5000}", f"--version: '{'9' * 5000}' is not the number of a version"),
+        ("probe m --version ٣", "--version: '٣' is not the number of a version"),
+        ("serve m --poll", "--poll: expected one argument"),
+    ],
+)
+def test_a_value_that_an_argument_cannot_have_is_one_line(words, text, capsys):
+    assert (main(words.split()), capsys.readouterr().err) == (2, f"{text}\n")
 
 
 @pytest.mark.parametrize(
