@@ -9,7 +9,7 @@ import pluggy
 
 from exportkit.contract import Command, ModelSource, PostStep
 from exportkit.errors import Problem
-from exportkit.operations.base import Operation
+from exportkit.operations.base import Feeder, Operation
 from exportkit.spec import ExportPlan
 
 if TYPE_CHECKING:
@@ -77,8 +77,8 @@ def exportkit_post_steps() -> Iterable[type[PostStep]]:
 
 
 @hookspec
-def exportkit_bindings() -> Iterable[type[Operation]]:
-    """Contribute computed bindings: classes, each the key `kind` of a binding in a config.
+def exportkit_bindings() -> Iterable[type[Operation] | type[Feeder]]:
+    """Contribute bindings that are computed from others, or feed others: classes, each the key `kind` of a binding.
 
     Example:
         from dataclasses import dataclass

@@ -5,7 +5,7 @@ is imported when it is first used, so that plugins load quickly. None of them im
 
 What to subclass and return:
     `ModelSource`, `SourceModel`, `Preview` with `Facts` of its tensors and each `Signature` that is kept, `ReferenceAnswer`,
-    `Original`; `PostStep`, `Phase`, `Export`, `BoundTensor`; `Operation`; `Command`. `hookimpl` marks the hooks that
+    `Original`; `PostStep`, `Phase`, `Export`, `BoundTensor`; `Operation`, `Feeder`; `Command`. `hookimpl` marks the hooks that
     `exportkit.hookspecs` lists.
 
 Fields and other settings:
@@ -76,7 +76,7 @@ if TYPE_CHECKING:
     from exportkit.metagraph import Graph, Pruned, read_saved_model, serving_subgraph, split
     from exportkit.metagraph.tensors import Facts
     from exportkit.modelserver import default_meta_graph
-    from exportkit.operations.base import Operation
+    from exportkit.operations.base import Feeder, Operation
     from exportkit.operations.lookup import Lookup
     from exportkit.planning.prepare import Prepared
     from exportkit.processes import call_apart
@@ -112,7 +112,7 @@ _NAMES = {
     "serving.tried_samples": "samples_of=tried",
     "serving.native": "Request Served run_signatures run_tensors=run",
     "serving.rest_request": "rest_request=zero_request",
-    "operations.base": "Operation",
+    "operations.base": "Feeder Operation",
     "operations.lookup": "Lookup",
     "spec": "ExportPlan Signature",
     "verifying.parity": "Difference Tolerance compare",
@@ -135,6 +135,7 @@ __all__ = [
     "ExportPlan",
     "ExportReport",
     "Facts",
+    "Feeder",
     "Graph",
     "Lookup",
     "MetaGraphDef",

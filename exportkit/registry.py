@@ -27,6 +27,7 @@ from exportkit.commands import COMMANDS
 from exportkit.config.reader import readable
 from exportkit.contract import Command, ModelSource, Phase, PostStep
 from exportkit.errors import ExportKitError, PluginError, Problem, brief, brief_in, did_you_mean, shortened, some
+from exportkit.metagraph.tensors import Facts
 from exportkit.operations.base import Feeder, Operation
 from exportkit.operations.builtin import OPERATIONS
 from exportkit.printable import PrintableStream
@@ -36,7 +37,7 @@ GROUP = "exportkit"
 DISABLE = "EXPORTKIT_DISABLE_PLUGINS"
 _OURS = "this process"
 _POLICY = "exportkit_check_plan"
-_NOUNS: dict[type, str] = {ModelSource: "source", PostStep: "step", Operation: "binding"}
+_NOUNS: dict[type, str] = {ModelSource: "source", PostStep: "step", Operation: "binding", Feeder: "binding"}
 
 
 @dataclass(frozen=True)
@@ -244,7 +245,7 @@ def _collect(hooks: dict[str, list[tuple[Provider, Any]]]) -> Plugins:
     plugins = Plugins(sources={}, steps={}, commands={}, bindings={}, conf_packages=[], presets={}, providers={}, hooks=hooks)
     plugins.sources = _classes(plugins, "exportkit_model_sources", ModelSource)
     plugins.steps = _classes(plugins, "exportkit_post_steps", PostStep)
-    plugins.bindings = {**OPERATIONS, **_classes(plugins, "exportkit_bindings", Operation)}
+    plugins.bindings = {**OPERATIONS, **_classes(plugins, "exportkit_bindings", Operation, Feeder)}
     ours = Provider("operations", "exportkit", importlib.metadata.version("exportkit"))
     plugins.providers |= dict.fromkeys(OPERATIONS.values(), ours)
     plugins.commands = _commands(plugins)
@@ -267,11 +268,13 @@ def _add_presets(known: dict[str, Provider], provider: Provider, package: str) -
             raise _failure(provider, f"offers the preset {name}, and so does {other}", also=other)
 
 
-def _classes(plugins: Plugins, hook: str, base: type) -> dict[str, type]:
+def _classes(plugins: Plugins, hook: str, *bases: type) -> dict[str, type]:
     found: dict[str, type[Any]] = {}
+    wanted = f"{' or '.join(base.__name__ for base in bases)} classes, each with a kind"
     for provider, classes in plugins.call(hook):
-        fits = lambda c: isinstance(c, type) and issubclass(c, base) and isinstance(getattr(c, "kind", None), str)  # noqa: E731
-        for cls in _checked(provider, hook, classes, fits, f"{base.__name__} classes, each with a kind"):
+        fits = lambda c: isinstance(c, type) and issubclass(c, bases) and isinstance(getattr(c, "kind", None), str)  # noqa: E731
+        for cls in _checked(provider, hook, classes, fits, wanted):
+            base = next(base for base in bases if issubclass(cls, base))
             _check_class(provider, cls, base)
             if cls.kind in found and found[cls.kind] is not cls:
                 other = plugins.providers[found[cls.kind]]
@@ -317,8 +320,8 @@ def _check_class(provider: Provider, cls: type[Any], base: type) -> None:
         raise _failure(provider, f"{offer}, which is not a dataclass; put @dataclass(kw_only=True) above it")
     if missing := sorted(cls.__abstractmethods__):
         raise _failure(provider, f"{offer} without {missing[0]}(); {base.__name__} asks for it")
-    if base is Operation:
-        _check_operation(provider, cls, offer)
+    if base in (Operation, Feeder):
+        _check_binding(provider, cls, base, offer)
     if base is PostStep and not isinstance(getattr(cls, "phase", None), Phase):
         raise _failure(provider, f"{offer} without a phase; set phase to one of Phase")
     try:
@@ -331,13 +334,28 @@ def _check_class(provider: Provider, cls: type[Any], base: type) -> None:
         raise _failure(provider, f"{offer}, whose field '{name}' of type {type_} no config can hold; {do}")
 
 
-def _check_operation(provider: Provider, cls: type[Operation], offer: str) -> None:
-    if cls.kind in {**BINDINGS, **OPERATIONS}:
+def _check_binding(provider: Provider, cls: type[Any], base: type[Any], offer: str) -> None:
+    known = {**BINDINGS, **OPERATIONS}
+    if cls.kind in known:
         raise _failure(provider, f"{offer}, and so does exportkit")
-    if cls.kind not in (field.name for field in fields(cls)):
-        raise _failure(provider, f"{offer} without a field '{cls.kind}'; it holds the bindings that it is computed from")
-    if cls.recompute is Operation.recompute:
+    if own := next((one for one in cls.__mro__ if one in OPERATIONS.values()), None):
+        what = f"{offer}, a subclass of exportkit's {own.__name__}, for which it would be taken; subclass {base.__name__}"
+        raise _failure(provider, what)
+    if issubclass(cls, Operation) and issubclass(cls, Feeder):
+        raise _failure(provider, f"{offer}, which is an Operation and a Feeder; make two classes of it")
+    names = [field.name for field in fields(cls)]
+    if cls.kind not in names:
+        holds = "it is computed from" if base is Operation else "it feeds"
+        raise _failure(provider, f"{offer} without a field '{cls.kind}'; it holds the bindings that {holds}")
+    if other := next((name for name in names if name in known), None):
+        what = f"{offer} with a field '{other}', which makes a binding another one in a config; rename it"
+        raise _failure(provider, what)
+    if cls.recompute is base.recompute:
         raise _failure(provider, f"{offer} without recompute(); the step verify asks for it")
+    if base is Feeder and not isinstance(getattr(cls, "taken", None), Facts):
+        raise _failure(provider, f"{offer} without taken; set it to the Facts of what a request sends")
+    if base is Feeder and not isinstance(getattr(cls, "made", None), str):
+        raise _failure(provider, f"{offer} without made; set it to words such as 'parsed from the tf.Example'")
 
 
 @cache

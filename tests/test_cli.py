@@ -1149,14 +1149,33 @@ def test_a_plan_of_a_sweep_takes_the_sweep_s_switches(here, run):
     assert (told.code, told.out.count(" planned ")) == (0, 2)
 
 
-@pytest.mark.parametrize("value", ["-1", "nan", "inf"])
-def test_a_tolerance_that_tells_nothing_is_refused(value, run, capsys):
+@pytest.mark.parametrize(
+    ("command", "argument", "text"),
+    [
+        ("verify exports/1", "--atol=-1", "is -1; write 0 or more"),
+        ("verify exports/1", "--atol=nan", "is nan; write 0 or more"),
+        ("verify exports/1", "--rtol=inf", "is inf; write 0 or more"),
+        ("verify exports/1", "--rtol=x", "is x; write 0 or more"),
+        ("serve m", "--rest-port=x", "is x; write 0 to 65535"),
+        ("serve m", "--grpc-port=70000", "is 70000; write 0 to 65535"),
+        ("serve m", "--grpc-port=1_0", "is 1_0; write 0 to 65535"),
+        ("serve m", "--timeout=0", "is 0; write more than 0"),
+        ("serve m", "--poll=", "is empty; write more than 0"),
+        ("serve m", "--max-body=0", "is 0; write 1 or more"),
+        ("serve m", "--max-requests=1.5", "is 1.5; write 1 or more"),
+        ("probe m", "--requests=0", "is 0; write 1 to 100000"),
+        ("probe m", "--requests=1e3", "is 1e3; write 1 to 100000"),
+        ("probe m", "--version=-1", "is -1; write the number of a version"),
+        ("probe m", "--version=9223372036854775808", "is 9223372036854775808; write the number of a version"),
+        ("probe m", "--version=٣", "is ٣; write the number of a version"),
+        ("probe m", f"--version={'9' * 5000}", f"is {'9' * 5000}; write the number of a version"),
+    ],
+)
+def test_a_number_that_an_argument_cannot_have_is_one_line(command, argument, text, capsys):
     with pytest.raises(SystemExit) as end:
-        main(["verify", "exports/1", f"--atol={value}"])
-    assert (end.value.code, capsys.readouterr().err.splitlines()[-1]) == (
-        2,
-        f"exportkit verify: error: argument --atol: is {value}; write 0 or more",
-    )
+        main([*command.split(), argument])
+    name, flag = command.split()[0], argument.partition("=")[0]
+    assert (end.value.code, capsys.readouterr().err) == (2, f"exportkit {name}: error: argument {flag}: {text}\n")
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from enum import Enum
 
-from hydra.core.hydra_config import HydraConfig
-
 from exportkit.printable import printable
 
 _quiet = ContextVar("quiet", default=False)
@@ -42,7 +40,8 @@ def is_quiet() -> bool:
 
 def is_verbose() -> bool:
     """Return whether the user asked for everything: ``hydra.verbose=true``, and not ``-q``."""
-    return not is_quiet() and HydraConfig.initialized() and HydraConfig.get().verbose is True
+    hydra = sys.modules.get("hydra.core.hydra_config")  # without Hydra nobody has asked for anything of it
+    return not is_quiet() and hydra is not None and hydra.HydraConfig.initialized() and hydra.HydraConfig.get().verbose is True
 
 
 class PrintableFormatter(logging.Formatter):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 
 from exportkit.cli import arguments as cli_arguments
-from exportkit.cli import choices, early, is_completion
+from exportkit.cli import choices, early, is_completion, wants_tracebacks
 from exportkit.cli.direct.composing import compose
 from exportkit.cli.hydra_command import HydraCommand
 from exportkit.cli.overview import overview, short_overview
@@ -36,10 +36,19 @@ class ExportCommand(HydraCommand):
             _complete(rest)
             return 0
         with early.spare(rest):
-            compose(rest)  # a name that is not there is refused before Hydra is imported
-            from exportkit.cli import export_job
+            return _export(rest, cli_arguments.has(arguments, *QUIET))
 
-            return export_job.export_all(rest, cli_arguments.has(arguments, *QUIET))
+
+def _export(arguments: Sequence[str], quiet: bool) -> int:
+    """Export by Hydra what needs it: flags, tracebacks, configs that are not composed to the same without it."""
+    config = None if wants_tracebacks() else compose(arguments)
+    if config is not None:
+        from exportkit.cli.direct import exporting
+
+        return exporting.export(config, cli_arguments.arrange(arguments)[1], quiet)
+    from exportkit.cli import export_job
+
+    return export_job.export_all(arguments, quiet)
 
 
 def _complete(arguments: Sequence[str]) -> None:

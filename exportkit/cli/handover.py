@@ -1,15 +1,13 @@
 """Hydra's state, passed to a process that composes nothing itself."""
 
 import copy
-import os
-import sys
-from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import configure_log, setup_globals
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from exportkit.errors import EnvironmentFailed, Problem
+from exportkit.cli.hydra_app import unmute_tensorflow
+from exportkit.cli.process import refuse_breakpoints
 
 
 def pack() -> DictConfig:
@@ -38,15 +36,5 @@ def take_over() -> None:
     if not isinstance(config, DictConfig):  # Hydra annotates it with its schema
         raise ValueError("HydraConfig was not set")
     configure_log(config.hydra.job_logging, config.hydra.verbose)
+    unmute_tensorflow()
     refuse_breakpoints()
-
-
-def refuse_breakpoints() -> None:
-    """Make breakpoint() raise an error that says where it works, unless PYTHONBREAKPOINT names another debugger."""
-    if "PYTHONBREAKPOINT" not in os.environ:
-        sys.breakpointhook = _refuse
-
-
-def _refuse(*_: Any, **__: Any) -> None:
-    do = "add hydra/launcher=basic, which runs an export in the process that you started"
-    raise EnvironmentFailed(Problem("breakpoint()", "this process has no terminal", do))

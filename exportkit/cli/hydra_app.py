@@ -26,33 +26,23 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins as HydraPlugins
-from hydra.errors import CompactHydraException, HydraException
+from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from exportkit import registry
 from exportkit.cli import arguments as cli_arguments
-from exportkit.cli import config_source, print_problems, process, wants_tracebacks
+from exportkit.cli import config_source, process, wants_tracebacks
 from exportkit.cli.choices import CONF, SCHEMA, plugins, user_conf
 from exportkit.cli.explain import explain
+from exportkit.cli.failures import JobFailed, failure, unexpected
 from exportkit.cli.schema import schema_of
 from exportkit.errors import ConfigError, EnvironmentFailed, ExportKitError, PluginError, Problem
 from exportkit.spec import Config
 
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError)
-
-
-class JobFailed(CompactHydraException):
-    """The one exception that a failed job raises: its problems' text and its exit code, which can be pickled, unlike causes."""
-
-    def __init__(self, text: str, exit_code: int = 1):
-        super().__init__(text, exit_code)
-        self.exit_code = exit_code
-
-    def __str__(self) -> str:
-        return self.args[0]
 
 
 class ConfDirectories(SearchPathPlugin):
@@ -98,6 +88,15 @@ def run_alone(arguments: Sequence[str], job: Callable[[DictConfig], Any]) -> Non
 def task_config(config: DictConfig) -> DictConfig:
     """Return what a job is called with: the config without Hydra's own node."""
     return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+
+
+def job_config(overrides: Sequence[str]) -> DictConfig:
+    """Return the whole config of one job, Hydra's own node included, as `HydraConfig` has it while Hydra runs that job."""
+    _register(plugins(), user_conf(()))
+    config = _composed([*overrides, "hydra.mode=RUN"])
+    with read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
+        config.hydra.runtime.output_dir = os.path.abspath(str(config.hydra.run.dir))
+    return config
 
 
 def is_sweep(arguments: Sequence[str]) -> bool:
@@ -185,31 +184,6 @@ def reporting(work: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
 
     job.__module__, job.__name__, job.__qualname__ = work.__module__, work.__name__, work.__qualname__
     return job
-
-
-def failure(error: Exception) -> JobFailed:
-    """Return `error` as the `JobFailed` that a job raises."""
-    if isinstance(error, JobFailed):
-        return error
-    if isinstance(error, ExportKitError):
-        return JobFailed(str(error), error.exit_code)
-    if isinstance(error, OmegaConfBaseException):
-        return JobFailed(str(explain(error)), ConfigError.exit_code)
-    return JobFailed(str(unexpected(error)))
-
-
-def report_failure(failed: JobFailed) -> int:
-    """Print why a job failed and return the exit code; raise `failed` where the user asked for tracebacks."""
-    if wants_tracebacks():
-        raise failed
-    print_problems(str(failed))
-    return failed.exit_code
-
-
-def unexpected(error: Exception) -> Problem:
-    """Return the problem of an error that is a fault in exportkit or in a plugin."""
-    what = f"{type(error).__name__}: {' '.join(str(error).split())}"
-    return Problem("exportkit", what, "this is a fault in exportkit or in a plugin; HYDRA_FULL_ERROR=1 shows where")
 
 
 def _register(found: registry.Plugins, user: Path | None) -> None:

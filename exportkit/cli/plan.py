@@ -1,12 +1,12 @@
 """``exportkit plan model=NAME …`` shows what an export would do, in order, and which of it is checked already."""
 
-import os
 from collections.abc import Sequence
 from functools import partial
 
 from exportkit.cli import arguments as cli_arguments
-from exportkit.cli import choices, process
-from exportkit.cli.direct.composing import compose, user_directories
+from exportkit.cli import choices, failures
+from exportkit.cli.direct.composing import compose
+from exportkit.cli.direct.stand_in import Composed
 from exportkit.cli.hydra_command import HydraCommand
 from exportkit.cli.overview import overview
 from exportkit.errors import ConfigError, ExportKitError, Problem
@@ -59,8 +59,8 @@ def _plan(arguments: Sequence[str], builds: bool, as_json: bool) -> int:
             hydra_app.run(rest, plan_job.build)
         else:
             hydra_app.run_alone(rest, plan_job.print_json if as_json else plan_job.job)
-    except hydra_app.JobFailed as failed:
-        return hydra_app.report_failure(failed)
+    except failures.JobFailed as failed:
+        return failures.report_failure(failed)
     return 0
 
 
@@ -69,14 +69,13 @@ def _plan_one(config: PlainConfig, arguments: Sequence[str], as_json: bool) -> i
     from exportkit.cli import plan_view
     from exportkit.planning.plan import plan
 
+    state = Composed.here(arguments)
     try:
-        with process.for_user_code(arguments, os.getcwd()):
-            planned = plan(config, choices.plugins(), user_directories())
+        with state.job():
+            planned = plan(config, choices.plugins(), state.directories())
             plan_view.print_json(planned) if as_json else plan_view.show(planned)
     except (ExportKitError, BrokenPipeError):
         raise
     except Exception as error:
-        from exportkit.cli import hydra_app
-
-        return hydra_app.report_failure(hydra_app.failure(error))
+        return failures.report_failure(failures.failure(error))
     return 0

@@ -1,10 +1,12 @@
-"""Temporary changes to the state of the process that Hydra and the user's code read."""
+"""Changes to the state of the process that Hydra and the user's code read; temporary ones are contexts."""
 
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
+
+from exportkit.errors import EnvironmentFailed, Problem
 
 
 @contextmanager
@@ -37,6 +39,17 @@ def environment(values: Mapping[str, str]) -> Iterator[None]:
     finally:
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def refuse_breakpoints() -> None:
+    """Make breakpoint() raise an error that says where it works, unless PYTHONBREAKPOINT names another debugger."""
+    if "PYTHONBREAKPOINT" not in os.environ:
+        sys.breakpointhook = _refuse
+
+
+def _refuse(*_: Any, **__: Any) -> None:
+    do = "add hydra/launcher=basic, which runs an export in the process that you started"
+    raise EnvironmentFailed(Problem("breakpoint()", "this process has no terminal", do))
 
 
 class WithoutHydrasLine:

@@ -9,21 +9,18 @@ import pickle
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-from omegaconf import DictConfig, OmegaConf
+from typing import Any, Protocol
 
 from exportkit import processes
-from exportkit.cli import handover, hydra_app
+from exportkit.cli.choices import plugins
 from exportkit.cli.early import WORKERS
-from exportkit.cli.hydra_app import JobFailed
+from exportkit.cli.failures import JobFailed, failure
 from exportkit.cli.packed_plan import pack, unpack
 from exportkit.cli.progress import progress
-from exportkit.cli.sweep.process_launcher import preload
 from exportkit.errors import Problem
 from exportkit.printable import Output
 from exportkit.processes import Died, Ended, Reported, Task
@@ -37,20 +34,40 @@ LOG = "output.log"
 PERIOD = 0.1  # seconds between two reads of what the process has printed
 
 
-def run(planned: ExportPlan, config: DictConfig, timeout: float | None) -> ExportReport:
+class State(Protocol):
+    """What an export's process needs beside its config; it is pickled for one that is no fork of this."""
+
+    def install(self) -> None:
+        """Set the logging, and what Hydra's config is for user code, in a new process."""
+
+    def take_over(self) -> None:
+        """Set the logging in a fork, whose streams are its own, and refuse breakpoints."""
+
+    def directories(self) -> Sequence[Path]:
+        """Return the directories of the config's files."""
+
+    def preload(self, uses_tensorflow: bool) -> Sequence[str]:
+        """Return the modules that the server of the export's process imports."""
+
+    def timeout(self) -> float | None:
+        """Return the seconds that the export may take; None: no limit."""
+
+
+def run(planned: ExportPlan, config: Mapping[str, Any], state: State) -> ExportReport:
     """Carry out a plan.
 
     Args:
         planned: the plan of `config`.
-        timeout: seconds that it may take; None: no limit.
+        config: plain data, interpolations resolved.
+        state: of the composition.
 
     Raises:
         JobFailed: the export raised, or its process died.
     """
-    before = claim.numbers(planned.export_dir)
+    before, timeout = claim.numbers(planned.export_dir), state.timeout()
     try:
         with scratch() as place:
-            end, last = _run_task(planned, config, place / LOG, timeout)
+            end, last = _run_task(planned, config, state, place / LOG, timeout)
     except BaseException:
         claim.remove_stale(planned.export_dir)
         raise
@@ -67,10 +84,12 @@ def _first_stage(planned: ExportPlan) -> str:
     return "import tensorflow" if planned.uses_tensorflow else "start"
 
 
-def _run_task(planned: ExportPlan, config: DictConfig, log: Path, timeout: float | None) -> tuple[Ended | Died, str]:
+def _run_task(
+    planned: ExportPlan, config: Mapping[str, Any], state: State, log: Path, timeout: float | None
+) -> tuple[Ended | Died, str]:
     """Run the export and show what it prints; return the last event of its process and its last stage."""
     last = "start"
-    task, modules = _task(planned, config, log), preload(planned.uses_tensorflow)
+    task, modules = _task(planned, config, state, log), state.preload(planned.uses_tensorflow)
     with closing(processes.run([task], 1, timeout, modules)) as events:
         end = next(events)  # it has started, before there are threads here, or could not be
         with progress(planned.name) as stage, _shown(log):
@@ -85,10 +104,10 @@ def _run_task(planned: ExportPlan, config: DictConfig, log: Path, timeout: float
     return end, last
 
 
-def _task(planned: ExportPlan, config: DictConfig, log: Path) -> Task:
+def _task(planned: ExportPlan, config: Mapping[str, Any], state: State, log: Path) -> Task:
     if processes.single_threaded() and not planned.uses_tensorflow:
-        return Task(0, _run_fork, (planned, time.monotonic()), log, here=True)
-    return Task(0, _run, (_packed(planned, config),), log)
+        return Task(0, _run_fork, (planned, state, time.monotonic()), log, here=True)
+    return Task(0, _run, (_packed(planned, config, state),), log)
 
 
 def _failure(planned: ExportPlan, died: Died, stage: str, made: set[int]) -> JobFailed:
@@ -104,7 +123,7 @@ def _failure(planned: ExportPlan, died: Died, stage: str, made: set[int]) -> Job
     published = "; ".join(f"version {number} is in {planned.export_dir}" for number in sorted(made))
     problem = Problem(planned.name, f"at {stage} its process {death.describe('hydra.launcher.timeout')}", published)
     report = ExportReport(name=planned.name, base_path=str(planned.export_dir), error=str(problem))
-    pipeline.finish(planned, hydra_app.plugins(), report)
+    pipeline.finish(planned, plugins(), report)
     return JobFailed(str(problem))
 
 
@@ -134,28 +153,27 @@ def _shown(log: Path) -> Iterator[None]:
         thread.join()
 
 
-def _packed(planned: ExportPlan, config: DictConfig) -> bytes:
+def _packed(planned: ExportPlan, config: Mapping[str, Any], state: State) -> bytes:
     """Pickle what the process needs, and the time now."""
-    return pickle.dumps((pack(planned), OmegaConf.to_container(config, resolve=True), handover.pack(), time.monotonic()))
+    return pickle.dumps((pack(planned), config, state, time.monotonic()))
 
 
-def _run_fork(planned: ExportPlan, forked_at: float) -> ExportReport | JobFailed:
+def _run_fork(planned: ExportPlan, state: State, forked_at: float) -> ExportReport | JobFailed:
     """Export; called in a fork of the process that planned it."""
-    handover.take_over()
+    state.take_over()
     return _exported(lambda: planned, forked_at)
 
 
 def _run(content: bytes) -> ExportReport | JobFailed:
     """Export; called in its own process."""
-    plan, config, hydra, packed_at = pickle.loads(content)
-    handover.unpack(hydra)
-    return _exported(lambda: _unpacked(plan, config), packed_at)
+    plan, config, state, packed_at = pickle.loads(content)
+    state.install()
+    return _exported(lambda: _unpacked(plan, config, state), packed_at)
 
 
 def _exported(planned: Callable[[], ExportPlan], since: float) -> ExportReport | JobFailed:
     """Export; `since` is when the time began that counts as the first stage."""
     waited = time.monotonic() - since  # for the process, and the server's import
-    hydra_app.unmute_tensorflow()
     try:
         from exportkit.exporting import pipeline
 
@@ -163,13 +181,13 @@ def _exported(planned: Callable[[], ExportPlan], since: float) -> ExportReport |
         if processes.shared() is None:
             processes.reserve(WORKERS)
         report = ExportReport(name=plan.name, stages={_first_stage(plan): waited})
-        pipeline.fill(report, plan, hydra_app.plugins(), processes.send_message)
+        pipeline.fill(report, plan, plugins(), processes.send_message)
         return report
     except Exception as error:
-        return hydra_app.failure(error)
+        return failure(error)
 
 
-def _unpacked(content: bytes, config: Mapping[str, Any]) -> ExportPlan:
+def _unpacked(content: bytes, config: Mapping[str, Any], state: State) -> ExportPlan:
     from exportkit.planning.plan import plan
 
-    return unpack(content, lambda: plan(config, hydra_app.plugins(), hydra_app.directories()))
+    return unpack(content, lambda: plan(config, plugins(), state.directories()))

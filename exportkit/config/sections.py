@@ -9,7 +9,7 @@ from typing import Any
 from exportkit import files
 from exportkit.checkpoint import npy
 from exportkit.config.reader import Reader, optional_keys
-from exportkit.errors import did_you_mean, nearest
+from exportkit.errors import ExportKitError, PluginError, Problem, brief, did_you_mean, nearest
 from exportkit.protos import DTYPE_NAMES
 from exportkit.spec import (
     BINDINGS,
@@ -85,7 +85,7 @@ def _sound(binding: Any, reader: Reader, where: str) -> Any:
     for key in ("tensor", "placeholder", "replaces"):
         if getattr(binding, key, None) == "":
             reader.problem(f"{where}.{key}", "is empty", "write a tensor's name, op:0")
-    reader.problems += (problem.under(where) for problem in getattr(binding, "unsound", tuple)())
+    reader.problems += (problem.under(where) for problem in _unsound(binding, where))
     if isinstance(binding, Constant) and binding.constant is None:
         reader.problem(f"{where}.constant", "is null", "write the value to bake")
     if isinstance(binding, Tensor | Placeholder):
@@ -95,6 +95,17 @@ def _sound(binding: Any, reader: Reader, where: str) -> Any:
     for key, path in getattr(binding, "files", dict)().items():
         _is_file(path, reader, f"{where}.{key}")
     return None if len(reader.problems) > before else binding
+
+
+def _unsound(binding: Any, where: str) -> list[Problem]:
+    """Return what a feeder says of its keys one by one; nothing of another binding."""
+    try:
+        return list(getattr(binding, "unsound", tuple)())
+    except ExportKitError:
+        raise
+    except Exception as cause:
+        what = f"unsound() of {type(binding).__name__} raised {brief(cause)}"
+        raise PluginError(Problem(where, what)) from cause
 
 
 def _shape(shape: Iterable[int | None] | None, reader: Reader, where: str, do: str) -> None:

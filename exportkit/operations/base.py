@@ -104,9 +104,13 @@ class Feeder(ABC):
     def targets(self) -> Mapping[str, str]:
         """Return the name of each of its values → the binding that this value feeds."""
 
-    @abstractmethod
     def place(self, value: str) -> str:
         """Return the key that names the binding which one of its values feeds."""
+        return self.kind
+
+    def files(self) -> Mapping[str, Path]:
+        """Return its fields that name files which it reads: field → path. They are part of the export's identity."""
+        return {}
 
     def unsound(self) -> Iterable[Problem]:
         """Return what is wrong with its keys one by one. A binding with such problems is not used further."""
@@ -132,6 +136,25 @@ class Feeder(ABC):
             name: the binding's.
             taken: the tensor of what a request sends.
         """
+
+    def recompute(self, taken: np.ndarray) -> Mapping[str, np.ndarray]:
+        """Return its values by their names, by NumPy, without what `add` uses: `verify` feeds the training graph with them.
+
+        Those of exportkit's own feeders stand apart, in ``verifying/parity/adapters.py``.
+
+        Raises:
+            ValueError: what a request sends is refused by the nodes that `add` adds.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no recompute()")
+
+    def draw(self, rows: int, generator: np.random.Generator) -> Sequence[object] | np.ndarray | None:
+        """Return values that it takes, for trials where the config gives no samples; None: any of `taken` will do.
+
+        Args:
+            rows: the size of the first dimension.
+            generator: where randomness comes from: the same one for the same config.
+        """
+        return None
 
 
 def floats_only(operation: Operation, inputs: Sequence[Facts]) -> Iterable[Problem]:

@@ -1,6 +1,6 @@
 """The bindings of a config, and how they refer to each other."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from exportkit.errors import ExportKitError, PluginError, Problem, brief
@@ -34,17 +34,73 @@ def ask(name: str, operation: Operation, method: str, *arguments: Any) -> list[A
     Raises:
         PluginError: it raised something else than an ExportKitError, or returned another number of values than it offers.
     """
-    where, title = f"bindings.{name}", f"{method}() of {type(operation).__name__}"
-    try:
-        found = list(getattr(operation, method)(*arguments))
-    except ExportKitError:
-        raise
-    except Exception as cause:
-        raise PluginError(Problem(where, f"{title} raised {brief(cause)}")) from cause
+    found = _called(name, operation, method, arguments, list)
     wanted = len(offered_by(name, operation))
     if method not in ("check", "problems") and len(found) != wanted:
-        raise PluginError(Problem(where, f"{title} returned {len(found)} values, and it offers {wanted}"))
+        raise _broken(name, operation, method, f"returned {len(found)} values, and it offers {wanted}")
     return found
+
+
+def feeder_problems(name: str, feeder: Feeder, method: str, *arguments: Any) -> list[Problem]:
+    """Return what ``check`` or ``problems`` of the feeder under the binding `name` returns.
+
+    Raises:
+        PluginError: it raised something else than an ExportKitError.
+    """
+    return _called(name, feeder, method, arguments, list)
+
+
+def targets_of(name: str, feeder: Feeder) -> dict[str, str]:
+    """Return the name of each value of the feeder under the binding `name` → the binding that the value feeds.
+
+    Raises:
+        PluginError: it returned none, or something else, or raised something else than an ExportKitError.
+    """
+    found = _called(name, feeder, "targets", (), dict)
+    if not all(isinstance(word, str) for pair in found.items() for word in pair):
+        raise _broken(name, feeder, "targets", "did not return names of values → names of bindings")
+    return found
+
+
+def fed_values(name: str, feeder: Feeder, method: str, *arguments: Any) -> dict[str, Any]:
+    """Return what ``add`` of the feeder under the binding `name` returns, by binding, or ``recompute``, by value.
+
+    Raises:
+        PluginError: it returned others than it feeds, or raised something else than an ExportKitError.
+        ValueError: ``recompute`` refuses what a request sends.
+    """
+    targets = targets_of(name, feeder)
+    found = _called(name, feeder, method, arguments, dict, *([ValueError] if method == "recompute" else []))
+    wanted = set(targets) if method == "recompute" else set(targets.values())
+    if found.keys() != wanted:
+        got, named = (", ".join(sorted(map(str, names))) or "nothing" for names in (found, wanted))
+        raise _broken(name, feeder, method, f"returned values of {got}, and targets() says {named}")
+    return found
+
+
+def drawn_values(name: str, feeder: Feeder, rows: int, generator: Any) -> Any:
+    """Return what ``draw`` of the feeder under the binding `name` returns: values, or None.
+
+    Raises:
+        PluginError: it raised something else than an ExportKitError.
+    """
+    return _called(name, feeder, "draw", (rows, generator), lambda value: value)
+
+
+def _called(
+    name: str, binding: Operation | Feeder, method: str, arguments: Sequence[Any], convert: Any, *passed: type[Exception]
+) -> Any:
+    """Return what a method of a binding returns, converted; exceptions that are not `passed` are the plugin's fault."""
+    try:
+        return convert(getattr(binding, method)(*arguments))
+    except Exception as cause:
+        if isinstance(cause, (ExportKitError, *passed)):
+            raise
+        raise _broken(name, binding, method, f"raised {brief(cause)}") from cause
+
+
+def _broken(name: str, binding: Operation | Feeder, method: str, what: str) -> PluginError:
+    return PluginError(Problem(f"bindings.{name}", f"{method}() of {type(binding).__name__} {what}"))
 
 
 class Bindings(dict[str, Binding | None]):
@@ -106,7 +162,7 @@ class Bindings(dict[str, Binding | None]):
             binding = self.get(name)
             if name not in found:
                 found.append(name)
-                todo[:0] = binding.targets().values() if isinstance(binding, Feeder) else []
+                todo[:0] = targets_of(name, binding).values() if isinstance(binding, Feeder) else []
         return found
 
     def used(self, signatures: Iterable[Signature]) -> set[str]:

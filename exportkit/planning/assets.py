@@ -16,7 +16,7 @@ from exportkit.config.values import leaves
 from exportkit.errors import BindingError, ConfigError, Problem
 from exportkit.metagraph import Graph
 from exportkit.metagraph.kinds import path_constant
-from exportkit.operations.base import Operation
+from exportkit.operations.base import Feeder, Operation
 from exportkit.planning.prepare import Part, Prepared
 from exportkit.protos import NodeDef
 from exportkit.spec import Asset, ExportPlan
@@ -97,7 +97,7 @@ def notes(plan: ExportPlan, known: bool) -> Iterator[str]:
 
 def _named(plan: ExportPlan, prepared: Prepared) -> Iterator[_Named]:
     for name, binding in plan.bindings.items():
-        for key, file in binding.files().items() if isinstance(binding, Operation) else ():
+        for key, file in binding.files().items() if isinstance(binding, Operation | Feeder) else ():
             if file.exists():  # a missing one is reported with the binding
                 yield _Named(str(file), f"bindings.{name}.{key}", f"bindings.{name}.{key}", True)
     for key, part in prepared.parts.items():

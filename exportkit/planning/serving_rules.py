@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from exportkit.errors import Problem, did_you_mean
 from exportkit.metagraph.tensors import Facts
 from exportkit.operations.base import Feeder, Operation
-from exportkit.operations.bindings import Binding, Bindings, ask, kind_of, offered_by
+from exportkit.operations.bindings import Binding, Bindings, ask, feeder_problems, kind_of, offered_by, targets_of
 from exportkit.spec import Constant, Placeholder, Replacement, Signature, Tensor
 
 
@@ -24,8 +24,8 @@ def check(bindings: Bindings, signatures: Mapping[str, Signature | None]) -> Ite
             yield from _check_circle(f"{where}.{binding.kind}", name, bindings, offered)
             yield from (problem.under(where) for problem in ask(name, binding, "check"))
         elif isinstance(binding, Feeder):
-            yield from _check_targets(where, binding, bindings)
-            yield from (problem.under(where) for problem in binding.check())
+            yield from _check_targets(name, binding, bindings)
+            yield from (problem.under(where) for problem in feeder_problems(name, binding, "check"))
     yield from _check_parsers(bindings, signatures)
     for key, signature in signatures.items():
         if signature is not None:
@@ -61,11 +61,11 @@ def _check_circle(where: str, name: str, bindings: Bindings, offered: Mapping[st
                 paths.append([*path, after])
 
 
-def _check_targets(where: str, binding: Feeder, bindings: Bindings) -> Iterator[Problem]:
+def _check_targets(name: str, binding: Feeder, bindings: Bindings) -> Iterator[Problem]:
     """Check that what a feeder feeds is there and can be fed."""
     feedable = [n for n, b in bindings.items() if isinstance(b, Tensor | Placeholder) or _is_feedable(b, binding)]
-    first: dict[str, str] = {}
-    for value, target in binding.targets().items():
+    where, first = f"bindings.{name}", dict[str, str]()
+    for value, target in targets_of(name, binding).items():
         first.setdefault(target, value)
     for target, value in first.items():
         if target not in bindings:
@@ -85,7 +85,7 @@ def _check_parsers(bindings: Bindings, signatures: Mapping[str, Signature | None
     first: dict[str, str] = {}
     feeders = bindings.feeders(filter(None, signatures.values()))
     for name, feeder in feeders.items():
-        for value, target in feeder.targets().items():
+        for value, target in targets_of(name, feeder).items():
             if (other := first.setdefault(target, name)) != name:
                 what = f"'{target}' is fed by the {feeders[other].kind} '{other}' already"
                 place = feeder.place(value).removesuffix(".to")
@@ -183,4 +183,4 @@ def computed(bindings: Mapping[str, Binding | None], facts: Mapping[str, Facts])
             inputs = [facts.get(ref, Facts()) for ref in binding.refs()]
             yield from (problem.under(f"bindings.{name}") for problem in ask(name, binding, "problems", inputs))
         elif isinstance(binding, Feeder):
-            yield from (problem.under(f"bindings.{name}") for problem in binding.problems(facts))
+            yield from (problem.under(f"bindings.{name}") for problem in feeder_problems(name, binding, "problems", facts))

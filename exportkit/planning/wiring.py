@@ -9,7 +9,7 @@ from exportkit.errors import Problem, did_you_mean, nearest, some
 from exportkit.metagraph.fetching import edge_context
 from exportkit.metagraph.tensors import Facts, Shape, compatible
 from exportkit.operations.base import Feeder
-from exportkit.operations.bindings import Binding, Bindings
+from exportkit.operations.bindings import Binding, Bindings, targets_of
 from exportkit.spec import Constant, MetaGraph, Placeholder, Replacement, Signature, Tensor
 
 
@@ -254,7 +254,7 @@ def _default(
 ) -> None:
     """Add the fed tensors that another signature computes instead; report one that a feeder computes in others."""
     feeders = bindings.feeders(signatures[key] for key in wiring.signatures)
-    computed = {target: name for name, feeder in feeders.items() for target in feeder.targets().values()}
+    computed = {target: name for name, feeder in feeders.items() for target in targets_of(name, feeder).values()}
     for key in wiring.signatures:
         fed = set(bindings.fed(signatures[key]))
         others = {name: tensor for name, tensor in wiring.inputs.items() if name not in fed}

@@ -1,5 +1,6 @@
 """Samples read, drawn or built, one batch for each signature."""
 
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,6 +11,7 @@ from exportkit.contract import BoundTensor
 from exportkit.errors import ConfigError, Problem, did_you_mean
 from exportkit.metagraph.tensors import Shape
 from exportkit.operations.base import Feeder
+from exportkit.operations.bindings import Binding, drawn_values
 from exportkit.operations.decode_image import DecodeImage
 from exportkit.operations.parse_example import ParseExample
 from exportkit.samples import drawing, tfexample
@@ -164,7 +166,9 @@ class _Loader:
         binding, tensor = self.plan.bindings[ref], self.bound[ref]
         if isinstance(sample, Random):
             columns = {name: draw.value(one) for name, one in drawn.items()}
-            return _encoded(columns) if isinstance(binding, ParseExample) else columns[""]
+            if isinstance(binding, ParseExample):
+                return _encoded(columns)
+            return _of_feeder(ref, binding, tensor, columns[""], sample)
         if alias in self.known:
             return self.known[alias]
         if isinstance(sample, Examples):
@@ -192,6 +196,15 @@ class _Loader:
         missing = [name for name, feature in features.items() if name not in sample.features and feature.default is None]
         if missing:
             raise Misfit(f"gives no feature {', '.join(missing)}", "a feature without a default is in every example")
+
+
+def _of_feeder(ref: str, binding: Binding | None, tensor: BoundTensor, drawn: np.ndarray, sample: Random) -> np.ndarray:
+    """Return what a feeder draws for itself, in as many rows as `drawn` has; or else `drawn`."""
+    if not isinstance(binding, Feeder):
+        return drawn
+    generator = np.random.default_rng([sample.seed, zlib.crc32(ref.encode())])
+    own = drawn_values(ref, binding, drawn.shape[0] if drawn.ndim else 1, generator)
+    return drawn if own is None else fit(list(own), tensor.dtype, tensor.shape)
 
 
 def _batch(values: Mapping[str, np.ndarray], shapes: Mapping[str, Shape], notes: tuple[str, ...], drawn: bool) -> Batch:

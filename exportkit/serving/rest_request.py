@@ -22,6 +22,8 @@ from exportkit.checkpoint.encoding import objects
 from exportkit.contract import BoundTensor
 from exportkit.errors import ConfigError
 from exportkit.modelserver import PORT
+from exportkit.operations.base import Feeder
+from exportkit.operations.bindings import drawn_values
 from exportkit.operations.decode_image import DecodeImage
 from exportkit.operations.parse_example import Feature, ParseExample
 from exportkit.report import SignatureReport, TensorReport
@@ -221,12 +223,22 @@ def _sizes(tensor: TensorReport) -> tuple[int, ...]:
 def _zero_input(tensor: TensorReport, sizes: tuple[int, ...], plan: ExportPlan) -> _Zeros:
     """Return zeros for an input; where tf.Examples are parsed, an example of zeros, for an empty text is none."""
     if not (features := _parsed(tensor, plan)):
-        image = isinstance(plan.bindings.get(tensor.binding), DecodeImage)
-        return _zero(tensor.dtype, sizes, tensor.alias, png.BLANK if image else b"")
+        return _zero(tensor.dtype, sizes, tensor.alias, _blank_text(tensor, plan))
     if sum(prod(feature.shape) for feature in features.values()) > MOST:
         raise _NoRequest("its tf.Examples are too large to be written out")
     columns = {name: _column(name, feature, plan) for name, feature in features.items()}
     return _Zeros(_text(tfexample.encode(columns)[0], "_bytes"), sizes)
+
+
+def _blank_text(tensor: TensorReport, plan: ExportPlan) -> bytes:
+    """Return a text that an input takes: the smallest image, what a plugin's feeder draws, or an empty one."""
+    binding = plan.bindings.get(tensor.binding)
+    if isinstance(binding, DecodeImage):
+        return png.BLANK
+    if not isinstance(binding, Feeder) or tensor.dtype != "string":
+        return b""
+    drawn = drawn_values(tensor.binding, binding, 1, np.random.default_rng(0))
+    return b"" if drawn is None else objects(list(drawn))[0]
 
 
 def _column(name: str, feature: Feature, plan: ExportPlan) -> np.ndarray:

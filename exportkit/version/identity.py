@@ -17,7 +17,7 @@ from exportkit import files
 from exportkit.config import references
 from exportkit.config.values import leaves
 from exportkit.errors import Problem
-from exportkit.operations.base import Operation
+from exportkit.operations.base import Feeder, Operation
 from exportkit.spec import ExportPlan, File
 
 _DESTINATION = ("export_dir", "version", "report")  # config keys that do not change an export's content
@@ -154,7 +154,7 @@ def _content_files(plan: ExportPlan) -> Iterator[tuple[str, Path]]:
         for number, file in enumerate(map(Path, resolved.preview.files or ())):
             yield f"{resolved.where}, file {number} ({file.name})", file
     for name, binding in plan.bindings.items():
-        if isinstance(binding, Operation):
+        if isinstance(binding, Operation | Feeder):
             yield from ((f"bindings.{name}.{key}", path) for key, path in binding.files().items())
     for key, inputs in plan.samples.items():
         for alias, sample in inputs.items():

@@ -34,12 +34,6 @@ def compose(arguments: Sequence[str]) -> PlainConfig | None:
         return None
 
 
-def user_directories() -> list[Path]:
-    """Return the directories of the files of a config that was composed here."""
-    user = choices.user_conf(())
-    return [user] if user else []
-
-
 def _composed(settings: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     user, plugins = choices.user_conf(()), choices.plugins()
     if choices.extends_search_path() or (user and any((user / name).exists() for name in _SHADOWS)):

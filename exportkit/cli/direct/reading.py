@@ -40,15 +40,19 @@ class Places:
         """Find them, from the user's directory of configs and the config packages of plugins."""
         specs = (importlib.util.find_spec(name) for name in (choices.CONF, *packages))
         own, *others = [list(spec.submodule_search_locations or ()) if spec else [] for spec in specs]
-        self._root = Path(own[0], "config.yaml")
+        self._own = Path(own[0])
         self.directories = [*([str(user)] if user else []), *own, *(place for found in others for place in found)]
 
     def root_defaults(self) -> list[Any]:
         """Return the defaults list of exportkit's root config."""
-        defaults, rest = parts(files.read(self._root, files.TEXT).decode())
+        defaults, rest = parts(files.read(self.packaged("config.yaml"), files.TEXT).decode())
         if rest.keys() - {"hydra"}:
             raise NeedsHydra
         return defaults
+
+    def packaged(self, name: str) -> Path:
+        """Return the path of a file in exportkit's own package of configs."""
+        return self._own / name
 
     def is_group(self, name: str) -> bool:
         """Return whether one of the directories has a directory `name`."""

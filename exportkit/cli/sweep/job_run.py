@@ -5,11 +5,11 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from exportkit.cli import hydra_app, tables
+from exportkit.cli import tables
+from exportkit.cli.export_run import failed_report, unplanned_report
 from exportkit.cli.sweep import job_record, worker_side
-from exportkit.errors import ExportKitError
 from exportkit.report import ExportReport
 from exportkit.version.claim import size
 
@@ -34,18 +34,6 @@ def _record(report: ExportReport, started: float) -> str:
     job_record.record(report, seconds)
     tables.line(tables.summary(report, seconds))
     return report.status
-
-
-def unplanned_report(config: DictConfig) -> ExportReport:
-    """Return the report of an export that could not be planned: only its name is known."""
-    return ExportReport(name=str(OmegaConf.select(config, "name", throw_on_resolution_failure=False)))
-
-
-def failed_report(error: Exception, report: ExportReport) -> ExportReport:
-    """Return the report that the pipeline attached to `error`, else `report`, with the error's text in it."""
-    report = getattr(error, "report", None) or report
-    report.error = str(error if isinstance(error, ExportKitError) else hydra_app.unexpected(error))
-    return report
 
 
 def find_earlier(config: DictConfig) -> ExportReport | None:

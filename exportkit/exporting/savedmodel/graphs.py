@@ -18,7 +18,7 @@ from exportkit.exporting.savedmodel.saver import add_saver
 from exportkit.metagraph.building import GraphBuilder
 from exportkit.metagraph.tensors import Facts, output_types, split
 from exportkit.operations.base import Feeder, Operation
-from exportkit.operations.bindings import ask, offered_by
+from exportkit.operations.bindings import ask, fed_values, offered_by
 from exportkit.planning import auditing, serving_rules
 from exportkit.planning.prepare import Part, Prepared
 from exportkit.protos import GraphDef, MetaGraphDef, NodeDef, OpDef, dtype_name
@@ -112,7 +112,7 @@ def _feed(plan: ExportPlan, bound: BoundGraph, graph: GraphBuilder) -> None:
         taken = adapters.placeholder(graph, name, feeder.taken, computed.get(name))
         bound.fed[name] = bound.values[name] = taken
         bound.facts[taken] = feeder.taken
-        computed |= feeder.add(graph, name, taken)
+        computed |= fed_values(name, feeder, "add", graph, name, taken)
     for name, tensor in bound.part.wiring.inputs.items():
         known = bound.part.facts[name]
         known = Facts(_dtype(known.dtype, bound.part, tensor, f"bindings.{name}", bound.ops), known.shape)

@@ -13,7 +13,7 @@ from exportkit import files
 from exportkit.checkpoint.encoding import numpy_dtype, objects
 from exportkit.operations.argmax import ArgMax
 from exportkit.operations.base import Feeder, Operation
-from exportkit.operations.bindings import Bindings, ask, offered_by
+from exportkit.operations.bindings import Bindings, ask, fed_values, offered_by, targets_of
 from exportkit.operations.cast import Cast
 from exportkit.operations.concat import Concat
 from exportkit.operations.decode_image import DecodeImage
@@ -41,19 +41,21 @@ def fed(
         inputs: alias → value.
 
     Raises:
-        ValueError: a tf.Example lacks a feature, or has one of another dtype or size, or an image cannot be decoded.
+        ValueError: a tf.Example lacks a feature, or has one of another dtype or size, an image cannot be decoded, or a
+            plugin's feeder refuses what it is given.
         EnvironmentFailed: images are to be decoded, and a decoder is not installed.
     """
     values: dict[str, np.ndarray] = {ref: inputs[alias] for alias, ref in signature.inputs.items()}
     for name, feeder in bindings.feeders([signature]).items():
-        computed = FEEDER_TWINS[type(feeder)](feeder, values.pop(name))
-        for value, target in feeder.targets().items():
+        taken, twin = values.pop(name), FEEDER_TWINS.get(type(feeder))
+        computed = twin(feeder, taken) if twin else fed_values(name, feeder, "recompute", taken)
+        for value, target in targets_of(name, feeder).items():
             values[target] = _cast(computed[value], dtypes[target])
     return values
 
 
 def _cast(value: np.ndarray, dtype: str) -> np.ndarray:
-    return value if dtype == "string" else value.astype(numpy_dtype(dtype))
+    return value if dtype == "string" else np.asarray(value).astype(numpy_dtype(dtype))
 
 
 def leaves(ref: str, bindings: Bindings) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from exportkit.errors import Problem
 from exportkit.metagraph import Graph
 from exportkit.metagraph.tensors import VARIABLE_OPS, split
 from exportkit.operations.base import Operation
+from exportkit.operations.bindings import targets_of
 from exportkit.serving.native import Refusal, Running, unoptimized
 from exportkit.verifying.parity import adapters, divergence
 from exportkit.verifying.parity.divergence import Difference, Tolerance, compare
@@ -102,8 +103,8 @@ class _Search:
 
     def _parsed(self, trial: Trial) -> str:
         signature = self._plan.signatures[trial.signature]
-        feeders = self._plan.bindings.feeders([signature]).values()
-        made = {target: feeder.made for feeder in feeders for target in feeder.targets().values()}
+        feeders = self._plan.bindings.feeders([signature]).items()
+        made = {target: feeder.made for name, feeder in feeders for target in targets_of(name, feeder).values()}
         names = {self._bound[name].export_name: name for name in trial.fed if name in made}
         values = self._here.fetch(self._model, trial, list(names)) if names else None
         for tensor, value in (values or {}).items():
