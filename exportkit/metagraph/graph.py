@@ -126,6 +126,11 @@ class Graph:
             return Problem("", f"{name} is a sparse tensor, not one tensor", f"bind its parts: {', '.join(parts)}")
         return Problem("", f"the graph has no tensor {name}", self.nearest(op, ":0"))
 
+    def is_dense_shape(self, tensor: str) -> bool:
+        """Return whether a tensor is the dense shape of a tf.sparse_placeholder, by the names of its parts."""
+        scope, _, leaf = split(tensor)[0].rpartition("/")
+        return leaf == "shape" and all(f"{scope}/{part}" in self.nodes for part in ("indices", "values"))
+
     def nearest(self, name: str, suffix: str = "") -> str:
         """Return what to do about an unknown node name: the names nearest to it, or those whose last part is."""
         known = list(self.nodes) if len(self.nodes) <= 8 else _likely(name, self.nodes)

@@ -6,16 +6,27 @@ The inputs are what an output needs.
 """
 
 import re
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from exportkit.metagraph.feeds import constants_suggested
-from exportkit.metagraph.forward import FAR, PASSES, Edge, Forward, like_labels
+from exportkit.metagraph.feeds import constants_suggested, needed
+from exportkit.metagraph.forward import DIFFERENCES, FAR, PASSES, Edge, Forward, like_labels
 from exportkit.metagraph.graph import Graph
 from exportkit.metagraph.kinds import RANDOM, op_class
 from exportkit.metagraph.tensors import Shape, split
-from exportkit.metagraph.words import chosen, copy_of, like_answer, like_decoder, like_loss, like_metric, like_output, words
+from exportkit.metagraph.words import (
+    averages,
+    chosen,
+    copy_of,
+    in_loss_function,
+    like_answer,
+    like_decoder,
+    like_loss,
+    like_metric,
+    like_output,
+    words,
+)
 
 _ENDS = {
     "Softmax": 4.5,
@@ -32,19 +43,20 @@ _ENDS = {
     "AddV2": 1,
     "MatMul": 0.5,
 }
-_PARTS = {"CTCGreedyDecoder": (1, 0, 2, 3), "CTCBeamSearchDecoder": (1, 0, 2), "TopKV2": (0, 1), "TopK": (0, 1)}
+PARTS = {"CTCGreedyDecoder": (1, 0, 2, 3), "CTCBeamSearchDecoder": (1, 0, 2), "TopKV2": (0, 1), "TopK": (0, 1)}
 PART_NAMES = {
     "CTCGreedyDecoder": ("indices", "values", "dense_shape", "neg_sum_logits"),
     "CTCBeamSearchDecoder": ("indices", "values", "dense_shape"),
     "TopKV2": ("values", "indices"),
     "TopK": ("values", "indices"),
 }
-_ROLES = {"Softmax": "probabilities", "Sigmoid": "probabilities", "": "logits", "ArgMax": "classes"}
+_ROLES = {"Softmax": "probabilities", "Sigmoid": "probabilities", "ArgMax": "classes"}
 _LINEAR = frozenset({"BiasAdd", "Add", "AddV2", "MatMul", "Conv2D", "Transpose", "Squeeze", "Reshape"})
 _SQUASHES = frozenset({"Softmax", "Sigmoid", "Tanh"})
 _WEIGHS = re.compile(r"Mul|(Batch)?MatMul(V2)?")
 _PLUMBING = frozenset({"Switch", "Enter", "NextIteration", "LoopCond", "Assert", "TensorArrayV3", "Const"})
 _NEVER = frozenset({None, "bool", "resource", "variant"})
+_EQUAL = 64  # heads that are as good as the best of which the depth is computed
 _SCORED_BY_NEEDS = 8  # heads of which the inputs and weights that they need are computed
 
 
@@ -60,7 +72,8 @@ class Candidate:
         score: higher is likelier; only the order has a meaning.
         why: the reasons, in words.
         head: the number of its head; tensors of one head are views of one answer, such as logits and their softmax.
-        role: its role among the views of its head: ``probabilities``, ``logits`` or ``classes``; empty for any other.
+        role: its role among the views of its head: ``probabilities``, ``predictions`` (of a regression), ``logits``,
+            ``classes`` or ``labels`` (texts); empty for any other.
     """
 
     tensor: str
@@ -122,20 +135,39 @@ class _Outputs:
         heads: dict[int, list[Candidate]] = {}
         for candidate in sorted(candidates, key=lambda c: -c.score):
             heads.setdefault(candidate.head, []).append(candidate)
-        ordered = sorted(heads.values(), key=lambda views: -views[0].score)
-        settled = [self._needs(views) for views in ordered[:_SCORED_BY_NEEDS]] + ordered[_SCORED_BY_NEEDS:]
+        ordered = sorted(self._last_steps_first(heads.values()), key=lambda views: -views[0].score)
+        settled = [*self._scored_by_needs(ordered[:_SCORED_BY_NEEDS]), *ordered[_SCORED_BY_NEEDS:]]
         spread = [replace(c, score=round(c.score - 1.0 * place, 3)) for views in settled for place, c in enumerate(views)]
         return [c for c in sorted(spread, key=lambda c: -c.score) if c.score > -20]
+
+    def _last_steps_first(self, heads: Iterable[Sequence[Candidate]]) -> Iterable[Sequence[Candidate]]:
+        """Return the heads, those that are as good as the best by how many layers they need, the most first.
+
+        The last step of an unrolled recurrent net needs those of all the steps before it.
+        """
+        most = max((views[0].score for views in heads), default=0.0)
+        equal = [views for views in heads if views[0].score == most]
+        if not 1 < len(equal) <= _EQUAL:
+            return heads
+        layers = self.forward.layers.keys()
+        depth = {id(views): len(layers & self.forward.upstream([split(views[0].tensor)[0]])) for views in equal}
+        return [*sorted(equal, key=lambda views: -depth[id(views)]), *(views for views in heads if id(views) not in depth)]
 
     @cached_property
     def views(self) -> dict[str, int]:
         """Node that can be exported → its place in the graph; nodes that lack a value in the checkpoint only if all do."""
-        graph, forward = self.graph, self.forward
+        forward = self.forward
         tail = {name: place for name, place in forward.tail.items() if self._has_value(name)}
         tail |= {name: forward.nodes[name] for name in forward.generated if name in forward.nodes and self._has_value(name)}
         saved = {name: place for name, place in tail.items() if name not in forward.lacking}
         found = saved or tail
-        return {name: found[name] for name in sorted(found, key=found.__getitem__) if graph.types[name] not in _PLUMBING}
+        return {name: found[name] for name in sorted(found, key=found.__getitem__) if self._may_be_answer(name)}
+
+    def _may_be_answer(self, name: str) -> bool:
+        if self.graph.types[name] in _PLUMBING or in_loss_function(name) or averages(name):
+            return False
+        users = self.graph.users(name)
+        return not users or not all(map(averages, users))
 
     def _has_value(self, name: str) -> bool:
         return (
@@ -158,7 +190,7 @@ class _Outputs:
         return found
 
     def _candidate(self, name: str) -> Candidate:
-        node, index = self.graph.nodes[name], _PARTS.get(self.graph.types[name], (0,))[0]
+        node, index = self.graph.nodes[name], PARTS.get(self.graph.types[name], (0,))[0]
         tensor = f"{name}:{index}"
         reasons = [*self._by_op(name), *self._by_name(name), *self._by_use(name)]
         why = ", ".join(text for points, text in reasons if points > 0 and text)
@@ -168,12 +200,18 @@ class _Outputs:
         )
 
     def _role(self, name: str) -> str:
-        op = self.graph.nodes[self._origin(name)].op
+        op = self.graph.types[self._origin(name)]
         if op in _ROLES:
             return _ROLES[op]
+        if self.graph.dtype(f"{name}:0") == "string":
+            return "labels"
         users = {self.graph.types[user] for user in self.forward.users.get(name, ())}
         compared = self.forward.compared.get(name)
-        return "logits" if users & {"Softmax", "Sigmoid"} or (compared and op in _LINEAR) else ""
+        if users & {"Softmax", "Sigmoid"}:
+            return "logits"
+        if not compared or op not in _LINEAR:
+            return ""
+        return "predictions" if self.graph.types[compared] in DIFFERENCES else "logits"
 
     def _by_op(self, name: str) -> list[tuple[float, str]]:
         op = self.graph.types[name]
@@ -185,9 +223,16 @@ class _Outputs:
         return [
             *reasons,
             (-6, "a scalar") if shape == () else (0, ""),
+            (-4, "of one size for any batch") if shape and len(shape) == 1 and shape[0] and self._open_rows else (0, ""),
             (-1.5, "drawn at random") if op in ("Multinomial",) or RANDOM.fullmatch(op) else (0, ""),
             (-3, "") if op == "Exit" and not self.forward.users.get(name) else (0, ""),
         ]
+
+    @cached_property
+    def _open_rows(self) -> bool:
+        """Whether all data has an open first dimension: then a vector of a fixed size has no rows, as the mean of a batch."""
+        shapes = [self.graph.shape("{}:{}".format(*edge)) for edge in self.forward.data]
+        return bool(shapes) and all(shape and shape[0] is None for shape in shapes)
 
     def _op_points(self, name: str) -> float:
         """Return the points of an op as the last one of a net; few for a softmax that weights other values, as in attention."""
@@ -220,7 +265,7 @@ class _Outputs:
             (5, "decoded") if op == "Merge" and any(map(like_decoder, scopes)) and not any(map(like_loss, scopes)) else (0, ""),
             (1, "in a scope named like an output") if any(map(like_output, scopes[-2:])) else (0, ""),
             (-5, "part of a loss or metric") if like_loss(leaf) or like_metric(leaf) else (0, ""),
-            (-1.5, "in the scope of a loss") if any(map(like_loss, scopes)) else (0, ""),
+            (-5 if op == "Merge" else -1.5, "in the scope of a loss") if any(map(like_loss, scopes)) else (0, ""),
             (-4, "in the scope of a metric") if any(map(like_metric, scopes)) else (0, ""),
             (0.75 * copy_of(scopes), ""),
             (-3, "inside dropout") if "dropout" in words(leaf) | words(scopes[-1] if scopes else "") else (0, ""),
@@ -280,51 +325,41 @@ class _Outputs:
         """The nodes that take a tensor of a source."""
         return {user for source in self.graph.sources for user in self.graph.consumers.get(source, ())}
 
-    def _needs(self, views: Sequence[Candidate]) -> list[Candidate]:
-        """Return the views of one head, scored by what the best of them needs: all the weights, no labels, no Python."""
-        best = split(views[0].tensor)[0]
-        above = self.forward.upstream([best])
-        weights = self.forward.variables
-        share = sum(op in above for op in weights) / len(weights) if weights else 0
-        edges = {edge for name in self._take_data & (above | {best}) for edge in self.graph.inputs(name)}
+    def _scored_by_needs(self, heads: Sequence[Sequence[Candidate]]) -> Iterator[Sequence[Candidate]]:
+        """Yield the views of each head, scored by what the best of them needs: all the weights, no labels, no Python.
+
+        An answer that another one does without loses points: a decoder that is fed the words it is to predict.
+        """
+        needs = [self._needs(views[0]) for views in heads]
+        total = len(self.forward.variables)
+        for views, need in zip(heads, needs, strict=True):
+            share = len(need.weights) / total if total else 0
+            python = any(op_class(self.graph.types[op]) == "python" for op, _ in need.edges)
+            forced = any(self._does_without(other, need) for other in needs)
+            points = 3 * share - 2 * like_labels(need.edges) - 3 * python - 6 * forced
+            yield [replace(c, score=round(c.score + points, 3)) for c in views]
+
+    def _needs(self, candidate: Candidate) -> "_Needs":
+        op = split(candidate.tensor)[0]
+        above = self.forward.upstream([op])
+        edges = {edge for name in self._take_data & (above | {op}) for edge in self.graph.inputs(name)}
         edges = {edge for edge in edges if edge[0] in self.graph.sources}
-        points = 3 * share - 2 * like_labels(edges) - 3 * any(op_class(self.graph.types[op]) == "python" for op, _ in edges)
-        return [replace(c, score=round(c.score + points, 3)) for c in views]
+        return _Needs(frozenset(self.forward.variables) & above, frozenset(edges))
+
+    def _does_without(self, other: "_Needs", need: "_Needs") -> bool:
+        """Return whether another answer has all the weights of one, and less of the data that layers take."""
+        return other.edges < need.edges and other.weights >= need.weights and need.edges - other.edges <= self.forward.data
 
 
-def together(graph: Graph, ranking: Ranking) -> list[Candidate]:
-    """Return the likeliest output and the views of its head that need no more inputs: logits, classes, parts of a decoding."""
-    best, *others = ranking.outputs
-    if best.op in PART_NAMES:
-        op = split(best.tensor)[0]
-        edges = [f"{op}:{index}" for index in _PARTS[best.op]]
-        return [replace(best, tensor=e, dtype=graph.dtype(e), shape=graph.shape(e)) for e in edges]
-    reached = set(graph.walk([best.tensor], ranking.constants))
-    views = {best.role: best}
-    for other in others:
-        new = other.head == best.head and other.role and other.role not in views
-        if new and not needed(graph, [other.tensor], ranking.constants, reached):
-            views[other.role] = other
-    order = list(_ROLES.values())
-    return [best, *sorted((v for v in views.values() if v is not best), key=lambda view: order.index(view.role))]
+@dataclass(frozen=True)
+class _Needs:
+    """What an answer depends on: the nodes of its weights, and the tensors of sources."""
+
+    weights: frozenset[str]
+    edges: frozenset[Edge]
 
 
 # Inputs
-
-
-def needed(
-    graph: Graph, outputs: Sequence[str], constants: Mapping[str, bool | float], known: Container[str] = ()
-) -> list[Edge]:
-    """Return the edges out of sources that `outputs` depend on, in graph order, without `known` nodes and what those need."""
-    sources, stops = graph.sources, set(map(split, constants))
-    reached = graph.walk(outputs, constants, barrier=lambda name: name in known or name in sources)
-    users = {user for source in sources for user in graph.consumers.get(source, ()) if user in reached}
-    edges = {edge for name in users if name not in known and name not in sources for edge in graph.inputs(name)}
-    found = [edge for edge in edges | set(map(split, outputs)) if edge[1] >= 0 and edge not in stops]
-    found = [edge for edge in found if edge[0] not in known and edge[0] in sources]
-    ops = {op for op, _ in found}
-    order = {name: place for place, name in enumerate(graph.nodes) if name in ops}
-    return sorted(found, key=lambda edge: (order[edge[0]], edge[1]))
 
 
 def _input(graph: Graph, edge: Edge, first: bool) -> Candidate:
