@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from exportkit.metagraph.candidates import PARTS, Candidate, Ranking
 from exportkit.metagraph.feeds import needed
 from exportkit.metagraph.graph import Graph
-from exportkit.metagraph.suggest import PARTS, Candidate, Ranking
 from exportkit.metagraph.tensors import split
 from exportkit.metagraph.words import chosen, like_loss, like_metric
 
