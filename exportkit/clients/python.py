@@ -138,7 +138,7 @@ def _has_bfloat16(contract: Contract) -> bool:
     return any(tensor.dtype == "bfloat16" for tensor in tensors)
 
 
-def _part(module: ModuleType) -> str:
+def _without_imports(module: ModuleType) -> str:
     """Return a module of the runtime without its imports, under a comment that says what it is."""
     path = Path(str(module.__file__))
     source = files.read(path, files.TEXT).decode()

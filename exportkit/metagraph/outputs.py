@@ -46,7 +46,6 @@ _SQUASHES = frozenset({"Softmax", "Sigmoid", "Tanh"})
 _WEIGHS = re.compile(r"Mul|(Batch)?MatMul(V2)?")
 _PLUMBING = frozenset({"Switch", "Enter", "NextIteration", "LoopCond", "Assert", "TensorArrayV3", "Const"})
 _NEVER = frozenset({None, "bool", "resource", "variant"})
-_EQUAL = 64  # heads that are as good as the best of which the depth is computed
 _SCORED_BY_NEEDS = 8  # heads of which the inputs and weights that they need are computed
 
 
@@ -61,23 +60,24 @@ class Outputs:
         heads: dict[int, list[Candidate]] = {}
         for candidate in sorted(candidates, key=lambda c: -c.score):
             heads.setdefault(candidate.head, []).append(candidate)
-        ordered = sorted(self._last_steps_first(heads.values()), key=lambda views: -views[0].score)
+        ordered = sorted(self._last_step_first(heads.values()), key=lambda views: -views[0].score)
         settled = [*self._scored_by_needs(ordered[:_SCORED_BY_NEEDS]), *ordered[_SCORED_BY_NEEDS:]]
         spread = [replace(c, score=round(c.score - 1.0 * place, 3)) for views in settled for place, c in enumerate(views)]
         return [c for c in sorted(spread, key=lambda c: -c.score) if c.score > -20]
 
-    def _last_steps_first(self, heads: Iterable[Sequence[Candidate]]) -> Iterable[Sequence[Candidate]]:
-        """Return the heads, those that are as good as the best by how many layers they need, the most first.
+    def _last_step_first(self, heads: Iterable[Sequence[Candidate]]) -> Iterable[Sequence[Candidate]]:
+        """Return the heads, in reverse order those that are as good as the best where the last one needs the most layers.
 
-        The last step of an unrolled recurrent net needs those of all the steps before it.
+        The last step of an unrolled recurrent net needs the layers of all the steps before it.
         """
         most = max((views[0].score for views in heads), default=0.0)
         equal = [views for views in heads if views[0].score == most]
-        if not 1 < len(equal) <= _EQUAL:
+        if len(equal) < 2 or self._depth(equal[0]) >= self._depth(equal[-1]):
             return heads
-        layers = self.forward.layers.keys()
-        depth = {id(views): len(layers & self.forward.upstream([split(views[0].tensor)[0]])) for views in equal}
-        return [*sorted(equal, key=lambda views: -depth[id(views)]), *(views for views in heads if id(views) not in depth)]
+        return [*reversed(equal), *(views for views in heads if views[0].score < most)]
+
+    def _depth(self, views: Sequence[Candidate]) -> int:
+        return len(self.forward.layers.keys() & self.forward.upstream([split(views[0].tensor)[0]]))
 
     @cached_property
     def views(self) -> dict[str, int]:

@@ -84,14 +84,14 @@ def early(*preload: str) -> Iterator[Callable[[], None]]:
         for name in _added:
             os.environ.pop(name, None)
         _added.clear()
-        _end()
+        _end_spare()
 
 
 def _nothing() -> None:
     pass
 
 
-def _end() -> None:
+def _end_spare() -> None:
     """End the spare, if there is one."""
     if _pid:
         with suppress(ProcessLookupError, ChildProcessError):

@@ -1,7 +1,7 @@
 """Versions of a model under its base path: claimed in a staging directory, committed by one rename.
 
 TensorFlow Serving takes every child of the base path whose name is an integer for a whole version, at any moment. So a version
-is written under ``.<number>.staging/version-<token>`` and renamed when it is complete and on disk. The process that writes holds
+is written under ``.<number>.staging/version-<token>`` and renamed when it is complete and on disk. Its writer holds
 a lock file beside it (flock), which distinguishes a version that is being made from what a killed run left behind. No two runs
 ever write to one directory, and what is to be removed is first renamed as a whole: so even where somebody deletes locks or
 staging directories under a run, that run fails, and nothing half-written or half-removed is committed.
