@@ -79,7 +79,7 @@ def early(*preload: str) -> Iterator[Callable[[], None]]:
         os.environ[_BLAS] = "1"
         _added.add(_BLAS)
     try:
-        yield _end
+        yield _end_spare
     finally:
         for name in _added:
             os.environ.pop(name, None)
