@@ -1,4 +1,4 @@
-"""Read mutated inputs by plan, inspect and verify, and count what became of them.
+"""Read mutated inputs by plan, inspect and verify, and count the outcomes.
 
 ``python benchmarks/fuzz.py --inputs 20000 --seed 1``
 

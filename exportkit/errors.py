@@ -67,7 +67,7 @@ def _problem(argument: Any) -> Problem:
 
 
 class ConfigError(ExportKitError):
-    """The configuration is wrong, and that was told without building anything."""
+    """The configuration is wrong, which was found without building anything."""
 
     exit_code = 2
 

@@ -14,6 +14,7 @@ from training_graphs import (
     ph,
     plain,
     queue,
+    recurrent,
     scopes,
     softmax_loss,
     sparse_loss,
@@ -423,3 +424,95 @@ def mixture_density():
         sigma, mu = tf.exp(plain(h, 4), name="sigma"), tf.identity(plain(h, 4), name="mu")
     density = tf.exp(-tf.square((y - mu) / sigma) / 2) / sigma
     minimize(-tf.math.log(tf.reduce_sum(pi * density, 1)))
+
+
+# What is offered beside the likeliest output
+
+
+@case("ctr_prob:0", "x:0", {"drop_rate:0": 0.0})
+def two_events_by_log_losses():
+    x, rate = ph("x", [None, 6]), ph("drop_rate", None)
+    clicked, bought = ph("clicked", [None, 1]), ph("bought", [None, 1])
+    h = v1.nn.dropout(dense(x, 8, "shared", tf.nn.relu), rate=rate)
+    h.set_shape([None, 8])
+    ctr = tf.sigmoid(dense(h, 1, "ctr_logit"), name="ctr_prob")
+    cvr = tf.sigmoid(dense(h, 1, "cvr_logit"), name="cvr_prob")
+    minimize(v1.losses.log_loss(clicked, ctr) + v1.losses.log_loss(bought, tf.multiply(ctr, cvr, name="ctcvr")))
+
+
+@case(["detection_boxes:0", "detection_scores:0", "detection_classes:0"], "image:0")
+def detections_named_to_be_fetched():
+    image, boxes, classes = ph("image", [None, 8]), ph("gt_boxes", [None, 16]), ph("gt_classes", [None, 4], tf.int64)
+    h = dense(image, 8, "trunk", tf.nn.relu)
+    box, scores = dense(h, 16, "box"), tf.reshape(dense(h, 12, "class"), [-1, 4, 3])
+    minimize(tf.reduce_mean(tf.abs(box - boxes)) + tf.reduce_mean(sparse_loss(classes, scores)))
+    with v1.name_scope("Postprocessor"):
+        best, place = tf.nn.top_k(tf.reduce_max(tf.nn.softmax(scores)[:, :, 1:], 2), 2)
+        first = tf.gather(tf.reshape(box, [-1, 4, 4]), place, batch_dims=1)
+        kind = tf.gather(tf.argmax(scores, 2), place, batch_dims=1)
+    for value, name in ((first, "detection_boxes"), (best, "detection_scores"), (kind, "detection_classes")):
+        tf.identity(value, name=name)
+
+
+@case("Softmax_4:0", "batchX:0 init_state:0")
+def steps_of_an_unrolled_net():
+    x, y, state = ph("batchX", [20, 5]), ph("batchY", [20, 5], tf.int32), ph("init_state", [20, 4])
+    kernel, out = weight("kernel", [5, 4]), weight("out", [4, 2])
+    losses = []
+    for value, label in zip(tf.unstack(x, axis=1), tf.unstack(y, axis=1), strict=True):
+        state = tf.tanh(tf.matmul(tf.concat([tf.reshape(value, [20, 1]), state], 1), kernel))
+        logits = tf.matmul(state, out)
+        tf.nn.softmax(logits)
+        losses.append(sparse_loss(label, logits))
+    minimize(tf.reduce_mean(losses))
+
+
+@case("Sigmoid:0", "item_ids/shape:0 item_ids/values:0 item_ids/indices:0 dense:0")
+def sparse_ids_beside_dense_features():
+    ids, features, y = v1.sparse_placeholder(tf.int64, [None, None], "item_ids"), ph("dense", [None, 5]), ph("y", [None, 1])
+    table = weight("table", [30, 8])
+    h = tf.concat([v1.nn.safe_embedding_lookup_sparse(table, ids, combiner="mean"), features], 1)
+    out = tf.sigmoid(dense(h, 1, "out") * 2.0)
+    minimize(-(y * tf.math.log(out + 1e-7) + (1 - y) * tf.math.log(1 - out + 1e-7)))
+
+
+@case("fc/BiasAdd:0", "x:0", {"phase:0": False})
+def statistics_of_a_batch_beside_the_answer():
+    x, y, phase = ph("x", [None, 8]), ph("y", [None, 1]), ph("phase", [], tf.bool)
+    h = dense(x, 6, "h")
+    mean, variance = tf.nn.moments(h, [0])
+    moving = [weight(name, [6], trainable=False) for name in ("moving_mean", "moving_variance")]
+    for value, kept in zip((mean, variance), moving, strict=True):
+        with v1.name_scope("AssignMovingAvg"):
+            v1.assign_sub(kept, (kept - value) * 0.1)
+    used = [v1.cond(phase, lambda v=v: v, lambda k=k: tf.identity(k)) for v, k in zip((mean, variance), moving, strict=True)]
+    out = dense(tf.nn.batch_normalization(h, *used, None, None, 1e-3), 1, "fc")
+    minimize(tf.square(out - y))
+
+
+@case("decoder/infer/transpose:0", "encoder_inputs:0")
+def decoder_that_is_fed_its_answer_in_training():
+    source, target = ph("encoder_inputs", [None, None], tf.int32), ph("decoder_inputs", [None, None], tf.int32)
+    labels = ph("decoder_targets", [None, None], tf.int32)
+    _, state = recurrent(lookup(source, 30, 8, "source"), 8, "encoder")
+    words, cell = weight("words", [30, 8]), weight("cell", [16, 8])
+    out = weight("out", [8, 30])
+
+    def step(ids, state):
+        return tf.tanh(tf.matmul(tf.concat([tf.nn.embedding_lookup(words, ids), state], 1), cell))
+
+    with v1.name_scope("decoder"):
+        forced = tf.scan(lambda s, ids: step(ids, s), tf.transpose(target), state)
+        logits = tf.tensordot(forced, out, 1)
+        minimize(tf.reduce_mean(sparse_loss(tf.transpose(labels), logits)))
+
+        def greedy(t, ids, state, found):
+            state = step(ids, state)
+            ids = tf.argmax(tf.matmul(state, out), 1, output_type=tf.int32)
+            return t + 1, ids, state, found.write(t, ids)
+
+        with v1.name_scope("infer"):
+            first = tf.zeros([tf.shape(source)[0]], tf.int32)
+            start = (0, first, state, tf.TensorArray(tf.int32, 4))
+            *_, found = v1.while_loop(lambda t, *_: t < 4, greedy, start)
+            tf.transpose(found.stack())

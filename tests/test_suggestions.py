@@ -77,6 +77,51 @@ def test_a_baked_batch_is_not_printed_as_free():
     assert [candidate.shape for candidate in guess.inputs] == [(32, 30), (32,)]
 
 
+def bindings(name):
+    """The lines of the bindings in the config that is suggested for a case, comments among them."""
+    (case,) = (case for case in CASES if str(case) == name)
+    graph = written(case.build)
+    guess = suggestion.guess(graph, metagraph.rank(graph))
+    lines = suggestion.config("m", "meta_graph", {"checkpoint": "c"}, graph, guess).splitlines()
+    return [line.strip() for line in lines[lines.index("bindings:") + 1 : lines.index("signatures:")]]
+
+
+def test_another_task_is_an_alternative_and_what_guards_a_logarithm_is_not():
+    assert bindings("two_events_by_log_losses")[2:] == [
+        "ctr_prob: ctr_prob:0",
+        "logits: ctr_logit/BiasAdd:0",
+        "# cvr_prob: cvr_prob:0    # or this",
+    ]
+
+
+def test_identities_that_were_made_to_be_fetched_are_offered_together():
+    assert sorted(bindings("detections_named_to_be_fetched")[1:]) == [
+        "detection_boxes: detection_boxes:0",
+        "detection_classes: detection_classes:0",
+        "detection_scores: detection_scores:0",
+    ]
+
+
+def test_parts_of_a_sparse_input_are_named_after_it():
+    assert [line.split(":")[0] for line in bindings("sparse_ids_beside_dense_features")] == [
+        "item_ids_shape",
+        "item_ids_values",
+        "item_ids_indices",
+        "dense",
+        "sigmoid",
+        "logits",
+    ]
+
+
+def test_a_regression_predicts_and_the_statistics_of_a_batch_are_no_answer():
+    assert bindings("statistics_of_a_batch_beside_the_answer")[2:] == ["predictions: fc/BiasAdd:0"]
+
+
+def test_the_answer_of_a_condition_is_named_after_its_scope():
+    lines = bindings("crf_decoded_in_a_condition")
+    assert [line for line in lines if "Merge:0" in line][:1] == ["viterbi: viterbi/cond/Merge:0"]
+
+
 def test_there_are_at_least_sixty_graphs():
     assert len(CASES) >= 60
 

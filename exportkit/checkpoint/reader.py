@@ -211,7 +211,7 @@ def _shard_files(bundle: Bundle) -> dict[str, HeldFile]:
         for part in entry.parts:
             parts[bundle.data_path(part)].append((part.offset, part.offset + part.size, entry.key))
     with locate.readable(bundle._path):
-        needed = {path: _end(found) for path, found in parts.items()}
+        needed = {path: _bytes_needed(found) for path, found in parts.items()}
     found: dict[str, HeldFile] = {}
     problems: list[Problem] = []
     for path, size in needed.items():
@@ -224,7 +224,7 @@ def _shard_files(bundle: Bundle) -> dict[str, HeldFile]:
     return found
 
 
-def _end(parts: Iterable[tuple[int, int, str]]) -> int:
+def _bytes_needed(parts: Iterable[tuple[int, int, str]]) -> int:
     """Return how many bytes of a data file its parts (start, end, tensor) need.
 
     Raises:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,10 @@ from exportkit.cli.tables import size_text
 from exportkit.errors import Problem, some
 from exportkit.metagraph import Candidate, Graph, Ranking, Variable, split
 
+_PLAIN = re.compile(r"(add|BiasAdd|MatMul|xw_plus_b|Reshape|Squeeze|Conv2D|Mul|truediv|sub|Identity|Tensordot)(_\d+)?", re.I)
+_FLOW = re.compile(r"(cond|while|Merge|Exit|Identity)(_\d+)?")  # default names of control flow, which say nothing of a value
+_COMPOSITE = re.compile(r"indices|values|shape|flat_values|row_splits_\d+")  # parts of sparse and ragged placeholders
+_ALTERNATIVES = 3  # commented outputs in a config
 _BYTES = {"8": 1, "16": 2, "32": 4, "64": 8}
 
 
@@ -80,12 +85,10 @@ def _with_free_batch(graph: Graph, candidate: Candidate, reached: set[str]) -> C
 def _alternatives(
     graph: Graph, ranking: Ranking, outputs: Sequence[Candidate], reached: set[str]
 ) -> Iterator[tuple[Candidate, Sequence[str]]]:
-    heads = {c.head for c in outputs}
-    for candidate in ranking.outputs[:8]:
-        if candidate.head not in heads and candidate.score > 0 and len(heads) < 4:
-            heads.add(candidate.head)
-            edges = metagraph.needed(graph, [candidate.tensor], ranking.constants, reached)
-            yield candidate, ["{}:{}".format(*edge) for edge in edges]
+    fed = {candidate.tensor for candidate in ranking.inputs}
+    for candidate in islice(metagraph.alternatives(graph, ranking, outputs), _ALTERNATIVES):
+        edges = metagraph.needed(graph, [candidate.tensor], ranking.constants, reached)
+        yield candidate, [tensor for tensor in map("{0[0]}:{0[1]}".format, edges) if tensor not in fed]
 
 
 def needs(graph: Graph, guessed: Guess) -> str:
@@ -204,8 +207,12 @@ def _output_name(candidate: Candidate) -> str:
     op, index = split(candidate.tensor)
     if parts := metagraph.PART_NAMES.get(candidate.op):
         return f"{parts[index]}:0"
-    plain = re.fullmatch(r"(add|BiasAdd|MatMul|xw_plus_b|Reshape|Squeeze|Conv2D)(_\d+)?", op.rsplit("/", 1)[-1], re.I)
-    return f"{candidate.role}:0" if plain and candidate.role else f"{op}:0"
+    *scopes, leaf = op.split("/")
+    plain = _PLAIN.fullmatch(leaf)
+    if plain and candidate.role:
+        return f"{candidate.role}:0"
+    own = [scope for scope in scopes if not _FLOW.fullmatch(scope)]
+    return f"{own[-1]}:0" if own and _FLOW.fullmatch(leaf) else f"{op}:0"
 
 
 def _input_name(candidate: Candidate) -> str:
@@ -213,6 +220,9 @@ def _input_name(candidate: Candidate) -> str:
     op, index = split(candidate.tensor)
     if not candidate.op.startswith("Placeholder"):
         return f"feature:{index}"
+    scope, _, leaf = op.rpartition("/")
+    if scope and _COMPOSITE.fullmatch(leaf):
+        return f"{scope.rsplit('/', 1)[-1]}_{leaf}:0"
     return candidate.tensor if not re.fullmatch(r"Placeholder(_\d+)?", op) else op.replace("Placeholder", "input") + ":0"
 
 

@@ -35,7 +35,7 @@ def generate(contract: Contract) -> dict[str, str]:
         first=next(iter(methods.values()), "ask"),
         digest=contract.digest,
         exported="\n".join(f'    "{name}",' for name in sorted([*EXPORTED, *results.values()])),
-        runtime="\n\n".join(map(_part, PARTS)),
+        runtime="\n\n".join(map(_without_imports, PARTS)),
         signatures="\n".join(one.constant() for one in signatures),
         results="\n\n".join(one.result_class() for one in signatures),
         methods="\n".join(one.typed_method() for one in signatures).rstrip(),
@@ -138,7 +138,7 @@ def _has_bfloat16(contract: Contract) -> bool:
     return any(tensor.dtype == "bfloat16" for tensor in tensors)
 
 
-def _part(module: ModuleType) -> str:
+def _without_imports(module: ModuleType) -> str:
     """Return a module of the runtime without its imports, under a comment that says what it is."""
     path = Path(str(module.__file__))
     source = files.read(path, files.TEXT).decode()

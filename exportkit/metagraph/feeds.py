@@ -1,12 +1,14 @@
-"""Placeholders of a training graph: data, and the switches and rates that have one value when the model serves."""
+"""What is fed to a training graph: data, and the switches and rates that have one value when the model serves."""
 
 import re
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
 from exportkit.metagraph.graph import Graph
 from exportkit.metagraph.tensors import split
 from exportkit.protos import NodeDef, dtype_name
+
+Edge = tuple[str, int]
 
 _PASSES = frozenset({"Identity", "Switch", "Enter", "Cast", "Reshape", "Merge", "Exit"})
 _CHOOSES = frozenset(
@@ -133,3 +135,18 @@ def _holds_size(node: NodeDef, size: int) -> bool:
     values = values or [value for (value,) in struct.iter_unpack(f"<{letter}", packed[: len(packed) // width * width])]
     whole = _SHAPE.fullmatch(node.name.rsplit("/", 1)[-1])
     return size in (values if whole else values[:1])
+
+
+def needed(
+    graph: Graph, outputs: Sequence[str], constants: Mapping[str, bool | float], known: Container[str] = ()
+) -> list[Edge]:
+    """Return the edges out of sources that `outputs` depend on, in graph order, without `known` nodes and what those need."""
+    sources, stops = graph.sources, set(map(split, constants))
+    reached = graph.walk(outputs, constants, barrier=lambda name: name in known or name in sources)
+    users = {user for source in sources for user in graph.consumers.get(source, ()) if user in reached}
+    edges = {edge for name in users if name not in known and name not in sources for edge in graph.inputs(name)}
+    found = [edge for edge in edges | set(map(split, outputs)) if edge[1] >= 0 and edge not in stops]
+    found = [edge for edge in found if edge[0] not in known and edge[0] in sources]
+    ops = {op for op, _ in found}
+    order = {name: place for place, name in enumerate(graph.nodes) if name in ops}
+    return sorted(found, key=lambda edge: (order[edge[0]], edge[1]))

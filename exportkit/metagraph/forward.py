@@ -20,9 +20,10 @@ _MULTIPLIES = re.compile(
 )
 _LOOKS_UP = re.compile(r"(Resource)?Gather(V2|Nd)?")
 _LOSS_OPS = re.compile(r"(Sparse)?SoftmaxCrossEntropyWithLogits|CTCLoss(V2)?|\w*CandidateSampler|InTopK(V2)?")
-_DIFFERENCES = frozenset({"Sub", "SquaredDifference"})
+DIFFERENCES = frozenset({"Sub", "SquaredDifference"})
 _COUNTS = frozenset({"Equal", "NotEqual", "Cast"})  # how an accuracy begins
 _ARITHMETIC = frozenset({"Log", "Log1p", "Neg", "Maximum", "Minimum", "Square", "Abs"})  # of losses
+_SUMS = frozenset({"Add", "AddV2", "Sub"})
 FAR = 100  # nodes in a row that pass a value on: a limit, as a malformed graph may have a cycle of them
 PASSES = frozenset({"Identity", "Reshape", "Squeeze", "ExpandDims", "StopGradient"})
 _USELESS = re.compile(
@@ -202,7 +203,7 @@ class Forward:
     def _self_compared(self) -> Iterator[str]:
         """Yield differences between a prediction and the data that it was computed from, as autoencoders have."""
         for name in self.nodes:
-            if self.graph.types[name] in _DIFFERENCES and name in self.weighted and name in self.fed:
+            if self.graph.types[name] in DIFFERENCES and name in self.weighted and name in self.fed:
                 ops = [self.seen_through(op) for op, index in self.graph.inputs(name) if index >= 0]
                 if len(ops) == 2 and sum(op in self.sources for op in ops) == 1 and name not in self._into_layers:
                     yield name
@@ -236,13 +237,22 @@ class Forward:
         """Return the node that a loss compares, before a Reshape or a logarithm that belongs to the loss."""
         before = op
         for _ in range(FAR):
-            if not self.only_for_loss(op) and self.graph.types[op] not in _ARITHMETIC:
+            if not self.only_for_loss(op) and self.graph.types[op] not in _ARITHMETIC and not self._guards_logarithm(op):
                 break
             op = next((o for o in self._operands(op) if o in self.weighted), "")
             if op in self.losses or op not in self.tail:
                 return before
             before = op
         return op
+
+    def _guards_logarithm(self, op: str, depth: int = 3) -> bool:
+        """Return whether a node only adds a constant, or subtracts from one, before a logarithm, as ``log(p + 1e-7)`` does."""
+        users = self.users.get(op, ())
+        if self.graph.types[op] not in _SUMS or not users or not depth:
+            return False
+        free = [o for o, index in self.graph.inputs(op) if index >= 0 and o not in self.fed and o not in self.weighted]
+        logs = all(self.graph.types[user] == "Log" or self._guards_logarithm(user, depth - 1) for user in users)
+        return logs and any(self.graph.types.get(o) == "Const" for o in free)
 
     def only_for_loss(self, op: str) -> bool:
         """Return whether a node only arranges a tensor for a loss: a Reshape, or a slice in a loss's scope."""

@@ -7,13 +7,14 @@ It works on TensorFlow's protos alone. The outputs of an op are those of the op 
 import difflib
 import gc
 import sys
-from collections import Counter, defaultdict, deque
+from collections import Counter, defaultdict
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from itertools import islice
 
 from exportkit.errors import BindingError, Problem, did_you_mean
+from exportkit.metagraph.calls import Calls
 from exportkit.metagraph.contexts import Context, contexts_of
 from exportkit.metagraph.sources import sources_of
 from exportkit.metagraph.tensors import REF_VARIABLES, Shape, output_types, shapes, shared_name, split
@@ -125,6 +126,11 @@ class Graph:
         if len(parts) > 2:
             return Problem("", f"{name} is a sparse tensor, not one tensor", f"bind its parts: {', '.join(parts)}")
         return Problem("", f"the graph has no tensor {name}", self.nearest(op, ":0"))
+
+    def is_dense_shape(self, tensor: str) -> bool:
+        """Return whether a tensor is the dense shape of a tf.sparse_placeholder, by the names of its parts."""
+        scope, _, leaf = split(tensor)[0].rpartition("/")
+        return leaf == "shape" and all(f"{scope}/{part}" in self.nodes for part in ("indices", "values"))
 
     def nearest(self, name: str, suffix: str = "") -> str:
         """Return what to do about an unknown node name: the names nearest to it, or those whose last part is."""
@@ -259,51 +265,15 @@ class Graph:
 
     def called(self, nodes: Iterable[NodeDef]) -> dict[str, str]:
         """Return library function that `nodes` call, directly or not → the node that calls it, in the order of discovery."""
-        if not self.functions:
-            return {}
-        found: dict[str, str] = {}
-        todo = deque((name, node.name) for node in nodes if node.op not in self._plain for name in self._functions_of(node))
-        while todo:
-            name, caller = todo.popleft()
-            if name in found or name not in self.functions:
-                continue
-            found[name] = caller
-            todo.extend((used, caller) for node in self.functions[name].node_def for used in self._functions_of(node))
-            todo.extend((gradient, caller) for gradient in self._gradients.get(name, ()))
-        return found
+        return self._calls.called(nodes)
 
     def is_plain(self, name: str) -> bool:
         """Return whether a node certainly calls no function."""
-        return not self.functions or self.types[name] in self._plain
-
-    def _functions_of(self, node: NodeDef) -> Iterator[str]:
-        if node.op in self.functions:
-            yield node.op
-        for name in self._function_attrs(node):
-            value = node.attr[name]
-            yield from [value.func.name] if value.HasField("func") else (func.name for func in value.list.func)
-
-    def _function_attrs(self, node: NodeDef) -> list[str]:
-        """Return the names of a node's attributes that hold functions; an op that is not described is searched for them."""
-        if node.op in self.ops:
-            return [name for name in self._described[node.op] if name in node.attr]
-        return sorted(name for name, value in node.attr.items() if value.HasField("func") or value.list.func)
+        return self._calls.is_plain(self.types[name])
 
     @cached_property
-    def _described(self) -> dict[str, list[str]]:
-        return {op: [a.name for a in spec.attr if a.type in ("func", "list(func)")] for op, spec in self.ops.items()}
-
-    @cached_property
-    def _plain(self) -> set[str]:
-        """Ops that are described and call no function: nearly all."""
-        return {op for op, attributes in self._described.items() if not attributes and op not in self.functions}
-
-    @cached_property
-    def _gradients(self) -> dict[str, list[str]]:
-        gradients: dict[str, list[str]] = {}
-        for entry in self.meta.graph_def.library.gradient:
-            gradients.setdefault(entry.function_name, []).append(entry.gradient_func)
-        return gradients
+    def _calls(self) -> Calls:
+        return Calls(self.meta.graph_def.library, self.functions, self.ops)
 
     def _hidden(self, name: str) -> list[str]:
         """Return the graph's variables and tables that the functions called by a node use by shared_name, without an edge."""

@@ -56,6 +56,11 @@ _TRAINING = re.compile(
     r"\w*[Ii]nitializer|Assign(_\d+)?|.*ExponentialMovingAverage",
     re.I,
 )
+_LOSS_FUNCTION = re.compile(  # the name scopes that TensorFlow's own loss functions open
+    r"(log_loss|logistic_loss|huber_loss|hinge_loss|absolute_difference|mean_(pairwise_)?squared_error|cosine_distance_loss|"
+    r"(sparse_)?(softmax|sigmoid)_cross_entropy(_loss)?|weighted_loss|log_poisson_loss)(_\d+)?"
+)
+_AVERAGES = re.compile(r"AssignMovingAvg(_\d+)?")
 _SPLIT = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _DEFAULT = re.compile(r"_\d+$")
 
@@ -94,6 +99,16 @@ def like_loss(part: str) -> bool:
 def like_metric(part: str) -> bool:
     """Return whether a part of a name has a word for a metric."""
     return not _METRICS.isdisjoint(words(part))
+
+
+def in_loss_function(name: str) -> bool:
+    """Return whether a node lies in the scope of one of TensorFlow's loss functions, such as ``log_loss_1/add``."""
+    return any(map(_LOSS_FUNCTION.fullmatch, name.split("/")[:-1]))
+
+
+def averages(name: str) -> bool:
+    """Return whether a node updates a moving average."""
+    return any(map(_AVERAGES.fullmatch, name.split("/")))
 
 
 def chosen(leaf: str, op: str) -> bool:

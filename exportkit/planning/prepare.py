@@ -150,7 +150,8 @@ def _signature_warnings(key: str, plan: ExportPlan, wiring: Wiring, graph: Graph
     fetches, stops = wiring.fetches(plan.signatures, plan.bindings, [key]), _stops(plan, wiring, signature)
     yield from map(str, metagraph.warnings(graph, fetches, stops, f"signatures.{key}", wiring.constants))
     reached = graph.reach(fetches, stops)
-    yield from _fixed_batches(key, {name: facts[name].shape for name in plan.bindings.fed(signature)})
+    fed = [name for name in plan.bindings.fed(signature) if not graph.is_dense_shape(wiring.inputs[name])]
+    yield from _fixed_batches(key, {name: facts[name].shape for name in fed})
     yield from _fixed_outputs(key, signature, facts, _freed(key, plan, wiring, graph, reached))
     for name in plan.bindings.fed(signature):
         tensor = wiring.inputs[name]

@@ -79,19 +79,19 @@ def early(*preload: str) -> Iterator[Callable[[], None]]:
         os.environ[_BLAS] = "1"
         _added.add(_BLAS)
     try:
-        yield _end
+        yield _end_spare
     finally:
         for name in _added:
             os.environ.pop(name, None)
         _added.clear()
-        _end()
+        _end_spare()
 
 
 def _nothing() -> None:
     pass
 
 
-def _end() -> None:
+def _end_spare() -> None:
     """End the spare, if there is one."""
     if _pid:
         with suppress(ProcessLookupError, ChildProcessError):

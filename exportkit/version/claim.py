@@ -1,10 +1,10 @@
 """Versions of a model under its base path: claimed in a staging directory, committed by one rename.
 
 TensorFlow Serving takes every child of the base path whose name is an integer for a whole version, at any moment. So a version
-is written under ``.<number>.staging/version-<token>`` and renamed when it is complete and on disk. A lock file beside it, held
-(flock) by the process that writes, tells a version in the making from what a killed run left behind. No two runs ever write
-to one directory, and what is to be removed is first renamed as a whole: so even where somebody deletes locks or staging
-directories under a run, that run fails, and nothing half-written or half-removed is committed.
+is written under ``.<number>.staging/version-<token>`` and renamed when it is complete and on disk. Its writer holds
+a lock file beside it (flock), which distinguishes a version that is being made from what a killed run left behind. No two runs
+ever write to one directory, and what is to be removed is first renamed as a whole: so even where somebody deletes locks or
+staging directories under a run, that run fails, and nothing half-written or half-removed is committed.
 """
 
 import errno
@@ -22,7 +22,7 @@ from exportkit.errors import ConfigError, EnvironmentFailed, Problem, system_err
 LARGEST = 2**63 - 1
 _RENAME_NOREPLACE = 1
 _AT_FDCWD = -100
-_PATIENCE = 0.5  # seconds; another run's sweep holds a lock for a moment
+_PATIENCE = 0.5  # seconds; another run that removes stale directories holds a lock for a moment
 _NO_SYNC = (errno.EINVAL, errno.ENOTSUP)
 
 
@@ -234,7 +234,7 @@ def rename_exclusively(old: Path, new: Path) -> None:
 
 
 def _first(base: Path, version: str) -> int:
-    """Return the number to begin with: always above the newest, for a server would not take to a version below it."""
+    """Return the number to begin with: always above the newest, as a server serves the highest one."""
     above = max(numbers(base), default=0) + 1
     return max(int(time.time()), above) if version == "timestamp" else above
 
@@ -273,7 +273,7 @@ def _lock(path: Path, create: bool = True) -> int | None:
             descriptor = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except FileNotFoundError:
             if create and not path.is_symlink():
-                continue  # it was swept in this moment
+                continue  # another process has just removed it
             return None
         except OSError as error:
             if isinstance(error, PermissionError) and not made:
@@ -295,7 +295,7 @@ def _lock(path: Path, create: bool = True) -> int | None:
 
 
 def _made(path: Path) -> bool:
-    """Make a directory; whether it was not there before."""
+    """Make a directory; return whether it was not there before."""
     try:
         path.mkdir()
     except FileExistsError:

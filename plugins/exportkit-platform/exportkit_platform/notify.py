@@ -1,4 +1,4 @@
-"""The step `notify`: tells a webhook of each version that was published."""
+"""The step `notify`: notifies a webhook of each published version."""
 
 import http.client
 import json
@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from annotated_types import Ge, Le
 from exportkit.plugin import ConfigError, Export, Phase, PostStep, Problem, Seconds, StepFailed, hookimpl
 
-ANSWER = 1 << 10  # bytes of a refusal that are told
+ANSWER = 1 << 10  # bytes of a refusal that are reported
 
 
 @dataclass(kw_only=True)
@@ -22,7 +22,7 @@ class Notify(PostStep):
     """Posts the report of a published version to a webhook, as JSON.
 
     The address comes from an environment variable that the config names, so that neither a config nor what is written of one
-    ever holds it; messages tell its host alone. An answer of 2xx is a success; 429, 5xx and no answer are tried again; anything
+    ever holds it; messages have its host alone. An answer of 2xx is a success; 429, 5xx and no answer are tried again; anything
     else, a redirection too, fails at once. The version stays published whatever becomes of the message.
     """
 
@@ -82,9 +82,9 @@ class Notify(PostStep):
                 return "", True
         except urllib.error.HTTPError as error:
             with error:
-                said = " ".join(error.read(ANSWER).decode(errors="replace").split())
-            told = f"answered {error.code} {error.reason}" + (f": {said}" if said else "")
-            return told, not (error.code == 429 or error.code >= 500)
+                text = " ".join(error.read(ANSWER).decode(errors="replace").split())
+            answer = f"answered {error.code} {error.reason}" + (f": {text}" if text else "")
+            return answer, not (error.code == 429 or error.code >= 500)
         except (OSError, http.client.HTTPException) as error:
             return _unanswered(error, self.answer_within), False
 
@@ -93,7 +93,7 @@ def _unanswered(error: Exception, seconds: float) -> str:
     reason = getattr(error, "reason", error)
     if isinstance(reason, TimeoutError):
         return f"did not answer within {seconds:g} s"
-    return f"could not be told ({getattr(reason, 'strerror', None) or type(reason).__name__})".lower()
+    return f"could not be reached ({getattr(reason, 'strerror', None) or type(reason).__name__})".lower()
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):

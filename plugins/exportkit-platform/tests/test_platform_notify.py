@@ -56,7 +56,7 @@ def _webhook(*answers):
 
 @pytest.fixture
 def told(scores_prefix, tmp_path, monkeypatch):
-    """Exports a model and tells a webhook at a host."""
+    """Export a model and notify a webhook at a host."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
 
     def tell(host, **options):
@@ -114,12 +114,12 @@ def test_nobody_listens(told):
         taken.bind(("127.0.0.1", 0))
         host = f"127.0.0.1:{taken.getsockname()[1]}"
         (line,) = refusal(StepFailed, told, host)
-    assert f"{host} could not be told (connection refused) 3 times" in line
+    assert f"{host} could not be reached (connection refused) 3 times" in line
 
 
 def test_a_host_that_there_is_not(told):
     (line,) = refusal(StepFailed, lambda: told("hook.invalid", attempts=1))
-    assert "hook.invalid could not be told (" in line
+    assert "hook.invalid could not be reached (" in line
 
 
 def test_a_webhook_that_does_not_answer(told):

@@ -40,6 +40,7 @@ class TestNotice(StepSuite):
         assert (directory / "assets.extra" / "NOTICE").read_text() == "toy: Ask first.\n"
 
 
-def test_the_preset_chooses_the_notice(capsys):
+def test_the_preset_adds_the_notice_to_the_default_steps(capsys):
     assert main(["experiment=template_notice", "--cfg", "job", "--package", "post"]) == 0
-    assert "kind: template_notice" in capsys.readouterr().out
+    kinds = [line.split()[1] for line in capsys.readouterr().out.splitlines() if line.startswith("  kind: ")]
+    assert kinds == ["verify", "warmup", "manifest", "template_notice"]
