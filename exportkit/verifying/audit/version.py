@@ -1,8 +1,10 @@
 """All checks of a version, in order."""
 
 from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from exportkit.errors import ExportKitError, brief
@@ -56,12 +58,14 @@ def _findings(
 ) -> list[Finding]:
     """Do as `verify_version`, of a directory that holds regular files alone; without `allowed`, nothing is run."""
     found: list[Finding] = []
+    read: list[Finding] = []
+    saved_model = _taken(read, "saved_model.pb", lambda: read_saved_model(directory))
+    checked = _beside(lambda: _guarded("variables", lambda: variables.check(directory, saved_model)))
     manifest = _taken(found, "manifest", lambda: read_manifest(directory))
     found += _guarded("files", lambda: files.check(directory, manifest, damaged=_failed(found)))
     found += _guarded("signature", lambda: files.check_signature(directory, manifest, public_key))
     whole = not _failed(found)
-    saved_model = _taken(found, "saved_model.pb", lambda: read_saved_model(directory))
-    found += (weights := _guarded("variables", lambda: variables.check(directory, saved_model)))
+    found += [*read, *(weights := checked())]
     saved = set() if _failed(weights) else _taken(found, "variables", lambda: variables.names(directory)) or set()
     if manifest is None and saved_model and not _failed(found):
         found += _guarded("files", lambda: _check_layout(directory, saved_model))
@@ -95,6 +99,23 @@ def _unverified(manifest: dict[str, Any] | None) -> list[Finding]:
     if verify.get("status") != "not verified":
         return []
     return [Finding(None, "verify", f"when it was exported: {verify.get('summary')}", "export it again with samples")]
+
+
+def _beside(check: Callable[[], list[Finding]]) -> Callable[[], list[Finding]]:
+    """Start a check in a thread, which does not keep this process from ending; return what waits for its findings.
+
+    Large files are so read from the disk once for two checks, and both are done in the time of the slower one.
+    """
+    future: Future[list[Finding]] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(check())
+        except BaseException as error:
+            future.set_exception(error)
+
+    Thread(target=run, name="verify", daemon=True).start()
+    return future.result
 
 
 def _failed(found: list[Finding]) -> bool:
