@@ -7,6 +7,7 @@ import contextlib
 import io
 import os
 import random
+import re
 import resource
 import socket
 import struct
@@ -85,6 +86,23 @@ def test_a_file_is_read_up_to_its_bound(tmp_path):
     assert files.read(tmp_path / "x", 10) == b"0123456789"
     with pytest.raises(OSError, match=r"it has 10 bytes, and at most 9 are read"):
         files.read(tmp_path / "x", 9)
+
+
+def test_a_file_that_is_mostly_holes_is_not_read(tmp_path):
+    path = tmp_path / "saved_model.pb"
+    path.write_bytes(b"graph")
+    os.truncate(path, 256 * files.MIB)
+    with files.opened(path) as file:
+        assert file.read(6) == b"graph\0"
+    os.truncate(path, files.PROTO)
+    stored = os.stat(path).st_blocks * 512
+    what = f"it has 2,147,483,647 bytes, of which the disk holds {stored:,}; the rest are holes"
+    with pytest.raises(OSError, match=re.escape(what)):
+        files.descriptor(path)
+    os.close(files.descriptor(path, hollow=True))
+    with pytest.raises(BindingError) as caught:
+        metagraph.read_saved_model(tmp_path)
+    assert str(caught.value) == f"{path}: cannot be read: {what}; hand in the saved_model.pb of a SavedModel version"
 
 
 def test_a_file_whose_size_the_system_does_not_know_is_bounded_too():

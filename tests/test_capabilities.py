@@ -466,6 +466,14 @@ def test_a_text_beside_the_binary_is_audited_too(version, capsys):
         assert code == 2 and "RpcClient: evil" in said.out
 
 
+def test_the_newest_version_below_a_base_path_is_audited(version, tmp_path, capsys):
+    directory = version(write_file("/x"))
+    code, said = audited(capsys, tmp_path)
+    assert (code, said.out.splitlines()[0]) == (2, f"{directory}: 1 graph, 5 nodes")
+    code, said = audited(capsys, tmp_path / "nowhere")
+    assert (code, said.err) == (2, f"{tmp_path}/nowhere: no such file; hand in a .meta, a SavedModel or a GraphDef\n")
+
+
 @pytest.mark.parametrize("as_text", [False, True])
 def test_a_graph_def_is_audited(as_text, tmp_path, capsys):
     graph, path = GraphDef(node=write_file("/x")), tmp_path / "frozen.pb"

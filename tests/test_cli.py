@@ -1179,6 +1179,35 @@ def test_a_number_that_an_argument_cannot_have_is_one_line(command, argument, te
 
 
 @pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        ("serve x --restport 3", "unrecognized arguments: --restport 3; did you mean --rest-port?"),
+        ("probe h:1 m --vesion=1", "unrecognized arguments: --vesion=1; did you mean --version?"),
+        ("try x y", "unrecognized arguments: y; exportkit try --help shows what there is"),
+        ("serve x --max-body x", "argument --max-body: is x; write 1 or more"),
+        ("serve x --poll soon", "argument --poll: is soon; write more than 0"),
+        ("deploy x --out y --to kubernets", "argument --to: invalid choice: 'kubernets' (…); did you mean kubernetes?"),
+        ("verify x --allow host_file", "argument --allow: invalid choice: 'host_file' (…); did you mean host_files?"),
+    ],
+)
+def test_a_wrong_argument_is_one_line_with_the_nearest_right_one(words, error, run, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(words.split())
+    (line,) = capsys.readouterr().err.splitlines()
+    shown = re.sub(r"\(choose from .*\)", "(…)", line)
+    assert (end.value.code, shown) == (2, f"exportkit {words.split()[0]}: error: {error}")
+
+
+def test_who_leaves_arguments_out_sees_the_usage(run, capsys):
+    with pytest.raises(SystemExit):
+        main(["audit"])
+    assert capsys.readouterr().err == (
+        "usage: exportkit audit [-h] [--all] [--json] PATH\n"
+        "exportkit audit: error: the following arguments are required: PATH\n"
+    )
+
+
+@pytest.mark.parametrize(
     ("path", "text"),
     [
         (

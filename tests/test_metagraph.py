@@ -172,7 +172,9 @@ def test_reads_a_saved_model_from_its_directory(graph, tmp_path):
     assert [list(m.meta_info_def.tags) for m in read_back.meta_graphs] == [["serve"]]
     assert read_saved_model(tmp_path / "1" / "saved_model.pb") == read_back
     tf1.train.export_meta_graph(str(tmp_path / "m.meta"))
-    assert refusal(read_saved_model, tmp_path / "m.meta").startswith(f"{tmp_path}/m.meta: is not a SavedModel")
+    assert refusal(read_saved_model, tmp_path / "m.meta") == (
+        f"{tmp_path}/m.meta: is not a SavedModel; copy it again, or hand in the saved_model.pb of a SavedModel version"
+    )
     assert refusal(read_saved_model, tmp_path) == (
         f"{tmp_path}/saved_model.pb: no such file; hand in the saved_model.pb of a SavedModel version"
     )

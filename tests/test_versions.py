@@ -15,6 +15,22 @@ import pytest
 from exportkit.errors import ConfigError, EnvironmentFailed
 from exportkit.version import claim as versions
 from exportkit.version.claim import Claim, numbers, remove_stale, rename_exclusively, staging
+from exportkit.version.nearby import meant
+
+
+def test_what_a_path_without_versions_was_meant_to_be(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("exports/mnist/1", "exports/clicks/2", "exports/empty", "exports/mnist/x"):
+        os.makedirs(name)
+    Path("exports/mnist/1/file").touch()
+    assert {path: meant(Path(path)) for path in ("exports/mnsit", "exprots", "exports", "exports/empty", "far/away")} == {
+        "exports/mnsit": "did you mean exports/mnist?",
+        "exprots": "did you mean exports?",
+        "exports": "name one of the models in it: exports/clicks, exports/mnist",
+        "exports/empty": "",
+        "far/away": "",
+    }
+    assert meant(Path("exports/mnist/1/file")) == ""
 
 
 def no_space(path):

@@ -4,13 +4,12 @@ import errno
 import os
 import weakref
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from exportkit.files import descriptor as open_descriptor
 
 WRITTEN, REPLACED, DELETED = "was written to", "was saved anew", "was deleted"
 _MOST = 256  # descriptors that a process may have open before files are no longer held; the usual limit is 1,024
-_MOST_RUNS = 100_000  # holes of a file that are counted, in about 0.2 seconds
 
 
 class HeldFile:
@@ -30,7 +29,7 @@ class HeldFile:
             OSError: it cannot be opened, or is no regular file.
         """
         self.path = path
-        descriptor = open_descriptor(path)
+        descriptor = open_descriptor(path, hollow=True)
         self._was = os.fstat(descriptor)
         self.size = self._was.st_size
         self._descriptor = descriptor if descriptor < _MOST else None
@@ -49,7 +48,7 @@ class HeldFile:
         if self._descriptor is not None:
             yield self._descriptor
             return
-        descriptor = open_descriptor(self.path)
+        descriptor = open_descriptor(self.path, hollow=True)
         try:
             if not os.path.samestat(os.fstat(descriptor), self._was):
                 raise OSError(errno.ESTALE, "another file has its name by now", self.path)
@@ -61,26 +60,6 @@ class HeldFile:
     def stat(self) -> os.stat_result:
         """What the file was when it was opened."""
         return self._was
-
-    def holes(self) -> int:
-        """Return how many of its bytes lie in holes: they are zeros, and the disk holds nothing for them.
-
-        That is 0 where the file system does not report them, and of a file with more than `_MOST_RUNS` what the disk does not
-        hold.
-        """
-        stored = self._was.st_blocks * 512
-        if stored >= self.size or not hasattr(os, "SEEK_HOLE"):
-            return 0
-        found = at = 0
-        with self.open() as descriptor, suppress(OSError):
-            for _ in range(_MOST_RUNS):
-                start = _seek(descriptor, at, os.SEEK_HOLE, self.size)
-                at = _seek(descriptor, start, os.SEEK_DATA, self.size)
-                found += at - start
-                if at == self.size:
-                    return found
-            return self.size - stored
-        return 0
 
     @property
     def place(self) -> str:
@@ -103,16 +82,6 @@ class HeldFile:
             return not os.path.samestat(os.stat(self.path), self._was)
         except OSError:
             return False
-
-
-def _seek(descriptor: int, start: int, what: int, size: int) -> int:
-    """Return where the next hole or the next data begins, from `start` on; `size` if there is none."""
-    try:
-        return min(os.lseek(descriptor, start, what), size)
-    except OSError as error:
-        if error.errno == errno.ENXIO:
-            return size
-        raise
 
 
 def fate(files: Mapping[str, HeldFile]) -> str | None:

@@ -189,13 +189,12 @@ def open_shard(path: str, needed: int) -> HeldFile:
     try:
         file = HeldFile(path)
         with file.open() as descriptor:
-            pointer = _is_pointer(descriptor)
+            pointer, what = _is_pointer(descriptor), files.describe_holes(descriptor, _MOST_HOLES)
     except OSError as error:
         do = "the index needs it: copy all files of the checkpoint"
         raise WeightsError(Problem(path, f"cannot be read: {error.strerror}", do)) from None
     if file.size >= needed:
-        if (holes := file.holes()) > max(_MOST_HOLES, 8 * (file.size - holes)):
-            what = f"has {file.size:,} bytes, of which the disk holds {file.size - holes:,}; the rest are holes"
+        if what:
             raise WeightsError(
                 Problem(path, what, "copy it again; if it is whole, cp --sparse=never fills its holes with zeros")
             )

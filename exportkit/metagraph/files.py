@@ -170,7 +170,8 @@ def _parse(cls, path: str, data: bytes):
     if missing := _missing_bytes(data):
         raise _refusal(path, f"is truncated: at least {missing:,} bytes are missing after {len(data):,}", "copy it again")
     what = f"is not a {cls.DESCRIPTOR.name}"
-    raise _refusal(path, *((what, f"hand in {_GRAPH_DEF}") if cls is GraphDef else _empty(data, what)))
+    do = {GraphDef: f"hand in {_GRAPH_DEF}", SavedModel: "copy it again, or hand in the saved_model.pb of a SavedModel version"}
+    raise _refusal(path, *((what, do[cls]) if cls in do else _empty(data, what)))
 
 
 def _check_text(path: str, data: bytes) -> None:
