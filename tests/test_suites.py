@@ -100,7 +100,11 @@ SOURCES = {
         "import tensorflow; return Preview()",
         "planning_imports_no_tensorflow",
     ),
-    "takes its time": ("return Preview()", "import time; time.sleep(1); return Preview()", "planning_is_quick"),
+    "takes its time": (
+        "return Preview()",
+        "import time\n        while time.process_time() < 3: pass\n        return Preview()",
+        "planning_is_quick",
+    ),
     "writes for a preview": ("return Preview()", "open('cache', 'w').close(); return Preview()", "planning_writes_nothing"),
     "previews at random": ("Preview()", "Preview(checked=[str(random.random())])", "planning_twice_is_the_same"),
     "previews what is no line": ("Preview()", "Preview(checked=[3])", "a_preview_is_one"),
