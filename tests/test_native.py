@@ -154,8 +154,8 @@ def test_signatures_answer_by_alias(line):
     first, second = served.outputs
     assert {alias: value.tolist() for alias, value in first.items()} == {"y": [5, 8], "twice": [10, 16]}
     assert {alias: value.tolist() for alias, value in second.items()} == {"y": [2]}
-    assert 0 < served.load_seconds < 10
-    assert len(served.run_seconds) == 2 and all(0 < seconds < 10 for seconds in served.run_seconds)
+    assert 0 < served.load_seconds < 60
+    assert len(served.run_seconds) == 2 and all(0 < seconds < 60 for seconds in served.run_seconds)
 
 
 def test_raw_runs_name_tensors(line):

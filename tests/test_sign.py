@@ -1,5 +1,6 @@
 """Signatures: what they cover, that a stock tool checks them, and what is said where they do not hold."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -43,11 +44,17 @@ def _config(checkpoint, base, key, **fields):
     return toys.config(checkpoint, base, post=post)
 
 
-@pytest.fixture
-def version(tmp_path, checkpoint, keys):
-    report = export(_config(checkpoint, tmp_path, keys / "own.pem"))
+@pytest.fixture(scope="module")
+def signed(tmp_path_factory, checkpoint, keys):
+    report = export(_config(checkpoint, tmp_path_factory.mktemp("signed"), keys / "own.pem"))
     assert report.steps[-1].details == {"signature": SIGNATURE, "manifest": True}
     return Path(report.directory)
+
+
+@pytest.fixture
+def version(signed, tmp_path):
+    """A copy of a signed version that a test may damage."""
+    return shutil.copytree(signed, tmp_path / "exports" / signed.name)
 
 
 def _lines(version, key):

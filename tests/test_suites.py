@@ -38,7 +38,11 @@ STEPS = {
     "can be made from positions": ("(kw_only=True)", "", "it_is_a_dataclass_of_keywords"),
     "has no docstring": ('    """Does something."""', "", "its_summary_is_a_sentence_on_one_line"),
     "has a field without docs": ('    """How much."""', "", "every_field_is_documented"),
-    "imports TensorFlow": ("import os", "import tensorflow, os", "importing_it_imports_no_tensorflow"),
+    "imports TensorFlow": (
+        "import os",
+        "from exportkit.plugin import import_tensorflow; import_tensorflow()\nimport os",
+        "importing_it_imports_no_tensorflow",
+    ),
     "prints when imported": ("@hookimpl", "print('hello')\n@hookimpl", "importing_it_imports_no_tensorflow"),
     "changes its defaults": ("done =", "def __post_init__(self): self.size = 7\n    done =", "defaults_are_those_of_the_class"),
     "writes beside the version": (
@@ -97,10 +101,14 @@ def exportkit_model_sources():
 SOURCES = {
     "imports TensorFlow for a preview": (
         "return Preview()",
-        "import tensorflow; return Preview()",
+        "from exportkit.plugin import import_tensorflow; import_tensorflow(); return Preview()",
         "planning_imports_no_tensorflow",
     ),
-    "takes its time": ("return Preview()", "import time; time.sleep(1); return Preview()", "planning_is_quick"),
+    "takes its time": (
+        "return Preview()",
+        "import time; end = time.process_time() + 1.1\n        while time.process_time() < end: pass\n        return Preview()",
+        "planning_is_quick",
+    ),
     "writes for a preview": ("return Preview()", "open('cache', 'w').close(); return Preview()", "planning_writes_nothing"),
     "previews at random": ("Preview()", "Preview(checked=[str(random.random())])", "planning_twice_is_the_same"),
     "previews what is no line": ("Preview()", "Preview(checked=[3])", "a_preview_is_one"),

@@ -1,9 +1,7 @@
 """Toy checkpoints, configs that export them, and ways to run a version. Functions import TensorFlow when they need it."""
 
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,35 +23,35 @@ class Checkpoint:
         return f"{self.prefix}.meta"
 
 
+_made: dict[str, tuple[dict[str, bytes], str, dict[str, np.ndarray]]] = {}
+
+
 def checkpoint(name: str, directory: Path) -> Checkpoint:
     """Save the graph `name` of `exportkit.testing.graphs` in `directory`; the vocabulary of ``table`` is written there too.
 
-    A process builds each graph once, and copies its files after that; that of ``table``, which has a path in it, each time.
+    A process builds a graph once and then copies its files, but not ``table``, which has the path of its vocabulary.
     """
-    if name == "table":
-        (directory / "words.txt").write_text("red\ngreen\nblue\n")
-        return _build(name, directory, str(directory / "words.txt"))
-    files, last, values = _built(name)
-    for file, content in files.items():
-        (directory / file).write_bytes(content)
-    prefix = str(directory / last)
-    (directory / "checkpoint").write_text(f'model_checkpoint_path: "{prefix}"\nall_model_checkpoint_paths: "{prefix}"\n')
-    return Checkpoint(prefix, {name: value.copy() for name, value in values.items()})
-
-
-@cache
-def _built(name: str) -> tuple[dict[str, bytes], str, dict[str, np.ndarray]]:
-    """Return the files of a checkpoint without its state file, the name of its prefix, and the values of its variables."""
-    with tempfile.TemporaryDirectory() as directory:
-        made = _build(name, Path(directory))
-        files = {path.name: path.read_bytes() for path in Path(directory).iterdir() if path.name != "checkpoint"}
-    return files, Path(made.prefix).name, made.values
-
-
-def _build(name: str, directory: Path, *arguments: str) -> Checkpoint:
     from exportkit.testing import graphs
 
-    return save(lambda: getattr(graphs, name)(*arguments), directory)
+    if name == "table":
+        (directory / "words.txt").write_text("red\ngreen\nblue\n")
+        return save(lambda: graphs.table(str(directory / "words.txt")), directory)
+    if name in _made:
+        return _copied(*_made[name], directory)
+    made = save(getattr(graphs, name), directory)
+    files = {path.name: path.read_bytes() for path in directory.glob("model.ckpt-*")}
+    _made[name] = files, Path(made.prefix).name, made.values
+    return made
+
+
+def _copied(files: Mapping[str, bytes], prefix: str, values: Mapping[str, np.ndarray], directory: Path) -> Checkpoint:
+    """Write the files of a checkpoint, and the state file that names it, as a Saver does."""
+    import tensorflow as tf
+
+    for file, content in files.items():
+        (directory / file).write_bytes(content)
+    tf.compat.v1.train.update_checkpoint_state(str(directory), str(directory / prefix))
+    return Checkpoint(str(directory / prefix), {variable: value.copy() for variable, value in values.items()})
 
 
 def save(build: Callable[[], Any], directory: Path, seed: int = 7, step: int = 3) -> Checkpoint:

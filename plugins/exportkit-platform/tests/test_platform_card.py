@@ -1,11 +1,12 @@
 """Model cards: whole, the same for the same model, and safe to open whatever a config says."""
 
 import shutil
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
 import yaml
-from exportkit.testing import main
 from platform_toys import config, export
 
 STEPS = {"policy": {"kind": "policy"}, "model_card": {"kind": "model_card", "summary": "Scores features & more."}}
@@ -119,13 +120,14 @@ def test_a_card_of_a_model_without_owner_and_of_several_meta_graphs(scores_prefi
     assert card.count("## serving_default") == 2 and "tagged serve, gpu" in card
 
 
-def test_the_command_line_writes_the_same_card(scores_prefix, tmp_path, monkeypatch, capsys):
+def test_the_command_line_writes_the_same_card(scores_prefix, tmp_path):
     cards = _cards(_export(scores_prefix, tmp_path))
     chosen = [{"override /source": "meta_graph"}, {"override /post": list(STEPS)}]
     written = {"defaults": chosen, **config(scores_prefix, tmp_path / "again", post=STEPS, vars=VARS)}
     (tmp_path / "conf" / "model").mkdir(parents=True)
     (tmp_path / "conf" / "model" / "scores.yaml").write_text("# @package _global_\n" + yaml.safe_dump(written))
-    monkeypatch.chdir(tmp_path)
-    assert main(["model=scores"]) == 0, capsys.readouterr().err
+    command = [sys.executable, "-m", "exportkit", "model=scores"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     folder = tmp_path / "again" / "exports" / "1" / "assets.extra"
     assert {name: (folder / name).read_text(encoding="utf-8") for name in cards} == cards
