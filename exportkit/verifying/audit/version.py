@@ -62,7 +62,7 @@ def _findings(
     whole = not _failed(found)
     saved_model = _taken(found, "saved_model.pb", lambda: read_saved_model(directory))
     found += (weights := _guarded("variables", lambda: variables.check(directory, saved_model)))
-    saved = set() if _failed(weights) else _taken(found, "variables", lambda: variables.names(directory)) or set()
+    saved = set() if _failed(weights) else variables.names(directory)
     if manifest is None and saved_model and not _failed(found):
         found += _guarded("files", lambda: _check_layout(directory, saved_model))
     for meta in saved_model.meta_graphs if saved_model else ():
