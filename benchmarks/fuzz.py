@@ -34,6 +34,7 @@ def main() -> int:
         seeds = [options.only] if options.only is not None else range(options.seed, options.seed + options.inputs)
         if options.export:
             return _exports(models, seeds, Path(scratch))
+        load_plugins()  # each process would import them anew
         counts: Counter[tuple[str, str]] = Counter()
         for start in range(0, len(seeds), BATCH):
             for seed, kind, outcome, text in _batch(models, seeds[start : start + BATCH], Path(scratch)):
@@ -147,5 +148,6 @@ def _run(models, seeds, scratch: Path, write: int) -> None:
 if __name__ == "__main__":
     import exportkit.cli.tables
     import exportkit.planning.plan  # noqa: F401
+    from exportkit.registry import load_plugins
 
     raise SystemExit(main())

@@ -37,6 +37,12 @@ def digits(shared, monkeypatch):
 
 
 @pytest.mark.slow
+def test_a_large_graph_is_inspected_and_its_suggestion_planned(tmp_path):
+    assert list(rows(run("large_graphs.py", tmp_path, "--nodes", "2000"))) == ["2,000"]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
 def test_weights_are_exported_in_each_way(tmp_path):
     printed = run("export_weights.py", tmp_path, "--gigabytes", "0.003", "--repeats", "1")
     found = rows(printed)
@@ -107,12 +113,6 @@ def test_exports_while_training_saves_say_what_they_are_made_from(tmp_path):
     assert "that sweep: exit 0, 2 exported, 0 unchanged, 0 failed" in printed
     assert "the same sweep again: exit 0, 0 exported, 2 unchanged, 0 failed" in printed
     assert "wrong manifests: 0 of 8" in printed
-
-
-@pytest.mark.slow
-def test_a_large_graph_is_inspected_and_its_suggestion_planned(tmp_path):
-    assert list(rows(run("large_graphs.py", tmp_path, "--nodes", "2000"))) == ["2,000"]
-    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

@@ -240,6 +240,7 @@ ERRORS = {
 }
 
 
+@pytest.mark.quick(45)
 @pytest.mark.parametrize("words", ERRORS)
 @pytest.mark.parametrize("command", ["export", "plan"])
 def test_what_hydra_refuses_is_one_line(words, command, run, here):

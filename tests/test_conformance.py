@@ -1,8 +1,6 @@
 """exportkit's own sources and steps pass the suites that its plugins' authors subclass."""
 
-import subprocess
-import sys
-
+import keras_made
 import pytest
 import saved_models_made
 
@@ -73,12 +71,9 @@ class TestFrozenGraph(Softmax):
 
 
 @pytest.fixture(scope="module")
-def keras_model(tmp_path_factory):
+def keras_model(shared):
     """A model that Keras saved. What is exported of it is shared, so that Keras runs once."""
-    place = tmp_path_factory.mktemp("keras")
-    model = "keras.Sequential([keras.Input((4,), name='x'), keras.layers.Dense(3, 'softmax')])"
-    code = f"import keras; {model}.save('model.keras')"
-    subprocess.run([sys.executable, "-c", code], cwd=place, check=True, capture_output=True)
+    place = shared("keras", keras_made.make)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(keras, "EXPORTS", place / "exports")
         yield place / "model.keras"

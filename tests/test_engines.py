@@ -93,6 +93,7 @@ def sweep(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("launcher", [needs("joblib"), needs("submitit_local")])
 def test_a_job_that_crashes_fails_alone(sweep, launcher, tmp_path):
     done = sweep(launcher, "source.params.how=crash,fine")

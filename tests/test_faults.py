@@ -13,9 +13,6 @@ import syscalls
 from faultlab import ACTS, KILLED, Lab
 from omegaconf import OmegaConf
 
-from exportkit.errors import Problem, WeightsError
-from exportkit.verifying.audit import variables, verify_version
-
 pytestmark = pytest.mark.slow
 
 
@@ -173,22 +170,6 @@ def test_a_version_is_verified_while_it_is_exported_and_deleted(lab):
     found = faultlab.verified(base, run)
     assert found["passed"] > 0
     assert set(found) <= {"passed", "files missing", "gone before", "gone meanwhile"}
-
-
-def test_variables_that_are_removed_after_they_were_checked_are_a_finding(lab, monkeypatch):
-    check = variables.check
-
-    def gone(directory):
-        raise WeightsError(Problem(f"{directory}/variables/variables.index", "cannot be read: No such file or directory"))
-
-    def checked_and_removed(directory, saved_model):
-        yield from check(directory, saved_model)
-        monkeypatch.setattr(variables, "_opened", gone)
-
-    monkeypatch.setattr(variables, "check", checked_and_removed)
-    findings = verify_version(lab.reference, run=False)
-    (failed,) = [finding for finding in findings if finding.passed is False and finding.what == "variables"]
-    assert str(failed).endswith("variables/variables.index: cannot be read: No such file or directory")
 
 
 def test_an_export_that_is_killed_in_publish_is_not_marked_as_published(tmp_path_factory, points, breadth):

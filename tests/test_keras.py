@@ -2,13 +2,13 @@
 
 import json
 import shutil
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
+import keras_made
 import numpy as np
 import pytest
+from keras_made import MODULE
 
 import exportkit
 from exportkit.checkpoint import Bundle
@@ -20,44 +20,12 @@ from exportkit.testing import toys
 pytestmark = pytest.mark.needs("keras", "h5py")
 
 KERNEL = np.arange(8, dtype=np.float32).reshape(4, 2) / 8
-MODULE = """
-import keras
-
-
-class Twice(keras.layers.Layer):
-    def call(self, x):
-        return 2.0 * x
-"""
-MAKER = """
-import numpy as np
-import keras
-from their_layers import Twice
-
-
-def model(*layers):
-    made = keras.Sequential([keras.Input((4,), name="x"), *layers, keras.layers.Dense(2, "softmax", use_bias=False)])
-    made.set_weights([np.arange(8, dtype=np.float32).reshape(4, 2) / 8])
-    return made
-
-
-dense = model(keras.layers.Dropout(0.5))
-dense.save("dense.keras")
-dense.save("dense.h5")
-dense.save_weights("dense.weights.h5")
-model(Twice()).save("twice.keras")
-runs = model(keras.layers.Lambda(lambda x: x + 1))
-runs.save("lambda.keras")
-runs.save("lambda.h5")
-"""
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    """A directory of files that Keras wrote, in a process of its own; what is exported of them is shared by all tests."""
-    place = tmp_path_factory.mktemp("keras")
-    (place / "their_layers.py").write_text(MODULE)
-    (place / "maker.py").write_text(MAKER)
-    subprocess.run([sys.executable, "maker.py"], cwd=place, check=True, capture_output=True)
+def files(shared):
+    """A directory of files that Keras wrote; what is exported of them is shared by all tests."""
+    place = shared("keras", keras_made.make)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(keras, "EXPORTS", place / "exports")
         yield place
