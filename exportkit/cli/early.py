@@ -25,9 +25,8 @@ def spare(arguments: Sequence[str]) -> Iterator[None]:
     if wants_tracebacks() or not _SWEEP.issuperset(flags):
         yield
         return
-    with processes.early(
-        WORKERS_OF_MANY if flags else WORKERS
-    ) as end:  # before the look at names, for which plugins are imported
+    workers = WORKERS_OF_MANY if flags else WORKERS
+    with processes.early(workers) as end:  # before the look at names, for which plugins are imported
         if not flags and not all(map(_is_known, overrides)):
             end()
         yield
