@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import re
 import shutil
 import signal
@@ -15,6 +16,7 @@ import processlab
 import pytest
 from hydra.core.plugins import Plugins
 from hydra.core.singleton import Singleton
+from hydra.core.utils import JobReturn
 from hydra.test_utils.launcher_common_tests import BatchedSweeperTestSuite, IntegrationTestSuite, LauncherTestSuite
 from hydra.version import VersionBase
 from hydra_plugins.exportkit import ProcessLauncher
@@ -222,6 +224,21 @@ def test_an_option_that_makes_no_sense_is_refused(fleet, option):
 
 
 # What is handed over
+
+
+def test_only_a_process_of_this_sweep_has_its_state(monkeypatch):
+    """The server outlives a sweep, and the next one's functions and callbacks are others."""
+    ran = []
+    monkeypatch.setattr(process_launcher, "_run_job", lambda known, config: ran.append(known) or JobReturn())
+    monkeypatch.setattr(process_launcher, "_needs_hydra", lambda config: False)
+    monkeypatch.setattr(process_launcher, "_unpacked", lambda shared: shared)
+    monkeypatch.setattr(sys, "breakpointhook", sys.breakpointhook)
+    job = process_launcher.PackedJob(0, pickle.dumps({}), Path("0"))
+    for inherited in (None, (b"this", "inherited")):
+        monkeypatch.setattr(process_launcher, "_inherited", inherited)
+        process_launcher._run(b"this", "sent", job, whole=False)
+        process_launcher._run(b"that", "sent", job, whole=False)
+    assert ran == ["sent", "sent", "inherited", "sent"]
 
 
 def test_a_job_that_has_no_name_to_import_it_by_needs_cloudpickle(monkeypatch):

@@ -25,7 +25,7 @@ PRELOAD = preload(uses_tensorflow=True)
 @pytest.fixture(autouse=True, scope="module")
 def _own_server():
     """The server imports what its first task asks for; an earlier test's may have asked for less."""
-    server._kill()
+    server.end_server()
 
 
 @pytest.fixture(autouse=True)

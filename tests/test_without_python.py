@@ -100,3 +100,42 @@ def test_a_source_of_code_does_import_it(dense, tmp_path):
         AssertionError, match=r"tensorflow: cannot be imported: ImportError: tensorflow\.python was to be imported"
     ):
         exported(toys.config(dense, tmp_path, source=source), tmp_path)
+
+
+IMPORTS = """
+import os, sys
+
+class Listing:
+    forks = 0
+
+    def find_spec(self, name, path=None, target=None):
+        if self.forks == 3:
+            with open(FILE, "a") as file:
+                file.write(f"{name}\\n")
+
+    def forked(self):
+        self.forks += 1
+        if self.forks == 3:
+            with open(FILE, "a") as file:
+                file.write("a job\\n")
+
+listing = Listing()
+sys.meta_path.insert(0, listing)
+os.register_at_fork(after_in_child=listing.forked)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the server is no fork")
+def test_a_job_of_a_sweep_imports_nothing(dense, tmp_path):
+    """It is a fork of its keeper, which is one of the server, which is one of the sweep's process."""
+    for name in ("a", "b"):
+        model = tmp_path / "conf" / "model" / f"{name}.yaml"
+        model.parent.mkdir(parents=True, exist_ok=True)
+        model.write_text(MODEL.format(checkpoint=dense))
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(f"FILE = {str(tmp_path / 'imports')!r}\n{IMPORTS}")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+    words = ["-m", "exportkit", "-m", "model=a,b", "export_dir=exports/m${hydra:job.num}"]
+    done = subprocess.run([sys.executable, *words], env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "imports").read_text().splitlines() == ["a job", "a job"]

@@ -4,9 +4,11 @@ import io
 import pickle
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from exportkit import files
 from exportkit.protos import MetaGraphDef
 from exportkit.spec import ExportPlan
 
@@ -44,18 +46,38 @@ def _parsed(content: bytes) -> MetaGraphDef:
     return MetaGraphDef.FromString(content)
 
 
+@dataclass(frozen=True)
+class Shelf:
+    """A directory with the plans of a sweep's jobs, each in a file. A job that finds no whole plan there makes it again.
+
+    Attributes:
+        directory: nobody else's.
+        most: the largest plan that is kept, in bytes.
+    """
+
+    directory: Path
+    most: int
+
+    @classmethod
+    def of(cls, directory: Path, jobs: int) -> "Shelf":
+        """Return the shelf for so many jobs, on which each has an even share of `ROOM`."""
+        return cls(directory, ROOM // max(1, jobs))
+
+    def file(self, number: int) -> Path:
+        """Return the file of a job's plan, which may not be there."""
+        return self.directory / f"{number}.plan"
+
+    def put(self, number: int, plan: ExportPlan) -> None:
+        """Write a job's plan, where it can be pickled and is not too large."""
+        content = pack(plan)
+        if 0 < len(content) <= self.most:
+            with suppress(OSError):
+                self.file(number).write_bytes(content)
+
+
+ROOM = 256 * files.MIB  # of temporary files for all plans of a sweep; the plan of a small model has 0.1 MiB
+
 _file: Path | None = None  # of the running job
-
-
-def file(directory: Path, number: int) -> Path:
-    """Return the file below `directory` for the plan of a sweep's job."""
-    return directory / f"{number}.plan"
-
-
-def write(plan: ExportPlan, to: Path) -> None:
-    """Write a plan that spares a job its own, where that can be: a job that finds no whole plan makes it again."""
-    with suppress(OSError):
-        to.write_bytes(pack(plan))
 
 
 def set_file(packed: Path | None) -> None:
@@ -67,5 +89,5 @@ def set_file(packed: Path | None) -> None:
 def read() -> bytes:
     """Return the running job's plan as bytes; none where there is none."""
     with suppress(OSError):
-        return b"" if _file is None else _file.read_bytes()
+        return b"" if _file is None else files.read(_file, ROOM)
     return b""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from exportkit.processes.events import Died, Ended, Event, Reported, Started, Task
     from exportkit.processes.parent import processors, run, terminable
     from exportkit.processes.sandbox import Sandbox
-    from exportkit.processes.server import prestarted
+    from exportkit.processes.server import end_server, prestarted
     from exportkit.processes.spare import early, reserve, shared, single_threaded
     from exportkit.processes.workers import WorkerDied, call_apart, conversation, exchange, not_sandboxed
 
@@ -37,7 +37,7 @@ __getattr__ = lazy(
         "events": "Died Ended Event Reported Started Task",
         "parent": "processors run terminable",
         "sandbox": "Sandbox",
-        "server": "prestarted",
+        "server": "end_server prestarted",
         "spare": "early reserve single_threaded shared",
         "workers": "WorkerDied call_apart conversation exchange not_sandboxed",
     },
@@ -57,6 +57,7 @@ __all__ = [
     "call_apart",
     "conversation",
     "early",
+    "end_server",
     "exchange",
     "inside",
     "not_sandboxed",

@@ -50,11 +50,11 @@ def prestarted(preload: Sequence[str]) -> Iterator[None]:
         yield
     finally:
         if not _used:
-            _kill()
+            end_server()
 
 
-def _kill() -> None:
-    """Kill the server; the next task would start it again."""
+def end_server() -> None:
+    """Kill the server; the next task starts it again, with the imports that it asks for. No task may be running."""
     if pid := getattr(forkserver._forkserver, "_forkserver_pid", None):  # multiprocessing offers no way to stop it
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)

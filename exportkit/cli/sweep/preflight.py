@@ -9,7 +9,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf, read_write
 
-from exportkit.cli import hydra_app, packed_plan
+from exportkit.cli import hydra_app
+from exportkit.cli.packed_plan import Shelf
 from exportkit.errors import ConfigError, ExportKitError, Problem
 from exportkit.exporting.pipeline import publishes
 from exportkit.planning.plan import plan
@@ -39,12 +40,11 @@ class Outlook:
     uses_tensorflow: bool = True
 
 
-def plan_job(number: int, task: DictConfig, plans: Path | None = None) -> Outlook:
+def plan_job(number: int, task: DictConfig, shelf: Shelf | None = None) -> Outlook:
     """Plan a composed job.
 
     Args:
-        plans: the directory for the plan that the job's process takes; None: it makes its own. A plan of TensorFlow's Python
-            is left to the process that has imported that.
+        shelf: where its process finds the plan; None: it makes its own, as does one that has TensorFlow's Python.
 
     Raises:
         ExportKitError: the job cannot be planned (`exportkit.planning.plan.plan`).
@@ -53,8 +53,8 @@ def plan_job(number: int, task: DictConfig, plans: Path | None = None) -> Outloo
         planned = plan(task, hydra_app.plugins(), hydra_app.directories())
     except ConfigError as error:
         return _existing_version(task, error)
-    if plans is not None and not planned.uses_tensorflow:
-        packed_plan.write(planned, packed_plan.file(plans, number))
+    if shelf is not None and not planned.uses_tensorflow:
+        shelf.put(number, planned)
     return Outlook(
         name=planned.name,
         base=str(planned.export_dir),

@@ -1,14 +1,16 @@
 """The imports of the server process from which a sweep's jobs are forked: all of exportkit's modules, no user's code.
 
-So no job has to import them again. TensorFlow's Python is what `preload_tensorflow` adds, for jobs whose source runs it; its C
-library is loaded by workers (`exportkit.core.preload`), and no job needs it. Nothing may run here: no operation, no session, no
-list of devices.
+So no job has to import them again. Where the server is a fork of the sweep's own process, most of them are there already, and
+the plugins are loaded. TensorFlow's Python is what `preload_tensorflow` adds, for jobs whose source runs it; its C library is
+loaded by workers (`exportkit.core.preload`), and no job needs it. Nothing may run here: no operation, no session, no list of
+devices.
 """
 
 import gc
 from importlib import import_module
 from importlib.metadata import entry_points
 
+from exportkit.capabilities.oplist import is_listed
 from exportkit.registry import GROUP
 from exportkit.version import identity
 
@@ -17,6 +19,7 @@ OURS = (
     "exportkit.cli.single",
     "exportkit.cli.sweep.preflight",
     "exportkit.cli.sweep.process_launcher",
+    "exportkit.processes.parent",
     "exportkit.capture",
     "exportkit.metagraph.audit",
     "exportkit.metagraph.suggest",
@@ -30,11 +33,13 @@ OURS = (
     "exportkit.verifying.parity",
 )
 HYDRAS = ("hydra.experimental.callback", "hydra._internal.core_plugins.basic_launcher", "hydra._internal.logging_config")
+PYTHONS = ("multiprocessing.popen_fork", "multiprocessing.popen_forkserver")
 
-for name in (*OURS, *HYDRAS):
+for name in (*OURS, *HYDRAS, *PYTHONS):
     import_module(name)
 for entry in entry_points(group=GROUP):
     if entry.dist is not None and entry.dist.name == "exportkit":
         entry.load()
 identity.versions()
+is_listed("NoOp")  # the list is read once
 gc.freeze()  # a job's garbage collector must not touch these objects: that would copy their memory pages

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import os
 import pickle
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,6 +24,7 @@ from exportkit.cli.hydra_app import JobFailed, task_config
 from exportkit.cli.sweep.job_record import task_overrides
 from exportkit.errors import ConfigError, EnvironmentFailed, Problem, brief
 from exportkit.processes import Died, Ended, Event, Task
+from exportkit.processes.sandbox import installation
 
 if TYPE_CHECKING:
     from hydra_plugins.exportkit import ProcessLauncher
@@ -77,30 +79,27 @@ def launch_composed(
     """Run composed jobs. Their results are in their records and events; nothing else is kept, as there may be thousands.
 
     Args:
-        uses_tensorflow: whether a job's source runs TensorFlow's Python.
+        uses_tensorflow: whether a job's source runs TensorFlow's Python: then a server that has imported that takes the place
+            of the one that `server` forked.
     """
-    tasks = _Tasks(_shared(launcher), composed, whole=False)
+    if uses_tensorflow:
+        processes.end_server()
+    tasks = _Tasks(_shared(launcher), composed, whole=False, key=_inherited[0] if _inherited else b"")
     for _ in _returned(launcher, tasks, on_event, uses_tensorflow):
         pass
 
 
 @contextmanager
-def server(launcher: "ProcessLauncher", uses_tensorflow: bool) -> Iterator[None]:
+def server(launcher: "ProcessLauncher") -> Iterator[None]:
     """Fork the server of jobs from this process, where that is safe, so that a job finds done what was done here by now.
 
-    Call it while this process has one thread. Not for jobs that run TensorFlow's Python: as it takes seconds to import, and the
-    user's code runs with it, their server is started with the first of them, and has imported nothing else.
-
-    Args:
-        uses_tensorflow: whether a job's source runs TensorFlow's Python.
+    Call it while this process has one thread, and before a job is planned: no state of one model reaches another's job.
     """
     global _inherited
-    if uses_tensorflow:
-        yield
-        return
-    _inherited = _state(launcher)
+    _inherited = os.urandom(8), _state(launcher)
+    installation()  # looked for once, on this process's path
     try:
-        with processes.prestarted(preload(uses_tensorflow)):
+        with processes.prestarted(preload(uses_tensorflow=False)):
             yield
     finally:
         _inherited = None
@@ -130,25 +129,26 @@ def _returned(
 
 
 class _Tasks:
-    """The jobs as tasks; an iterator.
+    """The jobs as tasks, to be iterated over once.
 
     Args:
         shared: what all jobs need, pickled.
         jobs: taken one by one, each when its process can be started.
         whole: whether a job returns all that Hydra's launchers return, its configs included.
+        key: of the sweep; a job's process that was forked in it has `shared` already.
 
     Attributes:
         running: the jobs that have not ended, by number.
     """
 
-    def __init__(self, shared: bytes, jobs: Iterable[PackedJob], whole: bool = True):
-        self._shared, self._jobs, self._whole = shared, iter(jobs), whole
+    def __init__(self, shared: bytes, jobs: Iterable[PackedJob], whole: bool = True, key: bytes = b""):
+        self._key, self._shared, self._jobs, self._whole = key, shared, jobs, whole
         self.running: dict[int, PackedJob] = {}
 
     def __iter__(self) -> Iterator[Task]:
         for job in self._jobs:
             self.running[job.number] = job
-            yield Task(job.number, _run, (self._shared, job.config, job.plan, self._whole), job.directory / LOG)
+            yield Task(job.number, _run, (self._key, self._shared, job, self._whole), job.directory / LOG)
 
 
 def _output_directory(config: DictConfig) -> Path:
@@ -227,7 +227,8 @@ class _Shared:
     resolvers: dict[str, Any]
 
 
-_inherited: _Shared | None = None  # in a process that was forked from the one that launches: what that has
+_inherited: tuple[bytes, _Shared] | None = None
+"""The key and the state of the sweep that this process launches, or in which it was forked; the server outlives a sweep."""
 
 
 def _shared(launcher: "ProcessLauncher") -> bytes:
@@ -268,13 +269,13 @@ def _pickle(shared: _Shared) -> bytes:
     return cloudpickle.dumps(shared)
 
 
-def _run(shared: bytes, config: bytes, plan: Path | None, whole: bool) -> JobReturn:
+def _run(key: bytes, shared: bytes, job: PackedJob, whole: bool) -> JobReturn:
     """Run a job; called in its own process."""
     handover.refuse_breakpoints()
-    known = _inherited or _unpacked(shared)
-    packed_plan.set_file(plan)
-    loaded = pickle.loads(config)
-    done = _run_by_hydra(known, loaded) if whole or _needs_hydra(loaded) else _run_job(known, loaded)
+    known = _inherited[1] if _inherited and _inherited[0] == key else _unpacked(shared)
+    packed_plan.set_file(job.plan)
+    config = pickle.loads(job.config)
+    done = _run_by_hydra(known, config) if whole or _needs_hydra(config) else _run_job(known, config)
     if done.status == JobStatus.FAILED:
         done.return_value = _printed_error(done._return_value)
     return done if whole else replace(done, cfg=None, hydra_cfg=None)

@@ -6,7 +6,6 @@ Launchers are used through Hydra's interface only; exportkit's own also takes th
 import pickle
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
@@ -15,7 +14,8 @@ from typing import TYPE_CHECKING, TypeGuard
 
 from omegaconf import DictConfig, OmegaConf, read_write
 
-from exportkit.cli import hydra_app, packed_plan
+from exportkit.cli import hydra_app
+from exportkit.cli.packed_plan import Shelf
 from exportkit.cli.sweep import engine_side, job_record, preflight, process_launcher, sweep_record
 from exportkit.cli.sweep.composing import compose_all, expand
 from exportkit.cli.sweep.engine_side import ReadyLauncher
@@ -60,7 +60,7 @@ class Fleet:
         unchanged: the versions that exist and equal what the job would make.
         assigned: the version numbers of jobs with ``version=auto`` that share a base path, in the order of the jobs.
         directory: the sweep's directory, where it is not the one that the configs name.
-        plans: the directory of the plans of jobs whose configs are as they were planned; None: their processes plan them.
+        shelf: where the plans are, for jobs whose configs are as they were planned; None: their processes plan them.
     """
 
     overrides: list[list[str]]
@@ -71,7 +71,7 @@ class Fleet:
     unchanged: dict[int, int] = field(default_factory=dict)
     assigned: dict[int, int] = field(default_factory=dict)
     directory: Path | None = None
-    plans: Path | None = None
+    shelf: Shelf | None = None
 
     @property
     def due(self) -> list[int]:
@@ -98,7 +98,7 @@ class Fleet:
     def packed(self, number: int) -> PackedJob:
         """Return a job as its process gets it."""
         if number not in self.assigned and self.directory is None:
-            plan = packed_plan.file(self.plans, number) if self.plans else None
+            plan = self.shelf.file(number) if self.shelf else None
             return PackedJob(number, self.configs[number], Path(self.directories[number]), plan)
         config = self.config(number)
         directory = self.directories[number] if self.directory is None else str(config.hydra.runtime.output_dir)
@@ -134,11 +134,16 @@ def sweep(arguments: Sequence[str], params: Mapping[str, str], launcher: ReadyLa
     Raises:
         ConfigError: a job cannot be composed or planned, or conflicts with another. Nothing was started.
     """
-    with nullcontext() if options.dry_run or not _is_ours(launcher) else scratch() as plans:
-        _run(expand(arguments, launcher.hydra_context.config_loader, params), launcher, options, plans)
+    jobs = expand(arguments, launcher.hydra_context.config_loader, params)
+    if options.dry_run or not _is_ours(launcher):
+        _run(jobs, launcher, options)
+        return
+    identity.packages()  # read once, for all processes that are forked from this one
+    with process_launcher.server(launcher), scratch() as plans:
+        _run(jobs, launcher, options, plans)
 
 
-def _run(jobs: list[list[str]], launcher: ReadyLauncher, options: Options, plans: Path | None) -> None:
+def _run(jobs: list[list[str]], launcher: ReadyLauncher, options: Options, plans: Path | None = None) -> None:
     view = View()
     fleet = prepare(jobs, launcher, view, options.force, plans)
     if fleet.problems and not options.keep_going:
@@ -156,7 +161,7 @@ def _run(jobs: list[list[str]], launcher: ReadyLauncher, options: Options, plans
     if not fleet.due:
         return
     OmegaConf.save(launcher.config, directory / "multirun.yaml")
-    with _server(launcher, fleet), view.launched(fleet.jobs("not run")):
+    with view.launched(fleet.jobs("not run")):
         _launch(launcher, fleet, view)
 
 
@@ -189,19 +194,19 @@ def prepare(jobs: list[list[str]], launcher: ReadyLauncher, view: View, force: b
     """Compose and plan all jobs, and find those whose version exists.
 
     Args:
-        plans: the directory for their plans; None: those are not kept.
+        plans: a directory for their plans, which their processes take; None: they make their own.
 
     Raises:
         ConfigError: there are no jobs.
     """
     if not jobs:
         raise ConfigError(Problem("sweep", "there are no jobs", "a glob(…) that matches nothing makes none"))
-    fleet = Fleet(overrides=jobs, plans=plans)
-    identity.packages()  # read once, for all processes that are forked from this one
+    fleet = Fleet(overrides=jobs, shelf=None if plans is None else Shelf.of(plans, len(jobs)))
     started = time.perf_counter()
     loader = launcher.hydra_context.config_loader
+    plan_job = partial(preflight.plan_job, shelf=fleet.shelf)
     with view.preparing(len(jobs)) as advance:
-        for job in compose_all(loader, launcher.config, jobs, partial(preflight.plan_job, plans=plans), hydra_app.refusal):
+        for job in compose_all(loader, launcher.config, jobs, plan_job, hydra_app.refusal):
             if job.config:
                 fleet.configs[job.number], fleet.directories[job.number] = job.config, job.directory
             if job.error is not None:
@@ -216,11 +221,6 @@ def prepare(jobs: list[list[str]], launcher: ReadyLauncher, view: View, force: b
         fleet.problems.setdefault(number, []).append(problem)
     view.prepared(len(jobs), len(fleet.unchanged), len(fleet.problems), time.perf_counter() - started)
     return fleet
-
-
-def _server(launcher: ReadyLauncher, fleet: Fleet) -> AbstractContextManager[None]:
-    """Start what exportkit's own launcher forks jobs from, before there are threads here."""
-    return process_launcher.server(launcher, fleet.uses_tensorflow) if _is_ours(launcher) else nullcontext()
 
 
 def _is_ours(launcher: ReadyLauncher) -> TypeGuard["ProcessLauncher"]:
