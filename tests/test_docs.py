@@ -134,7 +134,7 @@ def test_the_page_of_engines(tmp_path):
 def test_the_guide_counts_the_checks():
     suites = (SourceSuite, StepSuite, BindingSuite)
     sources, steps, bindings = (sum(name.startswith("test_") for name in dir(suite)) for suite in suites)
-    assert f"{sources} checks of a source, {steps} of a step and {bindings} of a computed\nbinding" in GUIDE.read_text()
+    assert f"{sources} checks of a source, {steps} of a step and {bindings} of a\nbinding" in GUIDE.read_text()
 
 
 def test_the_guide_calls_every_function_of_the_door():

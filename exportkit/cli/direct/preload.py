@@ -14,6 +14,7 @@ OURS = (
     "exportkit.core.host",
     "exportkit.exporting.pipeline",
     "exportkit.metagraph.audit",
+    "exportkit.planning.plan",
     "exportkit.samples.batches",
     "exportkit.serving.hosts",
     "exportkit.serving.tried_samples",

@@ -8,38 +8,22 @@ devices.
 
 import gc
 from importlib import import_module
-from importlib.metadata import entry_points
 
+import exportkit.cli.direct.preload  # noqa: F401 - what every export needs
 from exportkit.capabilities.oplist import is_listed
-from exportkit.registry import GROUP
-from exportkit.version import identity
 
 OURS = (
     "exportkit.cli.export_job",
-    "exportkit.cli.single",
     "exportkit.cli.sweep.preflight",
     "exportkit.cli.sweep.process_launcher",
     "exportkit.processes.parent",
-    "exportkit.capture",
-    "exportkit.metagraph.audit",
     "exportkit.metagraph.suggest",
-    "exportkit.planning.plan",
-    "exportkit.samples.batches",
-    "exportkit.serving.tried_samples",
     "exportkit.serving.warmup",
-    "exportkit.exporting.pipeline",
-    "exportkit.core.host",
-    "exportkit.serving.hosts",
-    "exportkit.verifying.parity",
 )
 HYDRAS = ("hydra.experimental.callback", "hydra._internal.core_plugins.basic_launcher", "hydra._internal.logging_config")
 PYTHONS = ("multiprocessing.popen_fork", "multiprocessing.popen_forkserver")
 
 for name in (*OURS, *HYDRAS, *PYTHONS):
     import_module(name)
-for entry in entry_points(group=GROUP):
-    if entry.dist is not None and entry.dist.name == "exportkit":
-        entry.load()
-identity.versions()
 is_listed("NoOp")  # the list is read once
 gc.freeze()  # a job's garbage collector must not touch these objects: that would copy their memory pages
