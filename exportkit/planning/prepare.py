@@ -152,7 +152,7 @@ def _signature_warnings(key: str, plan: ExportPlan, wiring: Wiring, graph: Graph
     reached = graph.reach(fetches, stops)
     fed = [name for name in plan.bindings.fed(signature) if not graph.is_dense_shape(wiring.inputs[name])]
     fixed = {name: shape[0] for name in fed if (shape := facts[name].shape) and shape[0] is not None}
-    baked = {size for size in fixed.values() if metagraph.bakes_size(graph, reached, size)}
+    baked = {size for size in fixed.values() if size > 1 and metagraph.bakes_size(graph, reached, size)}
     yield from _fixed_batches(key, fixed, baked)
     yield from _fixed_outputs(key, signature, facts, _freed(key, plan, wiring, graph, reached))
     for name in plan.bindings.fed(signature):
