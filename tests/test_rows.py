@@ -214,6 +214,12 @@ def baked_in_the_placeholder():
     return {"x": x}, {"y": tf.matmul(x, weight("w", 5, 2))}
 
 
+@trait({"x": "batch fixed at 9"}, "the batch is fixed at 9 (x)")
+def baked_in_the_placeholder_and_a_state():
+    x = fed(tf.float32, [9, 5], "x")
+    return {"x": x}, {"y": tf.matmul(x, weight("w", 5, 2)) + tf.zeros([9, 2])}
+
+
 @trait({"x": "batch fixed at 32"}, "the batch is fixed at 32 (x)")
 def baked_in_a_reshape():
     x = fed(tf.float32, [None, 6], "x")
@@ -529,6 +535,12 @@ def test_plan_says_once_what_is_fixed(prefix, tmp_path):
     assert (
         f"signatures.baked_in_the_placeholder: the first dimension of '{place}' is fixed at 7; {tail}; "
         f"bindings.{place}: {{placeholder: …, shape: [null, …]}} tries to free it"
+    ) in warnings
+    place = "baked_in_the_placeholder_and_a_state/inputs/x"
+    assert (
+        f"signatures.baked_in_the_placeholder_and_a_state: the first dimension of '{place}' is fixed at 9; {tail}; "
+        f"bindings.{place}: {{placeholder: …, shape: [null, …]}} tries to free it, "
+        "though constants of the graph have that size too"
     ) in warnings
     what = "has 32 rows for any request, so that a server cannot batch them"
     assert f"signatures.baked_in_a_reshape.outputs.y: {what}" in warnings

@@ -44,16 +44,18 @@ def _made_to_be_fetched(graph: Graph, candidate: Candidate) -> bool:
 
 
 def alternatives(graph: Graph, ranking: Ranking, outputs: Sequence[Candidate]) -> Iterator[Candidate]:
-    """Yield other likely answers than `outputs`: of other heads, and of the same head where neither answer needs the other."""
+    """Yield other likely answers than `outputs`: of other heads, and of theirs where neither answer needs the other."""
+    if len(outputs) > 1 and all(_made_to_be_fetched(graph, c) for c in outputs):
+        return  # the author has chosen them
     own, others = {c.head for c in outputs}, set[int]()
     shown = {split(c.tensor)[0] for c in outputs}
     reached = set(graph.walk([c.tensor for c in outputs], ranking.constants))
     for candidate in ranking.outputs[:_RANKED]:
-        op = split(candidate.tensor)[0]
-        if op in reached or candidate.head in others or candidate.score <= _least_score(candidate, outputs):
+        op, same = split(candidate.tensor)[0], candidate.head in own
+        if (same and op in reached) or candidate.head in others or candidate.score <= _least_score(candidate, outputs):
             continue
         needs = set(graph.walk([candidate.tensor], ranking.constants))
-        if candidate.head not in own:
+        if not same:
             others.add(candidate.head)
         elif candidate.role != "labels" and needs & shown:
             continue

@@ -12,7 +12,7 @@ from exportkit.checkpoint import Bundle
 from exportkit.contract import Original, ReferenceAnswer
 from exportkit.errors import BindingError, Problem, WeightsError
 from exportkit.metagraph import Graph, Pruned
-from exportkit.metagraph.tensors import Facts, Shape
+from exportkit.metagraph.tensors import Facts
 from exportkit.planning import auditing, serving_rules, weights
 from exportkit.planning.weights import Coverage
 from exportkit.planning.wiring import Wiring, facts_of, wire
@@ -151,7 +151,9 @@ def _signature_warnings(key: str, plan: ExportPlan, wiring: Wiring, graph: Graph
     yield from map(str, metagraph.warnings(graph, fetches, stops, f"signatures.{key}", wiring.constants))
     reached = graph.reach(fetches, stops)
     fed = [name for name in plan.bindings.fed(signature) if not graph.is_dense_shape(wiring.inputs[name])]
-    yield from _fixed_batches(key, {name: facts[name].shape for name in fed})
+    fixed = {name: shape[0] for name in fed if (shape := facts[name].shape) and shape[0] is not None}
+    baked = {size for size in fixed.values() if size > 1 and metagraph.bakes_size(graph, reached, size)}
+    yield from _fixed_batches(key, fixed, baked)
     yield from _fixed_outputs(key, signature, facts, _freed(key, plan, wiring, graph, reached))
     for name in plan.bindings.fed(signature):
         tensor = wiring.inputs[name]
@@ -162,16 +164,22 @@ def _signature_warnings(key: str, plan: ExportPlan, wiring: Wiring, graph: Graph
             yield f"signatures.{key}.outputs.{alias}: is a scalar, which REST 'instances' and server-side batching cannot carry"
 
 
-def _fixed_batches(key: str, shapes: Mapping[str, Shape]) -> Iterator[str]:
-    """Warn about inputs whose first dimension is fixed, those of one size on one line."""
+def _fixed_batches(key: str, fixed: Mapping[str, int], baked: Collection[int]) -> Iterator[str]:
+    """Warn about inputs whose first dimension is fixed, those of one size on one line.
+
+    Args:
+        fixed: input → its first dimension.
+        baked: sizes that constants of the graph have too.
+    """
     sizes: dict[int, list[str]] = {}
-    for name, shape in shapes.items():
-        if shape and shape[0] is not None:
-            sizes.setdefault(shape[0], []).append(name)
+    for name, size in fixed.items():
+        sizes.setdefault(size, []).append(name)
     for size, names in sizes.items():
-        of = f"'{names[0]}'" + (f" and {len(names) - 1} more inputs" if len(names) > 1 else "")
+        more = len(names) - 1
+        of = f"'{names[0]}'" + (f" and {more} more input{'s' * (more > 1)}" if more else "")
         do = f"requests of another size are refused, and a server cannot batch them; bindings.{names[0]}: {{placeholder: …, "
-        yield f"signatures.{key}: the first dimension of {of} is fixed at {size}; {do}shape: [null, …]}} tries to free it"
+        tries = "tries to free it" + (", though constants of the graph have that size too" if size in baked else "")
+        yield f"signatures.{key}: the first dimension of {of} is fixed at {size}; {do}shape: [null, …]}} {tries}"
 
 
 def _freed(key: str, plan: ExportPlan, wiring: Wiring, graph: Graph, reached: Collection[str]) -> set[int]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class Verify(PostStep):
-    """Run every signature beside the whole training graph, and refuse the export where they differ.
+    """Runs every signature beside the whole training graph, and refuses the export where they differ.
 
     The training graph runs with the checkpoint's values in a process of its own. The export runs in the C++ core of a model
     server, from a copy out of reach of what it was made from. Both run as the graphs are written, so that equal means equal
