@@ -15,7 +15,7 @@ import subprocess
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from itertools import pairwise
@@ -63,32 +63,26 @@ def reserve(*preload: str) -> None:
 
 
 @contextmanager
-def early(*preload: str) -> Iterator[Callable[[], None]]:
+def early(*preload: str) -> Iterator[None]:
     """Do as `reserve` where that is safe now, as this process has one thread, and there is no spare yet.
 
-    NumPy, if it is imported meanwhile, starts no threads, so that this process can still be forked.
-
-    Yields:
-        What ends that spare, as the end of the context does.
+    That spare ends with the context. NumPy, if it is imported meanwhile, starts no threads, so that this process can still be
+    forked.
     """
     if _spare is not None or not single_threaded():
-        yield _nothing
+        yield
         return
     reserve(*preload)
     if _BLAS not in os.environ:
         os.environ[_BLAS] = "1"
         _added.add(_BLAS)
     try:
-        yield _end_spare
+        yield
     finally:
         for name in _added:
             os.environ.pop(name, None)
         _added.clear()
         _end_spare()
-
-
-def _nothing() -> None:
-    pass
 
 
 def _end_spare() -> None:
