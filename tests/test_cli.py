@@ -143,7 +143,7 @@ def hydra_state(monkeypatch, packaged):
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     Plugins.instance()  # looks for Hydra's plugins, once
-    singletons = {single: shelves(vars(one)) for single, one in Singleton._instances.items()}
+    singletons = {single: copied_containers(vars(one)) for single, one in Singleton._instances.items()}
     instances, resolvers = dict(Singleton._instances), dict(BaseContainer._resolvers)
     yield
     Singleton._instances, BaseContainer._resolvers = instances, resolvers
@@ -153,12 +153,12 @@ def hydra_state(monkeypatch, packaged):
     root.handlers[:], root.level = handlers, level
 
 
-def shelves(value):
+def copied_containers(value):
     """A copy of nested dicts and lists, and of configs, without a copy of what else they hold: Hydra replaces that."""
     if isinstance(value, dict):
-        return copy.copy(value) | {key: shelves(held) for key, held in value.items()}
+        return copy.copy(value) | {key: copied_containers(held) for key, held in value.items()}
     if isinstance(value, list):
-        return [shelves(held) for held in value]
+        return [copied_containers(held) for held in value]
     return copy.deepcopy(value) if OmegaConf.is_config(value) else value
 
 
