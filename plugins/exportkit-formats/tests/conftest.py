@@ -20,17 +20,19 @@ spare._serve_requests(socket.socket(fileno=int(sys.argv[1])))
 
 @pytest.fixture(scope="session")
 def _warm():
-    """The socket of that process, which ends when it is closed."""
+    """The socket of that process."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, spare._KIND)
     with theirs:
         command = [sys.executable, "-c", SERVER, str(theirs.fileno())]
         server = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     with server, ours:
         yield ours
+        server.kill()
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _converters(_warm):
+    """Fork the workers of a module's tests from that process."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(spare, "_spare", _warm)
         yield
