@@ -292,6 +292,13 @@ def sparse_ids():
     }
 
 
+@trait(dict.fromkeys(("values", "splits"), NOT), "input 'values' is not a batch")
+def ragged_ids():
+    ids = v1.ragged.placeholder(tf.int64, 1, name="ragged")
+    rows = tf.math.segment_sum(tf.gather(weight("w", 20, 3), ids.flat_values), ids.value_rowids())
+    return {"values": ids.flat_values, "splits": ids.row_splits}, {"y": tf.nn.softmax(rows)}
+
+
 @trait({"x": BATCH, "rate": NOT}, "input 'rate' is not a batch")
 def a_scalar_beside_a_batch():
     x, rate = fed(tf.float32, [None, 4], "x"), fed(tf.float32, [], "rate")
@@ -513,6 +520,13 @@ def test_lengths_one_hots_and_sparse_parts(graph):
         "indices": "indices",
         "values": "values",
         "shape": "dense_shape",
+    }
+
+
+def test_the_parts_of_a_ragged_tensor_are_known(graph):
+    assert {alias: hint.part for alias, hint in said(graph, "ragged_ids").items()} == {
+        "values": "values",
+        "splits": "row_splits",
     }
 
 

@@ -4,11 +4,10 @@ import re
 import struct
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
+from exportkit.metagraph.forward import Edge
 from exportkit.metagraph.graph import Graph
 from exportkit.metagraph.tensors import split
 from exportkit.protos import NodeDef, dtype_name
-
-Edge = tuple[str, int]
 
 _PASSES = frozenset({"Identity", "Switch", "Enter", "Cast", "Reshape", "Merge", "Exit"})
 _CHOOSES = frozenset(

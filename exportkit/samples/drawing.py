@@ -172,7 +172,9 @@ def _dense_shape(shape: Shape, attempt: Attempt) -> list[int]:
 
 
 def _sparse_part(one: Drawn, dense: Sequence[int]) -> np.ndarray:
-    """Return a part of a sparse tensor with one entry in each row, in order, as its operations demand."""
+    """Return a part of a sparse or ragged tensor with one entry in each row, in order, as its operations demand."""
+    if one.hint.part == "row_splits":
+        return fit(np.arange(dense[0] + 1), one.dtype, None)
     if one.hint.part == "dense_shape":
         return fit(np.array(dense), one.dtype, None)
     rows = dense[0] if one.shape is None or one.shape[0] is None else one.shape[0]
@@ -180,4 +182,5 @@ def _sparse_part(one: Drawn, dense: Sequence[int]) -> np.ndarray:
         generator = _generator(one)
         columns = [np.arange(rows), *(generator.integers(0, size, rows) for size in dense[1:])]
         return fit(np.stack(columns, axis=-1), one.dtype, None)
-    return _value(one, [rows], Attempt(), max(dense))
+    inner = [d or SIZE for d in (one.hint.narrowed(one.shape) or ())[1:]]
+    return _value(one, [rows, *inner], Attempt(), max(dense))

@@ -36,7 +36,8 @@ class Hint:
         pixels: height, width and channels of ``image``, where they are known.
         example: the dense features that a parser demands: key → values of one row.
         count: the number of columns of ``csv``, or of bytes of ``raw``.
-        part: which part of a sparse tensor it is: ``indices``, ``values`` or ``dense_shape``.
+        part: which part of a sparse tensor it is: ``indices``, ``values`` or ``dense_shape``; of a ragged one, ``values`` or
+            ``row_splits``.
         sparse: that tensor.
     """
 

@@ -1,4 +1,4 @@
-"""Hints on sparse tensors, which are fed in three parts: indices, values and dense shape."""
+"""Hints on sparse tensors, fed as indices, values and dense shape, and on ragged ones, fed as values and row splits."""
 
 import re
 from collections.abc import Mapping
@@ -68,9 +68,13 @@ def _fed(graph: Graph, found: Mapping[str, Hint], tensor: str) -> str:
 
 
 def pair_by_name(graph: Graph, found: Mapping[str, Hint]) -> None:
-    """Note the parts of each tf.sparse_placeholder by their names: not every part is taken by an op that shows what it is."""
+    """Note the parts of each sparse or ragged placeholder by their names: not every part is taken by an op that shows them."""
     for tensor, hint in found.items():
         prefix, _, last = split(tensor)[0].rpartition("/")
+        flat = found.get(f"{prefix}/flat_values:0")
+        if flat and re.fullmatch(r"row_splits_\d+", last):
+            hint.part, flat.part = "row_splits", "values"
+            hint.sparse = flat.sparse = Sparse()
         values = f"{prefix}/values:0"
         if last == "indices" and values in found and not hint.part:
             shape = graph.shape(tensor)
