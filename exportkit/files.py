@@ -129,6 +129,6 @@ def similar(path: str | os.PathLike[str]) -> str:
     try:
         with os.scandir(folder or ".") as entries:
             near = nearest(name, (entry.name for entry in itertools.islice(entries, _BESIDE)), most=1)
-    except OSError:
+    except (OSError, ValueError):  # a ValueError for a path with a null character
         return ""
     return f"did you mean {os.path.join(folder, near[0])}?" if near else ""

@@ -171,6 +171,17 @@ def test_what_is_no_file_is_refused(make, kind, naming, tmp_path):
     assert line.endswith(f" names it as an asset, and it is {kind}; put a file there")
 
 
+def test_a_file_of_holes_is_refused(naming, tmp_path):
+    path = tmp_path / "words.txt"
+    path.touch()
+    os.truncate(path, 1 << 40)
+    (line,) = lines(naming(path))
+    assert line.endswith(
+        " names it as an asset, and it cannot be read: it has 1,099,511,627,776 bytes, of which the disk holds 0; the rest are "
+        "holes; put a file there that can be"
+    )
+
+
 @pytest.mark.parametrize("path", ["gone.txt", "gone\0.txt", "gs://bucket/words.txt"])
 def test_a_missing_file_is_reported_with_the_plan(path, naming):
     (line,) = lines(naming(path))

@@ -1,6 +1,7 @@
 """The audit of what graphs can do, and that nothing hostile is exported or run."""
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -347,6 +348,27 @@ def test_no_process_loads_a_version_that_can_write(nodes, version, tmp_path, mon
     served = native.run_signatures(directory, ["serve"], [request], allowed=["host_files"])
     assert served.outputs[0]["y"] == 7
     assert target.exists()  # it does what it is refused for
+
+
+def test_no_process_loads_assets_that_have_no_end(version):
+    directory = version([node("harmless", "NoOp")])
+    (directory / "assets").mkdir()
+    asset = directory / "assets" / "words.txt"
+    request = native.Request("serving_default", {})
+    os.mkfifo(asset)
+    with pytest.raises(BindingError) as caught:
+        native.run_signatures(directory, ["serve"], [request])
+    assert str(caught.value) == (
+        f"{asset}: cannot be read: it is a FIFO (named pipe), not a regular file; "
+        "it was made by hand: copy the whole version again"
+    )
+    asset.unlink()
+    asset.touch()
+    os.truncate(asset, 1 << 40)
+    with pytest.raises(BindingError, match="has 1,099,511,627,776 bytes, of which the disk holds 0; the rest are holes"):
+        native.run_signatures(directory, ["serve"], [request])
+    os.truncate(asset, 0)
+    assert native.run_signatures(directory, ["serve"], [request]).outputs[0]["y"] == 7
 
 
 def test_a_text_beside_the_binary_is_not_what_runs(version, tmp_path):

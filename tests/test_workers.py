@@ -108,6 +108,32 @@ def test_a_worker_answers_fails_dies_and_is_killed(kind, said, tmp_path):
     until(lambda: all(map(is_gone, pids(tmp_path))))
 
 
+def test_an_interrupt_while_a_time_limit_starts_leaves_nothing_to_wait_for(tmp_path):
+    (tmp_path / "shouting.py").write_text(WORKER)
+    (tmp_path / "script.py").write_text(
+        textwrap.dedent("""
+            import threading
+            from exportkit.processes import conversation
+            import shouting
+
+            class Interrupted(threading.Timer):
+                def start(self):
+                    super().start()
+                    raise KeyboardInterrupt
+
+            threading.Timer = Interrupted
+            with conversation(shouting) as worker:
+                worker.send("one")
+                try:
+                    worker.receive(600)
+                except KeyboardInterrupt:
+                    print("interrupted")
+        """)
+    )
+    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted\n", "")
+
+
 def test_a_spare_ends_with_its_process(said, tmp_path):
     said("spare")
 

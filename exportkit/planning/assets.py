@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from exportkit import files
 from exportkit.config.values import leaves
 from exportkit.errors import BindingError, ConfigError, Problem
 from exportkit.metagraph import Graph
@@ -116,6 +117,11 @@ def _examined(path: str, named: _Named) -> Asset | Problem:
     if not stat.S_ISREG(found.st_mode):
         what = f"{named.named_by} names it as an asset, and it is {_TYPES.get(stat.S_IFMT(found.st_mode), 'a device')}"
         return Problem(path, what, "put a file there")
+    try:
+        os.close(files.descriptor(resolved))
+    except OSError as error:
+        what = f"{named.named_by} names it as an asset, and it cannot be read: {error.strerror}"
+        return Problem(path, what, "put a file there that can be")
     return Asset(Path(path), named.named_by, Path(resolved), _identity(found))
 
 

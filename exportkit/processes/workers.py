@@ -150,9 +150,10 @@ class Conversation:
             self.kill()
 
         timer = threading.Timer(timeout, kill_late) if timeout else None
-        if timer:
-            timer.start()
         try:
+            if timer:
+                timer.daemon = True  # an interrupt while it starts must not have the process wait for it
+                timer.start()
             if self._enters:
                 _record([self._read(self._replies).load()])
                 self._enters = False
@@ -169,7 +170,8 @@ class Conversation:
         finally:
             if timer:
                 timer.cancel()
-                timer.join()
+                if timer.is_alive():
+                    timer.join()
 
     def kill(self) -> None:
         """Kill the worker and all that it started."""

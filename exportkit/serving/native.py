@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from exportkit import files
 from exportkit.capabilities import audit, demand, joined
 from exportkit.core import worker as core_worker
 from exportkit.core.host import Host, Reply
-from exportkit.errors import ExportKitError, Problem, StepFailed, did_you_mean
+from exportkit.errors import BindingError, ExportKitError, Problem, StepFailed, did_you_mean
 from exportkit.metagraph import read_saved_model
 from exportkit.processes import Death, Sandbox, WorkerDied, exchange
 from exportkit.processes.sandbox import explained
@@ -358,10 +359,22 @@ def _loading(
     """Return the message that has a process load a SavedModel: no process gets it for one that can do what is not allowed.
 
     Raises:
-        BindingError: the SavedModel can do what is not allowed.
+        BindingError: the SavedModel can do what is not allowed, or its assets are no files that can be read to their end.
     """
+    _check_assets(directory)
     demand(joined(map(audit, metas)), allowed, directory, advise)
     return core_worker.LOAD, (directory, list(metas[-1].meta_info_def.tags), (config or ConfigProto()).SerializeToString())
+
+
+def _check_assets(directory: str) -> None:
+    """Refuse assets that TensorFlow would wait for, or read for hours: FIFOs, devices, files of holes."""
+    for folder, _, names in os.walk(os.path.join(directory, "assets")):
+        for path in (os.path.join(folder, name) for name in names):
+            try:
+                os.close(files.descriptor(path))
+            except OSError as error:
+                do = "it was made by hand: copy the whole version again"
+                raise BindingError(Problem(path, f"cannot be read: {error.strerror}", do)) from None
 
 
 def _death_error(death: Death, directory: str, stage: str) -> ExportKitError:
