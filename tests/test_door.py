@@ -17,7 +17,7 @@ from exportkit.lazy import homes
 
 ROOT = Path(__file__).parents[1]
 PLUGINS = ROOT / "plugins"
-FILES = sorted(path for path in PLUGINS.rglob("*.py") if "build" not in path.parts)
+FILES = sorted(path for path in PLUGINS.glob("exportkit-*/**/*.py") if "build" not in path.parts)
 # what tests import besides; exportkit.examples is user code, which shipped configs name
 IN_TESTS = re.compile(r"exportkit|exportkit\.(plugin|testing|examples)(\..*)?")
 
