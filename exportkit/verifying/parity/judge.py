@@ -166,7 +166,7 @@ class Proof:
 
         described = {name: signature(name) for name in batches}
         original = {"original model": self._original} if self._original else {}
-        return {"training graph": self._there.note, "seconds": self._seconds, "signatures": described, **original}
+        return {"training graph": self._there.note, "seconds": dict(sorted(self._seconds.items())), "signatures": described, **original}
 
     # As the graph is written
 
