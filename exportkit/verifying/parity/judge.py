@@ -166,7 +166,8 @@ class Proof:
 
         described = {name: signature(name) for name in batches}
         original = {"original model": self._original} if self._original else {}
-        return {"training graph": self._there.note, "seconds": dict(sorted(self._seconds.items())), "signatures": described, **original}
+        seconds = dict(sorted(self._seconds.items()))  # those of two threads come in any order
+        return {"training graph": self._there.note, "seconds": seconds, "signatures": described, **original}
 
     # As the graph is written
 
