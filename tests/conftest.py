@@ -19,6 +19,7 @@ from exportkit.core.capi import library
 from exportkit.processes import spare
 from exportkit.registry import DISABLE, GROUP, load_plugins
 from exportkit.testing import toys
+from exportkit.version import identity
 
 # A process that has loaded TensorFlow's C library, and knows its ops, from which the workers of all tests are forked. It is
 # made before pytest sets its fault handler, which would print a stack for each worker that a test has crash.
@@ -131,7 +132,9 @@ def install(tmp_path, monkeypatch):
         (info / "entry_points.txt").write_text("\n".join(["[exportkit]", *lines, ""]))
         made.append(module)
         importlib.invalidate_caches()
+        identity._installed.cache_clear()  # a process reads it once
 
     yield make
+    identity._installed.cache_clear()
     for module in made:
         sys.modules.pop(module, None)
