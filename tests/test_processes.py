@@ -347,6 +347,15 @@ def test_a_task_that_leaves_threads_behind_ends():
     assert came(lab.threaded, timeout=60) == ["done"]
 
 
+def test_a_server_that_is_ended_is_dead_before_the_next_task():
+    for _ in range(3):
+        (before,) = came(lab.server)
+        server.end_server()
+        assert os.waitid(os.P_PID, before, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
+    (after,) = came(lab.server)
+    assert after != before
+
+
 def test_a_server_that_was_killed_takes_its_tasks_along_and_is_started_again():
     first, killed, second = came(lab.server, lab.kill_server, lab.server, n_jobs=1)
     assert killed == "lost the process that had started it, which was killed, most likely because memory ran out"

@@ -10,6 +10,7 @@ import pickle
 import signal
 import sys
 import tempfile
+import time
 import traceback
 import types
 from collections.abc import Iterator, Sequence
@@ -56,8 +57,19 @@ def prestarted(preload: Sequence[str]) -> Iterator[None]:
 def end_server() -> None:
     """Kill the server; the next task starts it again, with the imports that it asks for. No task may be running."""
     if pid := getattr(forkserver._forkserver, "_forkserver_pid", None):  # multiprocessing offers no way to stop it
-        with suppress(ProcessLookupError):
+        with suppress(ProcessLookupError, ChildProcessError):
             os.kill(pid, signal.SIGKILL)
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # till then it would count as running; multiprocessing reaps it
+
+
+def _await_end(seconds: float = 2.0) -> None:
+    """Wait until a server that has closed its connections is dead: a process that is still ending counts as running."""
+    last = time.monotonic() + seconds
+    with suppress(ChildProcessError):  # multiprocessing has reaped it
+        while (pid := getattr(forkserver._forkserver, "_forkserver_pid", None)) and time.monotonic() < last:
+            if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG):
+                return
+            time.sleep(0.01)
 
 
 def start(task: Task, scratch: Path, preload: Sequence[str], output: Output | None) -> tuple[BaseProcess, Connection]:
@@ -89,6 +101,7 @@ def start(task: Task, scratch: Path, preload: Sequence[str], output: Output | No
         try:
             return _fork(surroundings, content)
         except (EOFError, ConnectionError):
+            _await_end()
             return _fork(surroundings, content)
 
 
