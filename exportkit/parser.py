@@ -16,8 +16,10 @@ class ArgumentParser(argparse.ArgumentParser):
         """Print an error with the nearest right name, and exit with 2."""
         if message.startswith("the following arguments are required"):
             super().error(message)
-        near = did_you_mean(*found) if (found := self._misspelt(message)) else f"{self.prog} --help shows what there is"
-        self.exit(2, f"{self.prog}: error: {message}; {near}\n" if "; " not in message else f"{self.prog}: error: {message}\n")
+        if "; " not in message:  # else it says what to write
+            found = self._misspelt(message)
+            message += f"; {did_you_mean(*found) if found else f'{self.prog} --help shows what there is'}"
+        self.exit(2, f"{self.prog}: error: {message}\n")
 
     def _misspelt(self, message: str) -> tuple[str, list[str]] | None:
         """Return an unknown flag or value, and those that there are; None where none of them is spelt nearly the same."""

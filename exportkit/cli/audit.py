@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -61,10 +62,8 @@ def _graph_at(path: str) -> str:
     try:
         meta = graph_file(path)
     except WeightsError:
-        try:
+        with suppress(BindingError):
             return str(locate(path))
-        except BindingError:
-            pass
         raise
     return meta if os.path.lexists(meta) or os.path.isdir(path) else path
 

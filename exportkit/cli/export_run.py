@@ -36,7 +36,7 @@ def run_apart(config: "DictConfig | PlainConfig", state: State) -> str:
 
 
 def uses_tensorflow(config: "DictConfig | PlainConfig") -> bool:
-    """Return whether a job's source runs TensorFlow's Python; it is not planned yet, so the config decides."""
+    """Return whether a job's source runs TensorFlow's Python; it is not planned here, so the config decides."""
     source = plugins().sources.get(str(value_at(config, "source.kind")))
     return source is None or source.uses_tensorflow
 

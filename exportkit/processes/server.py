@@ -56,17 +56,22 @@ def prestarted(preload: Sequence[str]) -> Iterator[None]:
 
 def end_server() -> None:
     """Kill the server; the next task starts it again, with the imports that it asks for. No task may be running."""
-    if pid := getattr(forkserver._forkserver, "_forkserver_pid", None):  # multiprocessing offers no way to stop it
+    if pid := _pid():
         with suppress(ProcessLookupError, ChildProcessError):
             os.kill(pid, signal.SIGKILL)
             os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # till then it would count as running; multiprocessing reaps it
 
 
+def _pid() -> int | None:
+    """Return the server's process id, for which multiprocessing has no public name; None where there is no server."""
+    return getattr(forkserver._forkserver, "_forkserver_pid", None)
+
+
 def _await_end(seconds: float = 2.0) -> None:
     """Wait until a server that has closed its connections is dead: a process that is still ending counts as running."""
-    last = time.monotonic() + seconds
+    pid, last = _pid(), time.monotonic() + seconds
     with suppress(ChildProcessError):  # multiprocessing has reaped it
-        while (pid := getattr(forkserver._forkserver, "_forkserver_pid", None)) and time.monotonic() < last:
+        while pid and time.monotonic() < last:
             if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG):
                 return
             time.sleep(0.01)

@@ -19,8 +19,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.basecontainer import BaseContainer
 
 from exportkit import processes
-from exportkit.cli import handover, packed_plan
-from exportkit.cli.hydra_app import JobFailed, task_config
+from exportkit.cli import packed_plan, process
+from exportkit.cli.failures import JobFailed
+from exportkit.cli.hydra_app import task_config
 from exportkit.cli.sweep.job_record import task_overrides
 from exportkit.errors import ConfigError, EnvironmentFailed, Problem, brief
 from exportkit.processes import Died, Ended, Event, Task
@@ -271,7 +272,7 @@ def _pickle(shared: _Shared) -> bytes:
 
 def _run(key: bytes, shared: bytes, job: PackedJob, whole: bool) -> JobReturn:
     """Run a job; called in its own process."""
-    handover.refuse_breakpoints()
+    process.refuse_breakpoints()
     known = _inherited[1] if _inherited and _inherited[0] == key else _unpacked(shared)
     packed_plan.set_file(job.plan)
     config = pickle.loads(job.config)

@@ -15,11 +15,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from exportkit import processes
-from exportkit.cli import handover, hydra_app, process
-from exportkit.cli.hydra_app import JobFailed
+from exportkit.cli import handover, process
+from exportkit.cli.export_run import uses_tensorflow
+from exportkit.cli.failures import JobFailed, failure
 from exportkit.cli.sweep import job_record, process_launcher, sweep_record
 from exportkit.errors import EnvironmentFailed, Problem, brief
 from exportkit.processes import Cause, Death, Died, Ended, Task
@@ -75,13 +76,6 @@ def _run_task(task: Task, uses_tensorflow: bool) -> Ended | Died:
         return Died(task.number, death, time.monotonic() - started)
 
 
-def uses_tensorflow(config: DictConfig) -> bool:
-    """Return whether a job's source runs TensorFlow's Python; this process plans no job, so the config decides."""
-    kind = OmegaConf.select(config, "source.kind", throw_on_resolution_failure=False)
-    source = hydra_app.plugins().sources.get(str(kind))
-    return source is None or source.uses_tensorflow
-
-
 def _run(content: bytes) -> str | JobFailed:
     """Run the job; called in its own process."""
     job, config, hydra = pickle.loads(content)
@@ -90,7 +84,7 @@ def _run(content: bytes) -> str | JobFailed:
         with job_record.only_attempt():
             return job(config)
     except Exception as error:
-        return hydra_app.failure(error)
+        return failure(error)
 
 
 @contextlib.contextmanager
