@@ -24,7 +24,7 @@ from exportkit.version import identity
 # A process that has loaded TensorFlow's C library, and knows its ops, from which the workers of all tests are forked. It is
 # made before pytest sets its fault handler, which would print a stack for each worker that a test has crash.
 library()
-processes.reserve("exportkit.core.preload")
+processes.reserve("exportkit.core.preload_many")
 
 
 def pytest_sessionfinish():

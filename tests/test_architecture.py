@@ -220,6 +220,7 @@ OPENERS = {
     "cli/tables.py": "opens the null device",
     "checkpoint/readback.py": "reads the file that its writer has just created",
     "core/concurrent_worker.py": "writes its replies",
+    "core/warm.py": "reads the names of its threads",
     "core/worker.py": "writes its replies",
     "sources/_keras_worker.py": "writes its reply, and reads what the kernel says of its memory",
     "examples": "know nothing of exportkit",

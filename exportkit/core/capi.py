@@ -109,8 +109,8 @@ bind_at_once = False  # whether all functions of the library are found when it i
 def library() -> ctypes.CDLL:
     """Return the C API of the installed TensorFlow, loaded by the first call (0.3 s of CPU time).
 
-    The process may be forked afterwards, as long as it has made no session. For one from which many are forked, set
-    `bind_at_once` before: 0.1 s more here, and 10 ms less in each.
+    The process may be forked afterwards, as long as it has made no session but that of `exportkit.core.warm`. For one from
+    which many are forked, set `bind_at_once` before: 0.1 s more here, and 10 ms less in each.
 
     Raises:
         EnvironmentFailed: there is none, or it cannot be loaded.

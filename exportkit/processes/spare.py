@@ -1,8 +1,8 @@
 """A process that is ready before a worker is needed, and from which workers are forked.
 
 Reason: a worker that is forked from a process that has loaded TensorFlow's C library, and used nothing of it, begins at once
-instead of after half a second. After one session a fork would hang, so this process makes none. Tasks of
-`exportkit.processes.run` share that of the process that started them.
+instead of after half a second. After a session of the usual kind a fork would hang; `exportkit.core.warm` has the one kind that
+this process may make. Tasks of `exportkit.processes.run` share that of the process that started them.
 """
 
 import os
@@ -31,8 +31,12 @@ _KIND = socket.SOCK_SEQPACKET if sys.platform == "linux" else socket.SOCK_STREAM
 
 _BLAS = "OPENBLAS_NUM_THREADS"  # NumPy's library starts its threads when it is loaded, whether it computes or not
 
+_READ_ONCE = ("TF_", "XLA_", "DNNL_", "ONEDNN_")  # how the variables begin that TensorFlow reads once in a process
+_OWN = {*CPU_ONLY, "TF_USE_LEGACY_KERAS"}  # those of them that exportkit sets
+
 _spare: socket.socket | None = None
 _pid = 0  # of the spare, if this process made it
+_settings: dict[str, str] = {}  # what the spare may have read of the variables that TensorFlow reads once
 _added: set[str] = set()  # environment variables that are not the user's
 
 
@@ -44,15 +48,16 @@ def reserve(*preload: str) -> None:
     Args:
         preload: modules that the copy imports before it forks the first worker, while this process does something else.
     """
-    global _spare, _pid
+    global _spare, _pid, _settings
     ours, theirs = socket.socketpair(socket.AF_UNIX, _KIND)
     if pid := _fork():
         theirs.close()
-        _spare, _pid = ours, pid
+        _spare, _pid, _settings = ours, pid, _read_once()
         return
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that was copied handles Ctrl-C
         _leave_files(theirs.fileno())
+        os.environ.setdefault(_BLAS, "1")
         for name in preload:
             import_module(name)
         _serve_requests(theirs)
@@ -111,20 +116,25 @@ def shared() -> socket.socket | None:
 
 def share(spare: socket.socket | None) -> None:
     """Fork workers from another process's spare from now on, or from none."""
-    global _spare, _pid
+    global _spare, _pid, _settings
     if _spare is not None:
         _spare.close()
-    _spare, _pid = spare, 0
+    _spare, _pid, _settings = spare, 0, _read_once()
+
+
+def _read_once() -> dict[str, str]:
+    """Return the environment variables that TensorFlow reads once in a process."""
+    return {name: value for name, value in os.environ.items() if name.startswith(_READ_ONCE) and name not in _OWN}
 
 
 def fork_worker(script: str, files: Sequence[int]) -> "ForkedWorker | None":
-    """Fork a worker from the spare; return None where there is no spare.
+    """Fork a worker from the spare; return None where there is no spare, or one that has read other settings of TensorFlow.
 
     Args:
         script: the name of a module with a `main`.
         files: the descriptors of its stdin, stdout, stderr and lifeline.
     """
-    if _spare is None:
+    if _spare is None or _settings != _read_once():
         return None
     with suppress(OSError):  # the spare is gone
         return ForkedWorker(_spare, script, files)
