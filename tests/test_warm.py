@@ -1,4 +1,4 @@
-"""Forks of a process that has made TensorFlow's first session are as good as others: they run, and draw numbers of their own."""
+"""Forks of a process that has made TensorFlow's first session are as good as others: they run, and draw their own numbers."""
 
 import json
 import subprocess

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from exportkit.core.capi import StatusError, library
+from exportkit.core.capi import library
 from exportkit.core.graph import Graph, Session
 from exportkit.processes.spare import CPU_ONLY, single_threaded
 from exportkit.processes.tensorflow import quiet
@@ -98,7 +98,7 @@ def _draw() -> None:
 
 
 def _field(number: int, content: bytes | int) -> bytes:
-    """Return a field of a proto, as the workers have no protobuf: a number as a varint, anything else with its length before."""
+    """Return a field of a proto, without protobuf, which no worker imports: a number as a varint, bytes after their length."""
     if isinstance(content, int):
         return _varint(number << 3) + _varint(content)
     return _varint(number << 3 | 2) + _varint(len(content)) + content
