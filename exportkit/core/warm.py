@@ -1,9 +1,10 @@
 """TensorFlow's first session, made once for all processes that are forked afterwards: each saves 0.08 s of CPU time.
 
-What takes that time are tables that TensorFlow fills when it first imports and runs a graph, and machine code that oneDNN
-generates for its first matrix product. A fork has both, but it has no threads: it would wait for ever for the pools that all
-sessions of a process share. So the session here has pools of its own, which end with it. One thread is left, of the device on
-which TensorFlow evaluates constants; that device computes in the thread that asks it, as its pool has no more than one.
+What takes that time are tables that TensorFlow fills when it first imports and runs a graph, a search through all kernels for
+each op that it first meets (oneDNN's layout pass: 1 ms each), and the machine code of oneDNN's first matrix product. A fork has
+all of that, but it has no threads: it would wait for ever for the pools that all sessions of a process share. So the session
+here has pools of its own, which end with it. One thread is left, of the device on which TensorFlow evaluates constants; that
+device computes in the thread that asks it, as its pool has no more than one.
 """
 
 import ctypes
@@ -14,6 +15,8 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from exportkit.core.capi import library
 from exportkit.core.graph import Graph, Session
@@ -83,11 +86,11 @@ def _first_session() -> None:
 
 
 def _run(config: bytes) -> None:
-    """Compute a matrix product in a session with `config`, a serialized ConfigProto."""
+    """Run some usual ops in a session with `config`, a serialized ConfigProto, on values that take more than one thread."""
     with quiet(), Graph() as graph:
         graph.import_(_GRAPH)
         with Session(graph, config) as session:
-            session.run({}, ["product"])
+            session.run({"x": np.ones((256, 256), np.float32)}, [*_UNARY, *_BINARY])
 
 
 def _draw() -> None:
@@ -121,12 +124,14 @@ def _node(name: str, op: str, *inputs: str, **attributes: bytes) -> bytes:
 
 
 _FLOAT = _field(6, 1)  # of an AttrValue: the dtype DT_FLOAT
-_SIDE = 256  # enough for several threads
-_VALUE = _field(1, 1) + _field(2, 2 * _field(2, _field(1, _SIDE))) + _field(5, b"\0\0\x80\x3f")  # a TensorProto: all are 1.0
-_GRAPH = (
-    _node("ones", "Const", dtype=_FLOAT, value=_field(8, _VALUE))
-    + _node("tanh", "Tanh", "ones", T=_FLOAT)
-    + _node("product", "MatMul", "tanh", "ones", T=_FLOAT)
-    + _field(2, _field(1, _field(1, _field(1, b"function"))))  # a library with an empty one: libraries have tables of their own
+_UNARY = ("Identity", "Relu", "Sigmoid", "Tanh", "Exp", "Log", "Neg", "Square", "Sqrt", "Rsqrt", "Softmax", "Shape")
+_BINARY = ("MatMul", "Mul", "AddV2", "Sub", "RealDiv", "Maximum", "Minimum", "SquaredDifference", "GreaterEqual")
+_GRAPH = b"".join(
+    (
+        _node("x", "Placeholder", dtype=_FLOAT),
+        *(_node(op, op, "x", T=_FLOAT) for op in _UNARY),
+        *(_node(op, op, "x", "x", T=_FLOAT) for op in _BINARY),
+        _field(2, _field(1, _field(1, _field(1, b"function")))),  # an empty one: libraries of functions have their own tables
+    )
 )
 _OWN_POOLS = _field(2, 1) + _field(5, 1) + _field(9, 1)  # a ConfigProto: one thread each, in pools of the session's own
