@@ -1,8 +1,10 @@
 """The step verify: whole exports are proved, and exports that were broken by hand are stopped, each with what is wrong."""
 
 import dataclasses
+import os
 import re
 import shutil
+import signal
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -530,7 +532,16 @@ def test_a_node_of_an_unknown_op_is_left_out_of_the_training_graph(tmp_path):
     assert said == f"whole graph of {len(meta.graph_def.node):,} nodes, but for 1 that an import might run"
 
 
-def test_a_training_graph_that_does_not_answer_in_time(whole, tmp_path):
+def test_a_training_graph_that_does_not_answer_in_time(whole, tmp_path, monkeypatch):
+    start = workers._started
+
+    @contextmanager
+    def stopped(*arguments):
+        with start(*arguments) as process:
+            os.kill(process.pid, signal.SIGSTOP)
+            yield process
+
+    monkeypatch.setattr(workers, "_started", stopped)
     with pytest.raises(StepFailed) as caught:
         Verify(run_timeout=0.01).run(copied(whole, tmp_path))
     assert str(caught.value) == (
