@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from exportkit.capabilities.bodies import MAIN, Bodies, op_of
-from exportkit.capabilities.embedded import bytes_in, graphs_in, strings_of
+from exportkit.capabilities.embedded import bytes_in, can_be_graph, graphs_in, strings_of
 from exportkit.capabilities.oplist import CAPABILITIES, UNKNOWN, of_op, on_import, refused
 from exportkit.capabilities.origins import Origins
 from exportkit.capabilities.refine import Surroundings, capabilities
@@ -146,15 +146,14 @@ def _uses(
     for body in bodies.by_name.values():
         inside = (f" in function {body.name}" if body.name != MAIN else "") + (f" in the graph in {holder}" if holder else "")
         for node in body.all:
-            place = _printable(f"{node.name}{inside}")
             if of_op(node.op) and not bodies.is_call(node):
                 for capability in capabilities(body, node, around):
                     imported = early and on_import(node.op) and refused(capability, ())
+                    place = _printable(f"{node.name}{inside}")
                     yield Use(capability, _printable(node.op), place, imported or runs(node, capability))
-            for value in node.attr.values():
-                if value.WhichOneof("value") in _HOLDING:
-                    for data in bytes_in(value):
-                        yield from _embedded(data, place, runs(node, UNKNOWN), depth)
+            for value in bodies.holding(node):
+                for data in filter(can_be_graph, bytes_in(value)):
+                    yield from _embedded(data, _printable(f"{node.name}{inside}"), runs(node, UNKNOWN), depth)
     for name in bodies.recursive():
         yield Use(
             "unbounded", "recursion", f"function {name}", any(runs(node, "unbounded") for node in bodies.by_name[name].all)
@@ -164,9 +163,6 @@ def _uses(
 def _printable(name: str) -> str:
     """Return a name of a stranger's graph without what a terminal would obey."""
     return name if name.isprintable() else "".join(letter if letter.isprintable() else "�" for letter in name)
-
-
-_HOLDING = ("s", "tensor", "list", "func")  # kinds of attributes that can hold bytes
 
 
 def _embedded(data: bytes, holder: str, reachable: bool, depth: int = 0) -> Iterator[Use]:

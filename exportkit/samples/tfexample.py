@@ -4,6 +4,7 @@ A record is its length (8 bytes, little-endian), the length's masked CRC-32C, th
 (tensorflow/core/lib/io/record_writer.h). What a feature must hold is the rule of tf.io.FixedLenFeature.
 """
 
+import math
 import os
 import struct
 from collections.abc import Iterator, Mapping, Sequence
@@ -134,27 +135,29 @@ def _parsed(i: int, row: bytes) -> Mapping[str, Any]:
 
 
 def _column(name: str, feature: Feature, rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
-    values = [_values(f"row {i}: feature '{name}'", name, feature, row) for i, row in enumerate(rows)]
-    dtype = object if feature.dtype == "string" else feature.dtype
+    size, dtype = math.prod(feature.shape), object if feature.dtype == "string" else feature.dtype
+    values = [_values(i, name, feature, size, row) for i, row in enumerate(rows)]
     column = np.empty((len(rows), *feature.shape), dtype)
     for i, value in enumerate(values):
         column[i, ...] = np.reshape(value, feature.shape)  # without the dots a scalar text would be an array in an array
     return column
 
 
-def _values(where: str, name: str, feature: Feature, row: Mapping[str, Any]) -> np.ndarray:
-    size, dtype = int(np.prod(feature.shape)), object if feature.dtype == "string" else feature.dtype
-    kind = row[name].WhichOneof("kind") if name in row else None
-    if kind is None and feature.default is None:
-        raise ValueError(f"{where} is missing, and has no default" + _suggestion(name, row))
-    if kind is None:
+def _values(i: int, name: str, feature: Feature, size: int, row: Mapping[str, Any]) -> np.ndarray:
+    """Return the values of a feature in row `i`, which has to have `size` of them."""
+    found = row.get(name)
+    kind = None if found is None else found.WhichOneof("kind")
+    where = f"row {i}: feature '{name}'"
+    if found is None or kind is None:
+        if feature.default is None:
+            raise ValueError(f"{where} is missing, and has no default" + _suggestion(name, row))
         return np.broadcast_to(_default(feature), feature.shape)
     if kind != _LISTS[feature.dtype]:
         raise ValueError(f"{where} is a {kind}, not a {_LISTS[feature.dtype]}")
-    held = getattr(row[name], kind).value
+    held = getattr(found, kind).value
     if len(held) != size:
         raise ValueError(f"{where} has {len(held)} values, not {size}")
-    return objects(held) if dtype is object else np.asarray(held, dtype)
+    return objects(held) if feature.dtype == "string" else np.asarray(held, feature.dtype)
 
 
 def _default(feature: Feature) -> np.ndarray:
