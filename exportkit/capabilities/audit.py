@@ -1,5 +1,6 @@
 """An audit of a meta graph: what its ops can do, which of them only lie in it, and which can run."""
 
+import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,12 +10,18 @@ from exportkit.capabilities.embedded import bytes_in, can_be_graph, graphs_in, s
 from exportkit.capabilities.oplist import CAPABILITIES, UNKNOWN, of_op, on_import, refused
 from exportkit.capabilities.origins import Origins
 from exportkit.capabilities.refine import Surroundings, capabilities
+from exportkit.files import MIB
 from exportkit.protos import MetaGraphDef, NodeDef, meta_graph_pb2
 
 INIT_SIGNATURE = "__saved_model_init_op"
 _OF_ANSWERS = ("random", "stateful")  # a restore assigns as well, and an initial value may be drawn
 _INIT_COLLECTIONS = ("saved_model_main_op", "legacy_init_op", "saved_model_train_op", "table_initializer")
+_LARGE = 64 * MIB  # a larger graph is not serialized to find out whether it is known
+_KEPT = 8  # audits
 _DEEPEST = 4  # graphs inside graphs; what lies deeper is unknown
+
+
+_audits: dict[bytes, "Audit"] = {}  # by the digest of the graph
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,22 @@ def joined(audits: Iterable[Audit]) -> Audit:
     audits = list(audits)
     uses = dict.fromkeys(use for audit in audits for use in audit.uses)
     return Audit(_sorted(uses), sum(audit.nodes for audit in audits), any(audit.has_roots for audit in audits))
+
+
+def audit_loaded(metas: Iterable[MetaGraphDef]) -> Audit:
+    """Return what a loader of a SavedModel's meta graphs can do, as one; equal graphs are audited once in a process."""
+    return joined(map(_audit_once, metas))
+
+
+def _audit_once(meta: MetaGraphDef) -> Audit:
+    if meta.ByteSize() > _LARGE:
+        return audit(meta)
+    key = hashlib.sha256(meta.SerializeToString(deterministic=True)).digest()
+    if key not in _audits:
+        while len(_audits) >= _KEPT:
+            _audits.pop(next(iter(_audits)))
+        _audits[key] = audit(meta)
+    return _audits[key]
 
 
 def audit(

@@ -20,7 +20,7 @@ from exportkit.checkpoint.encoding import objects
 from exportkit.checkpoint.sstable import mask
 from exportkit.errors import did_you_mean
 from exportkit.operations.parse_example import Feature
-from exportkit.protos import example_pb2, feature_pb2
+from exportkit.protos import example_pb2
 
 Example = example_pb2.Example
 _LISTS = {"float32": "float_list", "int64": "int64_list", "string": "bytes_list"}
@@ -76,23 +76,22 @@ def encode(columns: Mapping[str, np.ndarray]) -> np.ndarray:
         string [N].
     """
     (size,) = {len(column) for column in columns.values()} or {1}
-    rows = ({name: _feature(column[i : i + 1]) for name, column in columns.items()} for i in range(size))
-    return objects([_example(row).SerializeToString(deterministic=True) for row in rows])
+    features = {name: (_list_of(column), _rows(column)) for name, column in columns.items()}
+    examples = [Example() for _ in range(size)]
+    for i, example in enumerate(examples):
+        for name, (field, rows) in features.items():
+            getattr(example.features.feature[name], field).value.extend(rows[i])
+    return objects([example.SerializeToString(deterministic=True) for example in examples])
 
 
-def _example(features: Mapping[str, Any]) -> Any:
-    example = Example()
-    for name, feature in features.items():
-        example.features.feature[name].CopyFrom(feature)
-    return example
+def _list_of(column: np.ndarray) -> str:
+    """Return the field of a Feature that holds the values of a column."""
+    return _LISTS["string" if column.dtype.kind == "O" else column.dtype.name]
 
 
-def _feature(row: np.ndarray) -> Any:
-    """Return the feature of one row [1, …]; the row stays an array, for NumPy cuts the zero bytes at the end of a lone text."""
-    kind = "string" if row.dtype.kind == "O" else row.dtype.name
-    feature = feature_pb2.Feature()
-    getattr(feature, _LISTS[kind]).value.extend(row.ravel().tolist())
-    return feature
+def _rows(column: np.ndarray) -> list[list[Any]]:
+    """Return the values of each row [N, …] of a column as a flat list."""
+    return column.reshape(len(column), math.prod(column.shape[1:])).tolist()
 
 
 def decode(serialized: Sequence[bytes], features: Mapping[str, Feature]) -> dict[str, np.ndarray]:

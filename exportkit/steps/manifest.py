@@ -116,7 +116,7 @@ def _same(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> 
 
 
 def _facts(export: Export) -> dict[str, Any]:
-    from exportkit.capabilities import audit, joined
+    from exportkit.capabilities import audit_loaded
     from exportkit.version.identity import graph_digest
 
     plan, report = export.plan, export.report
@@ -129,7 +129,7 @@ def _facts(export: Export) -> dict[str, Any]:
         "config": plan.config,
         "meta_graphs": [asdict(meta_graph) for meta_graph in report.meta_graphs],
         "weights": asdict(report.weights),
-        "capabilities": joined(map(audit, export.meta_graphs.values())).by_capability(),
+        "capabilities": audit_loaded(export.meta_graphs.values()).by_capability(),
         **_proof(export),
     }
 
