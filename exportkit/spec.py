@@ -239,7 +239,7 @@ class ExportPlan:
     which they run, `sources` the sources of meta graphs with a build of their own, `config` the resolved config as plain data.
 
     `resolved` holds for each meta graph its resolved source (`exportkit.planning.resolving.Resolved`). `prepared` is what could
-    be prepared unbuilt (`exportkit.planning.prepare.Prepared`); it is not pickled, but made again where it is missing.
+    be prepared unbuilt (`exportkit.planning.prepare.Prepared`); pickle leaves it out, and it is made again where it is missing.
 
     `assets` are the files that the graphs known so far take in; `directories` those of the config's files.
     """

@@ -23,7 +23,7 @@ from hydra_plugins.exportkit import ProcessLauncher
 
 import exportkit
 from exportkit.cli import hydra_app
-from exportkit.cli.sweep import process_launcher
+from exportkit.cli.sweep import job_process
 from exportkit.errors import EnvironmentFailed
 
 
@@ -229,35 +229,35 @@ def test_an_option_that_makes_no_sense_is_refused(fleet, option):
 def test_only_a_process_of_this_sweep_has_its_state(monkeypatch):
     """The server outlives a sweep, and the next one's functions and callbacks are others."""
     ran = []
-    monkeypatch.setattr(process_launcher, "_run_job", lambda known, config: ran.append(known) or JobReturn())
-    monkeypatch.setattr(process_launcher, "_needs_hydra", lambda config: False)
-    monkeypatch.setattr(process_launcher, "_unpacked", lambda shared: shared)
+    monkeypatch.setattr(job_process, "_run_job", lambda known, *job: ran.append(known) or JobReturn())
+    monkeypatch.setattr(job_process, "_needs_hydra", lambda config: False)
+    monkeypatch.setattr(job_process, "_unpacked", lambda shared: shared)
     monkeypatch.setattr(sys, "breakpointhook", sys.breakpointhook)
-    job = process_launcher.PackedJob(0, pickle.dumps({}), Path("0"))
+    job = job_process.PackedJob(0, pickle.dumps({}), Path("0"))
     for inherited in (None, (b"this", "inherited")):
-        monkeypatch.setattr(process_launcher, "_inherited", inherited)
-        process_launcher._run(b"this", "sent", job, whole=False)
-        process_launcher._run(b"that", "sent", job, whole=False)
+        monkeypatch.setattr(job_process, "_inherited", inherited)
+        job_process.run(b"this", "sent", job, whole=False)
+        job_process.run(b"that", "sent", job, whole=False)
     assert ran == ["sent", "sent", "inherited", "sent"]
 
 
 def test_a_job_that_has_no_name_to_import_it_by_needs_cloudpickle(monkeypatch):
     monkeypatch.setitem(sys.modules, "cloudpickle", None)
     with pytest.raises(EnvironmentFailed) as raised:
-        process_launcher._pickle(process_launcher._Shared(None, lambda config: None, {}, {}))
+        job_process._pickle(job_process._Shared(None, lambda config: None, {}, {}))
     name = "test_a_job_that_has_no_name_to_import_it_by_needs_cloudpickle.<locals>.<lambda>"
     assert str(raised.value).startswith(f"{name}: cannot be pickled: ")
     assert str(raised.value).endswith("; install cloudpickle, or move it into a module")
 
 
 def test_what_a_job_raised_comes_back_as_it_is_or_as_its_text(capsys):
-    kept = process_launcher._printed_error(hydra_app.JobFailed("x: is wrong", 2))
+    kept = job_process._printed_error(hydra_app.JobFailed("x: is wrong", 2))
     assert (type(kept), str(kept), kept.exit_code) == (hydra_app.JobFailed, "x: is wrong", 2)
 
     class Local(Exception):
         pass
 
-    assert str(process_launcher._printed_error(Local("no\ngood"))) == "Local: no good"
+    assert str(job_process._printed_error(Local("no\ngood"))) == "Local: no good"
     assert capsys.readouterr().err.count("Local: no\ngood") == 1
 
 

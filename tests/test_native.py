@@ -23,7 +23,7 @@ from exportkit.processes import Sandbox, spare
 from exportkit.protos import ConfigProto, SavedModel
 from exportkit.serving import native
 from exportkit.serving.native import Refusal, Request, Running
-from exportkit.serving.remembered import Remembered
+from exportkit.serving.remembered import Remembered, request_key
 
 pytestmark = pytest.mark.quick(45)
 
@@ -665,9 +665,9 @@ def test_answers_are_remembered_where_that_is_asked_for(line):
 
 
 def test_large_answers_are_not_remembered(monkeypatch):
-    value, inputs = {"y": np.zeros(8, np.float32)}, {"x": np.float32(1)}
+    value, request = {"y": np.zeros(8, np.float32)}, request_key("serving_default", {"x": np.float32(1)})
     monkeypatch.setattr("exportkit.serving.remembered._MOST", 64)
     known = Remembered()
     for _ in range(3):
-        known.add("serving_default", inputs, value)
-    assert known.to("serving_default", inputs) == [value, value]
+        known.add(request, value)
+    assert known.to(request) == [value, value]

@@ -59,9 +59,27 @@ def test_a_job_finds_its_own_plan(planned, tmp_path):
     assert packed_plan.read() == b""
 
 
+def test_what_was_prepared_comes_back_on_the_same_graph_and_checkpoint(planned):
+    again = unpack(pack(planned), refused)
+    (source,), (part,) = again.resolved_sources(), again.prepared.parts.values()
+    assert part.model.graph.meta is source.preview.meta_graph
+    assert part.model.bundle is source.bundle is not None
+    assert {bundle for bundle, _ in again.prepared.sources.values()} == {source.bundle}
+    (before,) = planned.prepared.parts.values()
+    assert part.pruned == before.pruned
+    assert (part.wiring, part.facts) == (before.wiring, before.facts)
+    assert (again.prepared.audits, again.prepared.coverage) == (planned.prepared.audits, planned.prepared.coverage)
+
+
+def test_a_plan_may_come_without_what_was_prepared(planned):
+    again = unpack(pack(planned, prepared=False), refused)
+    assert (again, again.prepared) == (planned, None)
+
+
 def test_a_plan_that_is_too_large_is_not_kept(planned, tmp_path):
-    size = len(pack(planned))
-    Shelf(tmp_path, size - 1).put(0, planned)
-    Shelf(tmp_path, size).put(1, planned)
-    assert [path.name for path in tmp_path.iterdir()] == ["1.plan"]
+    whole, bare = len(pack(planned)), pack(planned, prepared=False)
+    Shelf(tmp_path, len(bare) - 1).put(0, planned)
+    Shelf(tmp_path, whole - 1).put(1, planned)
+    Shelf(tmp_path, whole).put(2, planned)
+    assert {path.name: path.stat().st_size for path in tmp_path.iterdir()} == {"1.plan": len(bare), "2.plan": whole}
     assert Shelf.of(tmp_path, 64).most == ROOM // 64 == 4 << 20

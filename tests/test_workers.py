@@ -1,9 +1,12 @@
 """Workers give the same answers whether they are fresh interpreters or forks of a spare, and nothing of them is left."""
 
+import io
 import os
+import pickle
 import subprocess
 import sys
 import textwrap
+import threading
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -14,6 +17,7 @@ from processlab import is_gone, until
 
 from exportkit.errors import ConfigError, EnvironmentFailed, Problem, StepFailed
 from exportkit.processes import call_apart
+from exportkit.processes.replies import ReplyPipe
 from exportkit.processes.scratch import PREFIX
 
 WORKER = """
@@ -108,22 +112,19 @@ def test_a_worker_answers_fails_dies_and_is_killed(kind, said, tmp_path):
     until(lambda: all(map(is_gone, pids(tmp_path))))
 
 
-def test_an_interrupt_while_a_time_limit_starts_leaves_nothing_to_wait_for(tmp_path):
+def test_an_interrupt_of_a_wait_leaves_nothing_to_wait_for(tmp_path):
     (tmp_path / "shouting.py").write_text(WORKER)
     (tmp_path / "script.py").write_text(
         textwrap.dedent("""
-            import threading
+            import signal
             from exportkit.processes import conversation
             import shouting
 
-            class Interrupted(threading.Timer):
-                def start(self):
-                    super().start()
-                    raise KeyboardInterrupt
-
-            threading.Timer = Interrupted
+            signal.signal(signal.SIGALRM, signal.default_int_handler)
             with conversation(shouting) as worker:
                 worker.send("one")
+                worker.receive(60)
+                signal.setitimer(signal.ITIMER_REAL, 0.1)
                 try:
                     worker.receive(600)
                 except KeyboardInterrupt:
@@ -132,6 +133,26 @@ def test_an_interrupt_while_a_time_limit_starts_leaves_nothing_to_wait_for(tmp_p
     )
     done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=100)
     assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted\n", "")
+
+
+def test_a_reply_that_comes_in_pieces_has_to_be_whole_in_time():
+    ours, theirs = os.pipe()
+    with ReplyPipe(ours) as pipe, open(theirs, "wb", buffering=0) as worker:
+        replies = io.BufferedReader(pipe)
+        content = pickle.dumps(list(range(100_000)))
+        sent = threading.Thread(target=worker.write, args=(content + content[:1000],))
+        sent.start()
+        pipe.expect(None)
+        assert pickle.load(replies) == list(range(100_000))
+        assert not pipe.late
+        sent.join()
+        pipe.expect(0.1)
+        with pytest.raises((EOFError, pickle.UnpicklingError)):
+            pickle.load(replies)
+        assert pipe.late
+        pipe.expect(1e9)
+        worker.write(pickle.dumps("late"))
+        assert replies.read(5) == pickle.dumps("late")[:5]
 
 
 def test_a_spare_ends_with_its_process(said, tmp_path):

@@ -4,7 +4,7 @@ An op is pure or has capabilities (`CAPABILITIES`); one that the list does not h
 do; it never says that a graph is safe. Nothing is run, and TensorFlow is not imported.
 """
 
-from exportkit.capabilities.audit import Audit, Use, audit, joined
+from exportkit.capabilities.audit import Audit, Use, audit, audit_loaded, joined
 from exportkit.capabilities.gate import NotAllowed, allowance, demand, nodes, problems
 from exportkit.capabilities.idle import drop_idle_dangers
 from exportkit.capabilities.oplist import ALLOWANCES, CAPABILITIES, of_op, refused
@@ -17,6 +17,7 @@ __all__ = [
     "Use",
     "allowance",
     "audit",
+    "audit_loaded",
     "demand",
     "drop_idle_dangers",
     "joined",

@@ -1,20 +1,27 @@
 """An audit of a meta graph: what its ops can do, which of them only lie in it, and which can run."""
 
+import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from exportkit.capabilities.bodies import MAIN, Bodies, op_of
-from exportkit.capabilities.embedded import bytes_in, graphs_in, strings_of
+from exportkit.capabilities.embedded import bytes_in, can_be_graph, graphs_in, strings_of
 from exportkit.capabilities.oplist import CAPABILITIES, UNKNOWN, of_op, on_import, refused
 from exportkit.capabilities.origins import Origins
 from exportkit.capabilities.refine import Surroundings, capabilities
+from exportkit.files import MIB
 from exportkit.protos import MetaGraphDef, NodeDef, meta_graph_pb2
 
 INIT_SIGNATURE = "__saved_model_init_op"
 _OF_ANSWERS = ("random", "stateful")  # a restore assigns as well, and an initial value may be drawn
 _INIT_COLLECTIONS = ("saved_model_main_op", "legacy_init_op", "saved_model_train_op", "table_initializer")
+_LARGE = 64 * MIB  # a larger graph is not serialized to find out whether it is known
+_KEPT = 8  # audits
 _DEEPEST = 4  # graphs inside graphs; what lies deeper is unknown
+
+
+_audits: dict[bytes, "Audit"] = {}  # by the digest of the graph
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,22 @@ def joined(audits: Iterable[Audit]) -> Audit:
     audits = list(audits)
     uses = dict.fromkeys(use for audit in audits for use in audit.uses)
     return Audit(_sorted(uses), sum(audit.nodes for audit in audits), any(audit.has_roots for audit in audits))
+
+
+def audit_loaded(metas: Iterable[MetaGraphDef]) -> Audit:
+    """Return what a loader of a SavedModel's meta graphs can do, as one; equal graphs are audited once in a process."""
+    return joined(map(_audit_once, metas))
+
+
+def _audit_once(meta: MetaGraphDef) -> Audit:
+    if meta.ByteSize() > _LARGE:
+        return audit(meta)
+    key = hashlib.sha256(meta.SerializeToString(deterministic=True)).digest()
+    if key not in _audits:
+        while len(_audits) >= _KEPT:
+            _audits.pop(next(iter(_audits)))
+        _audits[key] = audit(meta)
+    return _audits[key]
 
 
 def audit(
@@ -146,15 +169,14 @@ def _uses(
     for body in bodies.by_name.values():
         inside = (f" in function {body.name}" if body.name != MAIN else "") + (f" in the graph in {holder}" if holder else "")
         for node in body.all:
-            place = _printable(f"{node.name}{inside}")
             if of_op(node.op) and not bodies.is_call(node):
                 for capability in capabilities(body, node, around):
                     imported = early and on_import(node.op) and refused(capability, ())
+                    place = _printable(f"{node.name}{inside}")
                     yield Use(capability, _printable(node.op), place, imported or runs(node, capability))
-            for value in node.attr.values():
-                if value.WhichOneof("value") in _HOLDING:
-                    for data in bytes_in(value):
-                        yield from _embedded(data, place, runs(node, UNKNOWN), depth)
+            for value in bodies.holding(node):
+                for data in filter(can_be_graph, bytes_in(value)):
+                    yield from _embedded(data, _printable(f"{node.name}{inside}"), runs(node, UNKNOWN), depth)
     for name in bodies.recursive():
         yield Use(
             "unbounded", "recursion", f"function {name}", any(runs(node, "unbounded") for node in bodies.by_name[name].all)
@@ -164,9 +186,6 @@ def _uses(
 def _printable(name: str) -> str:
     """Return a name of a stranger's graph without what a terminal would obey."""
     return name if name.isprintable() else "".join(letter if letter.isprintable() else "�" for letter in name)
-
-
-_HOLDING = ("s", "tensor", "list", "func")  # kinds of attributes that can hold bytes
 
 
 def _embedded(data: bytes, holder: str, reachable: bool, depth: int = 0) -> Iterator[Use]:

@@ -2,8 +2,9 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cached_property
+from typing import Any
 
-from exportkit.capabilities.embedded import functions_in
+from exportkit.capabilities.embedded import functions_in, holding
 from exportkit.capabilities.oplist import is_listed
 from exportkit.protos import FunctionDef, GraphDef, NodeDef
 
@@ -43,6 +44,7 @@ class Bodies:
             nodes = [*(known.all if known else ()), *function.node_def]
             self.by_name[name or _UNNAMED] = Body(name or _UNNAMED, nodes, _arguments(function))
         self._called: dict[int, list[str]] = {}
+        self._holding: dict[int, list[Any]] = {}
         self._gradients: dict[str, list[str]] = {}
         for entry in graph.library.gradient:
             self._gradients.setdefault(entry.function_name, []).append(entry.gradient_func)
@@ -50,6 +52,12 @@ class Bodies:
     @property
     def main(self) -> Body:
         return self.by_name[MAIN]
+
+    def holding(self, node: NodeDef) -> list[Any]:
+        """Return a node's AttrValues that can hold bytes or name functions; most nodes have none."""
+        if (known := self._holding.get(id(node))) is None:
+            known = self._holding[id(node)] = holding(node.attr)
+        return known
 
     def called_by(self, node: NodeDef) -> list[str]:
         """Return the functions that a node calls or names in its attributes, and their gradient functions."""
@@ -60,7 +68,7 @@ class Bodies:
         return known
 
     def _find_called(self, node: NodeDef) -> list[str]:
-        named = [node.op, *(name for value in node.attr.values() for name in functions_in(value))]
+        named = [node.op, *(name for value in self.holding(node) for name in functions_in(value))]
         found = [name for name in named if name != MAIN and name in self.by_name]
         return [*found, *(g for name in found for g in self._gradients.get(name, ()) if g in self.by_name and g != MAIN)]
 
@@ -84,8 +92,8 @@ class Bodies:
 
     def recursive(self) -> list[str]:
         """Return the functions that call themselves, directly or through others, and those between two such."""
-        calls = {name: {f for node in body.all for f in self.called_by(node)} for name, body in self.by_name.items()}
-        del calls[MAIN]
+        functions = (body for name, body in self.by_name.items() if name != MAIN)
+        calls = {body.name: {f for node in body.all for f in self.called_by(node)} for body in functions}
         callers: dict[str, set[str]] = {name: set() for name in calls}
         for name, called in calls.items():
             for inner in called:

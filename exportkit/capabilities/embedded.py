@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -21,12 +21,13 @@ from exportkit.protos import (
 
 _TEXT = re.compile(rb"[ -~]*")  # every serialized message has a control character: the tag of a field, or a length
 _OP = re.compile(r"[A-Za-z_][A-Za-z0-9_.>]*")
+_HOLDING = ("s", "tensor", "list", "func")  # kinds of attributes that can hold bytes or name functions
 _SHORTEST = 9  # bytes of a GraphDef of one node with a name of one letter and an op of three
 
 
 def graphs_in(data: bytes) -> Iterator[GraphDef]:
     """Yield the graphs in `data`, read as each message of TensorFlow that holds a graph or functions."""
-    if len(data) < _SHORTEST or _TEXT.fullmatch(data):
+    if not can_be_graph(data):
         return
     for read in (_graph, _meta_graph, _saved_model, _function, _library):
         try:
@@ -34,6 +35,11 @@ def graphs_in(data: bytes) -> Iterator[GraphDef]:
         except DecodeError:
             continue
         yield from found
+
+
+def can_be_graph(data: bytes) -> bool:
+    """Return whether `data` is long enough for a graph, and not text."""
+    return len(data) >= _SHORTEST and not _TEXT.fullmatch(data)
 
 
 def _graph(data: bytes) -> Iterator[GraphDef]:
@@ -93,6 +99,11 @@ def _string_list(tensor: TensorProto) -> Iterator[bytes]:
     for length in lengths:
         yield data[at : at + length]
         at += length
+
+
+def holding(attributes: Mapping[str, Any]) -> list[Any]:
+    """Return the AttrValues that can hold bytes or name functions."""
+    return [value for value in map(attributes.__getitem__, attributes) if value.WhichOneof("value") in _HOLDING]
 
 
 def bytes_in(value: Any) -> Iterator[bytes]:

@@ -148,8 +148,8 @@ def digest(array: np.ndarray) -> str:
     """Return the SHA-256 of an array's elements: of their little-endian bytes; a string comes after its length (8 bytes)."""
     if dtype_of(array) != "string":
         return hashlib.sha256(_little(array).tobytes()).hexdigest()
-    items = [_bytes(item) for item in array.flat]
-    return hashlib.sha256(b"".join(len(item).to_bytes(8, "little") + item for item in items)).hexdigest()
+    items = [item if type(item) is bytes else _bytes(item) for item in array.ravel().tolist()]
+    return hashlib.sha256(b"".join([piece for item in items for piece in (len(item).to_bytes(8, "little"), item)])).hexdigest()
 
 
 def to_json(array: np.ndarray) -> dict[str, Any]:

@@ -2,22 +2,30 @@
 
 import io
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import IO, Any
 
-from exportkit import files
-from exportkit.protos import MetaGraphDef
+from exportkit import files, protos
+from exportkit.checkpoint import Bundle
+from exportkit.metagraph import Graph
 from exportkit.spec import ExportPlan
 
 
-def pack(plan: ExportPlan) -> bytes:
-    """Return a plan as bytes; none where an object of a plugin in it cannot be pickled."""
+def pack(plan: ExportPlan, prepared: bool = True) -> bytes:
+    """Return a plan as bytes; none where an object of a plugin in it cannot be pickled.
+
+    Args:
+        prepared: whether what was prepared is packed as well; the process that gets it need not prepare it again.
+    """
     packed = io.BytesIO()
     try:
-        _Pickler(packed, pickle.HIGHEST_PROTOCOL).dump(plan)
+        pickler = _Pickler(packed, plan)
+        pickler.dump(plan)
+        pickler.dump(plan.prepared if prepared else None)
     except Exception:
         return b""
     return packed.getvalue()
@@ -31,19 +39,50 @@ def unpack(content: bytes, plan_again: Callable[[], ExportPlan]) -> ExportPlan:
     from exportkit.planning.resolving import opened
 
     with suppress(Exception):
-        return opened(pickle.loads(content))
+        unpickler = _Unpickler(io.BytesIO(content))
+        plan = opened(unpickler.load())
+        unpickler.bundles = {one.where: one.bundle for one in plan.resolved_sources()}
+        return replace(plan, prepared=unpickler.load())
     return plan_again()
 
 
 class _Pickler(pickle.Pickler):
-    """Pickles meta graphs as bytes: pickle itself would import the package of their class, which is TensorFlow."""
+    """Pickles protos as bytes: pickle itself would import the package of their class, which is TensorFlow.
+
+    A graph is pickled as its proto, and an open checkpoint as the place of its source.
+    """
+
+    def __init__(self, file: IO[bytes], plan: ExportPlan):
+        super().__init__(file, pickle.HIGHEST_PROTOCOL)
+        self._places = {id(one.bundle): one.where for one in plan.resolved_sources()}
+
+    def persistent_id(self, value: Any) -> str | None:
+        return self._places[id(value)] if type(value) is Bundle else None
 
     def reducer_override(self, value: Any) -> Any:
-        return (_parsed, (value.SerializeToString(),)) if isinstance(value, MetaGraphDef) else NotImplemented
+        cls = type(value)
+        if cls is Graph:
+            return Graph, (value.meta,)
+        if getattr(protos, cls.__name__, None) is cls:
+            return _parsed, (cls.__name__, value.SerializeToString())
+        return NotImplemented
 
 
-def _parsed(content: bytes) -> MetaGraphDef:
-    return MetaGraphDef.FromString(content)
+class _Unpickler(pickle.Unpickler):
+    """Unpickles what `_Pickler` wrote.
+
+    Attributes:
+        bundles: the place of each source → its checkpoint, once these are open.
+    """
+
+    bundles: Mapping[str, Bundle | None] = MappingProxyType({})
+
+    def persistent_load(self, place: str) -> Bundle | None:
+        return self.bundles[place]
+
+
+def _parsed(name: str, content: bytes) -> Any:
+    return getattr(protos, name).FromString(content)
 
 
 @dataclass(frozen=True)
@@ -70,6 +109,8 @@ class Shelf:
     def put(self, number: int, plan: ExportPlan) -> None:
         """Write a job's plan, where it can be pickled and is not too large."""
         content = pack(plan)
+        if len(content) > self.most:
+            content = pack(plan, prepared=False)
         if 0 < len(content) <= self.most:
             with suppress(OSError):
                 self.file(number).write_bytes(content)

@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 
 if TYPE_CHECKING:
     from exportkit.cli.sweep.engine_side import ReadyLauncher
-    from exportkit.cli.sweep.process_launcher import PackedJob
+    from exportkit.cli.sweep.job_process import PackedJob
 
 
 @dataclass

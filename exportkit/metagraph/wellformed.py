@@ -75,29 +75,34 @@ def _node_problems(nodes: Iterable[NodeDef], functions: Set[str], inside: str = 
     names: set[str] = set()
     for node in nodes:
         name = node.name
-        where = f"{_quoted(name) or 'a node'} ({shortened(node.op, 80) or '?'}){inside}"
-        if not _NAME.fullmatch(name) or len(name) > _MOST_NAME:
-            yield where, "has a name that no node can have" if name else "has no name"
-        elif name in names:
-            yield where, "has the name of another node"
-        elif not node.op or len(node.op) > _MOST_NAME:
-            yield where, "has no op" if not node.op else "is of an op whose name has no end"
-        elif what := _attribute_problem(node, functions):
-            yield where, what
+        if what := _node_problem(node, name, names, functions):
+            yield f"{_quoted(name) or 'a node'} ({shortened(node.op, 80) or '?'}){inside}", what
         names.add(name)
+
+
+def _node_problem(node: NodeDef, name: str, names: Set[str], functions: Set[str]) -> str:
+    """Return what is wrong with a node of that name, `names` being those before it; empty if nothing is."""
+    op = node.op
+    if not _NAME.fullmatch(name) or len(name) > _MOST_NAME:
+        return "has a name that no node can have" if name else "has no name"
+    if name in names:
+        return "has the name of another node"
+    if not op or len(op) > _MOST_NAME:
+        return "has no op" if not op else "is of an op whose name has no end"
+    return _attribute_problem(node, functions)
 
 
 def _attribute_problem(node: NodeDef, functions: Set[str]) -> str:
     """Return what is wrong with the attributes of a node; empty if nothing is."""
     if len(node.attr) > _MOST_ATTRIBUTES:
         return f"has {len(node.attr):,} attributes"
-    for value in node.attr.values():
-        kind = value.WhichOneof("value")
-        if kind in _CHECKS and (what := _CHECKS[kind](value, functions)):
+    attributes, op = node.attr, node.op
+    for value in map(attributes.__getitem__, attributes):  # in half the time of `values`, whose loop is Python's
+        if (check := _CHECKS.get(value.WhichOneof("value"))) and (what := check(value, functions)):
             return what
-    if node.op == "Const" and node.attr["value"].WhichOneof("value") != "tensor":
+    if op == "Const" and node.attr["value"].WhichOneof("value") != "tensor":
         return "has no value"
-    if node.op in _TYPED and node.attr["dtype"].type % _REFERENCE not in _USABLE:
+    if op in _TYPED and node.attr["dtype"].type % _REFERENCE not in _USABLE:
         return "has no dtype"
     return ""
 

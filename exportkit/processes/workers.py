@@ -5,13 +5,13 @@ fork of the spare. It leads a process group of its own, so that all it started i
 ends with this process. Its first message is its sandbox.
 """
 
+import io
 import os
 import pickle
 import signal
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from types import ModuleType
@@ -20,7 +20,7 @@ from typing import IO, Any, Protocol
 from exportkit.errors import Problem, StepFailed, brief
 from exportkit.processes import call_worker, lifeline
 from exportkit.processes.death import Cause, Death
-from exportkit.processes.replies import ForgedReply, ValuesUnpickler
+from exportkit.processes.replies import ForgedReply, ReplyPipe, ValuesUnpickler
 from exportkit.processes.sandbox import Sandbox
 from exportkit.processes.scratch import scratch
 from exportkit.processes.spare import CPU_ONLY, environment, fork_worker
@@ -108,7 +108,7 @@ def conversation(script: ModuleType, sandbox: Sandbox | None = None) -> Iterator
     stdin, requests = os.pipe()
     replies, stdout = os.pipe()
     with ExitStack() as ours, _described(sandbox) as first, tempfile.TemporaryFile() as log:
-        send, receive = (ours.enter_context(open(end, mode)) for end, mode in ((requests, "wb"), (replies, "rb")))
+        send, receive = ours.enter_context(open(requests, "wb")), ours.enter_context(ReplyPipe(replies))
         with open(stdin, "rb") as request, open(stdout, "wb") as reply:
             process = ours.enter_context(_started(script, request, reply, log))
         try:
@@ -122,8 +122,9 @@ def conversation(script: ModuleType, sandbox: Sandbox | None = None) -> Iterator
 class Conversation:
     """A worker that answers one message after the other; `conversation` starts one."""
 
-    def __init__(self, process: _Process, requests: IO[bytes], replies: IO[bytes], log: IO[bytes], sandbox: Any):
-        self._process, self._requests, self._replies, self._log = process, requests, replies, log
+    def __init__(self, process: _Process, requests: IO[bytes], replies: ReplyPipe, log: IO[bytes], sandbox: Any):
+        self._process, self._requests, self._pipe, self._log = process, requests, replies, log
+        self._replies = io.BufferedReader(replies)
         self._enters = sandbox is not None  # which it replies to first
         self._read = _unpickler(sandbox)
         self.send(sandbox)
@@ -143,17 +144,8 @@ class Conversation:
         Raises:
             WorkerDied: it ended first.
         """
-        late = threading.Event()
-
-        def kill_late() -> None:
-            late.set()
-            self.kill()
-
-        timer = threading.Timer(timeout, kill_late) if timeout else None
+        self._pipe.expect(timeout)
         try:
-            if timer:
-                timer.daemon = True  # an interrupt while it starts must not have the process wait for it
-                timer.start()
             if self._enters:
                 _record([self._read(self._replies).load()])
                 self._enters = False
@@ -162,16 +154,12 @@ class Conversation:
             self.kill()
             raise WorkerDied(_FORGED) from None
         except (EOFError, pickle.UnpicklingError):
-            if timer:
-                timer.cancel()
+            if self._pipe.late:
+                self.kill()
             code = self._process.wait()
-            death = Death.from_timeout(timeout or 0.0, self._log) if late.is_set() else Death.from_exit_code(code, self._log)
+            late = self._pipe.late
+            death = Death.from_timeout(timeout or 0.0, self._log) if late else Death.from_exit_code(code, self._log)
             raise WorkerDied(death) from None
-        finally:
-            if timer:
-                timer.cancel()
-                if timer.is_alive():
-                    timer.join()
 
     def kill(self) -> None:
         """Kill the worker and all that it started."""

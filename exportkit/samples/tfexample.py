@@ -4,6 +4,7 @@ A record is its length (8 bytes, little-endian), the length's masked CRC-32C, th
 (tensorflow/core/lib/io/record_writer.h). What a feature must hold is the rule of tf.io.FixedLenFeature.
 """
 
+import math
 import os
 import struct
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from exportkit.checkpoint.encoding import objects
 from exportkit.checkpoint.sstable import mask
 from exportkit.errors import did_you_mean
 from exportkit.operations.parse_example import Feature
-from exportkit.protos import example_pb2, feature_pb2
+from exportkit.protos import example_pb2
 
 Example = example_pb2.Example
 _LISTS = {"float32": "float_list", "int64": "int64_list", "string": "bytes_list"}
@@ -75,23 +76,22 @@ def encode(columns: Mapping[str, np.ndarray]) -> np.ndarray:
         string [N].
     """
     (size,) = {len(column) for column in columns.values()} or {1}
-    rows = ({name: _feature(column[i : i + 1]) for name, column in columns.items()} for i in range(size))
-    return objects([_example(row).SerializeToString(deterministic=True) for row in rows])
+    features = {name: (_list_of(column), _rows(column)) for name, column in columns.items()}
+    examples = [Example() for _ in range(size)]
+    for i, example in enumerate(examples):
+        for name, (field, rows) in features.items():
+            getattr(example.features.feature[name], field).value.extend(rows[i])
+    return objects([example.SerializeToString(deterministic=True) for example in examples])
 
 
-def _example(features: Mapping[str, Any]) -> Any:
-    example = Example()
-    for name, feature in features.items():
-        example.features.feature[name].CopyFrom(feature)
-    return example
+def _list_of(column: np.ndarray) -> str:
+    """Return the field of a Feature that holds the values of a column."""
+    return _LISTS["string" if column.dtype.kind == "O" else column.dtype.name]
 
 
-def _feature(row: np.ndarray) -> Any:
-    """Return the feature of one row [1, …]; the row stays an array, for NumPy cuts the zero bytes at the end of a lone text."""
-    kind = "string" if row.dtype.kind == "O" else row.dtype.name
-    feature = feature_pb2.Feature()
-    getattr(feature, _LISTS[kind]).value.extend(row.ravel().tolist())
-    return feature
+def _rows(column: np.ndarray) -> list[list[Any]]:
+    """Return the values of each row [N, …] of a column as a flat list."""
+    return column.reshape(len(column), math.prod(column.shape[1:])).tolist()
 
 
 def decode(serialized: Sequence[bytes], features: Mapping[str, Feature]) -> dict[str, np.ndarray]:
@@ -134,27 +134,29 @@ def _parsed(i: int, row: bytes) -> Mapping[str, Any]:
 
 
 def _column(name: str, feature: Feature, rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
-    values = [_values(f"row {i}: feature '{name}'", name, feature, row) for i, row in enumerate(rows)]
-    dtype = object if feature.dtype == "string" else feature.dtype
+    size, dtype = math.prod(feature.shape), object if feature.dtype == "string" else feature.dtype
+    values = [_values(i, name, feature, size, row) for i, row in enumerate(rows)]
     column = np.empty((len(rows), *feature.shape), dtype)
     for i, value in enumerate(values):
         column[i, ...] = np.reshape(value, feature.shape)  # without the dots a scalar text would be an array in an array
     return column
 
 
-def _values(where: str, name: str, feature: Feature, row: Mapping[str, Any]) -> np.ndarray:
-    size, dtype = int(np.prod(feature.shape)), object if feature.dtype == "string" else feature.dtype
-    kind = row[name].WhichOneof("kind") if name in row else None
-    if kind is None and feature.default is None:
-        raise ValueError(f"{where} is missing, and has no default" + _suggestion(name, row))
-    if kind is None:
+def _values(i: int, name: str, feature: Feature, size: int, row: Mapping[str, Any]) -> np.ndarray:
+    """Return the values of a feature in row `i`, which has to have `size` of them."""
+    found = row.get(name)
+    kind = None if found is None else found.WhichOneof("kind")
+    where = f"row {i}: feature '{name}'"
+    if found is None or kind is None:
+        if feature.default is None:
+            raise ValueError(f"{where} is missing, and has no default" + _suggestion(name, row))
         return np.broadcast_to(_default(feature), feature.shape)
     if kind != _LISTS[feature.dtype]:
         raise ValueError(f"{where} is a {kind}, not a {_LISTS[feature.dtype]}")
-    held = getattr(row[name], kind).value
+    held = getattr(found, kind).value
     if len(held) != size:
         raise ValueError(f"{where} has {len(held)} values, not {size}")
-    return objects(held) if dtype is object else np.asarray(held, dtype)
+    return objects(held) if feature.dtype == "string" else np.asarray(held, feature.dtype)
 
 
 def _default(feature: Feature) -> np.ndarray:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from exportkit import files
-from exportkit.capabilities import audit, demand, joined
+from exportkit.capabilities import audit_loaded, demand
 from exportkit.core import worker as core_worker
 from exportkit.core.host import Host, Reply
 from exportkit.errors import BindingError, ExportKitError, Problem, StepFailed, did_you_mean
@@ -22,7 +22,7 @@ from exportkit.metagraph import read_saved_model
 from exportkit.processes import Death, Sandbox, WorkerDied, exchange
 from exportkit.processes.sandbox import explained
 from exportkit.protos import ConfigProto, MetaGraphDef, config_pb2
-from exportkit.serving.remembered import Remembered
+from exportkit.serving.remembered import Key, Remembered, request_key
 
 Run = tuple[Mapping[str, np.ndarray], Sequence[str]]
 Message = tuple[str, tuple[Any, ...]]  # one of `core_worker.CALLS`, and its arguments
@@ -137,6 +137,7 @@ class Running:
         BindingError: there is no saved_model.pb to read, or it can do what is not allowed.
 
     Attributes:
+        meta: the meta graph, as it was read.
         loads: how often the model was loaded.
         serves: the key of the meta graph that it answers for as a server does, whatever it was asked before; empty for none.
         remembered: what its session has answered; None, as it is by default, where that is not to be remembered, as an answer
@@ -158,7 +159,8 @@ class Running:
         self._where, self._timeout = os.fspath(directory), timeout
         metas = _tagged(directory, tags)
         self._loading = _loading(self._where, metas, config, allowed)
-        self._signatures = metas[-1].signature_def
+        self.meta = metas[-1]
+        self._signatures = self.meta.signature_def
         self._answered = False  # whether its session was run
         self.loads, self.serves = 0, ""
         self.remembered: Remembered | None = None
@@ -185,6 +187,11 @@ class Running:
 
     def ask(self, signature: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray] | Refusal:
         """Send a request; return the outputs by alias, or a Refusal. Raises what `run` raises."""
+        return self._ask(signature, inputs)
+
+    def _ask(
+        self, signature: str, inputs: Mapping[str, np.ndarray], known_as: Key | None = None
+    ) -> dict[str, np.ndarray] | Refusal:
         if misfit := next(_mismatches(self._signatures, "", Request(signature, inputs)), None):
             return Refusal(misfit[0].removeprefix(": "))
         definition = self._signatures[signature]
@@ -193,13 +200,16 @@ class Running:
             return values
         answer = dict(zip(sorted(definition.outputs), values, strict=True))
         if self.remembered is not None:
-            self.remembered.add(signature, inputs, answer)
+            self.remembered.add(known_as or request_key(signature, inputs), answer)
         return answer
 
     def answer(self, signature: str, inputs: Mapping[str, np.ndarray], number: int) -> dict[str, np.ndarray] | Refusal:
         """Return answer `number`, from 0, to a request: one that is remembered, or the one that `ask` returns now."""
-        known = self.remembered.to(signature, inputs) if self.remembered is not None else []
-        return known[number] if number < len(known) else self.ask(signature, inputs)
+        if self.remembered is None:
+            return self._ask(signature, inputs)
+        request = request_key(signature, inputs)
+        known = self.remembered.to(request)
+        return known[number] if number < len(known) else self._ask(signature, inputs, request)
 
     def answers(self, requests: Sequence[Request], number: int = 0) -> list[dict[str, np.ndarray]]:
         """Return answer `number` to each request. Raises StepFailed with all Refusals, and what `run` raises."""
@@ -362,7 +372,7 @@ def _loading(
         BindingError: the SavedModel can do what is not allowed, or its assets are no files that can be read to their end.
     """
     _check_assets(directory)
-    demand(joined(map(audit, metas)), allowed, directory, advise)
+    demand(audit_loaded(metas), allowed, directory, advise)
     return core_worker.LOAD, (directory, list(metas[-1].meta_info_def.tags), (config or ConfigProto()).SerializeToString())
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from exportkit.samples import Batch
 
+_NO_COMMIT = "(initial)"  # what git status prints where there is no commit yet
+
 
 @dataclass(kw_only=True)
 class Manifest(PostStep):
@@ -114,7 +116,7 @@ def _same(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> 
 
 
 def _facts(export: Export) -> dict[str, Any]:
-    from exportkit.capabilities import audit, joined
+    from exportkit.capabilities import audit_loaded
     from exportkit.version.identity import graph_digest
 
     plan, report = export.plan, export.report
@@ -127,7 +129,7 @@ def _facts(export: Export) -> dict[str, Any]:
         "config": plan.config,
         "meta_graphs": [asdict(meta_graph) for meta_graph in report.meta_graphs],
         "weights": asdict(report.weights),
-        "capabilities": joined(map(audit, export.meta_graphs.values())).by_capability(),
+        "capabilities": audit_loaded(export.meta_graphs.values()).by_capability(),
         **_proof(export),
     }
 
@@ -148,19 +150,18 @@ def _config_directory() -> Path:
 
 def _git(directory: Path) -> dict[str, Any]:
     """Return the commit of the config's directory, and whether it was changed since; nothing outside of git."""
-    commit, changes = _git_output(directory, "rev-parse", "HEAD"), _git_output(directory, "status", "--porcelain", "--", ".")
-    return {} if commit is None else {"git": {"commit": commit, "dirty": bool(changes)}}
-
-
-def _git_output(directory: Path, *words: str) -> str | None:
     import subprocess
 
+    command = ["git", "status", "--porcelain=v2", "--branch", "--", "."]
     environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
     try:
-        answer = subprocess.run(["git", *words], cwd=directory, env=environment, capture_output=True, text=True)
+        answer = subprocess.run(command, cwd=directory, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     except FileNotFoundError:
-        return None
-    return answer.stdout.strip() if answer.returncode == 0 else None
+        return {}
+    lines = answer.stdout.decode(errors="replace").splitlines() if answer.returncode == 0 else []
+    commit = next((line.split()[2] for line in lines if line.startswith("# branch.oid ")), _NO_COMMIT)
+    dirty = any(not line.startswith("#") for line in lines)
+    return {} if commit == _NO_COMMIT else {"git": {"commit": commit, "dirty": dirty}}
 
 
 def _proof(export: Export) -> dict[str, Any]:

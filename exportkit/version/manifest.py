@@ -24,6 +24,8 @@ SAMPLES = Path("assets.extra", "exportkit_samples.npz")  # inputs that are too l
 SCHEMA = 1
 MOST = 8 << 20  # bytes of a manifest; those of thousands of signatures have less
 _SHOWN = 20
+_END = "\n}\n"  # of a manifest's text
+_JSON = json.JSONEncoder(ensure_ascii=False, default=str)
 _RESTORE = "take the version from where it was published, or export it again"
 
 Known = Callable[[Path], str | None]
@@ -110,8 +112,10 @@ def _read(path: Path) -> bytes | None:
 
 
 def _serialized(content: Mapping[str, Any]) -> bytes:
-    own = hashlib.sha256(_text(content).encode()).hexdigest()
-    return _text({**content, "digest": own}).encode()
+    text = _text(content)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    head = f"{text.removesuffix(_END)}," if content else "{"
+    return f'{head}\n  "digest": "{digest}"{_END}'.encode()
 
 
 def _text(content: Mapping[str, Any]) -> str:
@@ -121,11 +125,11 @@ def _text(content: Mapping[str, Any]) -> str:
 def _pieces(value: Any, newline: str) -> Iterator[str]:
     """Yield JSON with a line for each key, and one for each array however long it is."""
     if not isinstance(value, Mapping) or not value:
-        yield json.dumps(value, ensure_ascii=False, default=str)
+        yield _JSON.encode(value)
         return
     inner = newline + "  "
     for number, (key, one) in enumerate(value.items()):
-        yield f"{',' if number else '{'}{inner}{json.dumps(str(key), ensure_ascii=False)}: "
+        yield f"{',' if number else '{'}{inner}{_JSON.encode(str(key))}: "
         yield from _pieces(one, inner)
     yield newline + "}"
 

@@ -16,15 +16,16 @@ from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from itertools import takewhile
-from types import FunctionType
+from types import FunctionType, ModuleType
 from typing import Any
 
+from hydra._internal import defaults_list
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import CachingConfigRepository, IConfigRepository
-from hydra._internal.defaults_list import DefaultsList, Overrides, create_defaults_list
+from hydra._internal.defaults_list import DefaultsList, Overrides
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_search_path import ConfigSearchPath
-from hydra.core.default_element import ResultDefault
+from hydra.core.default_element import InputDefault, ResultDefault
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.plugins.config_source import ConfigResult
@@ -32,8 +33,8 @@ from omegaconf import DictConfig, ListConfig
 from omegaconf.base import Node
 
 log = logging.getLogger(__name__)
-LARGE = 50  # jobs from which on a sample is compared: a job that Hydra composes by itself takes 70 ms
-SAMPLE = 3
+LARGE = 50  # jobs for each of which one is compared: a job that Hydra composes by itself takes 70 ms
+SAMPLE = 3  # jobs that are compared at most
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,8 @@ def composition(loader: ConfigLoader, master: DictConfig, jobs: Sequence[Sequenc
         jobs: each one's overrides.
     """
     found = Composition(loader, CachingLoader(loader.get_search_path()), master)
-    sample = jobs[:: -(-len(jobs) // SAMPLE)] if len(jobs) >= LARGE else []
+    count = min(SAMPLE, len(jobs) // LARGE)
+    sample = jobs[:: -(-len(jobs) // count)] if count else []
     for overrides in sample:
         if not _composes_alike(found, overrides):
             log.warning(
@@ -148,6 +150,30 @@ class Merged(ResultDefault):
     template: bytes = b""
 
 
+def _interpolation_map(overrides: Overrides, defaults: list[InputDefault], self_added: bool) -> DictConfig | None:
+    """Do as Hydra's function where a default is an interpolation; it makes a config that nothing else reads."""
+    texts = (str(getattr(default, name, "")) for default in defaults for name in ("group", "path", "value"))
+    return defaults_list._create_interpolation_map(overrides, defaults, self_added) if any("${" in t for t in texts) else None
+
+
+def _function_of(module: ModuleType, function: str, **names: Any) -> Any:
+    """Return a copy of a function and of its module's others, for which some names of the module stand for something else."""
+    scope = dict(vars(module))
+    own = {name: one for name, one in scope.items() if isinstance(one, FunctionType) and one.__globals__ is vars(module)}
+    scope |= {name: _copy(one, scope) for name, one in own.items()} | names
+    return scope[function]
+
+
+def _copy(function: FunctionType, scope: dict[str, Any]) -> FunctionType:
+    """Return a copy of a function with other global names."""
+    made = FunctionType(function.__code__, scope, function.__name__, function.__defaults__, function.__closure__)
+    made.__kwdefaults__ = function.__kwdefaults__
+    return made
+
+
+create_defaults_list = _function_of(defaults_list, "create_defaults_list", _create_interpolation_map=_interpolation_map)
+
+
 def _choices(repo: Repository, overrides: list[Override]) -> tuple[tuple[str, ...], list[Override]]:
     """Return the overrides that choose from groups, as texts, and the overrides that do not."""
     values = Overrides(repo=repo, overrides_list=overrides).config_overrides
@@ -166,19 +192,12 @@ def _cached_defaults_list(
     return replace(repo.lists[key], config_overrides=values)
 
 
-def _with_globals(function: Any, **names: Any) -> Any:
-    """Return a copy of a function for which some names of its module stand for something else."""
-    scope = {**function.__globals__, **names}
-    made = FunctionType(function.__code__, scope, function.__name__, function.__defaults__, function.__closure__)
-    made.__kwdefaults__ = function.__kwdefaults__
-    return made
-
-
 class CachingLoader(ConfigLoaderImpl):
     """Composes the jobs of one sweep. Files are read once: make another one for another sweep."""
 
-    _load_configuration_impl = _with_globals(
-        ConfigLoaderImpl._load_configuration_impl, create_defaults_list=_cached_defaults_list
+    _load_configuration_impl = _copy(
+        ConfigLoaderImpl._load_configuration_impl,  # type: ignore[arg-type]  # a function, as long as it is looked up in the class
+        {**ConfigLoaderImpl._load_configuration_impl.__globals__, "create_defaults_list": _cached_defaults_list},
     )
 
     def __init__(self, search_path: ConfigSearchPath):

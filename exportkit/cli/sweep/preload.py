@@ -15,7 +15,7 @@ from exportkit.capabilities.oplist import is_listed
 OURS = (
     "exportkit.cli.export_job",
     "exportkit.cli.sweep.preflight",
-    "exportkit.cli.sweep.process_launcher",
+    "exportkit.cli.sweep.job_process",
     "exportkit.processes.parent",
     "exportkit.metagraph.suggest",
     "exportkit.serving.warmup",

@@ -19,8 +19,8 @@ from exportkit.cli.packed_plan import Shelf
 from exportkit.cli.sweep import engine_side, job_record, preflight, process_launcher, sweep_record
 from exportkit.cli.sweep.composing import compose_all, expand
 from exportkit.cli.sweep.engine_side import ReadyLauncher
+from exportkit.cli.sweep.job_process import PackedJob
 from exportkit.cli.sweep.preflight import Outlook
-from exportkit.cli.sweep.process_launcher import PackedJob
 from exportkit.cli.sweep.view import View
 from exportkit.errors import ConfigError, Problem
 from exportkit.processes.scratch import scratch

@@ -15,11 +15,11 @@ from exportkit.checkpoint.encoding import numpy_dtype, objects
 from exportkit.contract import Export, Original
 from exportkit.errors import Problem, StepFailed
 from exportkit.metagraph import SAVED_MODELS, Graph
-from exportkit.protos import ConfigProto
+from exportkit.protos import ConfigProto, MetaGraphDef
 from exportkit.samples import Batch
 from exportkit.serving import hosts, native
 from exportkit.serving.native import Refusal, Running, unoptimized
-from exportkit.serving.remembered import Remembered
+from exportkit.serving.remembered import Remembered, request_key
 from exportkit.verifying.parity import adapters, loaded, reference, relocation
 from exportkit.verifying.parity.loaded import LoadedOriginal
 from exportkit.verifying.parity.reference import Job, Reference
@@ -151,11 +151,11 @@ class TrainingGraph:
         answer = self._answer(running, _trial(self._export, self._key, signature, None, inputs, drawn=True))
         if isinstance(answer, Refusal):
             return answer.text
-        self._remembered.add(signature, inputs, answer)
+        self._remembered.add(request_key(signature, inputs), answer)
         return ""
 
     def _first(self, running: Asked, trial: Trial) -> Answer:
-        known = self._remembered.to(trial.signature, trial.inputs)
+        known = self._remembered.to(request_key(trial.signature, trial.inputs))
         return known[0] if known else self._answer(running, trial)
 
     def begin(self) -> None:
@@ -254,11 +254,7 @@ class TrainingGraph:
 
 
 class MovedExport:
-    """A copy of the export out of reach of all that it was made from, in the C++ core of a model server.
-
-    Attributes:
-        meta: the meta graph that is run, as it was read back.
-    """
+    """A copy of the export out of reach of all that it was made from, in the C++ core of a model server."""
 
     def __init__(self, export: Export, key: str, timeout: float, *, seeded: bool = False):
         self._key, self._tags, self._timeout = key, export.plan.meta_graphs[key].tags, timeout
@@ -266,7 +262,11 @@ class MovedExport:
         self._host = hosts.of(export)
         self._copy = Path(tempfile.mkdtemp(prefix="moved-", dir=hosts.copies(export.scratch)))
         self._taken = relocation.relocate(export.directory, self._copy, seeded=seeded)
-        self.meta = native.meta_graph(self._copy, self._tags)
+
+    @property
+    def meta(self) -> MetaGraphDef:
+        """The meta graph that is run, as it was read back."""
+        return self._model.meta
 
     def answers(self, questions: Sequence[Trial], config: ConfigProto) -> list[Answers]:
         """Return the answers to each question, of one load. Raises what `running` raises."""
