@@ -1,8 +1,14 @@
-"""Imported by the process that `faultlab` forks from: it can fork workers, and a copy of it forks those of undisturbed exports."""
+"""Imported by the process that `faultlab` forks from, for what is the same in all exports; a copy of it forks their workers."""
 
 import exportkit.core.preload
 import exportkit.exporting.pipeline
-import exportkit.exporting.savedmodel  # noqa: F401
+import exportkit.exporting.savedmodel
+import exportkit.metagraph.audit
+import exportkit.metagraph.dropout
+import exportkit.metagraph.feeds
+import exportkit.metagraph.forward  # noqa: F401
 from exportkit import processes
+from exportkit.version.identity import packages
 
+packages()
 processes.reserve()
