@@ -1,4 +1,4 @@
-"""A laboratory for faults: exports in processes of their own, each forked from one that has only imported TensorFlow.
+"""A laboratory for faults: exports in processes of their own, each forked from one that has only imported modules.
 
 Each change that such an export makes below its base path, or in its temporary directory, can be made to fail, or to be what it
 was killed at (`syscalls`); before each one the base path is looked at as a model server would.
@@ -26,8 +26,6 @@ from typing import Any
 from unittest.mock import patch
 
 import syscalls
-import tensorflow as tf
-import toys
 from syscalls import Point
 
 import exportkit
@@ -36,10 +34,10 @@ from exportkit.errors import ConfigError, EnvironmentFailed, ExportKitError
 from exportkit.plugin import Phase, PostStep, hookimpl
 from exportkit.processes import spare
 from exportkit.registry import load_plugins
+from exportkit.testing import toys
 from exportkit.verifying.audit import verify_version
 from exportkit.version.claim import Claim, remove_stale
 
-v1 = tf.compat.v1
 LABELS = 40
 CONTEXT = multiprocessing.get_context("forkserver")
 KILLED = -9
@@ -83,13 +81,17 @@ PLUGINS = load_plugins({"faults": Plugin()})
 
 
 def model() -> None:
-    toys.dense(inputs=64, outputs=LABELS)
+    from exportkit.testing.graphs import softmax
+
+    softmax(inputs=64, outputs=LABELS)
 
 
 def model_in_code(prefix: str) -> Callable[[Any], None]:
     """The same model as a source whose values are captured from a session."""
+    import tensorflow as tf
+
     model()
-    return partial(v1.train.Saver().restore, save_path=prefix)
+    return partial(tf.compat.v1.train.Saver().restore, save_path=prefix)
 
 
 def config(directory: Path, base: Path, **changes: Any) -> dict[str, Any]:
@@ -192,7 +194,7 @@ class Lab:
     def __post_init__(self):
         self.directory.mkdir(exist_ok=True)
         (self.directory / "labels.txt").write_text("".join(f"{'label ' * 40}{i}\n" for i in range(LABELS)))
-        in_process(toys.saved, self.directory, model)
+        in_process(toys.save, model, self.directory / "run", step=1)
         reference = self.export(self.reference.parent)
         assert reference.code == 0, reference.text
         self.whole = digests(self.reference)
@@ -454,13 +456,13 @@ def _observe(lab: Lab, base: Path, connection: Connection) -> None:
 
 
 @contextmanager
-def forking() -> Iterator[None]:
-    """While this lasts, processes are forked from one that has imported this module, TensorFlow with it, and no more.
+def forking(*preload: str) -> Iterator[None]:
+    """While this lasts, processes are forked from one that has imported what exports do, and the modules `preload`.
 
     The workers of exports that nothing disturbs are forked too, from a copy of it.
     """
     forkserver._forkserver._stop()  # one that runs already has imported something else, and there is no public way to end it
-    CONTEXT.set_forkserver_preload([__name__, "faultlab_spare"])
+    CONTEXT.set_forkserver_preload([*preload, __name__, "faultlab_spare"])
     with _environment(PYTHONPATH=os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])):
         forkserver.ensure_running()
     try:
@@ -482,9 +484,9 @@ def _environment(**variables: str) -> Iterator[None]:
         os.environ.update(before)
 
 
-def in_process(function: Callable, *arguments: Any) -> None:
+def in_process(function: Callable, *arguments: Any, **options: Any) -> None:
     """Call a function in a process of its own."""
-    process = CONTEXT.Process(target=function, args=arguments)
+    process = CONTEXT.Process(target=function, args=arguments, kwargs=options)
     process.start()
     process.join()
     assert process.exitcode == 0
