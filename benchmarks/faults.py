@@ -33,6 +33,7 @@ COLUMNS = (
     "next completes",
 )
 RACERS = 10
+TENSORFLOW = "exportkit.cli.direct.preload_tensorflow"  # its Python, which models in code need
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print("this machine cannot stop a process at its system calls")
         return 1
     started = perf_counter()
-    with tempfile.TemporaryDirectory(prefix="faults-") as directory, faultlab.forking():
+    with tempfile.TemporaryDirectory(prefix="faults-") as directory, faultlab.forking(TENSORFLOW):
         lab, in_code = Lab(Path(directory).resolve() / "lab"), Lab(Path(directory).resolve() / "in-code", in_code=True)
         sending = Lab(Path(directory).resolve() / "sending", sends=True)
         console.print(f"points: {_kinds(lab)}", highlight=False)

@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ]
         with Server(cwd, base) as server:
             for kind in ("grpc", "rest"):
-                ask(server, kind, 500, chosen.rows)
+                ask(server, kind, min(500, chosen.requests), chosen.rows)
                 before = server.memory()
                 rows.append(
                     (

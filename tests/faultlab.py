@@ -1,4 +1,4 @@
-"""A laboratory for faults: exports in processes of their own, each forked from one that has only imported TensorFlow.
+"""A laboratory for faults: exports in processes of their own, each forked from one that has only imported modules.
 
 Each change that such an export makes below its base path, or in its temporary directory, can be made to fail, or to be what it
 was killed at (`syscalls`); before each one the base path is looked at as a model server would.
@@ -26,23 +26,22 @@ from typing import Any
 from unittest.mock import patch
 
 import syscalls
-import tensorflow as tf
-import toys
 from syscalls import Point
 
 import exportkit
-from exportkit import cli
+from exportkit import cli, processes
 from exportkit.errors import ConfigError, EnvironmentFailed, ExportKitError
 from exportkit.plugin import Phase, PostStep, hookimpl
 from exportkit.processes import spare
 from exportkit.registry import load_plugins
+from exportkit.testing import toys
 from exportkit.verifying.audit import verify_version
 from exportkit.version.claim import Claim, remove_stale
 
-v1 = tf.compat.v1
 LABELS = 40
 CONTEXT = multiprocessing.get_context("forkserver")
 KILLED = -9
+FORKED, ANEW = "forked", "anew"
 PUBLISHED = ".published"
 CRASHED = 70
 _NEW_NAMESPACE, _PRIVATE, _REMOUNT = 0x20000, 0x44000, 0x20
@@ -82,13 +81,17 @@ PLUGINS = load_plugins({"faults": Plugin()})
 
 
 def model() -> None:
-    toys.dense(inputs=64, outputs=LABELS)
+    from exportkit.testing.graphs import softmax
+
+    softmax(inputs=64, outputs=LABELS)
 
 
 def model_in_code(prefix: str) -> Callable[[Any], None]:
     """The same model as a source whose values are captured from a session."""
+    import tensorflow as tf
+
     model()
-    return partial(v1.train.Saver().restore, save_path=prefix)
+    return partial(tf.compat.v1.train.Saver().restore, save_path=prefix)
 
 
 def config(directory: Path, base: Path, **changes: Any) -> dict[str, Any]:
@@ -178,6 +181,7 @@ class Lab:
     Attributes:
         in_code: the model is built by `model_in_code`.
         sends: the versions are sent elsewhere when they are visible (`Send`).
+        starting: the points at which a worker starts, if it is not forked.
     """
 
     directory: Path
@@ -185,11 +189,12 @@ class Lab:
     sends: bool = False
     whole: Mapping[str, str] = field(default_factory=dict)
     usurper: Claim | None = None
+    starting: Sequence[int] = ()
 
     def __post_init__(self):
         self.directory.mkdir(exist_ok=True)
         (self.directory / "labels.txt").write_text("".join(f"{'label ' * 40}{i}\n" for i in range(LABELS)))
-        in_process(toys.saved, self.directory, model)
+        in_process(toys.save, model, self.directory / "run", step=1)
         reference = self.export(self.reference.parent)
         assert reference.code == 0, reference.text
         self.whole = digests(self.reference)
@@ -220,8 +225,13 @@ class Lab:
         outcome.half = self.half(base)
         return outcome
 
-    def disturbed(self, base: Path, act: syscalls.Verdict, at: int | None = None, onwards: bool = False, work=None) -> Outcome:
-        """Export, where `act` is the verdict on point number `at`, and on all behind it where `onwards`."""
+    def disturbed(
+        self, base: Path, act: syscalls.Verdict, at: int | None = None, onwards: bool = False, work=None, anew: bool = False
+    ) -> Outcome:
+        """Export, where `act` is the verdict on point number `at`, and on all behind it where `onwards`.
+
+        With `anew` its worker is started, which has points more than one that is forked, and takes three times as long.
+        """
         points: list[Point] = []
         half: list[str] = []
 
@@ -231,22 +241,33 @@ class Lab:
             here = len(points) - 1
             return act(pid, point) if at is not None and (here == at or (onwards and here > at)) else None
 
-        running = start(self.config(base), work, judged=True)
+        running = start(self.config(base), work, ANEW if anew else FORKED)
         syscalls.judge(running[1], (base.parent,), verdict)
         outcome = finish(running)
         outcome.points, outcome.half = points, half + self.half(base)
         return outcome
 
     def points(self) -> list[Point]:
-        """All points of an export."""
-        outcome = self.disturbed(self.fresh(), syscalls.kill)
-        assert outcome.code == 0, outcome.text
-        return outcome.points
+        """All points of an export whose worker is started; if it is forked, there are all but those in `starting`."""
+        forked, anew = (self.disturbed(self.fresh(), syscalls.kill, anew=anew) for anew in (False, True))
+        assert (forked.code, anew.code) == (0, 0), (forked.text, anew.text)
+        self.starting = [i for i, point in enumerate(anew.points) if self._is_of_start(point)]
+        expected = [point.call for i, point in enumerate(anew.points) if i not in self.starting]
+        assert [point.call for point in forked.points] == expected
+        return anew.points
+
+    def _is_of_start(self, point: Point) -> bool:
+        """Return whether a worker that starts makes this change: it looks for a directory for temporary files, and logs."""
+        place = Path(point.path).parent.parent
+        return place == self.directory / "case" / "tmp" and point.call in ("openat", "write", "unlink")
 
     def case(self, act: "Act", at: int, onwards: bool = False) -> Case:
-        """Disturb an export at a point, and export again."""
+        """Disturb an export at one of `points`, and export again."""
         base = self.fresh()
-        outcome = self.disturbed(base, partial(act, self, base), at, onwards)
+        anew = at in self.starting
+        if not anew:
+            at -= sum(start < at for start in self.starting)
+        outcome = self.disturbed(base, partial(act, self, base), at, onwards, anew=anew)
         self.let_usurper_finish()
         between, marked = (served(base), left(base)), self.marked(base)
         return Case(outcome.points[at], outcome, *between, self.export(base), left(base), marked)
@@ -435,13 +456,13 @@ def _observe(lab: Lab, base: Path, connection: Connection) -> None:
 
 
 @contextmanager
-def forking() -> Iterator[None]:
-    """While this lasts, processes are forked from one that has imported this module, TensorFlow with it, and no more.
+def forking(*preload: str) -> Iterator[None]:
+    """While this lasts, processes are forked from one that has imported what exports do, and the modules `preload`.
 
     The workers of exports that nothing disturbs are forked too, from a copy of it.
     """
     forkserver._forkserver._stop()  # one that runs already has imported something else, and there is no public way to end it
-    CONTEXT.set_forkserver_preload([__name__, "faultlab_spare"])
+    CONTEXT.set_forkserver_preload([*preload, __name__, "faultlab_spare"])
     with _environment(PYTHONPATH=os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])):
         forkserver.ensure_running()
     try:
@@ -463,16 +484,16 @@ def _environment(**variables: str) -> Iterator[None]:
         os.environ.update(before)
 
 
-def in_process(function: Callable, *arguments: Any) -> None:
+def in_process(function: Callable, *arguments: Any, **options: Any) -> None:
     """Call a function in a process of its own."""
-    process = CONTEXT.Process(target=function, args=arguments)
+    process = CONTEXT.Process(target=function, args=arguments, kwargs=options)
     process.start()
     process.join()
     assert process.exitcode == 0
 
 
-def start(data: Mapping[str, Any], work: Callable | None = None, judged: bool = False) -> tuple[Any, Connection]:
-    """Start an export; with `judged`, its changes wait for `syscalls.judge` at the connection."""
+def start(data: Mapping[str, Any], work: Callable | None = None, judged: str | None = None) -> tuple[Any, Connection]:
+    """Start an export; with `judged`, which says how its workers begin, its changes wait for `syscalls.judge`."""
     ours, theirs = CONTEXT.Pipe()
     process = CONTEXT.Process(target=_work, args=(work or run, data, theirs, judged))
     process.start()
@@ -493,13 +514,15 @@ def finish(running: tuple[Any, Connection]) -> Outcome:
     return outcome
 
 
-def _work(work: Callable, data: Mapping[str, Any], connection: Connection, judged: bool) -> None:
+def _work(work: Callable, data: Mapping[str, Any], connection: Connection, judged: str | None) -> None:
     parent = Path(data["export_dir"]).parent
     tempfile.tempdir = str(parent / "tmp")
     os.makedirs(tempfile.tempdir, exist_ok=True)
     if judged:
-        spare.share(None)  # a worker that is forked elsewhere would not be judged
         syscalls.submit(connection)
+        spare.share(None)  # a worker that is forked elsewhere would not be judged
+        if judged == FORKED:
+            processes.reserve()
     connection.send(work(data))
 
 
@@ -525,11 +548,12 @@ def command(arguments: Sequence[str], data: Mapping[str, Any]) -> Outcome:
 def _on_small_disk(lab: Lab, base: Path, options: str, connection: Connection) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     place = os.fsencode(base.parent)
-    spare.share(None)  # a worker that is forked elsewhere would not see this disk
     if libc.unshare(_NEW_NAMESPACE) or libc.mount(b"none", b"/", None, _PRIVATE, None):
         return connection.send(None)
     if libc.mount(b"none", place, b"tmpfs", 0, options.encode()):
         return connection.send(None)
+    spare.share(None)  # a worker that is forked elsewhere would not see this disk
+    processes.reserve()
     outcome = _forked(lab.config(base))
     outcome.half = lab.half(base)
     between = served(base), left(base)

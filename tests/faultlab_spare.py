@@ -1,5 +1,14 @@
-"""Imported by the process that `faultlab` forks from: workers of undisturbed exports are forked from a copy of it."""
+"""Imported by the process that `faultlab` forks from, for what is the same in all exports; a copy of it forks their workers."""
 
+import exportkit.core.preload
+import exportkit.exporting.pipeline
+import exportkit.exporting.savedmodel
+import exportkit.metagraph.audit
+import exportkit.metagraph.dropout
+import exportkit.metagraph.feeds
+import exportkit.metagraph.forward  # noqa: F401
 from exportkit import processes
+from exportkit.version.identity import packages
 
-processes.reserve("exportkit.core.preload")
+packages()
+processes.reserve()

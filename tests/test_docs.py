@@ -5,6 +5,7 @@ import inspect
 import os
 import pty
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -13,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import trained
 
 import exportkit.plugin as door
 from exportkit.testing import BindingSuite, SourceSuite, StepSuite
@@ -56,8 +58,8 @@ def meets(promised, printed):
     return re.search(pattern.replace("(?:.*\n)*?[^\\n]*\\n", "(?:.*\n)*?"), printed) is not None
 
 
-def follow(page, directory, bin, sections=None, **variables):
-    """Do in `directory` what `page`, or its first sections, say, with the programs in `bin`."""
+def follow(page, directory, bin, sections=None, done=SETUP, **variables):
+    """Do in `directory` what `page`, or its first sections, say, with the programs in `bin`, but for what is done."""
     environment = {**os.environ, "PATH": f"{bin}:{os.environ['PATH']}", "COLUMNS": "160", **variables}
     for kind, text in blocks(page, sections):
         if kind in ("yaml", "python") and (name := FILE.search(text)):
@@ -65,11 +67,13 @@ def follow(page, directory, bin, sections=None, **variables):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
         elif kind == "python":
-            subprocess.run([bin / "python", "-c", text], cwd=directory, env=environment, check=True)
+            lean = {**environment, **trained.WITHOUT_KERAS}
+            subprocess.run([bin / "python", "-c", text], cwd=directory, env=lean, check=True)
         elif kind == "console":
             for command, code, promised in commands(text):
-                if not command.startswith(SETUP):
-                    run(command.replace(".venv/bin/", ""), code, promised, directory, environment)
+                if not command.startswith(done):
+                    more = {} if "keras" in command else trained.WITHOUT_KERAS
+                    run(command.replace(".venv/bin/", ""), code, promised, directory, {**environment, **more})
 
 
 def run(command, code, promised, directory, environment):
@@ -127,8 +131,10 @@ def test_guide(tmp_path, layer, breadth):
 
 @pytest.mark.slow
 @pytest.mark.needs("ray", "submitit")
-def test_the_page_of_engines(tmp_path):
-    follow(ENGINES, tmp_path, Path(sys.executable).parent)
+def test_the_page_of_engines(tmp_path, shared):
+    """Its first command is one of the README's."""
+    shutil.copytree(trained.digits(shared), tmp_path, dirs_exist_ok=True)
+    follow(ENGINES, tmp_path, Path(sys.executable).parent, done=("python -m exportkit.examples.mnist_mlp",))
 
 
 def test_the_guide_counts_the_checks():

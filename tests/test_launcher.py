@@ -11,6 +11,7 @@ import sys
 import time
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import processlab
 import pytest
@@ -20,6 +21,7 @@ from hydra.core.utils import JobReturn
 from hydra.test_utils.launcher_common_tests import BatchedSweeperTestSuite, IntegrationTestSuite, LauncherTestSuite
 from hydra.version import VersionBase
 from hydra_plugins.exportkit import ProcessLauncher
+from omegaconf import OmegaConf
 
 import exportkit
 from exportkit.cli import hydra_app
@@ -239,6 +241,19 @@ def test_only_a_process_of_this_sweep_has_its_state(monkeypatch):
         job_process.run(b"this", "sent", job, whole=False)
         job_process.run(b"that", "sent", job, whole=False)
     assert ran == ["sent", "sent", "inherited", "sent"]
+
+
+@pytest.mark.parametrize(("config", "imported", "expected"), [
+    ({"source": "???"}, False, True),
+    ({"db": "mysql"}, True, True),
+    ({"db": "mysql"}, False, False),
+])  # fmt: skip
+def test_the_server_of_another_applications_jobs_imports_tensorflow_if_that_has(config, imported, expected, monkeypatch):
+    monkeypatch.delitem(sys.modules, "tensorflow", raising=False)
+    if imported:
+        monkeypatch.setitem(sys.modules, "tensorflow", sys)
+    launcher = SimpleNamespace(config=OmegaConf.create(config))
+    assert process_launcher._may_use_tensorflow(launcher) is expected
 
 
 def test_a_job_that_has_no_name_to_import_it_by_needs_cloudpickle(monkeypatch):

@@ -20,6 +20,7 @@ from exportkit.processes import Died, Ended, Reported, Started, Task, output, ru
 from exportkit.processes.scratch import PREFIX, remove_stale, scratch
 
 PRELOAD = preload(uses_tensorflow=True)
+LIGHT = preload(uses_tensorflow=False)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -38,11 +39,19 @@ def temporary(tmp_path, monkeypatch):
     assert list((tmp_path / "tmp").glob(f"{PREFIX}*")) == []
 
 
-def came(*functions, timeout=None, n_jobs=2, log=None):
+@pytest.fixture
+def light_server():
+    """The tests after this one have a server that imports TensorFlow again."""
+    server.end_server()
+    yield
+    server.end_server()
+
+
+def came(*functions, timeout=None, n_jobs=2, log=None, preload=PRELOAD):
     """What became of calls, in their order: a value, or why there is none."""
     calls = [call if isinstance(call, tuple) else (call,) for call in functions]
     tasks = [Task(n, call[0], call[1:], log and log / f"{n}.log") for n, call in enumerate(calls)]
-    ends = [event for event in run(tasks, n_jobs, timeout, PRELOAD) if isinstance(event, Ended | Died)]
+    ends = [event for event in run(tasks, n_jobs, timeout, preload) if isinstance(event, Ended | Died)]
     return [end.value if isinstance(end, Ended) else str(end) for end in sorted(ends, key=lambda end: end.number)]
 
 
@@ -347,17 +356,19 @@ def test_a_task_that_leaves_threads_behind_ends():
     assert came(lab.threaded, timeout=60) == ["done"]
 
 
+@pytest.mark.usefixtures("light_server")
 def test_a_server_that_is_ended_is_dead_before_the_next_task():
     for _ in range(3):
-        (before,) = came(lab.server)
+        (before,) = came(lab.server, preload=LIGHT)
         server.end_server()
         assert os.waitid(os.P_PID, before, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
-    (after,) = came(lab.server)
+    (after,) = came(lab.server, preload=LIGHT)
     assert after != before
 
 
+@pytest.mark.usefixtures("light_server")
 def test_a_server_that_was_killed_takes_its_tasks_along_and_is_started_again():
-    first, killed, second = came(lab.server, lab.kill_server, lab.server, n_jobs=1)
+    first, killed, second = came(lab.server, lab.kill_server, lab.server, n_jobs=1, preload=LIGHT)
     assert killed == "lost the process that had started it, which was killed, most likely because memory ran out"
     assert first != second
 

@@ -2,6 +2,7 @@
 
 import logging
 import pickle
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -47,8 +48,13 @@ def launch(launcher: "ProcessLauncher", job_overrides: Sequence[Sequence[str]], 
             yield PackedJob(number, pickle.dumps(config), job_process.output_directory(config))
 
     tasks = _Tasks(job_process.shared(launcher), composed())
-    returns = dict(_returned(launcher, tasks, _Lines(job_overrides, first), uses_tensorflow=True))
+    returns = dict(_returned(launcher, tasks, _Lines(job_overrides, first), _may_use_tensorflow(launcher)))
     return [returns[number] for number in sorted(returns)]
+
+
+def _may_use_tensorflow(launcher: "ProcessLauncher") -> bool:
+    """Return whether jobs may run TensorFlow's Python: they are exports, or jobs of an application that has imported it."""
+    return "source" in launcher.config.keys() or "tensorflow" in sys.modules  # noqa: SIM118 - what is ??? is a key too
 
 
 def launch_composed(
