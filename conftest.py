@@ -5,6 +5,7 @@ is said with the test: ``@pytest.mark.quick(5)`` for the cases of a parametrized
 files are named, all of them run); the fixture `breadth` for a count in a test's body; Hypothesis' profile for drawn examples.
 """
 
+import compileall
 import gc
 import importlib.util
 import os
@@ -31,6 +32,10 @@ def pytest_configure(config):
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+    if not hasattr(config, "workerinput"):
+        # where PYTHONDONTWRITEBYTECODE is set, each process that a test starts would compile these modules: 0.3 s of CPU time
+        for package in ("exportkit", *config.rootpath.glob("plugins/*/exportkit_*")):
+            compileall.compile_dir(config.rootpath / package, quiet=2)
 
 
 def pytest_xdist_auto_num_workers():
