@@ -21,14 +21,21 @@ from exportkit.registry import DISABLE, GROUP, load_plugins
 from exportkit.testing import toys
 from exportkit.version import identity
 
-# A process that has loaded TensorFlow's C library, and knows its ops, from which the workers of all tests are forked. It is
-# made before pytest sets its fault handler, which would print a stack for each worker that a test has crash.
-library()
-processes.reserve("exportkit.core.preload_many")
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config):
+    """Make a process that has loaded TensorFlow's C library, and knows its ops, from which the workers of all tests are forked.
+
+    It is made before pytest sets its fault handler, which would print a stack for each worker that a test has crash.
+    """
+    if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):  # this process runs tests
+        library()
+        processes.reserve("exportkit.core.preload_many")
 
 
 def pytest_sessionfinish():
-    spare._spare.close()
+    if spare._spare is not None:
+        spare._spare.close()
 
 
 @pytest.fixture(autouse=True)

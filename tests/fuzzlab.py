@@ -8,6 +8,7 @@ the cases has changed bytes instead.
 import io
 import json
 import math
+import os
 import random
 import resource
 import shutil
@@ -371,7 +372,7 @@ def copied(model: Model, directory: Path, suffix: str, data: bytes, drop: bool =
     run.mkdir()
     for path in source.parent.iterdir():
         if path.is_file() and not path.name.endswith(suffix):
-            shutil.copy(path, run)
+            shutil.copy2(path, run)  # as old as it is: where training saves at this moment, readers wait for it
     if not drop:
         (run / f"{source.name}{suffix}").write_bytes(data)
     return str(run / source.name)
@@ -425,7 +426,10 @@ def _state_case(model: Model, directory: Path, chance: random.Random, plugins: P
     recorded = chance.choice((*TEXTS, ".", "./.", "../run", "model.ckpt-3", "/", "~", "\\000", "\\377", "sub/../model.ckpt-3"))
     text = f'model_checkpoint_path: "{recorded}"\n'.encode()
     prefix = copied(model, directory, "checkpoint", mutate_bytes(text, chance) if chance.random() < 0.3 else text, drop=True)
-    Path(prefix).with_name("checkpoint").write_bytes(text)
+    state = Path(prefix).with_name("checkpoint")
+    state.write_bytes(text)
+    if chance.random() < 0.75:
+        os.utime(state, (0, 0))  # for the others readers wait: training may be saving
     place = str(Path(prefix).parent)
     return lambda: _both(configured(model, place, directory), place, plugins)
 

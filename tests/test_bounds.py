@@ -713,7 +713,7 @@ SAMPLES = {
     ),
     "npz: a bomb of 300 MB": (
         "d.npz",
-        archive(bytes(300 << 20), zipfile.ZIP_DEFLATED),
+        lambda: archive(bytes(300 << 20), zipfile.ZIP_DEFLATED),
         "expands to 314,572,800 bytes, and at most 268,435,456 are read",
     ),
     "npz: declares 3 GB": ("d.npz", declared(3 << 30), "expands to 3,221,225,472 bytes, and at most 268,435,456 are read"),
@@ -762,7 +762,7 @@ SAMPLES = {
 def test_a_file_of_samples_that_cannot_be(name, data, text, tmp_path):
     name, _, inner = name.partition(":")
     path = tmp_path / name
-    path.write_bytes(data)
+    path.write_bytes(data() if callable(data) else data)
     with bounded(), pytest.raises(Misfit) as caught:
         read(path, inner or ("x" if path.suffix == ".npz" else None))
     assert caught.value.what == f"{path} {text}"
@@ -914,21 +914,25 @@ def test_in_place_of_a_config_file(kind, tmp_path, capfd, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory):
-    """A directory in which the campaign keeps the sound models."""
-    return tmp_path_factory.mktemp("models")
+def sound(shared):
+    """The directory of the sound models, made once."""
+
+    def make(directory):
+        subprocess.run([sys.executable, CAMPAIGN, "--inputs", "0", "--models", directory / "models"], check=True)
+
+    return shared("fuzzed", make) / "models"
 
 
 @pytest.mark.slow
-def test_drawn_inputs_are_answered_or_refused(breadth, kept):
+def test_drawn_inputs_are_answered_or_refused(breadth, sound):
     inputs = breadth(30, 2000)
-    command = [sys.executable, CAMPAIGN, "--inputs", str(inputs), "--seed", str(inputs), "--models", str(kept / "models")]
+    command = [sys.executable, CAMPAIGN, "--inputs", str(inputs), "--seed", str(inputs), "--models", str(sound)]
     ended = subprocess.run(command, capture_output=True, text=True)
     assert ended.stdout.splitlines()[-1] == f"{inputs} inputs, 0 failures", ended.stdout + ended.stderr[-2000:]
 
 
 @pytest.mark.slow
-def test_drawn_inputs_that_are_exported_answer_as_tensorflow_does(breadth, kept):
+def test_drawn_inputs_that_are_exported_answer_as_tensorflow_does(breadth, sound):
     inputs = breadth(3, 60)
     command = [
         sys.executable,
@@ -939,7 +943,7 @@ def test_drawn_inputs_that_are_exported_answer_as_tensorflow_does(breadth, kept)
         "--seed",
         "600001",
         "--models",
-        str(kept / "models"),
+        str(sound),
     ]
     ended = subprocess.run(command, capture_output=True, text=True)
     assert ended.stdout.splitlines()[-1] == f"{inputs} inputs, 0 failures", ended.stdout + ended.stderr[-2000:]

@@ -617,19 +617,25 @@ def test_ten_thousand_damaged_bytes(tmp_path, breadth):
         for _ in range(times):
             bad = bytearray(content)
             bad[chance.randrange(len(bad))] ^= chance.randrange(1, 256)
-            path.write_bytes(bad)
+            overwrite(path, bad)
             found = outcome(prefix)
             assert found == good or "is damaged: " in found
             noticed += found != good
         assert noticed > 0.93 * times
-        path.write_bytes(content)
+        overwrite(path, content)
+
+
+def overwrite(path, content):
+    """Write as many bytes as the file has: one that is emptied first goes to the disk each time (ext4, auto_da_alloc)."""
+    with open(path, "r+b") as file:
+        assert file.write(content) == os.path.getsize(path)
 
 
 def test_every_cut_is_noticed(small):
     for path in (Path(small + ".index"), Path(small + ".data-00000-of-00001")):
         content = path.read_bytes()
-        for size in range(len(content)):
-            path.write_bytes(content[:size])
+        for size in reversed(range(len(content))):
+            os.truncate(path, size)
             assert str(path) in outcome(small)
         path.write_bytes(content)
 
@@ -662,8 +668,10 @@ def entry_protos(draw):
 @settings(max_examples=2 * settings().max_examples, **SETTINGS)
 def test_any_index_is_read_or_refused(tmp_path, items):
     items = {b"": b"\x08\x01", **items}
+    (tmp_path / "any.index").unlink(missing_ok=True)
     (tmp_path / "any.index").write_bytes(sstable.table(sorted(items.items())))
-    (tmp_path / "any.data-00000-of-00001").write_bytes(bytes(100))
+    if not (tmp_path / "any.data-00000-of-00001").exists():
+        (tmp_path / "any.data-00000-of-00001").write_bytes(bytes(100))
     assert outcome(tmp_path / "any") or len(items) == 1
 
 

@@ -261,7 +261,7 @@ PARENT = """
 cmake_minimum_required(VERSION 3.16)
 project(test_client CXX)
 set(CMAKE_CXX_STANDARD 20)
-set(CMAKE_BUILD_TYPE Debug)
+set(CMAKE_BUILD_TYPE None)
 add_subdirectory(client)
 add_executable(driver driver.cc)
 target_link_libraries(driver toy_client)

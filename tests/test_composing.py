@@ -1,5 +1,6 @@
 """The jobs of a sweep: composed from what they share, in several processes, and nothing differs from what Hydra composes."""
 
+import copy
 import os
 import pickle
 import signal
@@ -26,6 +27,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf, open_dict
 
 from exportkit.cli import hydra_app
+from exportkit.cli.config_source import SharedStore
 from exportkit.cli.sweep import composition_cache
 from exportkit.cli.sweep.composing import compose_all, expand
 from exportkit.cli.sweep.composition_cache import CachingLoader, same_config
@@ -258,6 +260,23 @@ def test_a_look_sees_what_the_job_will_be_called_with(sweep, tmp_path):
     assert HydraConfig.instance().cfg is before
     assert seen[1] == seen[0]
     assert seen[0][2:] == (str(Path(config.hydra.sweep.dir, "0").absolute()), 0)
+
+
+def test_composing_leaves_the_config_store_as_it_was(sweep):
+    """Hydra's copy of the store for each composition is not made: see `SharedStore`."""
+    loader, master = sweep("model=b")
+    repository = loader.repository
+    (store,) = (source for source in repository.sources if isinstance(source, SharedStore))
+    assert copy.deepcopy(repository).sources[repository.sources.index(store)] is store
+    before = stored(ConfigStore.instance().repo)
+    config = loader.load_sweep_config(master, ["model=b", "source.level=8", "source.corners.left.x=2", "source.many=[]"])
+    assert (config.source.level, config.source.corners.left.x, config.source.many) == (8, 2, [])
+    assert stored(ConfigStore.instance().repo) == before
+
+
+def stored(node):
+    """What a store's groups hold."""
+    return {name: stored(inner) for name, inner in node.items()} if isinstance(node, dict) else anatomy(node.node)
 
 
 @pytest.fixture

@@ -1,10 +1,12 @@
-"""Hydra's readers of config files, with bounds: a file is checked before Hydra parses it."""
+"""Hydra's readers of configs, with bounds: a file is checked before Hydra parses it."""
 
 import os
 from pathlib import Path
+from typing import Any
 
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra._internal.core_plugins.importlib_resources_config_source import ImportlibResourcesConfigSource
+from hydra._internal.core_plugins.structured_config_source import StructuredConfigSource
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.plugins.config_source import ConfigResult
 
@@ -37,11 +39,25 @@ class PackagedFiles(ImportlibResourcesConfigSource):
             return super().load_config(config_path)
 
 
-for _ours, _hydras in ((CheckedFiles, FileConfigSource), (PackagedFiles, ImportlibResourcesConfigSource)):
+class SharedStore(StructuredConfigSource):
+    """The config store of the process, which hands out copies of what it holds.
+
+    Hydra copies all its sources for each composition; a copy of the store would take a sixth of that.
+    """
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "SharedStore":
+        return self
+
+
+for _ours, _hydras in (
+    (CheckedFiles, FileConfigSource),
+    (PackagedFiles, ImportlibResourcesConfigSource),
+    (SharedStore, StructuredConfigSource),
+):
     _ours.__name__ = _hydras.__name__  # Hydra registers its own again where it looks for plugins anew, and compares names
 
 
 def install() -> None:
-    """Let Hydra read config files by `CheckedFiles` and `PackagedFiles`."""
-    for source in (CheckedFiles, PackagedFiles):
+    """Let Hydra read configs by the classes above."""
+    for source in (CheckedFiles, PackagedFiles, SharedStore):
         SourcesRegistry.instance().types[source.scheme()] = source
