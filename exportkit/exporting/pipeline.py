@@ -158,10 +158,10 @@ def _export(
 
 def _end(export: Export) -> None:
     """End what steps have started."""
-    for host in export.hosts.values():
-        host.stop()
     for begun in export.begun.values():
         begun.close()
+    for host in export.hosts.values():
+        host.stop()
 
 
 def publishes(plan: ExportPlan) -> bool:
@@ -242,11 +242,12 @@ def _write(plugins: Plugins, export: Export, built: Built, host: Host) -> savedm
     plan, report, directory = export.plan, export.report, export.directory
     describe(report, plan, built.source, built.prepared, built.bound)
     with report.stage("write"):
-        begin_steps(plugins, export)
-        written = savedmodel.write(directory, plan, built.prepared, built.bound, host)
-        assets.check_copied(built.prepared.assets, directory / "assets")
+        begin_steps(plugins, export, "begin")
+        with savedmodel.write(directory, plan, built.prepared, built.bound, host) as written:
+            assets.check_copied(built.prepared.assets, directory / "assets")
+            export.meta_graphs = written.meta_graphs
+            begin_steps(plugins, export, "begin_written")
     report.assets = sorted(path.name for path in (directory / "assets").glob("*"))
-    export.meta_graphs = written.meta_graphs
     if written.readback is not None:
         export.known_digest = partial(_known_digest, written.readback)
     return written

@@ -1,10 +1,11 @@
-"""What a proof begins while the version is still written: the training graph needs the checkpoint alone."""
+"""What a proof begins before its turn: the training graph needs the checkpoint alone, and the export the written files."""
 
 from contextlib import suppress
 
 from exportkit.contract import Export
 from exportkit.errors import ExportKitError
-from exportkit.verifying.parity.trials import TrainingGraph
+from exportkit.serving.native import unoptimized
+from exportkit.verifying.parity.trials import MovedExport, TrainingGraph
 
 
 def begin(export: Export, timeout: float) -> None:
@@ -12,7 +13,7 @@ def begin(export: Export, timeout: float) -> None:
 
     What prevents that is reported when the graph is asked for.
     """
-    key = next((key for key in export.bound if not elsewhere(export, key)), None)
+    key = _first(export)
     if key is None or (TrainingGraph, key) in export.begun:
         return
     with suppress(ExportKitError):
@@ -21,9 +22,38 @@ def begin(export: Export, timeout: float) -> None:
         export.begun[TrainingGraph, key] = graph
 
 
+def begin_written(export: Export, timeout: float) -> None:
+    """Load the first meta graph that is compared, in a thread, while the version is still read back and synced.
+
+    No step may run before the one that asks for it. What prevents it is reported then.
+    """
+    key = _first(export)
+    if key is None or (MovedExport, key) in export.begun:
+        return
+    with suppress(ExportKitError):
+        moved = MovedExport(export, key, timeout)
+        moved.begin(unoptimized())
+        export.begun[MovedExport, key] = moved
+
+
+def _first(export: Export) -> str | None:
+    """Return the first meta graph that is compared."""
+    return next((key for key in export.bound if not elsewhere(export, key)), None)
+
+
 def training_graph(export: Export, key: str, timeout: float) -> TrainingGraph:
     """Return the training graph of meta graph `key`: the one that was begun, or a new one."""
     return export.begun.pop((TrainingGraph, key), None) or TrainingGraph(export, key, timeout)
+
+
+def moved_export(export: Export, key: str, timeout: float) -> MovedExport:
+    """Return the copy of meta graph `key`: the one whose load was begun, if the version is still what it was, or a new one."""
+    begun: MovedExport | None = export.begun.pop((MovedExport, key), None)
+    if begun is not None and begun.is_current():
+        return begun
+    if begun is not None:
+        begun.close()
+    return MovedExport(export, key, timeout)
 
 
 def elsewhere(export: Export, key: str) -> str:

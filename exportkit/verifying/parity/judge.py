@@ -18,7 +18,7 @@ from exportkit.samples import Batch
 from exportkit.serving import tried_samples
 from exportkit.serving.native import Refusal, Running, unoptimized
 from exportkit.verifying.parity import adapters, divergence, refusals
-from exportkit.verifying.parity.beginning import elsewhere, training_graph
+from exportkit.verifying.parity.beginning import elsewhere, moved_export, training_graph
 from exportkit.verifying.parity.divergence import Difference, Tolerance, compare, unequal
 from exportkit.verifying.parity.origin import origins
 from exportkit.verifying.parity.originals import originals
@@ -88,7 +88,8 @@ class Proof:
         self._there = training_graph(self._export, self._key, self._timeout)
         with ExitStack() as there, ExitStack() as here:
             there.callback(self._there.close)
-            self._here = MovedExport(self._export, self._key, self._timeout)
+            self._here = moved_export(self._export, self._key, self._timeout)
+            here.callback(self._here.close)
             running, model = self._started(there, here)
             batches = self._batches(running, model)
             asked = trials(self._export, self._key, batches, self._sizes)
