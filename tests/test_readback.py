@@ -112,6 +112,31 @@ def test_a_file_is_read_again_whose_time_cannot_show_a_change(source, copies, re
     assert sorted(read) == sorted(VALUES)
 
 
+def test_a_file_that_was_written_just_now_is_not_read_again(source, read, tmp_path):
+    with BundleWriter(tmp_path / "copy", reads_back=True) as made:
+        for name in VALUES:
+            made.copy(name, source, name)
+    check_copied(str(tmp_path / "copy"), sources(source), made.readback)
+    assert read == []
+
+
+def test_a_copy_can_be_read_before_it_is_on_the_disk(source, tmp_path):
+    with BundleWriter(tmp_path / "copy", reads_back=True) as made:
+        for name in VALUES:
+            made.copy(name, source, name)
+        made.complete()
+        assert Bundle(tmp_path / "copy").read("a").tolist() == VALUES["a"].tolist()
+    check_copied(str(tmp_path / "copy"), sources(source), made.readback)
+
+
+def test_a_copy_that_fails_after_it_was_complete_leaves_no_file(source, tmp_path):
+    with pytest.raises(ZeroDivisionError), BundleWriter(tmp_path / "copy", reads_back=True) as made:
+        made.copy("a", source, "a")
+        made.complete()
+        raise ZeroDivisionError
+    assert not list(tmp_path.glob("copy*"))
+
+
 def test_a_source_with_a_wrong_checksum_is_not_confirmed(source, copies, tmp_path):
     change(tmp_path / "source.data-00000-of-00001")
     found = copies()

@@ -66,6 +66,7 @@ class Proof:
         self._out_of_step: list[Output] = []
         self._seconds: dict[str, float] = {}
         self._original: dict[str, Any] = {}
+        self._together = True  # whether memory holds both sides
         self.problems: list[Problem] = []
         self.warnings: list[str] = []
         self.unverified: list[str] = []
@@ -85,13 +86,13 @@ class Proof:
             self.warnings.append(f"meta_graphs.{self._key}: is pinned to {device}, and was not verified")
             self.unverified.append(f"meta_graphs.{self._key} (pinned to {device})")
             return {"not verified": f"pinned to {device}"}
-        together = both_fit(self._export, self._key)
+        self._together = both_fit(self._export, self._key)
         self._there = training_graph(self._export, self._key, self._timeout)
         with ExitStack() as there, ExitStack() as here:
             there.callback(self._there.close)
             self._here = moved_export(self._export, self._key, self._timeout)
             here.callback(self._here.close)
-            running, model = self._started(there, here) if together else (None, self._start_export(here))
+            running, model = self._started(there, here) if self._together else (None, self._start_export(here))
             batches = self._batches(running, model)
             asked = trials(self._export, self._key, batches, self._sizes)
             self.warnings += [
@@ -99,30 +100,41 @@ class Proof:
                 for name, batch in batches.items()
                 if self._sizes and not batch.rows and batch.unbatched
             ]
-            with ThreadPoolExecutor(2) as pool:
-                ours = pool.submit(self._ask_export, model, asked)
-                if running is None:
-                    ours.result()
-                    self._here.end_process()
-                theirs = pool.submit(self._ask_training_graph, there, running, asked)
-        written, optimized = ours.result()
-        self._judge_sides(asked, theirs.result(), written, optimized)
+            if running is not None:
+                with ThreadPoolExecutor(2) as pool:
+                    theirs = pool.submit(self._ask_training_graph, there, running, asked)
+                    ours = pool.submit(lambda: (self._ask_export(model, asked), self._ask_optimized(asked)))
+                answers = theirs.result(), *ours.result()
+            else:
+                answers = self._ask_in_turn(there, model, asked)
+        self._judge_sides(asked, *answers)
         if not self.problems:
             self._judge_unsampled(batches)
         return self._details(asked, batches)
 
-    def _ask_training_graph(self, context: ExitStack, running: Asked | None, asked: Sequence[Trial]) -> list[Answers]:
-        """Return its answers, and end its process; where it does not run yet, it is started first."""
-        running = running or self._start_training_graph(context)
+    def _ask_in_turn(
+        self, there: ExitStack, model: Running, asked: Sequence[Trial]
+    ) -> tuple[list[Answers], list[Answers], list[Answer]]:
+        """Return the answers of both sides, and those of the optimised export, with no two of the three in memory at once."""
+        written = self._ask_export(model, asked)
+        self._here.end_process()
+        answers = self._ask_training_graph(there, self._start_training_graph(there), asked)
+        return answers, written, self._ask_optimized(asked)
+
+    def _ask_training_graph(self, context: ExitStack, running: Asked, asked: Sequence[Trial]) -> list[Answers]:
+        """Return its answers, and end its process."""
         return self._timed("training graph", partial(_ask_and_end, context, self._there.ask, running, asked))
 
-    def _ask_export(self, model: Running, asked: Sequence[Trial]) -> tuple[list[Answers], list[Answer]]:
-        """Return the answers of the export as it is written, then of one that a server has optimised."""
-        written = self._timed("export", partial(self._here.ask, model, asked))
+    def _ask_export(self, model: Running, asked: Sequence[Trial]) -> list[Answers]:
+        """Return the answers of the export as it is written."""
+        return self._timed("export", partial(self._here.ask, model, asked))
+
+    def _ask_optimized(self, asked: Sequence[Trial]) -> list[Answer]:
+        """Return the answers of the export as a server has optimised it."""
         with self._here.running(ConfigProto()) as optimized:
             answers = self._timed("export, optimized", partial(self._here.ask_once, optimized, asked))
             optimized.serves = "" if self._here.keeps_state else self._key  # the steps behind this one need load no other
-        return written, answers
+        return answers
 
     def _started(self, there: ExitStack, here: ExitStack) -> tuple[Asked, Running]:
         """Start both sides at the same time; the training graph's process ends with its context."""
@@ -297,6 +309,8 @@ class Proof:
     def _seeded(self, asked: Sequence[Trial]) -> tuple[list[Answers], ...]:
         """Return the answers of the training graph, of the export, and of the export in another process."""
         here = MovedExport(self._export, self._key, self._timeout, seeded=True)
+        if not self._together:
+            here.end_process()  # its memory is for the training graph now
         there, first = self._there.answers(asked, seeded=True), here.answers(asked, unoptimized())
         here.end_process()
         return there, first, here.answers(asked, unoptimized())
