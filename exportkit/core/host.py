@@ -54,7 +54,7 @@ class Host:
             raise
 
     def kill(self) -> None:
-        """Kill the process, if there is one, while another thread waits for its reply: that thread gets WorkerDied."""
+        """Kill the process, if there is one, and do not wait for its end; a thread that waits for its reply gets WorkerDied."""
         if (worker := self._worker) is not None:
             worker.kill()
 
