@@ -12,9 +12,10 @@ import ctypes
 import errno
 import os
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from exportkit import protos
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 _NOT_IN_KERNEL = (errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM)
 _STEP = 1 << 26  # bytes that are copied at a time: what reads them back follows that far behind
 _WRITE = 2  # SYNC_FILE_RANGE_WRITE (linux/fs.h)
+_WORTH = 1 << 24  # bytes: what is less is on the disk sooner than a thread can be started for it
 
 
 def open_checkpoint(path: str | os.PathLike[str]) -> Bundle:
@@ -79,6 +81,7 @@ class BundleWriter:
         self._end = 0
         self._pending: _Range | None = None
         self._complete = False
+        self._writing_back: ThreadPoolExecutor | None = None
         if os.path.exists(self._path) or os.path.exists(self.prefix + ".index"):
             raise WeightsError(Problem(self.prefix, "a checkpoint is there already", "choose another prefix"))
         with _writable(self._path):
@@ -145,6 +148,7 @@ class BundleWriter:
             return
         try:
             self._flush()
+            self._stop_writing_back()
             with _writable(self._path), self._file:
                 os.fsync(self._file.fileno())
             if not self._complete:
@@ -157,6 +161,7 @@ class BundleWriter:
 
     def _discard(self) -> None:
         """Remove the files that were written."""
+        self._stop_writing_back()
         self._file.close()
         if self.readback:
             self.readback.abort()
@@ -202,7 +207,7 @@ class BundleWriter:
     def _copy(self, source: int, size: int, offset: int) -> int:
         """Copy at most `size` bytes of an open file to the end, and return how many there were."""
         done = _copy(source, self._file.fileno(), size, offset, self._end)
-        _start_writing_back(self._file.fileno(), done, self._end)
+        self._write_back(done, self._end)
         self._reach(self._end + done)
         return done
 
@@ -210,6 +215,23 @@ class BundleWriter:
         self._end = end
         if self.readback:
             self.readback.reached(end)
+
+    def _write_back(self, size: int, at: int) -> None:
+        """Have the kernel write `size` bytes at position `at` to the disk, so that fsync has less to wait for.
+
+        In a thread of its own, which waits for the disk's queue. Where there is no such call, or it is refused, fsync does it
+        all; errors of the disk are its to report, too.
+        """
+        if size < _WORTH or (call := _sync_file_range()) is None:
+            return
+        self._writing_back = self._writing_back or ThreadPoolExecutor(1)
+        start, length, flags = ctypes.c_int64(at), ctypes.c_int64(size), ctypes.c_uint(_WRITE)
+        self._writing_back.submit(partial(call, self._file.fileno(), start, length, flags))
+
+    def _stop_writing_back(self) -> None:
+        if self._writing_back is not None:
+            self._writing_back.shutdown(cancel_futures=True)
+            self._writing_back = None
 
     def _append(self, name: str, array: np.ndarray, dtype: str) -> None:
         self._flush()
@@ -280,15 +302,6 @@ def _write(target: int, data: bytes | memoryview, at: int) -> int:
         step = os.pwrite(target, rest[: encoding.CHUNK], at)
         rest, at = rest[step:], at + step
     return at
-
-
-def _start_writing_back(target: int, size: int, at: int) -> None:
-    """Have the kernel begin to write `size` bytes at position `at` to the disk, so that fsync has less to wait for.
-
-    Where there is no such call, or it is refused, fsync does it all; errors of the disk are its to report, too.
-    """
-    if (call := _sync_file_range()) is not None:
-        call(target, ctypes.c_int64(at), ctypes.c_int64(size), ctypes.c_uint(_WRITE))
 
 
 @cache
