@@ -70,6 +70,8 @@ def without_loads(events):
 @pytest.fixture
 def slow_sync(monkeypatch, events):
     """Have the data file wait, before it is synced, until the version was asked to be loaded."""
+    if not os.path.isdir("/proc/self/fd"):
+        pytest.skip("needs procfs")
     fsync, found = os.fsync, []
 
     def waiting(descriptor):

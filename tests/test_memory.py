@@ -27,32 +27,28 @@ def test_without_a_limit_it_is_what_the_machine_has(machine):
     assert machine("0::/user.slice\n", {"user.slice/memory.max": "max\n"}) == 21000 * KIB
 
 
+def group(path, names, most, used, prefix, **files):
+    """Return the files of a control group, its numbers in KiB."""
+    stat = "".join(f"{prefix}{name} {KIB * number}\n" for name, number in files.items())
+    return {f"{path}{names[0]}": f"{KIB * most}\n", f"{path}{names[1]}": f"{KIB * used}\n", f"{path}memory.stat": stat}
+
+
+V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes")
+V2 = ("memory.max", "memory.current")
+
+
 def test_a_group_above_limits_it_and_files_in_memory_count_as_free(machine):
-    files = {
-        "pods/one/memory.max": "max\n",
-        "pods/memory.max": f"{10000 * KIB}\n",
-        "pods/memory.current": f"{9000 * KIB}\n",
-        "pods/memory.stat": f"anon {3000 * KIB}\nactive_file {2000 * KIB}\ninactive_file {4000 * KIB}\n",
-    }
-    assert machine("0::/pods/one\n", files) == 7000 * KIB
+    files = group("pods/", V2, 10000, 9000, "", anon=3000, active_file=2000, inactive_file=4000)
+    assert machine("0::/pods/one\n", {"pods/one/memory.max": "max\n", **files}) == 7000 * KIB
 
 
 def test_groups_of_version_1_count_what_is_below_them(machine):
-    files = {
-        "memory/box/memory.limit_in_bytes": f"{8000 * KIB}\n",
-        "memory/box/memory.usage_in_bytes": f"{8000 * KIB}\n",
-        "memory/box/memory.stat": f"active_file 0\ninactive_file 0\ntotal_active_file {KIB}\ntotal_inactive_file {KIB}\n",
-    }
+    files = group("memory/box/", V1, 8000, 8000, "total_", active_file=1, inactive_file=1)
     assert machine("5:cpu,cpuacct:/box\n4:memory:/box\n0::/\n", files) == 2 * KIB
 
 
 def test_a_group_that_a_container_does_not_see_has_its_limit_at_the_root(machine):
-    files = {
-        "memory.max": f"{500 * KIB}\n",
-        "memory.current": f"{600 * KIB}\n",
-        "memory.stat": "active_file 0\ninactive_file 0\n",
-    }
-    assert machine("0::/docker/0123\n", files) == 0
+    assert machine("0::/docker/0123\n", group("", V2, 500, 600, "", active_file=0, inactive_file=0)) == 0
 
 
 @pytest.mark.parametrize("meminfo", ["", "MemFree: 100 kB\n", "MemAvailable: many kB\n"])

@@ -159,11 +159,10 @@ def _export(
 
 
 def _end(export: Export) -> None:
-    """End what steps have started."""
-    for begun in export.begun.values():
-        begun.close()
-    for host in export.hosts.values():
-        host.stop()
+    """End what steps have started: what is begun first, for it may wait for a host."""
+    with ExitStack() as ending:
+        for started in (*(host.stop for host in export.hosts.values()), *(begun.close for begun in export.begun.values())):
+            ending.callback(started)
 
 
 def publishes(plan: ExportPlan) -> bool:
