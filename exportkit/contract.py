@@ -232,6 +232,14 @@ class PostStep(ABC):
         `export.meta_graphs` as well. It must return at once. What it starts it puts into `export.begun`, for `run`.
         """
 
+    def begin_written(self, export: Export) -> None:  # noqa: B027 - most steps have nothing to begin
+        """Start what needs the written files and goes on by itself while they are read back and synced; by default nothing.
+
+        Called once, in the order of the steps, after `begin`: the version can be loaded, but none of its bytes is proved yet,
+        and steps that run before this one may still add files. It must change nothing, and return at once. What it starts
+        it puts into `export.begun`, for `run`.
+        """
+
     @abstractmethod
     def run(self, export: Export) -> Mapping[str, Any] | None:
         """Do the step's work on `export.directory`."""

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -260,12 +261,13 @@ def test_a_link_that_is_swapped_while_it_is_copied_gets_no_other_file_in(naming,
     words.symlink_to(tmp_path / "first.txt")
     (tmp_path / "first.txt").write_text("a\n")
 
+    @contextmanager
     def write(directory, *arguments):
         words.unlink()
         words.symlink_to(elsewhere / "words.txt")
-        written = real(directory, *arguments)
-        assert (directory / "assets" / "words.txt").read_text() == "root\n"
-        return written
+        with real(directory, *arguments) as written:
+            assert (directory / "assets" / "words.txt").read_text() == "root\n"
+            yield written
 
     monkeypatch.setattr(savedmodel, "write", write)
     with pytest.raises(BindingError) as refused:

@@ -111,7 +111,9 @@ def both(plan, prepared, directory):
     (directory / "ours").mkdir()
     prepared.coverage.saved.clear()  # no values are written, whatever the plan has
     with Host(Sandbox([])) as host:
-        ours = savedmodel.write(directory / "ours", plan, prepared, savedmodel.bind(plan, prepared, host), host).meta_graphs
+        bound = savedmodel.bind(plan, prepared, host)
+        with savedmodel.write(directory / "ours", plan, prepared, bound, host) as written:
+            ours = written.meta_graphs
     theirs = by_builder.written(directory / "theirs", plan, prepared)
     assert [*ours] == [*theirs]
     for key, meta in theirs.items():

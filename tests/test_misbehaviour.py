@@ -447,6 +447,20 @@ export.begun["mine"] = Begun()
     assert versions(tmp_path) == exported
 
 
+@pytest.mark.parametrize(("begin", "exported"), [("pass", ["1"]), ("raise StepFailed('has no room')", [])])
+def test_a_step_may_begin_again_when_all_files_are_written(begin, exported, export, tmp_path):
+    written = f"""
+assert (export.directory / "saved_model.pb").is_file() and export.meta_graphs
+assert (export.directory / "variables" / "variables.index").is_file()
+export.begun["mine"] = contextlib.ExitStack()
+{begin}
+"""
+    code = BEGINNING.format(begin=indented("import contextlib" + written), run=indented("assert 'mine' in export.begun"))
+    refusal = export(code.replace("def begin(", "def begin_written("), post={"bad": {"kind": "bad"}})
+    assert versions(tmp_path) == exported
+    assert exported or told(refusal) == f"post.bad ({ACME}): has no room"
+
+
 def test_bytes_that_a_step_changes_behind_a_second_name_get_no_digest(export, tmp_path):
     body = (
         "os.link(weights, version.parent / 'second')\n"  # the snapshot does not compare the time of the last change of status

@@ -112,6 +112,31 @@ def test_a_file_is_read_again_whose_time_cannot_show_a_change(source, copies, re
     assert sorted(read) == sorted(VALUES)
 
 
+def test_a_file_that_was_written_just_now_is_not_read_again(source, read, tmp_path):
+    with BundleWriter(tmp_path / "copy", reads_back=True) as made:
+        for name in VALUES:
+            made.copy(name, source, name)
+    check_copied(str(tmp_path / "copy"), sources(source), made.readback)
+    assert read == []
+
+
+def test_a_copy_can_be_read_before_it_is_on_the_disk(source, tmp_path):
+    with BundleWriter(tmp_path / "copy", reads_back=True) as made:
+        for name in VALUES:
+            made.copy(name, source, name)
+        made.complete()
+        assert Bundle(tmp_path / "copy").read("a").tolist() == VALUES["a"].tolist()
+    check_copied(str(tmp_path / "copy"), sources(source), made.readback)
+
+
+def test_a_copy_that_fails_after_it_was_complete_leaves_no_file(source, tmp_path):
+    with pytest.raises(ZeroDivisionError), BundleWriter(tmp_path / "copy", reads_back=True) as made:
+        made.copy("a", source, "a")
+        made.complete()
+        raise ZeroDivisionError
+    assert not list(tmp_path.glob("copy*"))
+
+
 def test_a_source_with_a_wrong_checksum_is_not_confirmed(source, copies, tmp_path):
     change(tmp_path / "source.data-00000-of-00001")
     found = copies()
@@ -165,3 +190,28 @@ def test_another_file_with_the_same_bytes_is_not_unchanged(copies, tmp_path):
     path.with_name("other").write_bytes(path.read_bytes())
     os.replace(path.with_name("other"), path)
     assert not found.is_unchanged()
+
+
+def test_a_large_copy_is_written_back_before_it_is_synced(source, tmp_path, monkeypatch):
+    calls, fsync = [], os.fsync
+    monkeypatch.setattr(writer, "_WORTH", 64)
+    monkeypatch.setattr(writer, "_STEP", 100)
+    monkeypatch.setattr(
+        writer, "_sync_file_range", lambda: lambda *given: calls.append([getattr(n, "value", n) for n in given[1:]])
+    )
+    monkeypatch.setattr(os, "fsync", lambda file: calls.append("fsync") or fsync(file))
+    with BundleWriter(tmp_path / "copy") as made:
+        made.copy("a", source, "a")
+        made._flush()
+        made._writing_back.submit(int).result()
+    synced = calls.index("fsync")
+    assert calls[:synced] == [[at, 100, 2] for at in range(0, 4000, 100)]
+    assert made._writing_back is None
+
+
+def test_without_a_way_to_write_back_the_copy_is_synced_all_the_same(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(writer, "_WORTH", 1)
+    monkeypatch.setattr(writer, "_sync_file_range", lambda: None)
+    with BundleWriter(tmp_path / "copy") as made:
+        made.copy("a", source, "a")
+    assert check_copied(str(tmp_path / "copy"), {"a": (source, "a")}) == Copied(1, 4000)

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -555,13 +556,14 @@ def test_bytes_that_change_on_the_way_fail_the_export(dense, tmp_path, monkeypat
 
     real = savedmodel.write
 
+    @contextmanager
     def corrupting(directory, *rest):
-        written = real(directory, *rest)
+        with real(directory, *rest) as written:
+            yield written
         path = Path(directory, "variables", "variables.data-00000-of-00001")
         data = bytearray(path.read_bytes())
         data[5] ^= 1
         path.write_bytes(data)
-        return written
 
     monkeypatch.setattr(savedmodel, "write", corrupting)
     with pytest.raises(WeightsError):

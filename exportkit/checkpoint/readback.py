@@ -14,6 +14,7 @@ from exportkit.checkpoint.index import Entry, Part, element_count
 from exportkit.checkpoint.reader import Bundle
 
 _TICK_NS = 20_000_000  # two changes of a file within one tick of the kernel's clock (at most 10 ms) have the same time
+_LONGEST_NS = 25_000_000  # to wait for a tick; a file whose time lies further ahead is of another machine's clock
 
 _State = tuple[int, int, int, int, int]
 
@@ -98,6 +99,7 @@ class Readback:
                     self._hash_to(expected[1])
             except _Aborted:
                 return
+            _wait_a_tick(os.fstat(self._file.fileno()))
             found = os.fstat(self._file.fileno())
         if self._hash and self._intact and self._hashed == found.st_size:
             self.digest = self._hash.hexdigest()
@@ -145,6 +147,13 @@ class Readback:
         if self._hash and start <= self._hashed < start + len(data):
             self._hash.update(data if start == self._hashed else data[self._hashed - start :])
             self._hashed = start + len(data)
+
+
+def _wait_a_tick(found: os.stat_result) -> None:
+    """Wait until a later change of a file that was changed just now has another time."""
+    left = found.st_mtime_ns + _TICK_NS - time.time_ns()
+    if 0 <= left <= _LONGEST_NS:
+        time.sleep((left + 1_000_000) / 1e9)
 
 
 def _key(entry: Entry, part: Part) -> tuple[str, int, Part]:

@@ -8,12 +8,15 @@ Source of the rules: TensorFlow's ``core/util/tensor_bundle/tensor_bundle.cc`` a
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
 
 from exportkit import protos
 from exportkit.checkpoint import encoding, sstable
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
 
 _NOT_IN_KERNEL = (errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM)
 _STEP = 1 << 26  # bytes that are copied at a time: what reads them back follows that far behind
+_WRITE = 2  # SYNC_FILE_RANGE_WRITE (linux/fs.h)
+_WORTH = 1 << 24  # bytes: what is less is on the disk sooner than a thread can be started for it
 
 
 def open_checkpoint(path: str | os.PathLike[str]) -> Bundle:
@@ -75,6 +80,8 @@ class BundleWriter:
         self._entries: dict[str, Entry] = {}
         self._end = 0
         self._pending: _Range | None = None
+        self._complete = False
+        self._writing_back: ThreadPoolExecutor | None = None
         if os.path.exists(self._path) or os.path.exists(self.prefix + ".index"):
             raise WeightsError(Problem(self.prefix, "a checkpoint is there already", "choose another prefix"))
         with _writable(self._path):
@@ -123,15 +130,29 @@ class BundleWriter:
             raise WeightsError(Problem(name, f"TensorFlow has no dtype {dtype}", "convert the array"))
         self._append(name, array, dtype)
 
+    def complete(self) -> None:
+        """Write the rest of the data and the index: then the checkpoint can be read, while `close` brings it onto the disk.
+
+        Nothing can be added afterwards. After a power cut before the end of `close`, the index may be there without its data.
+
+        Raises:
+            EnvironmentFailed: a file cannot be written.
+        """
+        self._flush()
+        self._write_index(synced=False)
+        self._complete = True
+
     def close(self) -> None:
         """Write the rest of the data and, once that is on disk, the index."""
         if self._file.closed:
             return
         try:
             self._flush()
+            self._stop_writing_back()
             with _writable(self._path), self._file:
                 os.fsync(self._file.fileno())
-            self._write_index()
+            if not self._complete:
+                self._write_index(synced=True)
             if self.readback:
                 self.readback.close()
         except BaseException:
@@ -140,10 +161,11 @@ class BundleWriter:
 
     def _discard(self) -> None:
         """Remove the files that were written."""
+        self._stop_writing_back()
         self._file.close()
         if self.readback:
             self.readback.abort()
-        for path in (self._path, self.prefix + ".index.tmp"):
+        for path in (self._path, self.prefix + ".index.tmp", *[self.prefix + ".index"] * self._complete):
             with suppress(OSError):
                 os.unlink(path)
 
@@ -185,6 +207,7 @@ class BundleWriter:
     def _copy(self, source: int, size: int, offset: int) -> int:
         """Copy at most `size` bytes of an open file to the end, and return how many there were."""
         done = _copy(source, self._file.fileno(), size, offset, self._end)
+        self._write_back(done, self._end)
         self._reach(self._end + done)
         return done
 
@@ -192,6 +215,23 @@ class BundleWriter:
         self._end = end
         if self.readback:
             self.readback.reached(end)
+
+    def _write_back(self, size: int, at: int) -> None:
+        """Have the kernel write `size` bytes at position `at` to the disk, so that fsync has less to wait for.
+
+        In a thread of its own, which waits for the disk's queue. Where there is no such call, or it is refused, fsync does it
+        all; errors of the disk are its to report, too.
+        """
+        if size < _WORTH or (call := _sync_file_range()) is None:
+            return
+        self._writing_back = self._writing_back or ThreadPoolExecutor(1)
+        start, length, flags = ctypes.c_int64(at), ctypes.c_int64(size), ctypes.c_uint(_WRITE)
+        self._writing_back.submit(partial(call, self._file.fileno(), start, length, flags))
+
+    def _stop_writing_back(self) -> None:
+        if self._writing_back is not None:
+            self._writing_back.shutdown(cancel_futures=True)
+            self._writing_back = None
 
     def _append(self, name: str, array: np.ndarray, dtype: str) -> None:
         self._flush()
@@ -201,12 +241,13 @@ class BundleWriter:
         part = Part(0, offset, len(data), encoding.payload_checksum(dtype, array.size, data))
         self._record(Entry(name, dtype, array.shape, part.size, part.crc32c, (part,)))
 
-    def _write_index(self) -> None:
+    def _write_index(self, *, synced: bool) -> None:
         path = self.prefix + ".index"
         with _writable(path), open(path + ".tmp", "xb") as file:
             file.write(sstable.table(_index_items(self._entries)))
             file.flush()
-            os.fsync(file.fileno())
+            if synced:
+                os.fsync(file.fileno())
             os.replace(path + ".tmp", path)
 
 
@@ -261,6 +302,12 @@ def _write(target: int, data: bytes | memoryview, at: int) -> int:
         step = os.pwrite(target, rest[: encoding.CHUNK], at)
         rest, at = rest[step:], at + step
     return at
+
+
+@cache
+def _sync_file_range() -> Any:
+    """Return Linux's function of that name; None where the C library has none."""
+    return getattr(ctypes.CDLL(None), "sync_file_range", None)
 
 
 @contextmanager

@@ -53,6 +53,11 @@ class Host:
             self.stop()
             raise
 
+    def kill(self) -> None:
+        """Kill the process, if there is one, and do not wait for its end; a thread that waits for its reply gets WorkerDied."""
+        if (worker := self._worker) is not None:
+            worker.kill()
+
     def stop(self) -> None:
         """End the process, if there is one."""
         self._worker = self.holder = None

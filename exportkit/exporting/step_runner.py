@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from time import perf_counter
-from typing import Any
+from typing import Any, Literal
 
 from exportkit.contract import Export, Phase, PostStep, signatures_of, under_reporter
 from exportkit.errors import DISK_ERRNOS, NETWORK, ExportKitError, Problem, StepFailed, brief_in, some, system_error
@@ -21,8 +21,11 @@ Stray = tuple[str, threading.Thread]
 _ADDS = (Phase.AUGMENT, Phase.SEAL, Phase.SIGN)
 
 
-def begin_steps(plugins: Plugins, export: Export) -> None:
+def begin_steps(plugins: Plugins, export: Export, stage: Literal["begin", "begin_written"]) -> None:
     """Let each step of the plan start what goes on beside the writing.
+
+    Args:
+        stage: the method of `PostStep` that is called.
 
     Raises:
         StepFailed: a step broke down.
@@ -31,7 +34,7 @@ def begin_steps(plugins: Plugins, export: Export) -> None:
     for name, step in export.plan.post.items():
         guard = _Guard(name, step, str(plugins.providers.get(type(step))), [])
         with _attributed(guard, None):
-            guard.begin(export)
+            guard.begin(export, stage)
 
 
 def run_steps(plugins: Plugins, export: Export, progress: Callable[[str], None], *phases: Phase) -> None:
@@ -104,10 +107,10 @@ class _Guard:
     def failure(self, what: str, do: str = "") -> StepFailed:
         return StepFailed(Problem(self.where, what, do))
 
-    def begin(self, export: Export) -> None:
-        """Let the step begin; anything but exportkit's errors is raised as the step's failure."""
+    def begin(self, export: Export, stage: str) -> None:
+        """Call one of the step's methods that begin; anything but exportkit's errors is raised as the step's failure."""
         try:
-            self.step.begin(export)
+            getattr(self.step, stage)(export)
         except ExportKitError:
             raise
         except (Exception, SystemExit) as cause:

@@ -4,6 +4,7 @@ Every step asks here, so that verify, warmup, manifest and benchmark take the sa
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -123,7 +124,7 @@ class _Search:
                 deaths += answer.died
                 if deaths == DEATHS:
                     break
-            elif batch.drawn and self._also is not None and (why := self._also(key, batch.values)):
+            elif batch.drawn and (why := self._refusal_elsewhere(key, batch.values, model)):
                 elsewhere.append((batch.values, why))
             elif batch.drawn and _is_uninformative(answer, model.answer(key, batch.values, 1)):
                 best = best or (batch, answer)
@@ -136,6 +137,16 @@ class _Search:
             values, texts = zip(*refused, *elsewhere, strict=True)
             judged = replace(batch, refusal=texts[0], refused=values, rows=None, open=frozenset())
         return replace(judged, elsewhere=elsewhere[0][1], taken=len(elsewhere)) if elsewhere else judged
+
+    def _refusal_elsewhere(self, key: str, values: Values, model: Running) -> str:
+        """Return why what else is asked refuses values; meanwhile the model answers a second time, which is asked for next."""
+        if self._also is None:
+            return ""
+        with ThreadPoolExecutor(1) as pool:
+            again = pool.submit(model.answer, key, values, 1)
+            why = self._also(key, values)
+        again.result()
+        return why
 
     def _judged(
         self, key: str, known: Mapping[str, Hint], inner: list[int], model: Running, batch: Batch, answer: Mapping[str, Any]

@@ -5,7 +5,8 @@ What it writes is what tf.compat.v1.saved_model.Builder would write (builder_imp
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,8 +45,11 @@ class Written:
     readback: Readback | None
 
 
-def write(directory: Path, plan: ExportPlan, prepared: Prepared, bound: Mapping[str, BoundGraph], host: Host) -> Written:
-    """Write the SavedModel into the empty `directory`.
+@contextmanager
+def write(
+    directory: Path, plan: ExportPlan, prepared: Prepared, bound: Mapping[str, BoundGraph], host: Host
+) -> Iterator[Written]:
+    """Write the SavedModel into the empty `directory`: in the context it can be loaded, after it, it has been read back.
 
     Args:
         host: the process that computes initial values.
@@ -56,14 +60,14 @@ def write(directory: Path, plan: ExportPlan, prepared: Prepared, bound: Mapping[
         WeightsError: a variable's bytes cannot be copied, or its initial value cannot be computed.
     """
     initial = _initial_values(list(bound.values()), prepared.coverage.initialized, host)
-    readback = _write_variables(directory / "variables", prepared, initial, plan)
-    for graph in bound.values():
-        _copy_assets(directory / "assets", graph)
-    saved = SavedModel(saved_model_schema_version=SCHEMA_VERSION)
-    for key, graph in bound.items():
-        _fill(saved.meta_graphs.add(), plan, key, graph)
-    (directory / "saved_model.pb").write_bytes(_serialized(saved))
-    return Written(dict(zip(bound, saved.meta_graphs, strict=True)), readback)
+    with _variables(directory / "variables", prepared, initial, plan) as readback:
+        for graph in bound.values():
+            _copy_assets(directory / "assets", graph)
+        saved = SavedModel(saved_model_schema_version=SCHEMA_VERSION)
+        for key, graph in bound.items():
+            _fill(saved.meta_graphs.add(), plan, key, graph)
+        (directory / "saved_model.pb").write_bytes(_serialized(saved))
+        yield Written(dict(zip(bound, saved.meta_graphs, strict=True)), readback)
 
 
 # saved_model.pb
@@ -127,21 +131,27 @@ def _copy_assets(directory: Path, bound: BoundGraph) -> None:
         shutil.copyfile(path, directory / os.path.basename(path))
 
 
-def _write_variables(
+@contextmanager
+def _variables(
     directory: Path, prepared: Prepared, initial: Mapping[str, np.ndarray], plan: ExportPlan
-) -> Readback | None:
-    """Write the union of all meta graphs' variables, copied, or with their initial values where the config says so."""
+) -> Iterator[Readback | None]:
+    """Write the union of all meta graphs' variables, copied, or with their initial values where the config says so.
+
+    In the context all bytes are in the files. At its end they were read back, and are on the disk.
+    """
     directory.mkdir()
     coverage = prepared.coverage
     if not coverage.saved:
-        return None
+        yield None
+        return
     digests = any(step.phase is Phase.SEAL for step in plan.post.values())
     with BundleWriter(directory / "variables", reads_back=plan.weights.prove, digests=digests) as writer:
         for name, (bundle, key) in prepared.sources.items():
             writer.copy(name, bundle, key)
         for name, value in initial.items():
             writer.add(name, value)
-    return writer.readback
+        writer.complete()
+        yield writer.readback
 
 
 def _initial_values(graphs: Sequence[BoundGraph], names: Sequence[str], host: Host) -> dict[str, np.ndarray]:

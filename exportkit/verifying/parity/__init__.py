@@ -4,8 +4,8 @@ Both run in TensorFlow's C++ core, each in a process of its own: the training gr
 export as a model server loads it, from a copy out of reach of what it was made from.
 """
 
-from exportkit.verifying.parity.beginning import begin
+from exportkit.verifying.parity.beginning import begin, begin_written
 from exportkit.verifying.parity.divergence import Difference, Tolerance, compare
 from exportkit.verifying.parity.judge import Proof
 
-__all__ = ["Difference", "Proof", "Tolerance", "begin", "compare"]
+__all__ = ["Difference", "Proof", "Tolerance", "begin", "begin_written", "compare"]

@@ -18,7 +18,7 @@ from exportkit.samples import Batch
 from exportkit.serving import tried_samples
 from exportkit.serving.native import Refusal, Running, unoptimized
 from exportkit.verifying.parity import adapters, divergence, refusals
-from exportkit.verifying.parity.beginning import elsewhere, training_graph
+from exportkit.verifying.parity.beginning import both_fit, elsewhere, moved_export, training_graph
 from exportkit.verifying.parity.divergence import Difference, Tolerance, compare, unequal
 from exportkit.verifying.parity.origin import origins
 from exportkit.verifying.parity.originals import originals
@@ -66,12 +66,13 @@ class Proof:
         self._out_of_step: list[Output] = []
         self._seconds: dict[str, float] = {}
         self._original: dict[str, Any] = {}
+        self._together = True  # whether memory holds both sides
         self.problems: list[Problem] = []
         self.warnings: list[str] = []
         self.unverified: list[str] = []
 
     def prove(self) -> dict[str, Any]:
-        """Run both sides and compare.
+        """Run both sides and compare: at the same time, or one after the other where memory does not hold both.
 
         Returns:
             The details for the report.
@@ -85,11 +86,13 @@ class Proof:
             self.warnings.append(f"meta_graphs.{self._key}: is pinned to {device}, and was not verified")
             self.unverified.append(f"meta_graphs.{self._key} (pinned to {device})")
             return {"not verified": f"pinned to {device}"}
+        self._together = both_fit(self._export, self._key)
         self._there = training_graph(self._export, self._key, self._timeout)
         with ExitStack() as there, ExitStack() as here:
             there.callback(self._there.close)
-            self._here = MovedExport(self._export, self._key, self._timeout)
-            running, model = self._started(there, here)
+            self._here = moved_export(self._export, self._key, self._timeout)
+            here.callback(self._here.close)
+            running, model = self._started(there, here) if self._together else (None, self._start_export(here))
             batches = self._batches(running, model)
             asked = trials(self._export, self._key, batches, self._sizes)
             self.warnings += [
@@ -97,40 +100,64 @@ class Proof:
                 for name, batch in batches.items()
                 if self._sizes and not batch.rows and batch.unbatched
             ]
-            with ThreadPoolExecutor(2) as pool:
-                answers = pool.submit(
-                    self._timed, "training graph", partial(_ask_and_end, there, self._there.ask, running, asked)
-                )
-                ours = pool.submit(self._ask_export, model, asked)
-        written, optimized = ours.result()
-        self._judge_sides(asked, answers.result(), written, optimized)
+            if running is not None:
+                with ThreadPoolExecutor(2) as pool:
+                    theirs = pool.submit(self._ask_training_graph, there, running, asked)
+                    ours = pool.submit(lambda: (self._ask_export(model, asked), self._ask_optimized(asked)))
+                answers = theirs.result(), *ours.result()
+            else:
+                answers = self._ask_in_turn(there, model, asked)
+        self._judge_sides(asked, *answers)
         if not self.problems:
             self._judge_unsampled(batches)
         return self._details(asked, batches)
 
-    def _ask_export(self, model: Running, asked: Sequence[Trial]) -> tuple[list[Answers], list[Answer]]:
-        """Return the answers of the export as it is written, then of one that a server has optimised."""
-        written = self._timed("export", partial(self._here.ask, model, asked))
+    def _ask_in_turn(
+        self, there: ExitStack, model: Running, asked: Sequence[Trial]
+    ) -> tuple[list[Answers], list[Answers], list[Answer]]:
+        """Return the answers of both sides, and those of the optimised export, with no two of the three in memory at once."""
+        written = self._ask_export(model, asked)
+        self._here.end_process()
+        answers = self._ask_training_graph(there, self._start_training_graph(there), asked)
+        return answers, written, self._ask_optimized(asked)
+
+    def _ask_training_graph(self, context: ExitStack, running: Asked, asked: Sequence[Trial]) -> list[Answers]:
+        """Return its answers, and end its process."""
+        return self._timed("training graph", partial(_ask_and_end, context, self._there.ask, running, asked))
+
+    def _ask_export(self, model: Running, asked: Sequence[Trial]) -> list[Answers]:
+        """Return the answers of the export as it is written."""
+        return self._timed("export", partial(self._here.ask, model, asked))
+
+    def _ask_optimized(self, asked: Sequence[Trial]) -> list[Answer]:
+        """Return the answers of the export as a server has optimised it."""
         with self._here.running(ConfigProto()) as optimized:
             answers = self._timed("export, optimized", partial(self._here.ask_once, optimized, asked))
             optimized.serves = "" if self._here.keeps_state else self._key  # the steps behind this one need load no other
-        return written, answers
+        return answers
 
     def _started(self, there: ExitStack, here: ExitStack) -> tuple[Asked, Running]:
         """Start both sides at the same time; the training graph's process ends with its context."""
         with ThreadPoolExecutor(2) as pool:
-            running = pool.submit(self._timed, "training graph", partial(there.enter_context, self._there.running()))
-            model = pool.submit(self._timed, "export", partial(here.enter_context, self._here.running(unoptimized())))
+            running = pool.submit(self._start_training_graph, there)
+            model = pool.submit(self._start_export, here)
         return running.result(), model.result()
 
-    def _batches(self, running: Asked, model: Running) -> dict[str, Batch]:
+    def _start_training_graph(self, context: ExitStack) -> Asked:
+        return self._timed("training graph", partial(context.enter_context, self._there.running()))
+
+    def _start_export(self, context: ExitStack) -> Running:
+        return self._timed("export", partial(context.enter_context, self._here.running(unoptimized())))
+
+    def _batches(self, running: Asked | None, model: Running) -> dict[str, Batch]:
         """Return the samples of the signatures, values that are drawn among those that both sides take.
 
         The sides that are compared are asked for them, which saves a load. Where an answer changes what the next one is, they
-        would be out of step: then the training graph is not asked, and the export's session is a new one after it.
+        would be out of step: then the training graph is not asked, and the export's session is a new one after it. Nor is it
+        asked while it does not run.
         """
         signatures = self._export.prepared.parts[self._key].wiring.signatures
-        also = None if self._here.keeps_state else partial(self._there.refusal, running)
+        also = None if running is None or self._here.keeps_state else partial(self._there.refusal, running)
         found = tried_samples.found(self._export, self._key, self._timeout, model=model, also=also)
         if self._here.keeps_state:
             model.renew()
@@ -282,6 +309,8 @@ class Proof:
     def _seeded(self, asked: Sequence[Trial]) -> tuple[list[Answers], ...]:
         """Return the answers of the training graph, of the export, and of the export in another process."""
         here = MovedExport(self._export, self._key, self._timeout, seeded=True)
+        if not self._together:
+            here.end_process()  # its memory is for the training graph now
         there, first = self._there.answers(asked, seeded=True), here.answers(asked, unoptimized())
         here.end_process()
         return there, first, here.answers(asked, unoptimized())

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,6 +15,7 @@ from exportkit import metagraph
 from exportkit.checkpoint.encoding import numpy_dtype, objects
 from exportkit.contract import Export, Original
 from exportkit.errors import Problem, StepFailed
+from exportkit.exporting.snapshot import Watch
 from exportkit.metagraph import SAVED_MODELS, Graph
 from exportkit.protos import ConfigProto, MetaGraphDef
 from exportkit.samples import Batch
@@ -260,6 +262,8 @@ class MovedExport:
         self._key, self._tags, self._timeout = key, export.plan.meta_graphs[key].tags, timeout
         self._allowed = export.plan.allow.ops
         self._host = hosts.of(export)
+        self._begun: Future[Running] | None = None
+        self._watch = Watch(export.directory)
         self._copy = Path(tempfile.mkdtemp(prefix="moved-", dir=hosts.copies(export.scratch)))
         self._taken = relocation.relocate(export.directory, self._copy, seeded=seeded)
 
@@ -267,6 +271,23 @@ class MovedExport:
     def meta(self) -> MetaGraphDef:
         """The meta graph that is run, as it was read back."""
         return self._model.meta
+
+    def begin(self, config: ConfigProto) -> None:
+        """Load the graph in a thread; the next call of `running` waits for that, and has the same config."""
+        pool = ThreadPoolExecutor(1)
+        self._begun = pool.submit(self._loaded, config)
+        pool.shutdown(wait=False)
+
+    def is_current(self) -> bool:
+        """Return whether no file of the version was added, changed or removed since this was made of it."""
+        return not str(self._watch.changes())
+
+    def close(self) -> None:
+        """End a load that was begun, if nothing has waited for it."""
+        if self._begun is not None:
+            self._host.kill()
+            self._begun.exception()
+            self._begun = None
 
     def answers(self, questions: Sequence[Trial], config: ConfigProto) -> list[Answers]:
         """Return the answers to each question, of one load. Raises what `running` raises."""
@@ -305,12 +326,17 @@ class MovedExport:
             StepFailed: it does not load.
             EnvironmentFailed: its process was killed from outside.
         """
-        with self._model.configured(config, remembers=not self.keeps_state) as model:
-            try:
-                model.load()
-            except StepFailed as error:
-                raise self._unloaded(error) from None
+        begun, self._begun = self._begun, None
+        with begun.result() if begun else self._loaded(config) as model:
             yield model
+
+    def _loaded(self, config: ConfigProto) -> Running:
+        model = self._model.configured(config, remembers=not self.keeps_state)
+        try:
+            model.load()
+        except StepFailed as error:
+            raise self._unloaded(error) from None
+        return model
 
     def _unloaded(self, error: StepFailed) -> StepFailed:
         where, reason = f"meta_graphs.{self._key}", _reason(error)
