@@ -11,11 +11,10 @@ demo: $(VENV)/demo
 	$(BIN)/exportkit model=mnist_mlp
 	$(BIN)/python -m exportkit.examples.score_digits exports/mnist_mlp --at-least 0.95
 
-# the tests start a thousand Python processes: what each imports is compiled once; mypy is one of the tests
+# mypy is one of the tests
 test: $(VENV)/$(BREADTH)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m compileall -q exportkit plugins
 	EXPORTKIT_THOROUGH=$(THOROUGH) $(BIN)/pytest -n auto --dist worksteal
 
 $(VENV)/demo: pyproject.toml | $(BIN)/python

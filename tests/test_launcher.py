@@ -25,7 +25,7 @@ from omegaconf import OmegaConf
 
 import exportkit
 from exportkit.cli import hydra_app
-from exportkit.cli.sweep import job_process
+from exportkit.cli.sweep import job_process, process_launcher
 from exportkit.errors import EnvironmentFailed
 
 

@@ -357,8 +357,8 @@ def exported(base, build, **changes):
 
 def hard_wired_dropout(seed=None):
     v1.set_random_seed(seed)
-    x = v1.placeholder(tf.float32, [None, 4], "x")
-    weights = v1.get_variable("w", [4, 4], initializer=v1.random_normal_initializer())
+    x = v1.placeholder(tf.float32, [None, 32], "x")  # so many that no two draws are equal by chance
+    weights = v1.get_variable("w", [32, 32], initializer=v1.random_normal_initializer())
     cell = lambda i, state: (i + 1, tf.nn.dropout(tf.matmul(state, weights), rate=0.5))  # noqa: E731
     v1.disable_control_flow_v2()
     tf.identity(tf.while_loop(lambda i, _: i < 3, cell, (0, x))[1], name="probs")
@@ -369,7 +369,7 @@ def hard_wired_dropout(seed=None):
 def test_dropout_that_is_hard_wired_is_said_and_proved_with_seeds(tmp_path, seed):
     report, details = exported(tmp_path, partial(hard_wired_dropout, seed))
     output = details["serving"]["signatures"]["serving_default"]["outputs"]["probs"]
-    assert output == {"max_abs_diff": 0.0, "mismatches": 0, "optimized_max_abs_diff": 0.0, "random": True, "compared": 12}
+    assert output == {"max_abs_diff": 0.0, "mismatches": 0, "optimized_max_abs_diff": 0.0, "random": True, "compared": 96}
     assert report.warnings[-1] == (
         "signatures.serving_default.outputs.probs: is random, as in the training graph (while/dropout/random_uniform/"
         "RandomUniform (RandomUniform)); with fixed seeds it equals the training graph's"

@@ -1,6 +1,7 @@
 """Forks of a process that has made TensorFlow's first session are as good as others: they run, and draw their own numbers."""
 
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -103,7 +104,8 @@ def test_a_trial_that_hangs_ends(monkeypatch):
 )
 def test_settings_that_the_spare_has_read_otherwise_need_a_fresh_worker(name, forked, monkeypatch, tmp_path):
     monkeypatch.setenv(name, "7")
-    with (tmp_path / "log").open("wb") as log:
-        worker = spare.fork_worker("no_such_script", [log.fileno()] * 4)
-    assert (worker is not None) is forked
-    assert worker is None or worker.wait(60) == 1
+    lifeline, ours = os.pipe()
+    with (tmp_path / "log").open("wb") as log, os.fdopen(lifeline), os.fdopen(ours, "w"):
+        worker = spare.fork_worker("no_such_script", [*[log.fileno()] * 3, lifeline])
+        assert (worker is not None) is forked
+        assert worker is None or worker.wait(60) == 1
