@@ -60,14 +60,16 @@ class Run:
 
 
 def run(command: Sequence[object], cwd: Path) -> Run:
-    """Run a command to its end.
+    """Run a command to its end; it may keep the modules that it compiles, as an installation has them compiled.
 
     Raises:
         RuntimeError: it failed; with what it printed.
     """
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    words = [str(word) for word in command]
     with tempfile.TemporaryFile("w+") as output:
         started = perf_counter()
-        child = subprocess.Popen([str(word) for word in command], cwd=cwd, stdout=output, stderr=subprocess.STDOUT)
+        child = subprocess.Popen(words, cwd=cwd, env=environment, stdout=output, stderr=subprocess.STDOUT)
         _, status, usage = os.wait4(child.pid, 0)
         seconds = perf_counter() - started
         child.returncode = os.waitstatus_to_exitcode(status)
