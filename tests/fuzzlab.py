@@ -429,7 +429,7 @@ def _state_case(model: Model, directory: Path, chance: random.Random, plugins: P
     state = Path(prefix).with_name("checkpoint")
     state.write_bytes(text)
     if chance.random() < 0.75:
-        os.utime(state, (0, 0))  # for the others readers wait: training may be saving
+        os.utime(state, (0, 0))  # readers wait for a younger one: training may be saving
     place = str(Path(prefix).parent)
     return lambda: _both(configured(model, place, directory), place, plugins)
 
