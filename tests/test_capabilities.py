@@ -1,5 +1,6 @@
 """The audit of what graphs can do, and that nothing hostile is exported or run."""
 
+import importlib
 import json
 import os
 import random
@@ -17,7 +18,7 @@ from hostile import CLASSES, HIDING, Type, node, number, text
 
 import exportkit
 from exportkit import cli, metagraph
-from exportkit.capabilities import ALLOWANCES, CAPABILITIES, audit, of_op
+from exportkit.capabilities import ALLOWANCES, CAPABILITIES, Audit, audit, audit_loaded, of_op
 from exportkit.capabilities.oplist import is_listed, on_import
 from exportkit.errors import BindingError, ConfigError
 from exportkit.processes import sandbox, workers
@@ -517,3 +518,22 @@ def test_the_command_does_not_import_tensorflow(checkpoint):
         "assert not any(name.startswith(('tensorflow.python', 'hydra')) for name in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code, checkpoint("softmax").meta], check=True, capture_output=True)
+
+
+def test_equal_graphs_are_audited_once_as_a_loader_runs_them(monkeypatch):
+    audits, audited = importlib.import_module("exportkit.capabilities.audit"), []
+    monkeypatch.setattr(audits, "_audits", {})
+    monkeypatch.setattr(audits, "audit", lambda meta: audited.append(meta) or Audit(nodes=len(meta.graph_def.node)))
+
+    def meta(size):
+        return MetaGraphDef(graph_def={"node": [{"name": f"n{i}", "op": "NoOp"} for i in range(size)]})
+
+    assert audit_loaded([meta(1), meta(2)]).nodes == 3
+    assert audit_loaded([meta(1)]).nodes == 1
+    assert len(audited) == 2
+    for size in range(3, 20):
+        audit_loaded([meta(size)])
+    assert len(audits._audits) == 8
+    monkeypatch.setattr(audits, "_LARGE", 0)
+    assert audit_loaded([meta(19)]).nodes == 19
+    assert len(audited) == 20
