@@ -671,3 +671,12 @@ def test_large_answers_are_not_remembered(monkeypatch):
     for _ in range(3):
         known.add(request, value)
     assert known.to(request) == [value, value]
+
+
+def test_a_host_that_was_killed_is_started_anew(line):
+    with Host(Sandbox([line])) as host:
+        (version, ops), _, error = host.call("describe")
+        host.kill()
+        assert host.holder is None
+        assert host.call("describe")[0] == (version, ops)
+    assert error is None

@@ -27,6 +27,7 @@ class Host:
         self.sandbox = sandbox
         self.holder: object = None
         self._worker: Conversation | None = None
+        self._killed = False
         self._open = ExitStack()
 
     def __enter__(self) -> "Host":
@@ -44,6 +45,8 @@ class Host:
         Raises:
             WorkerDied: the process died of it.
         """
+        if self._killed:
+            self.stop()
         if self._worker is None:
             self._worker = self._open.enter_context(conversation(core_worker, self.sandbox))
         self._worker.send((name, arguments))
@@ -54,11 +57,16 @@ class Host:
             raise
 
     def kill(self) -> None:
-        """Kill the process, if there is one, and do not wait for its end; a thread that waits for its reply gets WorkerDied."""
+        """Kill the process, if there is one, and do not wait for its end; a thread that waits for its reply gets WorkerDied.
+
+        The next call starts another one.
+        """
         if (worker := self._worker) is not None:
+            self._killed, self.holder = True, None
             worker.kill()
 
     def stop(self) -> None:
         """End the process, if there is one."""
         self._worker = self.holder = None
+        self._killed = False
         self._open.close()

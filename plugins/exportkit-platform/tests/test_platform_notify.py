@@ -6,6 +6,7 @@ import threading
 import time
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import pytest
 from exportkit.plugin import ConfigError, StepFailed
@@ -130,7 +131,7 @@ def test_a_webhook_that_does_not_answer(told):
 
 def test_pauses_double(told, monkeypatch):
     pauses = []
-    monkeypatch.setattr("exportkit_platform.notify.time.sleep", pauses.append)
+    monkeypatch.setattr("exportkit_platform.notify.time", SimpleNamespace(sleep=pauses.append))
     with _webhook(500, 500, 500) as (host, _):
         told(host, attempts=4, pause=0.5)
     assert pauses == [0.5, 1.0, 2.0]
