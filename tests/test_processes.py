@@ -387,7 +387,7 @@ import processlab as lab
 from exportkit.processes import Ended, Task, prestarted, run
 
 with prestarted(["early"]):
-    lab.until(Path("early").exists)
+    lab.until(lambda: Path("early").exists() and Path("early").read_text())
     pid = int(Path("early").read_text())
     if {used}:
         print(*(event.value == pid for event in run([Task(0, lab.server)]) if isinstance(event, Ended)))
