@@ -11,7 +11,6 @@ import ctypes
 import os
 import signal
 import sys
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ import numpy as np
 
 from exportkit.core.capi import library
 from exportkit.core.graph import Graph, Session
-from exportkit.processes.spare import CPU_ONLY, single_threaded
+from exportkit.processes.spare import CPU_ONLY, fork, single_threaded
 from exportkit.processes.tensorflow import quiet
 
 SECONDS = 10  # that a trial may take; it takes 0.1
@@ -61,11 +60,8 @@ def _try() -> None:
 
 def _returns_in_fork(function: Callable[[], Any]) -> bool:
     """Return whether a call returns in a fork of this process, in time."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of Python 3.12, about forks of processes with threads
-        fork = os.fork()
-    if fork:
-        return os.waitpid(fork, 0)[1] == 0
+    if pid := fork():
+        return os.waitpid(pid, 0)[1] == 0
     code = 1
     try:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)

@@ -50,14 +50,14 @@ def reserve(*preload: str) -> None:
     """
     global _spare, _pid, _settings
     ours, theirs = socket.socketpair(socket.AF_UNIX, _KIND)
-    if pid := _fork():
+    if pid := fork():
         theirs.close()
         _spare, _pid, _settings = ours, pid, _read_once()
         return
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that was copied handles Ctrl-C
         _leave_files(theirs.fileno())
-        os.environ.setdefault(_BLAS, "1")
+        os.environ.setdefault(_BLAS, "1")  # NumPy's threads would keep it from being warmed up
         for name in preload:
             import_module(name)
         _serve_requests(theirs)
@@ -141,7 +141,8 @@ def fork_worker(script: str, files: Sequence[int]) -> "ForkedWorker | None":
     return None
 
 
-def _fork() -> int:
+def fork() -> int:
+    """Do as os.fork, without Python's warning of threads."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of threads; a worker needs none of their locks
         return os.fork()
@@ -180,7 +181,7 @@ def _serve_requests(requests: socket.socket) -> None:
         if not request:
             return
         *ours, results = files
-        if not (pid := _fork()):
+        if not (pid := fork()):
             for descriptor in (requests.fileno(), ended, wake, *workers.values()):
                 os.close(descriptor)
             _work(results, ours)

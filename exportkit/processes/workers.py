@@ -154,10 +154,9 @@ class Conversation:
             self.kill()
             raise WorkerDied(_FORGED) from None
         except (EOFError, pickle.UnpicklingError):
-            if self._pipe.late:
+            if late := self._pipe.late:
                 self.kill()
             code = self._process.wait()
-            late = self._pipe.late
             death = Death.from_timeout(timeout or 0.0, self._log) if late else Death.from_exit_code(code, self._log)
             raise WorkerDied(death) from None
 
