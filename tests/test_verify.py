@@ -25,8 +25,9 @@ from exportkit.processes import workers
 from exportkit.protos import MetaGraphDef
 from exportkit.registry import load_plugins
 from exportkit.steps.verify import Verify
-from exportkit.verifying.parity import Proof, divergence, relocation
+from exportkit.verifying.parity import divergence, relocation
 from exportkit.verifying.parity.divergence import Tolerance, compare
+from exportkit.verifying.parity.sides import Sides
 from exportkit.verifying.parity.trials import TrainingGraph
 
 pytestmark = [pytest.mark.slow, pytest.mark.quick(16)]
@@ -716,7 +717,7 @@ def test_dropout_in_a_branch_that_is_never_taken_keeps_no_state(tmp_path, monkey
     ops = {node.op for node in read(f"{prefix}.meta").graph_def.node}
     assert (bool(ops & {"If", "StatelessIf"}), "Switch" in ops) == (v2, not v2)
     found = []
-    monkeypatch.setattr(Proof, "_batches", lambda self, running, model: found.append(self._here.keeps_state) or {})
+    monkeypatch.setattr(Sides, "_batches", lambda self, running, model: found.append(self.here.keeps_state) or {})
     config = toys.config(
         prefix,
         tmp_path,

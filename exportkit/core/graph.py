@@ -164,6 +164,27 @@ class Session:
             for tensor in filter(None, [*fed, *fetched]):
                 library().TF_DeleteTensor(tensor)
 
+    def share(self, other: "Session", values: Sequence[tuple[str, str]], operations: Sequence[str]) -> None:
+        """Run operations in another session of the graph, fed with values of this one: not copies, but the same memory.
+
+        Args:
+            values: ``(tensor whose value is taken here, tensor that is fed there)``.
+            operations: names of operations to run there.
+
+        Raises:
+            StatusError: TensorFlow reports an error, or a name is not in the graph.
+        """
+        taken, fed = self._outputs([here for here, _ in values]), self._outputs([there for _, there in values])
+        targets = (c_void_p * len(operations))(*map(self.graph.operation, operations))
+        tensors, size = (c_void_p * len(values))(), len(values)
+        try:
+            if size:
+                checked("TF_SessionRun", self._handle, None, None, None, 0, taken, tensors, size, None, 0, None)
+            checked("TF_SessionRun", other._handle, None, fed, tensors, size, None, None, 0, targets, len(operations), None)
+        finally:
+            for tensor in filter(None, tensors):
+                library().TF_DeleteTensor(tensor)
+
     def _outputs(self, names: Sequence[str]) -> Array:
         return (Output * len(names))(*map(self.graph.output, names))
 

@@ -2,8 +2,8 @@
 variables.
 
 As a script, this is the process that `exportkit.processes.conversation` starts: it answers messages, and ends with its input.
-It has one session at a time. What it loads, imports or runs can kill it, since a failed CHECK in the C++ core aborts it. It
-imports NumPy and, of exportkit, only this room and what that needs, so it starts fast.
+It has the sessions of one graph at a time. What it loads, imports or runs can kill it, since a failed CHECK in the C++ core
+aborts it. It imports NumPy and, of exportkit, only this room and what that needs, so it starts fast.
 """
 
 import os
@@ -21,27 +21,49 @@ from exportkit.core.graph import Graph, Session
 
 Facts = tuple[int, tuple[int | None, ...] | None]  # the number of a dtype (types.proto), and a shape
 
-_open: list[tuple[Graph, Session]] = []  # the one session that there is
+_sessions: list[Session] = []  # those that there are, of one graph
 
 
 def load(directory: str, tags: Sequence[str], config: bytes) -> None:
-    """Make a session of a SavedModel's meta graph, with exactly these tags, in place of the last one.
+    """Make a session of a SavedModel's meta graph, with exactly these tags, in place of the last ones.
 
     Args:
         config: a serialized ConfigProto.
     """
     _close()
-    graph = Graph()
-    _open.append((graph, Session.load(graph, directory, tags, config)))
+    _sessions.append(Session.load(Graph(), directory, tags, config))
+
+
+def second(
+    values: Sequence[tuple[str, str]],
+    restore: Sequence[str],
+    initialize: Sequence[str],
+    assets: Mapping[str, np.ndarray],
+    config: bytes,
+) -> None:
+    """Make another session of the graph that was loaded; it restores the first one's variables, which are not copied.
+
+    Args:
+        values: ``(tensor with a variable's value, tensor that is assigned to it)``.
+        restore: operations that assign them.
+        initialize: operations to run then.
+        assets: tensor → path, which `initialize` is fed.
+        config: a serialized ConfigProto.
+    """
+    session = Session(_sessions[0].graph, config)
+    _sessions.append(session)
+    if restore:
+        _sessions[0].share(session, values, restore)
+    session.run(assets if initialize else {}, [], initialize)
 
 
 def import_(graph_def: bytes, stages: Sequence[Sequence[str]], config: bytes) -> None:
-    """Make a session of a graph, in place of the last one, and run groups of operations, one group after the other."""
+    """Make a session of a graph, in place of the last ones, and run groups of operations, one group after the other."""
     _close()
     graph = Graph()
     graph.import_(graph_def)
     session = Session(graph, config)
-    _open.append((graph, session))
+    _sessions.append(session)
     try:
         for operations in stages:
             session.run({}, [], operations)
@@ -50,11 +72,11 @@ def import_(graph_def: bytes, stages: Sequence[Sequence[str]], config: bytes) ->
         raise
 
 
-def run(feeds: Mapping[str, np.ndarray], fetches: Sequence[str]) -> list[np.ndarray]:
-    """Run the session once. Raises EOFError where there is none: what should have made it has failed."""
-    if not _open:
+def run(feeds: Mapping[str, np.ndarray], fetches: Sequence[str], number: int = 0) -> list[np.ndarray]:
+    """Run session `number` once. Raises EOFError where there is none: what should have made it has failed."""
+    if number >= len(_sessions):
         raise EOFError
-    return _open[0][1].run(feeds, fetches)
+    return _sessions[number].run(feeds, fetches)
 
 
 def describe() -> tuple[str, bytes]:
@@ -75,9 +97,11 @@ def infer(graph_def: bytes, tensors: Sequence[str]) -> dict[str, Facts]:
         return {tensor: graph.tensor(tensor) for tensor in tensors}
 
 
-LOAD, IMPORT, RUN, DESCRIBE, DEVICES, INFER = "load", "import", "run", "describe", "devices", "infer"
+LOAD, SECOND, IMPORT, RUN = "load", "second", "import", "run"
+DESCRIBE, DEVICES, INFER = "describe", "devices", "infer"
 CALLS: dict[str, Callable[..., Any]] = {
     LOAD: load,
+    SECOND: second,
     IMPORT: import_,
     RUN: run,
     DESCRIBE: describe,
@@ -115,8 +139,11 @@ def _timed(call: Callable, *arguments: Any) -> tuple[Any, float, tuple[str, str]
 
 
 def _close() -> None:
-    """Free the session's memory."""
-    while _open:
-        graph, session = _open.pop()
-        with graph, session:
+    """Free the sessions' memory."""
+    graphs = [session.graph for session in _sessions[:1]]
+    while _sessions:
+        with _sessions.pop():
+            pass
+    for graph in graphs:
+        with graph:
             pass

@@ -23,6 +23,7 @@ from exportkit.processes import Death, Sandbox, WorkerDied, exchange
 from exportkit.processes.sandbox import explained
 from exportkit.protos import ConfigProto, MetaGraphDef, config_pb2
 from exportkit.serving.remembered import Key, Remembered, request_key
+from exportkit.serving.second_session import SecondSession
 
 Run = tuple[Mapping[str, np.ndarray], Sequence[str]]
 Message = tuple[str, tuple[Any, ...]]  # one of `core_worker.CALLS`, and its arguments
@@ -162,6 +163,8 @@ class Running:
         self.meta = metas[-1]
         self._signatures = self.meta.signature_def
         self._answered = False  # whether its session was run
+        self._first: Running | None = None  # whose variables its session shares
+        self._shared = 0  # the number of that one's load
         self.loads, self.serves = 0, ""
         self.remembered: Remembered | None = None
 
@@ -183,6 +186,18 @@ class Running:
         other.remembered = Remembered() if remembers else None
         name, (directory, tags, _) = self._loading
         other._loading, other._answered, other.loads = (name, (directory, tags, config.SerializeToString())), False, 0
+        return other
+
+    def beside(self, second: SecondSession, config: ConfigProto, *, remembers: bool = False) -> "Running":
+        """Return the same model for a second session of another configuration, which shares the variables of this one's.
+
+        Args:
+            config: the session's configuration.
+            remembers: whether answers are remembered.
+        """
+        other = self.configured(config, remembers=remembers)
+        arguments = second.values, second.restore, second.initialize, second.assets, config.SerializeToString()
+        other._first, other._loading = self, (core_worker.SECOND, arguments)
         return other
 
     def ask(self, signature: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray] | Refusal:
@@ -229,20 +244,32 @@ class Running:
         self.load()
         self._answered = True
         try:
-            return self._exchange("run", core_worker.RUN, dict(feeds), list(fetches))
+            return self._exchange("run", core_worker.RUN, dict(feeds), list(fetches), int(self._first is not None))
         except StepFailed as death:
             return Refusal(death.problems[0].what.partition(": ")[2], died=True)
 
     def load(self) -> None:
         """Load the model, if it is not loaded. Raises what `run` raises."""
-        if self._host.holder is self:
+        if self._is_loaded():
             return
         self.loads += 1
-        self._host.holder, self._answered = None, False
+        self._answered = False
+        if self._first is None:
+            self._host.holder = None
         self.remembered = None if self.remembered is None else Remembered()
         if isinstance(refusal := self._exchange("loading", self._loading[0], *self._loading[1]), Refusal):
             raise StepFailed(Problem(self._where, f"loading: {refusal.text}"))
-        self._host.holder = self
+        if self._first is None:
+            self._host.holder = self
+        else:
+            self._shared = self._first.loads
+
+    def _is_loaded(self) -> bool:
+        """Return whether its session is there; that of the model which it is beside is, after this."""
+        if self._first is None:
+            return self._host.holder is self
+        self._first.load()
+        return self._shared == self._first.loads
 
     def renew(self) -> None:
         """Have the next run done by a new session, if this one has done any: nothing of those before can change its answer."""

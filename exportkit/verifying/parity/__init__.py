@@ -6,6 +6,6 @@ export as a model server loads it, from a copy out of reach of what it was made 
 
 from exportkit.verifying.parity.beginning import begin, begin_written
 from exportkit.verifying.parity.divergence import Difference, Tolerance, compare
-from exportkit.verifying.parity.judge import Proof
+from exportkit.verifying.parity.proof import Proof
 
 __all__ = ["Difference", "Proof", "Tolerance", "begin", "begin_written", "compare"]

@@ -5,7 +5,6 @@ from contextlib import suppress
 from exportkit.contract import Export
 from exportkit.errors import EnvironmentFailed, ExportKitError, Problem
 from exportkit.processes import memory
-from exportkit.serving.native import unoptimized
 from exportkit.verifying.parity.trials import MovedExport, TrainingGraph
 
 _SHARE = 0.75  # of the free memory that both sides may take: files that are read from the rest, and other programs, need some
@@ -39,7 +38,7 @@ def begin_written(export: Export, timeout: float) -> None:
         return
     with suppress(ExportKitError):
         moved = MovedExport(export, key, timeout)
-        moved.begin(unoptimized())
+        moved.begin()
         export.begun[MovedExport, key] = moved
 
 

@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,7 @@ from exportkit.samples import Batch
 from exportkit.serving import hosts, native
 from exportkit.serving.native import Refusal, Running, unoptimized
 from exportkit.serving.remembered import Remembered, request_key
+from exportkit.serving.second_session import second_session
 from exportkit.verifying.parity import adapters, loaded, reference, relocation
 from exportkit.verifying.parity.loaded import LoadedOriginal
 from exportkit.verifying.parity.reference import Job, Reference
@@ -272,11 +273,15 @@ class MovedExport:
         """The meta graph that is run, as it was read back."""
         return self._model.meta
 
-    def begin(self, config: ConfigProto) -> None:
-        """Load the graph in a thread; the next call of `running` waits for that, and has the same config."""
+    def begin(self) -> None:
+        """Load the graph in a thread with `first_config`; the next call of `running` waits for that."""
         pool = ThreadPoolExecutor(1)
-        self._begun = pool.submit(self._loaded, config)
+        self._begun = pool.submit(lambda: self._loaded(self.first_config()))
         pool.shutdown(wait=False)
+
+    def first_config(self) -> ConfigProto:
+        """Return the config of the session that is asked first."""
+        return unoptimized() if self.keeps_state else ConfigProto()
 
     def is_current(self) -> bool:
         """Return whether no file of the version was added, changed or removed since this was made of it."""
@@ -305,10 +310,32 @@ class MovedExport:
         return [model.answer(trial.signature, trial.inputs, 0) for trial in questions]
 
     @cached_property
+    def _graph(self) -> Graph:
+        return Graph(self.meta)
+
+    @cached_property
     def keeps_state(self) -> bool:
         """Whether an answer may depend on those before it: something that runs draws, or changes a variable."""
         fetches = [info.name for signature in self.meta.signature_def.values() for info in signature.outputs.values()]
-        return metagraph.Running(Graph(self.meta), [name for name in fetches if name], ()).keeps_state
+        return metagraph.Running(self._graph, [name for name in fetches if name], ()).keeps_state
+
+    def as_written(self, model: Running) -> Running:
+        """Return the graph as it is written, beside the session that a server would have, or in place of it.
+
+        Raises:
+            StepFailed: it does not load.
+            EnvironmentFailed: its process was killed from outside.
+        """
+        if self.keeps_state:
+            return model
+        second = second_session(self._graph, self._copy)
+        if second is None:
+            return self._loaded(unoptimized())
+        beside = model.beside(second, unoptimized(), remembers=True)
+        with suppress(StepFailed):
+            beside.load()
+            return beside
+        return self._loaded(unoptimized())
 
     def _answers(self, model: Running, trial: Trial) -> Answers:
         one = model.answer(trial.signature, trial.inputs, 0)
