@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from exportkit.checkpoint.encoding import objects
 from exportkit.metagraph import Graph, split
-from exportkit.metagraph.adopting import INIT_SIGNATURE
+from exportkit.metagraph.adopting import INIT_SIGNATURE, asset_files
 from exportkit.metagraph.kinds import node_list
 from exportkit.metagraph.tensors import VARIABLE_OPS
 
@@ -40,6 +39,9 @@ def second_session(graph: Graph, directory: str | os.PathLike) -> SecondSession 
 
     Args:
         directory: the SavedModel.
+
+    Raises:
+        BindingError: an asset's name leads out of its directory.
     """
     meta = graph.meta
     if "legacy_init_op" in meta.collection_def or INIT_SIGNATURE in meta.signature_def:
@@ -48,9 +50,7 @@ def second_session(graph: Graph, directory: str | os.PathLike) -> SecondSession 
     values = list(_values(graph, restore)) if restore else []
     if None in values or len({fed for _, fed in filter(None, values)}) < len(values):
         return None
-    assets = {
-        one.tensor_info.name: objects([os.fsencode(Path(directory, "assets", one.filename))]) for one in meta.asset_file_def
-    }
+    assets = {node: np.array(os.fsencode(path), object) for node, path in asset_files(meta, Path(directory)).items()}
     initialize = [split(name)[0] for name in node_list(graph, "saved_model_main_op")]
     return SecondSession([value for value in values if value], restore, initialize, assets)
 
