@@ -84,7 +84,8 @@ if TYPE_CHECKING:
     from exportkit.protos import MetaGraphDef
     from exportkit.report import ExportReport, SignatureReport, TensorReport
     from exportkit.samples import Batch
-    from exportkit.serving.native import Request, Served, run_signatures
+    from exportkit.serving.loading import Request
+    from exportkit.serving.native import Served, run_signatures
     from exportkit.serving.native import run as run_tensors
     from exportkit.serving.rest_request import zero_request as rest_request
     from exportkit.serving.tried_samples import tried as samples_of
@@ -110,7 +111,8 @@ _NAMES = {
     "report": "ExportReport SignatureReport TensorReport",
     "samples": "Batch",
     "serving.tried_samples": "samples_of=tried",
-    "serving.native": "Request Served run_signatures run_tensors=run",
+    "serving.loading": "Request",
+    "serving.native": "Served run_signatures run_tensors=run",
     "serving.rest_request": "rest_request=zero_request",
     "operations.base": "Feeder Operation",
     "operations.lookup": "Lookup",

@@ -25,7 +25,8 @@ from tensorflow_serving.apis.classification_pb2 import ClassificationResponse
 from tensorflow_serving.apis.predict_pb2 import PredictResponse
 from tensorflow_serving.apis.regression_pb2 import RegressionResponse
 
-from exportkit.serving.native import Refusal, Running, meta_graph
+from exportkit.serving.loading import meta_graph
+from exportkit.serving.running import Refusal, Running
 
 _MADE = []
 

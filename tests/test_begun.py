@@ -14,7 +14,7 @@ from exportkit.core.host import Host
 from exportkit.errors import EnvironmentFailed
 from exportkit.exporting import savedmodel
 from exportkit.processes import memory
-from exportkit.serving.native import Running
+from exportkit.serving.running import Running
 from exportkit.verifying.parity import reference
 from exportkit.verifying.parity.trials import MovedExport
 

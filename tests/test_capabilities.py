@@ -23,7 +23,7 @@ from exportkit.capabilities.oplist import is_listed, on_import
 from exportkit.errors import BindingError, ConfigError
 from exportkit.processes import sandbox, workers
 from exportkit.protos import GraphDef, MetaGraphDef, SavedModel, op_def_pb2, types_pb2
-from exportkit.serving import native
+from exportkit.serving import loading, native, running
 from exportkit.spec import Allow
 
 ROOT = Path(__file__).parents[1]
@@ -338,13 +338,13 @@ def test_no_process_loads_a_version_that_can_write(nodes, version, tmp_path, mon
     monkeypatch.setattr(workers, "_lacks", [])  # else a later test's report says so
     target = tmp_path / "pwned"
     directory = version(nodes(target))
-    request = native.Request("serving_default", {})
+    request = loading.Request("serving_default", {})
     with pytest.raises(
         BindingError, match=r"can write host files: (evil \(WriteFile|debug \(DebugIdentity)\); .* \[host_files\]"
     ):
         native.run_signatures(directory, ["serve"], [request])
     with pytest.raises(BindingError):
-        native.Running(directory, ["serve"])
+        running.Running(directory, ["serve"])
     assert not target.exists()
     served = native.run_signatures(directory, ["serve"], [request], allowed=["host_files"])
     assert served.outputs[0]["y"] == 7
@@ -355,7 +355,7 @@ def test_no_process_loads_assets_that_have_no_end(version):
     directory = version([node("harmless", "NoOp")])
     (directory / "assets").mkdir()
     asset = directory / "assets" / "words.txt"
-    request = native.Request("serving_default", {})
+    request = loading.Request("serving_default", {})
     os.mkfifo(asset)
     with pytest.raises(BindingError) as caught:
         native.run_signatures(directory, ["serve"], [request])
@@ -378,7 +378,7 @@ def test_a_text_beside_the_binary_is_not_what_runs(version, tmp_path):
     del harmless.meta_graphs[0].graph_def.node[:]
     (directory / "saved_model.pbtxt").write_text(text_format.MessageToString(harmless))
     with pytest.raises(BindingError, match="can write host files"):
-        native.run_signatures(directory, ["serve"], [native.Request("serving_default", {})])
+        native.run_signatures(directory, ["serve"], [loading.Request("serving_default", {})])
     assert not (tmp_path / "pwned").exists()
 
 
@@ -386,7 +386,7 @@ def test_a_saved_model_in_pieces_is_refused(version, tmp_path):
     directory = version([node("harmless", "NoOp")])
     (directory / "saved_model.cpb").write_bytes(b"pieces")
     with pytest.raises(BindingError, match=r"saved_model\.cpb: is a SavedModel in pieces"):
-        native.run_signatures(directory, ["serve"], [native.Request("serving_default", {})])
+        native.run_signatures(directory, ["serve"], [loading.Request("serving_default", {})])
 
 
 def test_verify_does_not_import_what_the_training_graph_does_not_need(innocent, config, tmp_path):

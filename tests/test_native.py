@@ -21,9 +21,10 @@ from exportkit.core.host import Host
 from exportkit.errors import BindingError, EnvironmentFailed, Problem, StepFailed
 from exportkit.processes import Sandbox, spare
 from exportkit.protos import ConfigProto, SavedModel
-from exportkit.serving import native
-from exportkit.serving.native import Refusal, Request, Running
+from exportkit.serving import native, running
+from exportkit.serving.loading import Request
 from exportkit.serving.remembered import Remembered, request_key
+from exportkit.serving.running import Refusal, Running
 
 pytestmark = pytest.mark.quick(45)
 
@@ -241,13 +242,13 @@ def test_the_graphs_own_printing_is_no_answer(traps):
 def test_unoptimized_computes_the_graph_as_it_is_written(traps):
     request = [Request("rearranged", {"x": np.float32(1e10)})]
     optimized = native.run_signatures(traps, SERVE, request)
-    literal = native.run_signatures(traps, SERVE, request, config=native.unoptimized())
+    literal = native.run_signatures(traps, SERVE, request, config=running.unoptimized())
     assert optimized.outputs[0]["y"] == np.float32(1e10)
     assert literal.outputs[0]["y"] == np.inf
 
 
 def test_config_reaches_the_session(traps):
-    config = native.ConfigProto(operation_timeout_in_ms=200)
+    config = ConfigProto(operation_timeout_in_ms=200)
     (problem,) = problems(
         StepFailed, native.run_signatures, traps, SERVE, [Request("loop", {"x": np.float32(1)})], timeout=60, config=config
     )
@@ -427,8 +428,8 @@ def test_a_run_that_never_ends_is_ended(traps):
 
 
 def test_a_run_does_not_outlive_its_parent(traps):
-    run = f"native.run({str(traps)!r}, ['serve'], [({{'x:0': native.np.float32(1)}}, ['while:0'])])"
-    code = f"from exportkit.serving import native; {run}"
+    run = f"native.run({str(traps)!r}, ['serve'], [({{'x:0': np.float32(1)}}, ['while:0'])])"
+    code = f"import numpy as np; from exportkit.serving import native; {run}"
     with subprocess.Popen([sys.executable, "-c", code]) as parent:
         worker = eventually(lambda: Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split())[0]
         eventually(lambda: "libtensorflow_cc" in Path(f"/proc/{worker}/maps").read_text())
@@ -612,7 +613,7 @@ def test_a_process_has_one_model_after_the_other(line, traps):
         ]
         assert asked == [[8.0], [8.0], [8.0]]
         assert (first.loads, second.loads, host.holder is second) == (1, 1, True)
-        optimized = second.configured(native.unoptimized())
+        optimized = second.configured(running.unoptimized())
         optimized.load()
         assert (optimized.loads, second.loads, host.holder is optimized) == (1, 1, True)
         first.load()

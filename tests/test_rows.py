@@ -16,7 +16,7 @@ from exportkit.errors import ConfigError, StepFailed
 from exportkit.metagraph import Graph, read
 from exportkit.samples.baked import first_sizes
 from exportkit.samples.graph_hints import hints
-from exportkit.serving import native, warmup
+from exportkit.serving import running, warmup
 from exportkit.verifying.audit import verify_version
 
 v1 = tf.compat.v1
@@ -431,7 +431,7 @@ def batched(model, signature, inputs, most=64):
         return f"Task size {size} is larger than maximum input batch size {most}"
     for tasks in (1, 2):
         answer = model.ask(signature, {alias: np.concatenate([value] * tasks) for alias, value in inputs.items()})
-        if isinstance(answer, native.Refusal):
+        if isinstance(answer, running.Refusal):
             return answer.text
         if any(not value.ndim for value in answer.values()):
             return "Batched output tensor has 0 dimensions"
@@ -447,7 +447,7 @@ def test_a_batching_server_takes_what_is_warmed_up(prefix, tmp_path):
     """Records of all signatures, as post.warmup.batching=never writes them, against the rule that a server batches by."""
     post = {"warmup": {"kind": "warmup", "batching": "never"}}
     directory = toys.export(config(prefix, tmp_path, post=post)).directory
-    with native.Running(directory, ["serve"], timeout=600) as model:
+    with running.Running(directory, ["serve"], timeout=600) as model:
         requests = [logged for _, logged in warmup.read_warmup(Path(directory) / warmup.FILE)]
         refused = {r.signature: why for r in requests if (why := batched(model, r.signature, r.inputs))}
     assert {request.signature for request in requests} == set(TRAITS)

@@ -20,7 +20,7 @@ from exportkit.core import tensors
 from exportkit.processes import Sandbox, WorkerDied, conversation, exchange, not_sandboxed, sandbox, spare, workers
 from exportkit.processes.replies import ValuesUnpickler
 from exportkit.protos import ConfigProto
-from exportkit.serving import native
+from exportkit.serving import running
 from exportkit.verifying.audit import verify_version
 from exportkit.verifying.parity import reference
 
@@ -323,15 +323,15 @@ def ask(model, key, path):
 
 def test_a_served_graph_reads_and_writes_no_file_of_its_own_choice(closed, hostile, secret, tmp_path):
     version, printed, _ = hostile
-    with native.Running(version, ["serve"], timeout=120, allowed=["host_files"]) as model:
+    with running.Running(version, ["serve"], timeout=120, allowed=["host_files"]) as model:
         refused = ask(model, "read", secret)
-        assert isinstance(refused, native.Refusal)
+        assert isinstance(refused, running.Refusal)
         assert refused.text == f"PERMISSION_DENIED: {secret}; Permission denied [[{{{{node ReadFile}}}}]] ({REFUSED})"
-        assert isinstance(ask(model, "read", "/proc/self/environ"), native.Refusal)
+        assert isinstance(ask(model, "read", "/proc/self/environ"), running.Refusal)
         assert ask(model, "read", version / "saved_model.pb")["y"].item() == (version / "saved_model.pb").read_bytes()
-        assert isinstance(ask(model, "write", tmp_path / "new.txt"), native.Refusal)
-        assert isinstance(ask(model, "write", secret), native.Refusal)
-        assert isinstance(ask(model, "write", version / "saved_model.pb"), native.Refusal)
+        assert isinstance(ask(model, "write", tmp_path / "new.txt"), running.Refusal)
+        assert isinstance(ask(model, "write", secret), running.Refusal)
+        assert isinstance(ask(model, "write", version / "saved_model.pb"), running.Refusal)
         ask(model, "print", secret)
     assert not (tmp_path / "new.txt").exists()
     assert not printed.exists()

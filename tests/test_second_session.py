@@ -13,7 +13,7 @@ from exportkit.core.host import Host
 from exportkit.metagraph import Graph, read_saved_model
 from exportkit.processes import Sandbox
 from exportkit.protos import ConfigProto
-from exportkit.serving.native import Refusal, Running, unoptimized
+from exportkit.serving.running import Refusal, Running, unoptimized
 from exportkit.serving.second_session import second_session
 
 pytestmark = pytest.mark.slow

@@ -11,7 +11,8 @@ import tensorflow as tf
 import toys
 
 from exportkit.examples import mnist_mlp, thought_encoder
-from exportkit.serving.native import Request, run_signatures
+from exportkit.serving.loading import Request
+from exportkit.serving.native import run_signatures
 
 MODELS = ("mnist_mlp", "mnist_meta", "thought_encoder")
 

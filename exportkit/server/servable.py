@@ -13,7 +13,7 @@ from exportkit.protos import SignatureDef
 from exportkit.server import inference
 from exportkit.server.status import Status
 from exportkit.server.worker import Overdue, Worker
-from exportkit.serving import native, warmup
+from exportkit.serving import loading, warmup
 
 LOAD_SECONDS = 600.0  # that a load, or a warmup request, may take
 
@@ -54,7 +54,7 @@ class Servable:
         Raises:
             ExportKitError: it cannot be read, can do what is not allowed, does not load, or refuses a warmup request.
         """
-        meta, self._message = native.loadable(self.directory, self._tags, self._allowed, _advice)
+        meta, self._message = loading.loadable(self.directory, self._tags, self._allowed, _advice)
         self.signatures = dict(meta.signature_def)
         try:
             self._worker = self._started()

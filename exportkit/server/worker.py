@@ -28,7 +28,7 @@ class Worker:
 
     Args:
         directory: the version.
-        message: what has the process load it (`exportkit.serving.native.loadable`).
+        message: what has the process load it (`exportkit.serving.loading.loadable`).
         timeout: seconds that the load may take.
 
     Raises:

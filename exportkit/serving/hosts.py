@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from exportkit.core.host import Host
 from exportkit.processes import Sandbox
-from exportkit.serving.native import Running
+from exportkit.serving.running import Running
 
 if TYPE_CHECKING:
     from exportkit.contract import Export

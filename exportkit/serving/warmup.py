@@ -14,8 +14,8 @@ import google_crc32c
 from exportkit.checkpoint.sstable import mask
 from exportkit.errors import Problem, StepFailed, did_you_mean
 from exportkit.samples import tfexample
-from exportkit.serving import native
-from exportkit.serving.native import Request
+from exportkit.serving import loading, native
+from exportkit.serving.loading import Request
 from exportkit.serving.prediction_log import Logged, decode, encode
 from exportkit.spec import METHODS
 
@@ -95,7 +95,7 @@ def replay(
     Raises:
         StepFailed: names each record that would make the load fail, with TensorFlow's own message.
     """
-    signatures = native.meta_graph(directory, tags).signature_def
+    signatures = loading.meta_graph(directory, tags).signature_def
     if problems := list(_misaddressed(os.fspath(directory), signatures, requests)):
         raise StepFailed(*problems)
     names = {f"record {number} ({logged.signature})": logged for number, logged in requests}

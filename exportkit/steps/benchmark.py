@@ -54,7 +54,8 @@ class Benchmark(PostStep):
         return {**details, "table": table(details)}
 
     def _rows(self, export: Export) -> Iterator[dict[str, Any]]:
-        from exportkit.serving.native import Request, run_signatures
+        from exportkit.serving.loading import Request
+        from exportkit.serving.native import run_signatures
         from exportkit.serving.tried_samples import tried
 
         meta, batches = tried(export)

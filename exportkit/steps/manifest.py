@@ -64,7 +64,7 @@ class Manifest(PostStep):
             large: is given the inputs that go into a file of their own, by their names in it.
         """
         from exportkit.serving import hosts
-        from exportkit.serving.native import Request
+        from exportkit.serving.loading import Request
         from exportkit.serving.tried_samples import loaded_key, tried
 
         _, batches = tried(export)

@@ -19,7 +19,7 @@ from exportkit.protos import ConfigProto, dtype_name
 from exportkit.samples import parsers, written
 from exportkit.samples.arrays import Misfit
 from exportkit.samples.written import Wanted
-from exportkit.serving import native, rest_body
+from exportkit.serving import rest_body, running
 from exportkit.serving.prediction_log import DEFAULT_SIGNATURE
 from exportkit.spec import METHODS
 from exportkit.verifying.audit import recorded, runs
@@ -175,9 +175,9 @@ class _Version:
     ) -> Asked:
         """Run signature `key`; REST answers by rows where `by_rows` does not say otherwise and all values have rows."""
         config = ConfigProto(allow_soft_placement=True)
-        with native.Running(self._directory, self._tags, timeout=runs.TIMEOUT, config=config, allowed=allowed) as model:
+        with running.Running(self._directory, self._tags, timeout=runs.TIMEOUT, config=config, allowed=allowed) as model:
             outputs = model.ask(key, inputs)
-        if isinstance(outputs, native.Refusal):
+        if isinstance(outputs, running.Refusal):
             raise StepFailed(Problem(f"{self._where} {key}", outputs.text))
         method = _METHODS.get(self._signatures[key].method_name, "predict")
         if by_rows is None:

@@ -9,7 +9,7 @@ from exportkit.contract import Export
 from exportkit.errors import Problem, some
 from exportkit.metagraph import Graph
 from exportkit.protos import MetaGraphDef
-from exportkit.serving.native import Refusal
+from exportkit.serving.running import Refusal
 from exportkit.verifying.parity import adapters, divergence, refusals
 from exportkit.verifying.parity.divergence import Difference, Tolerance, compare, unequal
 from exportkit.verifying.parity.trials import Answer, Answers, Trial, Twice

@@ -11,7 +11,7 @@ import numpy as np
 
 from exportkit.contract import Original
 from exportkit.errors import BindingError, StepFailed
-from exportkit.serving.native import Refusal, Running, unoptimized
+from exportkit.serving.running import Refusal, Running, unoptimized
 
 
 class LoadedOriginal:

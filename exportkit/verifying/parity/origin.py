@@ -12,7 +12,7 @@ from exportkit.metagraph import Graph
 from exportkit.metagraph.tensors import VARIABLE_OPS, split
 from exportkit.operations.base import Operation
 from exportkit.operations.bindings import targets_of
-from exportkit.serving.native import Refusal, Running, unoptimized
+from exportkit.serving.running import Refusal, Running, unoptimized
 from exportkit.verifying.parity import adapters, divergence
 from exportkit.verifying.parity.divergence import Difference, Tolerance, compare
 from exportkit.verifying.parity.trials import Asked, MovedExport, TrainingGraph, Trial

@@ -9,7 +9,7 @@ import numpy as np
 from exportkit.checkpoint.encoding import numpy_dtype, objects
 from exportkit.contract import Export
 from exportkit.errors import Problem
-from exportkit.serving.native import Refusal
+from exportkit.serving.running import Refusal
 from exportkit.verifying.parity import adapters
 from exportkit.verifying.parity.divergence import Tolerance, compare
 from exportkit.verifying.parity.trials import MovedExport

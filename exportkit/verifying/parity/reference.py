@@ -24,7 +24,7 @@ from exportkit.planning.prepare import Part, Prepared
 from exportkit.processes import Sandbox, WorkerDied, conversation
 from exportkit.processes.sandbox import explained
 from exportkit.protos import ConfigProto, MetaGraphDef
-from exportkit.serving.native import Refusal
+from exportkit.serving.running import Refusal
 from exportkit.verifying.parity.reference_graph import ReferenceGraph, Restore
 
 if TYPE_CHECKING:

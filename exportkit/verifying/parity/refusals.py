@@ -9,7 +9,7 @@ from exportkit.operations.parse_example import ParseExample
 from exportkit.samples import Batch
 from exportkit.samples.graph_hints import hints
 from exportkit.samples.hints import Hint
-from exportkit.serving.native import Refusal
+from exportkit.serving.running import Refusal
 from exportkit.verifying.parity.trials import Answer, Trial
 
 

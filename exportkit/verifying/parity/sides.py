@@ -12,7 +12,7 @@ from exportkit.contract import Export
 from exportkit.protos import ConfigProto
 from exportkit.samples import Batch
 from exportkit.serving import tried_samples
-from exportkit.serving.native import Running, unoptimized
+from exportkit.serving.running import Running, unoptimized
 from exportkit.verifying.parity.beginning import both_fit, moved_export, training_graph
 from exportkit.verifying.parity.trials import Answer, Answers, Asked, MovedExport, Trial, trials
 

@@ -19,9 +19,9 @@ from exportkit.exporting.snapshot import Watch
 from exportkit.metagraph import SAVED_MODELS, Graph
 from exportkit.protos import ConfigProto, MetaGraphDef
 from exportkit.samples import Batch
-from exportkit.serving import hosts, native
-from exportkit.serving.native import Refusal, Running, unoptimized
+from exportkit.serving import hosts, running
 from exportkit.serving.remembered import Remembered, request_key
+from exportkit.serving.running import Refusal, Running, unoptimized
 from exportkit.serving.second_session import second_session
 from exportkit.verifying.parity import adapters, loaded, reference, relocation
 from exportkit.verifying.parity.loaded import LoadedOriginal
@@ -125,7 +125,7 @@ class TrainingGraph:
     def __init__(self, export: Export, key: str, timeout: float):
         self._export, self._key, self._part, self._timeout = export, key, export.prepared.parts[key], timeout
         variables = str(export.directory / "variables" / "variables")
-        self._job = reference.job(self._part, export, variables, native.unoptimized())
+        self._job = reference.job(self._part, export, variables, running.unoptimized())
         self._constants = {tensor: self._constant(tensor, value) for tensor, value in self._part.wiring.constants.items()}
         self._begun: tuple[ExitStack, Reference] | None = None
         self._remembered = Remembered()
@@ -394,6 +394,6 @@ class MovedExport:
 
 
 def _reason(error: StepFailed) -> str:
-    """Return TensorFlow's message, without the stage that `exportkit.serving.native` puts before it."""
+    """Return TensorFlow's message, without the stage that `exportkit.serving.running` puts before it."""
     what = error.problems[0].what
     return what.partition(": ")[2] or what
