@@ -212,6 +212,7 @@ OPENERS = {
     "capabilities/oplist.py": "reads the list of ops, which is exportkit's own",
     "capabilities/update.py": "reads the list of ops, which is exportkit's own",
     "checkpoint/locate.py": "opens what it holds already",
+    "checkpoint/data_file.py": "writes",
     "checkpoint/writer.py": "writes",
     "clients/runtime/servers.py": "reads the keys and certificates that its caller names, without exportkit",
     "cli/__init__.py": "opens the standard streams",

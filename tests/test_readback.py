@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 
-from exportkit.checkpoint import Bundle, BundleWriter, Copied, check_copied, encoding, readback, writer
+from exportkit.checkpoint import Bundle, BundleWriter, Copied, check_copied, data_file, encoding, readback
 from exportkit.errors import WeightsError
 
 VALUES = {
@@ -30,7 +30,7 @@ def source(tmp_path):
 def copies(source, tmp_path, monkeypatch):
     """Copy the source, and say that the copy is old enough to show every later change by its time."""
     monkeypatch.setattr(readback, "_TICK_NS", -1)
-    monkeypatch.setattr(writer, "_STEP", 100)
+    monkeypatch.setattr(data_file, "_STEP", 100)
 
     def copy():
         with BundleWriter(tmp_path / "copy", reads_back=True) as made:
@@ -147,7 +147,7 @@ def test_a_source_with_a_wrong_checksum_is_not_confirmed(source, copies, tmp_pat
 
 def test_a_copy_that_fails_ends_the_read_back(source, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "copy_file_range", lambda *_: 0)
-    monkeypatch.setattr(writer, "_copy_by_buffer", lambda *_: 0)
+    monkeypatch.setattr(data_file, "_copy_by_buffer", lambda *_: 0)
     with pytest.raises(WeightsError, match="became shorter"), BundleWriter(tmp_path / "copy", reads_back=True) as made:
         made.copy("a", source, "a")
     assert "readback" not in [thread.name for thread in threading.enumerate()]
@@ -194,24 +194,24 @@ def test_another_file_with_the_same_bytes_is_not_unchanged(copies, tmp_path):
 
 def test_a_large_copy_is_written_back_before_it_is_synced(source, tmp_path, monkeypatch):
     calls, fsync = [], os.fsync
-    monkeypatch.setattr(writer, "_WORTH", 64)
-    monkeypatch.setattr(writer, "_STEP", 100)
+    monkeypatch.setattr(data_file, "_WORTH", 64)
+    monkeypatch.setattr(data_file, "_STEP", 100)
     monkeypatch.setattr(
-        writer, "_sync_file_range", lambda: lambda *given: calls.append([getattr(n, "value", n) for n in given[1:]])
+        data_file, "_sync_file_range", lambda: lambda *given: calls.append([getattr(n, "value", n) for n in given[1:]])
     )
     monkeypatch.setattr(os, "fsync", lambda file: calls.append("fsync") or fsync(file))
     with BundleWriter(tmp_path / "copy") as made:
         made.copy("a", source, "a")
-        made._flush()
-        made._writing_back.submit(int).result()
+        made._data.flush()
+        made._data._writing_back.submit(int).result()
     synced = calls.index("fsync")
     assert calls[:synced] == [[at, 100, 2] for at in range(0, 4000, 100)]
-    assert made._writing_back is None
+    assert made._data._writing_back is None
 
 
 def test_without_a_way_to_write_back_the_copy_is_synced_all_the_same(source, tmp_path, monkeypatch):
-    monkeypatch.setattr(writer, "_WORTH", 1)
-    monkeypatch.setattr(writer, "_sync_file_range", lambda: None)
+    monkeypatch.setattr(data_file, "_WORTH", 1)
+    monkeypatch.setattr(data_file, "_sync_file_range", lambda: None)
     with BundleWriter(tmp_path / "copy") as made:
         made.copy("a", source, "a")
     assert check_copied(str(tmp_path / "copy"), {"a": (source, "a")}) == Copied(1, 4000)

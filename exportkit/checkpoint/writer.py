@@ -8,32 +8,22 @@ Source of the rules: TensorFlow's ``core/util/tensor_bundle/tensor_bundle.cc`` a
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import os
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
-from functools import cache, partial
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from exportkit import protos
 from exportkit.checkpoint import encoding, sstable
-from exportkit.checkpoint.held import HeldFile
+from exportkit.checkpoint.data_file import DataFile, writable
 from exportkit.checkpoint.index import VERSION, Entry, Extents, Part, slice_key, slice_shape
-from exportkit.checkpoint.locate import looks, readable, resolve
-from exportkit.checkpoint.readback import Readback
+from exportkit.checkpoint.locate import looks, resolve
 from exportkit.checkpoint.reader import Bundle, data_path
-from exportkit.errors import Problem, WeightsError, system_error
+from exportkit.errors import Problem, WeightsError
 
 if TYPE_CHECKING:
     import numpy as np
-
-_NOT_IN_KERNEL = (errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM)
-_STEP = 1 << 26  # bytes that are copied at a time: what reads them back follows that far behind
-_WRITE = 2  # SYNC_FILE_RANGE_WRITE (linux/fs.h)
-_WORTH = 1 << 24  # bytes: what is less is on the disk sooner than a thread can be started for it
 
 
 def open_checkpoint(path: str | os.PathLike[str]) -> Bundle:
@@ -76,17 +66,13 @@ class BundleWriter:
             EnvironmentFailed: the file cannot be written.
         """
         self.prefix = os.fspath(prefix)
-        self._path = data_path(self.prefix, 0, 1)
         self._entries: dict[str, Entry] = {}
-        self._end = 0
-        self._pending: _Range | None = None
         self._complete = False
-        self._writing_back: ThreadPoolExecutor | None = None
-        if os.path.exists(self._path) or os.path.exists(self.prefix + ".index"):
+        path = data_path(self.prefix, 0, 1)
+        if os.path.exists(path) or os.path.exists(self.prefix + ".index"):
             raise WeightsError(Problem(self.prefix, "a checkpoint is there already", "choose another prefix"))
-        with _writable(self._path):
-            self._file = open(self._path, "xb", buffering=0)  # noqa: SIM115 (it stays open until close)
-            self.readback = Readback(self._path, digests=digests) if reads_back else None
+        self._data = DataFile(path, readback=reads_back, digest=digests)
+        self.readback = self._data.readback
 
     def __enter__(self) -> BundleWriter:
         return self
@@ -94,7 +80,7 @@ class BundleWriter:
     def __exit__(self, kind, error, trace) -> None:
         if kind is None:
             self.close()
-        elif not self._file.closed:
+        elif not self._data.closed:
             self._discard()
 
     def copy(self, name: str, bundle: Bundle, key: str) -> None:
@@ -112,7 +98,7 @@ class BundleWriter:
         entry = bundle.entry(key)
         if bundle.format == "V1":
             return self._append(name, bundle.read(key), entry.dtype)
-        parts = tuple(self._schedule(bundle, part) for part in entry.parts)
+        parts = tuple(self._scheduled(bundle, part) for part in entry.parts)
         self._record(replace(entry, key=name, parts=parts))
 
     def add(self, name: str, array: np.ndarray | np.generic | bytes | str) -> None:
@@ -138,19 +124,16 @@ class BundleWriter:
         Raises:
             EnvironmentFailed: a file cannot be written.
         """
-        self._flush()
+        self._data.flush()
         self._write_index(synced=False)
         self._complete = True
 
     def close(self) -> None:
         """Write the rest of the data and, once that is on disk, the index."""
-        if self._file.closed:
+        if self._data.closed:
             return
         try:
-            self._flush()
-            self._stop_writing_back()
-            with _writable(self._path), self._file:
-                os.fsync(self._file.fileno())
+            self._data.close()
             if not self._complete:
                 self._write_index(synced=True)
             if self.readback:
@@ -161,11 +144,8 @@ class BundleWriter:
 
     def _discard(self) -> None:
         """Remove the files that were written."""
-        self._stop_writing_back()
-        self._file.close()
-        if self.readback:
-            self.readback.abort()
-        for path in (self._path, self.prefix + ".index.tmp", *[self.prefix + ".index"] * self._complete):
+        self._data.discard()
+        for path in (self.prefix + ".index.tmp", *[self.prefix + ".index"] * self._complete):
             with suppress(OSError):
                 os.unlink(path)
 
@@ -177,145 +157,23 @@ class BundleWriter:
             for part in entry.parts:
                 self.readback.expect(entry, part)
 
-    def _schedule(self, bundle: Bundle, part: Part) -> Part:
-        """Add a part's bytes to the range that is copied next, and return the part at its new place.
-
-        Parts that follow each other in the source file are copied in one piece; any other part starts a new range.
-        """
-        source = _Range(bundle.files[bundle.data_path(part)], part.offset, part.size)
-        if self._pending is None or not self._pending.continues_in(source):
-            self._flush()
-            self._pending = replace(source, size=0)
-        self._pending = replace(self._pending, size=self._pending.size + part.size)
-        return replace(part, shard=0, offset=self._end + self._pending.size - part.size)
-
-    def _flush(self) -> None:
-        """Copy the pending range."""
-        pending, self._pending = self._pending, None
-        if pending is None or not pending.size:
-            return
-        path, rest = pending.file.path, pending.size
-        with ExitStack() as opened:
-            with readable(path):  # a failure to read is another error than a failure to write
-                source = opened.enter_context(pending.file.open())
-            with _writable(self._path):
-                while rest and (step := self._copy(source, min(rest, _STEP), pending.offset + pending.size - rest)):
-                    rest -= step
-        if rest:
-            raise WeightsError(Problem(path, "became shorter while it was copied", "wait until training has saved it"))
-
-    def _copy(self, source: int, size: int, offset: int) -> int:
-        """Copy at most `size` bytes of an open file to the end, and return how many there were."""
-        done = _copy(source, self._file.fileno(), size, offset, self._end)
-        self._write_back(done, self._end)
-        self._reach(self._end + done)
-        return done
-
-    def _reach(self, end: int) -> None:
-        self._end = end
-        if self.readback:
-            self.readback.reached(end)
-
-    def _write_back(self, size: int, at: int) -> None:
-        """Have the kernel write `size` bytes at position `at` to the disk, so that fsync has less to wait for.
-
-        In a thread of its own, which waits for the disk's queue. Where there is no such call, or it is refused, fsync does it
-        all; errors of the disk are its to report, too.
-        """
-        if size < _WORTH or (call := _sync_file_range()) is None:
-            return
-        self._writing_back = self._writing_back or ThreadPoolExecutor(1)
-        start, length, flags = ctypes.c_int64(at), ctypes.c_int64(size), ctypes.c_uint(_WRITE)
-        self._writing_back.submit(partial(call, self._file.fileno(), start, length, flags))
-
-    def _stop_writing_back(self) -> None:
-        if self._writing_back is not None:
-            self._writing_back.shutdown(cancel_futures=True)
-            self._writing_back = None
+    def _scheduled(self, bundle: Bundle, part: Part) -> Part:
+        """Have a part's bytes copied, and return the part at its new place."""
+        return replace(part, shard=0, offset=self._data.copy(bundle.files[bundle.data_path(part)], part.offset, part.size))
 
     def _append(self, name: str, array: np.ndarray, dtype: str) -> None:
-        self._flush()
-        data, offset = encoding.payload(name, array), self._end
-        with _writable(self._path):
-            self._reach(_write(self._file.fileno(), data, offset))
-        part = Part(0, offset, len(data), encoding.payload_checksum(dtype, array.size, data))
+        data = encoding.payload(name, array)
+        part = Part(0, self._data.write(data), len(data), encoding.payload_checksum(dtype, array.size, data))
         self._record(Entry(name, dtype, array.shape, part.size, part.crc32c, (part,)))
 
     def _write_index(self, *, synced: bool) -> None:
         path = self.prefix + ".index"
-        with _writable(path), open(path + ".tmp", "xb") as file:
+        with writable(path), open(path + ".tmp", "xb") as file:
             file.write(sstable.table(_index_items(self._entries)))
             file.flush()
             if synced:
                 os.fsync(file.fileno())
             os.replace(path + ".tmp", path)
-
-
-@dataclass(frozen=True)
-class _Range:
-    """A range of `size` bytes of a file, from `offset` on."""
-
-    file: HeldFile
-    offset: int
-    size: int
-
-    def continues_in(self, other: _Range) -> bool:
-        return self.file is other.file and self.offset + self.size == other.offset
-
-
-def _copy(source: int, target: int, size: int, offset: int, at: int) -> int:
-    """Copy at most `size` bytes of an open file to position `at` of another, and return how many there were."""
-    done = _copy_in_kernel(source, target, size, offset, at)
-    return done + _copy_by_buffer(source, target, size - done, offset + done, at + done)
-
-
-def _copy_in_kernel(source: int, target: int, size: int, offset: int, at: int) -> int:
-    """Copy with copy_file_range, and return the number of bytes copied.
-
-    Where file system and alignment allow it (btrfs, xfs), the kernel shares the blocks.
-    """
-    done = 0
-    while done < size and hasattr(os, "copy_file_range"):
-        try:
-            step = os.copy_file_range(source, target, size - done, offset + done, at + done)
-        except OSError as error:
-            if error.errno in _NOT_IN_KERNEL:
-                break
-            raise
-        if step == 0:
-            break
-        done += step
-    return done
-
-
-def _copy_by_buffer(source: int, target: int, size: int, offset: int, at: int) -> int:
-    done = 0
-    while done < size and (data := os.pread(source, min(encoding.CHUNK, size - done), offset + done)):
-        done = _write(target, data, at + done) - at
-    return done
-
-
-def _write(target: int, data: bytes | memoryview, at: int) -> int:
-    """Write all of `data` at position `at`, and return the position behind it."""
-    rest = memoryview(data)
-    while rest:
-        step = os.pwrite(target, rest[: encoding.CHUNK], at)
-        rest, at = rest[step:], at + step
-    return at
-
-
-@cache
-def _sync_file_range() -> Any:
-    """Return Linux's function of that name; None where the C library has none."""
-    return getattr(ctypes.CDLL(None), "sync_file_range", None)
-
-
-@contextmanager
-def _writable(path: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise system_error(error, path) from error
 
 
 def _index_items(entries: Mapping[str, Entry]) -> list[tuple[bytes, bytes]]:
