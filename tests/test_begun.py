@@ -146,7 +146,7 @@ def test_where_memory_does_not_hold_both_sides_they_run_one_after_the_other(toy,
     monkeypatch.setattr(Host, "stop", lambda self: events[0].append("stop") or stop(self))
     assert toys.export(toys.config(toy, tmp_path, post=POST)).status == "exported"
     sides = [event for event in events[0] if not event.startswith("writ")]
-    assert sides[:5] == ["load", "stop", "start", "end", "load"] and sides.count("load") == 2
+    assert sides[:4] == ["load", "stop", "start", "end"] and sides.count("load") == 1
 
 
 def test_weights_that_memory_does_not_hold_are_refused_before_they_are_written(toy, tmp_path, events, monkeypatch):

@@ -21,11 +21,13 @@ class Host:
     Attributes:
         sandbox: what the process may open.
         holder: whose session it has; None: nobody's.
+        last: whose session it had last.
     """
 
     def __init__(self, sandbox: Sandbox):
         self.sandbox = sandbox
         self.holder: object = None
+        self.last: object = None
         self._worker: Conversation | None = None
         self._killed = False
         self._open = ExitStack()

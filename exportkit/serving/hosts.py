@@ -32,8 +32,11 @@ def of(export: "Export") -> Host:
 
 
 def served(export: "Export", key: str) -> Running:
-    """Return meta graph `key` as a server loads it: in the session that an earlier step left, or in a new one."""
+    """Return meta graph `key` as a server loads it: in the session that an earlier step left, or in a new one.
+
+    Where that session has ended, what it has answered is remembered still.
+    """
     host = of(export)
-    if isinstance(host.holder, Running) and host.holder.serves == key:
-        return host.holder
+    if isinstance(host.last, Running) and host.last.serves == key:
+        return host.last
     return Running(export.directory, export.meta_graphs[key].meta_info_def.tags, allowed=export.plan.allow.ops, host=host)

@@ -168,7 +168,7 @@ class Running:
         if isinstance(refusal := self._exchange("loading", self._loading[0], *self._loading[1]), Refusal):
             raise StepFailed(Problem(self._where, f"loading: {refusal.text}"))
         if self._first is None:
-            self._host.holder = self
+            self._host.holder = self._host.last = self
         else:
             self._shared = self._first.loads
 

@@ -96,10 +96,12 @@ class Sides:
             batches = self._batches(None, written)
             asked = trials(self._export, self._key, batches, self._sizes)
             ours = self._ask_written(written, asked)
-            optimized = None if self.here.keeps_state else self._ask_optimized(model, asked)
+            optimized = None if self.here.keeps_state else self._ask_optimized(model, asked, twice=True)
             self.here.end_process()
             theirs = self._ask_training_graph(there, self._start_training_graph(there), asked)
-            return Answered(batches, asked, theirs, ours, optimized or self._ask_optimized(model, asked))
+            if optimized is None:
+                optimized = self._ask_optimized(model, asked)
+            return Answered(batches, asked, theirs, ours, optimized)
 
     def seeded(self, asked: Sequence[Trial]) -> tuple[list[Answers], ...]:
         """Return the answers of the training graph, of the export, and of the export in another process, with seeds given."""
@@ -145,10 +147,16 @@ class Sides:
         """Return the answers of the export as it is written."""
         return self._timed("export", partial(self.here.ask, model, asked))
 
-    def _ask_optimized(self, model: Running, asked: Sequence[Trial]) -> list[Answer]:
-        """Return the answers of the export as a server has optimised it; of a new session where each changes the next one."""
+    def _ask_optimized(self, model: Running, asked: Sequence[Trial], *, twice: bool = False) -> list[Answer]:
+        """Return the answers of the export as a server has optimised it; of a new session where each changes the next one.
+
+        Args:
+            twice: whether a second answer is remembered for the steps behind this one.
+        """
         with self.here.running(ConfigProto()) if self.here.keeps_state else nullcontext(model) as optimized:
             answers = self._timed("export, optimized", partial(self.here.ask_once, optimized, asked))
+            if twice:
+                self._timed("export, optimized", partial(self.here.ask, optimized, asked))
             optimized.serves = "" if self.here.keeps_state else self._key  # the steps behind this one need load no other
         return answers
 
