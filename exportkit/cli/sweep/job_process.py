@@ -223,7 +223,8 @@ def _composed(known: _Shared, job: PackedJob) -> DictConfig:
     config = known.context.config_loader.load_sweep_config(known.master, list(job.overrides or ()))
     with open_dict(config):
         config.hydra.job.id = config.hydra.job.num = job.number
-        config.hydra.sweep.dir = str(job.directory.parent)
+        if Path(str(config.hydra.sweep.dir)).absolute() != job.directory.parent:
+            config.hydra.sweep.dir = str(job.directory.parent)  # as the sweep has set it since
     with read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
         config.hydra.runtime.output_dir = str(job.directory)
     return config
