@@ -1,5 +1,7 @@
 """Hydra's jobs, each in its own process: the launcher ``exportkit``, in the process that runs the sweep."""
 
+import atexit
+import gc
 import logging
 import pickle
 import sys
@@ -72,6 +74,8 @@ def launch_composed(
     tasks = _Tasks(job_process.shared(launcher), composed, whole=False, key=job_process.key())
     for _ in _returned(launcher, tasks, on_event, uses_tensorflow):
         pass
+    atexit.unregister(gc.freeze)  # it is there once, however many sweeps there were
+    atexit.register(gc.freeze)  # else Python ends with a search for garbage in all that was imported: 0.15 s
 
 
 @contextmanager
