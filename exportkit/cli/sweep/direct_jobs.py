@@ -58,7 +58,7 @@ class DirectJobs:
                 return None
             outlook = preflight.plan_job(number, config, self.shelf)
             content = pickle.dumps(config, pickle.HIGHEST_PROTOCOL)
-        except ExportKitError:
+        except Exception:  # it is raised again where Hydra composes the job, and reported
             return None
         return Composed(number, overrides, content, str(self.directory / str(number)), outlook, plain=True)
 
