@@ -52,6 +52,11 @@ source.checkpoint.x=1 | name=2024-01-01 | name=1e5 | name=01 | name=-1 | name=-x
 name=.5x | name=x. | name=a.5 | name=a:b | name=a\b | name=0.10 | name=1.0e10 | name=1_0 | name=é | vars.sub=no vars.d.x=on
 vers=3 | exportdir=x | bindings.x.tensr=a | signatures.serving_default.inputs.z=x | signatures.serving_default.method=classify
 weights.prove=false | weights.move=1 | allow.ops=[network]
+name=${vars.sub}_x | name=${vars.sub}${vars.n}/a.b | export_dir=${name} | export_dir=/e/${name}/${vars.n} | export_dir=e/${nam}
+export_dir=${oc.env:HOME} | export_dir=${ name } | export_dir=${name | export_dir=${.name} | export_dir=a${vars}
+version=${vars.n} | version=${name} | weights.prove=${vars.n} | vars.sub=${name}-${name} | source=${vars.sub}
+name=e/$\{vars.sub\} | name=$\{vars.n\}-$\{vars.sub} | name=$\{vars.n} | name=$\\{name\\} | name=$\{oc.env:HOME\}
+name=x.${vars.sub} | name=$x | name=$${x}
 report.path=${name}.json | samples.x.whole=1 | meta_graphs.serving.tags=[a]
 """
 MORE = [job for line in MORE.strip().splitlines() for job in line.split(" | ")]

@@ -259,7 +259,7 @@ def test_the_server_of_another_applications_jobs_imports_tensorflow_if_that_has(
 def test_a_job_that_has_no_name_to_import_it_by_needs_cloudpickle(monkeypatch):
     monkeypatch.setitem(sys.modules, "cloudpickle", None)
     with pytest.raises(EnvironmentFailed) as raised:
-        job_process._pickle(job_process._Shared(None, lambda config: None, {}, {}))
+        job_process._pickle(job_process._Shared(None, lambda config: None, {}, {}, None, ()))
     name = "test_a_job_that_has_no_name_to_import_it_by_needs_cloudpickle.<locals>.<lambda>"
     assert str(raised.value).startswith(f"{name}: cannot be pickled: ")
     assert str(raised.value).endswith("; install cloudpickle, or move it into a module")

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from enum import Enum
 
+from exportkit.cli import running
 from exportkit.printable import printable
 
 _quiet = ContextVar("quiet", default=False)
@@ -40,8 +41,10 @@ def is_quiet() -> bool:
 
 def is_verbose() -> bool:
     """Return whether the user asked for everything: ``hydra.verbose=true``, and not ``-q``."""
-    hydra = sys.modules.get("hydra.core.hydra_config")  # without Hydra nobody has asked for anything of it
-    return not is_quiet() and hydra is not None and hydra.HydraConfig.initialized() and hydra.HydraConfig.get().verbose is True
+    hydra = sys.modules.get("hydra.core.hydra_config")
+    if is_quiet() or hydra is None or running.job() is not None:  # without Hydra nobody has asked for anything of it
+        return False
+    return hydra.HydraConfig.initialized() and hydra.HydraConfig.get().verbose is True
 
 
 class PrintableFormatter(logging.Formatter):

@@ -34,7 +34,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from exportkit import registry
 from exportkit.cli import arguments as cli_arguments
-from exportkit.cli import config_source, process, wants_tracebacks
+from exportkit.cli import config_source, process, running, wants_tracebacks
 from exportkit.cli.choices import CONF, SCHEMA, plugins, user_conf
 from exportkit.cli.explain import explain
 from exportkit.cli.failures import JobFailed, failure, unexpected
@@ -158,6 +158,8 @@ def _nothing(config: DictConfig) -> None:
 
 def directories() -> list[Path]:
     """Return the directories of the config's files, in any process that runs a job."""
+    if (job := running.job()) is not None:
+        return list(job.conf)
     if not HydraConfig.initialized():
         return []
     sources = HydraConfig.get().runtime.config_sources
@@ -166,7 +168,7 @@ def directories() -> list[Path]:
 
 def unmute_tensorflow() -> None:
     """Let TensorFlow's loggers log everything under ``hydra.verbose=true``; Hydra's own level does not reach them."""
-    if HydraConfig.get().verbose is True:
+    if running.job() is None and HydraConfig.get().verbose is True:
         for name in ("tensorflow", "absl"):
             logging.getLogger(name).setLevel(logging.NOTSET)
 

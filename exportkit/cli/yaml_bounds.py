@@ -58,33 +58,37 @@ class _Events:
         return next(chain.from_iterable(map(self._problems, yaml.parse(text, _LOADER))), None)
 
     def _problems(self, event: yaml.Event) -> Iterator[Problem]:
-        where = at(self._file, event.start_mark.line if event.start_mark else 0)
         if isinstance(event, yaml.AliasEvent):
             if event.anchor in [anchor for anchor, _ in self._open]:
-                yield Problem(where, f"*{event.anchor} refers to what it is part of", "write the value")
+                yield Problem(self._place(event), f"*{event.anchor} refers to what it is part of", "write the value")
             self._count += self._sizes.get(event.anchor or "", 1)
         elif isinstance(event, yaml.NodeEvent):
             if isinstance(event, yaml.ScalarEvent) and not self._count:
                 yield Problem(relative(self._file), "is a single value, not a mapping", "write key: value lines")
             self._count += 1
-            yield from self._node_problems(event, where)
+            yield from self._node_problems(event)
         elif isinstance(event, yaml.CollectionEndEvent):
             anchor, before = self._open.pop()
             if anchor is not None:
                 self._sizes[anchor] = self._count - before
         if self._count > MOST_VALUES:
-            yield Problem(where, f"the file holds more than {MOST_VALUES:,} values, its aliases counted in full", _ARRAY)
+            yield Problem(
+                self._place(event), f"the file holds more than {MOST_VALUES:,} values, its aliases counted in full", _ARRAY
+            )
 
-    def _node_problems(self, event: yaml.NodeEvent, where: str) -> Iterator[Problem]:
+    def _place(self, event: yaml.Event) -> str:
+        return at(self._file, event.start_mark.line if event.start_mark else 0)
+
+    def _node_problems(self, event: yaml.NodeEvent) -> Iterator[Problem]:
         tag = str(getattr(event, "tag", None) or "!")
         if tag not in _TAGS:
             shown = shortened(tag.replace("tag:yaml.org,2002:", "!!"), 80)
-            yield Problem(where, f"has the tag {shown}, and only plain values are read", "remove it")
+            yield Problem(self._place(event), f"has the tag {shown}, and only plain values are read", "remove it")
         if isinstance(event, yaml.CollectionStartEvent):
             self._open.append((event.anchor, self._count - 1))
             if len(self._open) > MOST_DEPTH:
-                yield Problem(where, f"is nested more than {MOST_DEPTH} deep", "write it flatter")
+                yield Problem(self._place(event), f"is nested more than {MOST_DEPTH} deep", "write it flatter")
         elif event.anchor is not None:
             self._sizes[event.anchor] = 1
         if isinstance(event, yaml.ScalarEvent) and len(event.value) > _MOST_DIGITS and _INTEGER.fullmatch(event.value):
-            yield Problem(where, f"is a number of {len(event.value):,} digits", "put a text in quotes")
+            yield Problem(self._place(event), f"is a number of {len(event.value):,} digits", "put a text in quotes")

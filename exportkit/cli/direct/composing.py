@@ -1,6 +1,7 @@
 """A config from its overrides, composed in the order in which Hydra composes it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,60 +29,88 @@ def compose(arguments: Sequence[str]) -> PlainConfig | None:
     """
     if any(word.startswith("-") for word in arguments):
         return None
+    return composed(cli_arguments.arrange(arguments)[1], Composer)
+
+
+def composed(words: Sequence[str], composer: "Callable[[], Composer]") -> PlainConfig | None:
+    """Return the config of overrides, composed by what `composer` returns; None where Hydra has to. Raises ConfigError."""
     try:
-        return PlainConfig(_composed([overrides.parsed(word) for word in cli_arguments.arrange(arguments)[1]]))
+        settings = [overrides.parsed(word) for word in words]
+        return PlainConfig(composer().compose(settings))
     except (NeedsHydra, OSError, RecursionError):  # where Hydra meets them too, it reports them
         return None
 
 
-def _composed(settings: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    user, plugins = choices.user_conf(()), choices.plugins()
-    if choices.extends_search_path() or (user and any((user / name).exists() for name in _SHADOWS)):
-        raise NeedsHydra
-    places = reading.Places(user, plugins.conf_packages)
-    if any(map(places.is_group, _PLUGINS)):  # a file may replace a class
-        raise NeedsHydra
-    groups = {group: option for entry in places.root_defaults() if isinstance(entry, dict) for group, option in entry.items()}
-    chosen = [(key, value) for key, value in settings if key in groups or places.is_group(key)]
-    if len(chosen) != len(dict(chosen)) or not dict(chosen).keys() <= groups.keys():
-        raise NeedsHydra
-    choice, contents = _chosen(groups, dict(chosen), places, user)
-    root = _tree(choice, plugins)
-    for group in groups:
-        tree.merge(root, contents.get(group, {}))
-    for key, value in settings:
-        if key not in groups:
-            _set(root, key, value, plugins)
-    return tree.resolved(root)
+class Composer:
+    """Composes configs from the files of this moment: a file that several of them have is read once."""
 
-
-def _chosen(
-    groups: Mapping[str, Any], given: Mapping[str, Any], places: reading.Places, user: Path | None
-) -> tuple[dict[str, Any], dict[str, dict[Any, Any]]]:
-    """Return the options of the groups, and the contents of those that are files.
-
-    As in Hydra the last group comes first, and the first choice counts: of the command line, of an experiment, of a model.
-
-    Args:
-        groups: each with its option by default, in the order of the root's defaults list.
-        given: the choices of the command line.
-    """
-    known, contents = dict(given), {}
-    waiting = [group for group in groups if not group.startswith("override ")]
-    while waiting:
-        group = waiting.pop()
-        option = known.setdefault(group, groups[group])
-        if group in _PLUGINS or (option is None and group not in given):
-            continue
-        if not isinstance(option, str) or "." in option or "/" in option:
+    def __init__(self) -> None:
+        """Find the files. Raises NeedsHydra: some decide what only Hydra composes."""
+        self._user, self._plugins = choices.user_conf(()), choices.plugins()
+        if choices.extends_search_path() or (self._user and any((self._user / name).exists() for name in _SHADOWS)):
             raise NeedsHydra
-        if (file := places.find(f"{group}/{option}")) is None:
-            raise _no_option(group, option, user) if group in given and places.is_group(group) else NeedsHydra
-        defaults, contents[group] = reading.read(file)
-        for entry in defaults:
-            for key, value in _overridden(entry, waiting):
-                known.setdefault(key, value)
-    return known, contents
+        self._places = reading.Places(self._user, self._plugins.conf_packages)
+        if any(map(self._places.is_group, _PLUGINS)):  # a file may replace a class
+            raise NeedsHydra
+        defaults = (entry for entry in self._places.root_defaults() if isinstance(entry, dict))
+        self._groups = {group: option for entry in defaults for group, option in entry.items()}
+        self._read = cache(reading.read)
+        for cls in (*self._plugins.sources.values(), *self._plugins.steps.values()):
+            if not cls.__module__.startswith("exportkit."):
+                tree.Struct(cls)  # one that OmegaConf may refuse is refused by Hydra, chosen or not
+
+    def compose(self, settings: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+        """Return the config of overrides, keys with values. Raises NeedsHydra, and ConfigError as `compose` does."""
+        chosen = [(key, value) for key, value in settings if key in self._groups or self._places.is_group(key)]
+        if len(chosen) != len(dict(chosen)) or not dict(chosen).keys() <= self._groups.keys():
+            raise NeedsHydra
+        choice, contents = self._chosen(dict(chosen))
+        root = self._tree(choice)
+        for group in self._groups:
+            tree.merge(root, contents.get(group, {}))
+        for key, value in settings:
+            if key not in self._groups:
+                _set(root, key, value, self._plugins)
+        return tree.resolved(root)
+
+    def _chosen(self, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[Any, Any]]]:
+        """Return the options of the groups, and the contents of those that are files.
+
+        As in Hydra the last group comes first, and the first choice counts: of the command line, of an experiment, of a model.
+
+        Args:
+            given: the choices of the command line.
+        """
+        known, contents = dict(given), {}
+        waiting = [group for group in self._groups if not group.startswith("override ")]
+        while waiting:
+            group = waiting.pop()
+            option = known.setdefault(group, self._groups[group])
+            if group in _PLUGINS or (option is None and group not in given):
+                continue
+            if not isinstance(option, str) or "." in option or "/" in option:
+                raise NeedsHydra
+            if (file := self._places.find(f"{group}/{option}")) is None:
+                raise _no_option(group, option, self._user) if group in given and self._places.is_group(group) else NeedsHydra
+            defaults, contents[group] = self._read(file)
+            for entry in defaults:
+                for key, value in _overridden(entry, waiting):
+                    known.setdefault(key, value)
+        return known, contents
+
+    def _tree(self, choice: Mapping[str, Any]) -> tree.Node:
+        """Return the schema of a config with the chosen source and steps."""
+        root = tree.Struct(Config)
+        source, steps = choice["source"], choice["post"]
+        if not isinstance(steps, list) or len(set(steps)) != len(steps) or not self._plugins.steps.keys() >= set(steps):
+            raise NeedsHydra
+        if source is not None:
+            if not isinstance(source, str) or source not in self._plugins.sources:
+                raise NeedsHydra
+            root["source"] = tree.Struct(self._plugins.sources[source])
+        for step in steps:
+            root["post"][step] = tree.Struct(self._plugins.steps[step])
+        return root
 
 
 def _no_option(group: str, option: str, user: Path | None) -> ConfigError:
@@ -100,24 +129,6 @@ def _overridden(entry: Any, waiting: Sequence[str]) -> Iterable[tuple[str, Any]]
     if str(words) == group or group not in waiting or not all(isinstance(one, str) and one.isidentifier() for one in options):
         raise NeedsHydra
     yield group, option
-
-
-def _tree(choice: Mapping[str, Any], plugins: Plugins) -> tree.Node:
-    """Return the schema of a config with the chosen source and steps."""
-    for cls in (*plugins.sources.values(), *plugins.steps.values()):
-        if not cls.__module__.startswith("exportkit."):
-            tree.Struct(cls)  # one that OmegaConf may refuse is refused by Hydra, chosen or not
-    root = tree.Struct(Config)
-    source, steps = choice["source"], choice["post"]
-    if not isinstance(steps, list) or len(set(steps)) != len(steps) or not plugins.steps.keys() >= set(steps):
-        raise NeedsHydra
-    if source is not None:
-        if not isinstance(source, str) or source not in plugins.sources:
-            raise NeedsHydra
-        root["source"] = tree.Struct(plugins.sources[source])
-    for step in steps:
-        root["post"][step] = tree.Struct(plugins.steps[step])
-    return root
 
 
 def _set(root: tree.Node, path: str, value: Any, plugins: Plugins) -> None:

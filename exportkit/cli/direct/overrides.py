@@ -8,7 +8,9 @@ from exportkit.cli.direct import NeedsHydra
 _OVERRIDE = re.compile(r"([A-Za-z_]\w*(?:\.\w+)*)=(.+)", re.ASCII)
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*)", re.ASCII)
 _FLOAT = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+(?:[eE][-+]?[0-9]+)?|[eE][-+]?[0-9]+)", re.ASCII)
-_WORD = re.compile(r"[A-Za-z_./][\w./-]*", re.ASCII)
+_KEY = r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*"
+_REFERENCE = rf"\$(?:\{{{_KEY}\}}|\\\{{{_KEY}\\\}})"  # an interpolation of a key: ${name}, or $\{name\} in the jobs of a sweep
+_WORD = re.compile(rf"(?:[A-Za-z_./]|{_REFERENCE})(?:[\w./-]|{_REFERENCE})*", re.ASCII)
 _NAMES = re.compile(r"\[(?:[A-Za-z_]\w*(?:,[A-Za-z_]\w*)*)?\]", re.ASCII)
 _CONSTANTS = {"true": True, "false": False, "null": None}
 _NUMBERS = ("nan", "inf")  # words in any case; so are the constants
@@ -18,7 +20,7 @@ _MOST_DIGITS = 300
 def parsed(override: str) -> tuple[str, Any]:
     """Return the key and the value of an override ``key=value``.
 
-    The value is null, true, false, a number, an unquoted text, or a list of names.
+    The value is null, true, false, a number, an unquoted text, which may have interpolations of keys, or a list of names.
 
     Raises:
         NeedsHydra: it is any other override.
@@ -39,7 +41,7 @@ def _value(text: str) -> Any:
     if _NAMES.fullmatch(text):
         names = text[1:-1].split(",") if text != "[]" else []
         return [_name(name) for name in names]
-    return _name(text) if _WORD.fullmatch(text) else _other()
+    return _name(text.replace("\\", "")) if _WORD.fullmatch(text) else _other()
 
 
 def _name(text: str) -> str:

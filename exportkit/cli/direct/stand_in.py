@@ -81,31 +81,40 @@ class Composed:
 
     def _offer_config(self, module: ModuleType) -> Callable[[], None]:
         """Have ``HydraConfig`` compose the job's config when it is first asked for."""
-        job, instances = self, module.Singleton._instances
 
-        class Config(module.HydraConfig):  # type: ignore[misc, name-defined]  # the module is known at run time only
-            @property
-            def cfg(self) -> Any:
-                if self._composed is None:
-                    from exportkit.cli import hydra_app
+        def compose() -> Any:
+            from exportkit.cli import hydra_app
 
-                    with contextlib.chdir(job.directory):
-                        self.set_config(hydra_app.job_config(job.overrides))
-                return self._composed
+            with contextlib.chdir(self.directory):
+                return hydra_app.job_config(self.overrides)
 
-            @cfg.setter
-            def cfg(self, value: Any) -> None:
-                self._composed = value
+        return offer_config(module, compose)
 
-        before = instances.get(module.HydraConfig)
-        instances[module.HydraConfig] = Config()
 
-        def undo() -> None:
-            del instances[module.HydraConfig], instances[Config]
-            if before is not None:
-                instances[module.HydraConfig] = before
+def offer_config(module: ModuleType, compose: Callable[[], Any]) -> Callable[[], None]:
+    """Have the ``HydraConfig`` of Hydra's module call `compose` when it is first read; return what undoes that."""
+    instances = module.Singleton._instances
 
-        return undo
+    class Config(module.HydraConfig):  # type: ignore[misc, name-defined]  # the module is known at run time only
+        @property
+        def cfg(self) -> Any:
+            if self._composed is None:
+                self.set_config(compose())
+            return self._composed
+
+        @cfg.setter
+        def cfg(self, value: Any) -> None:
+            self._composed = value
+
+    before = instances.get(module.HydraConfig)
+    instances[module.HydraConfig] = Config()
+
+    def undo() -> None:
+        del instances[module.HydraConfig], instances[Config]
+        if before is not None:
+            instances[module.HydraConfig] = before
+
+    return undo
 
 
 def _register_resolvers(module: ModuleType) -> Callable[[], None]:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -45,8 +46,7 @@ class Struct(Node):
     """A mapping whose keys are the fields of a dataclass, with their defaults."""
 
     def __init__(self, cls: type, values: Any = None):
-        hints = get_type_hints(cls)
-        self._hints = {field.name: known_type(hints[field.name]) for field in fields(cls)}
+        self._hints = _hints(cls)
         given = _default if values is None else lambda field: getattr(values, field.name)
         super().__init__({field.name: self._converted(field, given(field)) for field in fields(cls)})
 
@@ -58,6 +58,13 @@ class Struct(Node):
             return Struct(type(value), value)
         plain = plain_default(value)
         return plain if isinstance(plain, str) and plain == UNSET else converted(self._hints[field.name], plain)
+
+
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    """Return the types of a dataclass's fields, by name."""
+    hints = get_type_hints(cls)
+    return {field.name: known_type(hints[field.name]) for field in fields(cls)}
 
 
 def _default(field: Field[Any]) -> Any:

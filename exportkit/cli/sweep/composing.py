@@ -11,7 +11,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from functools import cached_property, partial
+from typing import Generic, Protocol, TypeVar
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
@@ -37,6 +38,7 @@ class Composed(Generic[T]):
         number: from 0, Hydra's ``hydra.job.num``.
         overrides: the job's overrides.
         config: the pickled DictConfig, with its ``hydra`` node; empty where it could not be composed.
+        plain: whether Hydra did not compose it; then `config` is a pickled PlainConfig.
         directory: the job's output directory, absolute.
         result: what the inspection of the config returned.
         error: why the config could not be composed, or why its inspection failed.
@@ -48,6 +50,17 @@ class Composed(Generic[T]):
     directory: str = ""
     result: T | None = None
     error: ExportKitError | None = None
+    plain: bool = False
+
+
+class Direct(Protocol[T]):
+    """Composes jobs without Hydra, and inspects them, in any process."""
+
+    def composes(self, overrides: Sequence[str]) -> bool:
+        """Return whether a job with these overrides is composed without Hydra."""
+
+    def compose(self, number: int, overrides: Sequence[str]) -> Composed[T] | None:
+        """Return a job; None where Hydra has to compose it, or to report what is wrong with it."""
 
 
 def expand(overrides: Sequence[str], loader: ConfigLoader, params: Mapping[str, str] | None = None) -> list[list[str]]:
@@ -75,6 +88,7 @@ def compose_all(
     inspect: Callable[[int, DictConfig], T],
     convert_error: Callable[[Exception], ExportKitError],
     n_jobs: int | None = None,
+    direct: "Direct[T] | None" = None,
 ) -> Iterator[Composed[T]]:
     """Compose every job and inspect its config, the same one that the job will get.
 
@@ -85,6 +99,7 @@ def compose_all(
         inspect: called with a job's number and config, in any process, under that job's HydraConfig; returns plain data.
         convert_error: turns an exception of Hydra or `inspect` into one of exportkit.
         n_jobs: the maximal number of processes; default: one for each CPU.
+        direct: composes jobs without Hydra, and inspects them.
 
     Yields:
         The jobs in their order, each as soon as it and all before it are done.
@@ -92,7 +107,8 @@ def compose_all(
     Raises:
         EnvironmentFailed: a process died.
     """
-    composer = _Composer(composition(loader, master, jobs), jobs, inspect, convert_error)
+    composer = _Composer(partial(composition, loader, master, jobs), jobs, inspect, convert_error, direct)
+    composer.prepare()
     processes = min(n_jobs or len(os.sched_getaffinity(0)), len(jobs) // ENOUGH)
     if processes < 2:
         yield from map(composer.compose, range(len(jobs)))
@@ -102,13 +118,30 @@ def compose_all(
 
 @dataclass(frozen=True)
 class _Composer(Generic[T]):
-    composition: Composition
+    make_composition: Callable[[], Composition]
     jobs: Sequence[Sequence[str]]
     inspect: Callable[[int, DictConfig], T]
     convert_error: Callable[[Exception], ExportKitError]
+    direct: "Direct[T] | None" = None
+
+    @cached_property
+    def composition(self) -> Composition:
+        return self.make_composition()
+
+    @cached_property
+    def first_is_direct(self) -> bool:
+        """Whether the first job is composed without Hydra, and so, presumably, are the others."""
+        return self.direct is not None and self.direct.composes(self.jobs[0])
+
+    def prepare(self) -> None:
+        """Make before a fork what all processes need."""
+        if not self.first_is_direct:
+            self.composition  # noqa: B018 - it is kept
 
     def compose(self, number: int) -> Composed[T]:
         overrides, config, directory = self.jobs[number], b"", ""
+        if self.direct is not None and (done := self.direct.compose(number, overrides)) is not None:
+            return done
         try:
             composed = self.composition.compose(overrides)
             with open_dict(composed):
@@ -131,7 +164,7 @@ class _Composer(Generic[T]):
         groups: dict[object, list[int]] = {}
         most = -(-len(self.jobs) // count)
         for number, overrides in enumerate(self.jobs):
-            key = self.composition.choices(overrides)
+            key = () if self.first_is_direct else self.composition.choices(overrides)
             part = 0
             while len(groups.setdefault((key, part), [])) == most:
                 part += 1

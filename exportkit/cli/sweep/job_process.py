@@ -4,12 +4,13 @@ import logging
 import os
 import pickle
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hydra.core import hydra_config
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobRuntime, JobStatus, configure_log, run_job, setup_globals
@@ -17,9 +18,13 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.basecontainer import BaseContainer
 
-from exportkit.cli import packed_plan, process
+from exportkit.cli import hydra_app, packed_plan, process, running
+from exportkit.cli.direct import stand_in
 from exportkit.cli.failures import JobFailed
+from exportkit.cli.running import RunningJob
+from exportkit.cli.sweep import job_record
 from exportkit.errors import EnvironmentFailed, Problem, brief
+from exportkit.planning.plain import PlainConfig
 
 if TYPE_CHECKING:
     from hydra_plugins.exportkit import ProcessLauncher
@@ -33,15 +38,21 @@ class PackedJob:
 
     Attributes:
         number: from 0, Hydra's ``hydra.job.num``.
-        config: the pickled DictConfig, with its ``hydra`` node.
+        config: the pickled DictConfig, with its ``hydra`` node; the pickled PlainConfig of a job that Hydra did not compose.
         directory: its output directory.
         plan: the file with its plan (`exportkit.cli.packed_plan`); None: its process makes it.
+        overrides: those of a job that Hydra did not compose; None: Hydra did.
     """
 
     number: int
     config: bytes
     directory: Path
     plan: Path | None = None
+    overrides: Sequence[str] | None = None
+
+    def running(self, conf: Sequence[Path] = ()) -> RunningJob:
+        """Return what exportkit asks for of a job that Hydra did not compose."""
+        return RunningJob(self.number, self.overrides or (), self.directory, conf)
 
 
 @dataclass(frozen=True)
@@ -49,9 +60,11 @@ class _Shared:
     """State that all jobs of a sweep need beside their configs; Hydra's other launchers send the same."""
 
     context: HydraContext
-    function: Callable[[DictConfig], Any]
+    function: Callable[[DictConfig | PlainConfig], Any]
     singletons: dict[type, Any]
     resolvers: dict[str, Any]
+    master: DictConfig  # the sweep's own config
+    conf: Sequence[Path]  # the directories of the user's configs
 
 
 _inherited: tuple[bytes, _Shared] | None = None
@@ -97,7 +110,8 @@ def _state(launcher: "ProcessLauncher") -> _Shared:
     plugins = "Plugins"  # left out: loading them is slow, so only a job that asks for plugins does it
     singletons = {cls: instance for cls, instance in Singleton._instances.items() if cls.__name__ != plugins}
     resolvers = {name: function for name, function in BaseContainer._resolvers.items() if name not in _known_resolvers()}
-    return _Shared(launcher.hydra_context, launcher.task_function, singletons, resolvers)
+    conf = hydra_app.directories()
+    return _Shared(launcher.hydra_context, launcher.task_function, singletons, resolvers, launcher.config, conf)
 
 
 def _known_resolvers() -> set[str]:
@@ -139,7 +153,10 @@ def run(key: bytes, shared: bytes, job: PackedJob, whole: bool) -> JobReturn:
     known = _inherited[1] if _inherited and _inherited[0] == key else _unpacked(shared)
     packed_plan.set_file(job.plan)
     config = pickle.loads(job.config)
-    done = _run_by_hydra(known, config) if whole or _needs_hydra(config) else _run_job(known, config, job)
+    if isinstance(config, PlainConfig):
+        done = _run_plain(known, config, job)
+    else:
+        done = _run_by_hydra(known, config) if whole or _needs_hydra(config) else _run_job(known, config, job)
     if done.status == JobStatus.FAILED:
         done.return_value = _printed_error(done._return_value)
     return done if whole else replace(done, cfg=None, hydra_cfg=None)
@@ -170,14 +187,47 @@ def _run_job(known: _Shared, config: DictConfig, job: PackedJob) -> JobReturn:
     configure_log(config.hydra.job_logging, config.hydra.verbose)
     known.context.callbacks.on_job_start(config=config, task_function=known.function)
     task = _task_config(job)
-    done = JobReturn(cfg=task, task_name=JobRuntime.instance().get("name"))
+    done = _called(known, task)
+    known.context.callbacks.on_job_end(config=config, job_return=done)
+    logging.shutdown()
+    return done
+
+
+def _called(known: _Shared, task: DictConfig | PlainConfig) -> JobReturn:
+    """Return what a job's function returns or raises, as Hydra does."""
+    done = JobReturn(task_name=JobRuntime.instance().get("name"))
+    if isinstance(task, DictConfig):
+        done.cfg = task
     try:
         done.return_value, done.status = known.function(task), JobStatus.COMPLETED
     except Exception as error:
         done.return_value, done.status = error, JobStatus.FAILED
-    known.context.callbacks.on_job_end(config=config, job_return=done)
+    return done
+
+
+def _run_plain(known: _Shared, task: PlainConfig, job: PackedJob) -> JobReturn:
+    """Run a job that Hydra did not compose; where the user's code asks for Hydra's config, it is composed then."""
+    running.set_job(job.running(known.conf))
+    stand_in.offer_config(hydra_config, lambda: _composed(known, job))
+    job.directory.mkdir(parents=True, exist_ok=True)
+    stand_in.configure_log()
+    done = _called(known, task)
+    if done.status == JobStatus.FAILED:
+        job_record.record_failure(job.running(), task, str(done._return_value))
     logging.shutdown()
     return done
+
+
+def _composed(known: _Shared, job: PackedJob) -> DictConfig:
+    """Return the whole config of a job as Hydra composes it."""
+    config = known.context.config_loader.load_sweep_config(known.master, list(job.overrides or ()))
+    with open_dict(config):
+        config.hydra.job.id = config.hydra.job.num = job.number
+        if Path(str(config.hydra.sweep.dir)).absolute() != job.directory.parent:
+            config.hydra.sweep.dir = str(job.directory.parent)  # as the sweep has set it since
+    with read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
+        config.hydra.runtime.output_dir = str(job.directory)
+    return config
 
 
 def _task_config(job: PackedJob) -> DictConfig:

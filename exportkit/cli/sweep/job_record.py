@@ -20,7 +20,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from exportkit import files
+from exportkit.cli import running
+from exportkit.cli.export_run import value_at
+from exportkit.cli.running import RunningJob
 from exportkit.errors import EnvironmentFailed, Problem
+from exportkit.planning.plain import PlainConfig
 from exportkit.report import ExportReport, plain
 from exportkit.version.claim import numbers
 
@@ -79,15 +83,26 @@ class RememberDirectory(Callback):
 
 
 def _dead_job(task: DictConfig, hydra: HydraConf, reason: str, seconds: float = 0.0) -> Job:
+    number = _number(Path(hydra.runtime.output_dir), hydra.job.num)
+    return _dead(number, task, task_overrides(hydra), reason, seconds)
+
+
+def _dead(number: int, task: DictConfig | PlainConfig, overrides: Sequence[str], reason: str, seconds: float) -> Job:
     return Job(
-        number=_number(Path(hydra.runtime.output_dir), hydra.job.num),
-        name=str(OmegaConf.select(task, "name", throw_on_resolution_failure=False)),
+        number=number,
+        name=str(value_at(task, "name")),
         status="died",
         base=_base(task),
         seconds=seconds,
         reason=reason,
-        overrides=task_overrides(hydra),
+        overrides=overrides,
     )
+
+
+def record_failure(job: RunningJob, task: PlainConfig, reason: str) -> None:
+    """Write the record of a failed job that Hydra did not compose, if it has none: as `RememberDirectory` does for others."""
+    if not (job.directory / RECORD).exists():
+        write_job(_dead(job.number, task, job.overrides, reason, 0.0), job.directory)
 
 
 def task_overrides(hydra: HydraConf) -> list[str]:
@@ -106,14 +121,14 @@ def _number(where: Path, number: int) -> int:
     return int(where.name) if where.name.isdecimal() else int(number)
 
 
-def _base(task: DictConfig) -> str | None:
-    base = OmegaConf.select(task, "export_dir", throw_on_resolution_failure=False)
+def _base(task: DictConfig | PlainConfig) -> str | None:
+    base = value_at(task, "export_dir")
     return None if base is None else str(Path(base).absolute())
 
 
 def is_sweep() -> bool:
     """Return whether the running job is part of a sweep."""
-    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+    return running.job() is not None or (HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN)
 
 
 def is_planned(hydra: HydraConf) -> bool:
@@ -123,14 +138,16 @@ def is_planned(hydra: HydraConf) -> bool:
 
 def job_directory() -> Path:
     """Return the directory of the running job."""
+    if (job := running.job()) is not None:
+        return job.directory
     return Path(HydraConfig.get().runtime.output_dir)
 
 
 def record(report: ExportReport, seconds: float) -> Job:
     """Write the record of the running job into its directory, and return it."""
-    hydra = HydraConfig.get()
+    number, overrides = _number_and_overrides()
     job = Job(
-        number=_number(job_directory(), hydra.job.num),
+        number=number,
         name=report.name,
         status=report.status,
         version=report.version,
@@ -140,11 +157,19 @@ def record(report: ExportReport, seconds: float) -> Job:
         bytes=report.bytes,
         proof=report.weights.proof,
         reason=report.error or "",
-        overrides=task_overrides(hydra),
+        overrides=overrides,
         report=plain(asdict(report)),
     )
     write_job(job, job_directory())
     return job
+
+
+def _number_and_overrides() -> tuple[int, list[str]]:
+    """Return the number and the overrides of the running job."""
+    if (job := running.job()) is not None:
+        return job.number, list(job.overrides)
+    hydra = HydraConfig.get()
+    return _number(job_directory(), hydra.job.num), task_overrides(hydra)
 
 
 def write_job(job: Job, directory: Path) -> None:

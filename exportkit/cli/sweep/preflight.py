@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf, read_write
+from omegaconf import DictConfig, read_write
 
 from exportkit.cli import hydra_app
+from exportkit.cli.export_run import value_at
 from exportkit.cli.packed_plan import Shelf
 from exportkit.errors import ConfigError, ExportKitError, Problem
 from exportkit.exporting.pipeline import publishes
+from exportkit.planning.plain import PlainConfig
 from exportkit.planning.plan import plan
 from exportkit.version.claim import exists, numbers
 from exportkit.version.identity import identity, is_complete
@@ -40,7 +42,7 @@ class Outlook:
     uses_tensorflow: bool = True
 
 
-def plan_job(number: int, task: DictConfig, shelf: Shelf | None = None) -> Outlook:
+def plan_job(number: int, task: DictConfig | PlainConfig, shelf: Shelf | None = None) -> Outlook:
     """Plan a composed job.
 
     Args:
@@ -65,7 +67,7 @@ def plan_job(number: int, task: DictConfig, shelf: Shelf | None = None) -> Outlo
     )
 
 
-def made_since(task: DictConfig, before: Collection[int]) -> Outlook | None:
+def made_since(task: DictConfig | PlainConfig, before: Collection[int]) -> Outlook | None:
     """Return the outlook of a config with an existing version that equals it and is not one of `before`, or None."""
     with suppress(ExportKitError):
         outlook = plan_job(0, task)
@@ -83,22 +85,29 @@ def _equals(outlook: Outlook, version: int) -> bool:
     return known and (not outlook.publishes or is_published(base, version))
 
 
-def _existing_version(task: DictConfig, error: ConfigError) -> Outlook:
+def _existing_version(task: DictConfig | PlainConfig, error: ConfigError) -> Outlook:
     """Return the outlook of a job whose only problem is that its explicit version exists, if that is what it would make.
 
     Raises:
         ConfigError: `error`, in all other cases.
     """
-    version = OmegaConf.select(task, "version")
+    version = value_at(task, "version")
     if not isinstance(version, int) or [problem.where for problem in error.problems] != ["version"]:
         raise error
-    automatic = copy.deepcopy(task)
-    with read_write(automatic):
-        automatic.version = "auto"
-    outlook = replace(plan_job(0, automatic), version=version, made=version)
+    outlook = replace(plan_job(0, with_version(task, "auto")), version=version, made=version)
     if not _equals(outlook, version):
         raise error
     return outlook
+
+
+def with_version(task: DictConfig | PlainConfig, version: int | str) -> DictConfig | PlainConfig:
+    """Return a copy of a config with another version."""
+    if isinstance(task, PlainConfig):
+        return PlainConfig({**task, "version": version})
+    changed = copy.deepcopy(task)
+    with read_write(changed):
+        changed.version = version
+    return changed
 
 
 def unchanged(outlooks: Mapping[int, Outlook]) -> dict[int, int]:

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 
 from exportkit.cli import hydra_app
 from exportkit.cli.packed_plan import Shelf
-from exportkit.cli.sweep import engine_side, job_record, preflight, process_launcher, sweep_record
+from exportkit.cli.sweep import direct_jobs, engine_side, job_record, preflight, process_launcher, sweep_record
 from exportkit.cli.sweep.composing import compose_all, expand
 from exportkit.cli.sweep.engine_side import ReadyLauncher
 from exportkit.cli.sweep.job_process import PackedJob
@@ -54,6 +54,7 @@ class Fleet:
     Attributes:
         overrides: the overrides of each job.
         configs: the pickled configs.
+        plain: the jobs whose config is a PlainConfig: Hydra did not compose them.
         directories: the output directories that the configs name.
         outlooks: what the jobs would make.
         problems: why jobs cannot be exported.
@@ -65,6 +66,7 @@ class Fleet:
 
     overrides: list[list[str]]
     configs: dict[int, bytes] = field(default_factory=dict)
+    plain: set[int] = field(default_factory=set)
     directories: dict[int, str] = field(default_factory=dict)
     outlooks: dict[int, Outlook] = field(default_factory=dict)
     problems: dict[int, list[Problem]] = field(default_factory=dict)
@@ -97,12 +99,22 @@ class Fleet:
 
     def packed(self, number: int) -> PackedJob:
         """Return a job as its process gets it."""
+        if number in self.plain:
+            return self._packed_plain(number)
         if number not in self.assigned and self.directory is None:
             plan = self.shelf.file(number) if self.shelf else None
             return PackedJob(number, self.configs[number], Path(self.directories[number]), plan)
         config = self.config(number)
         directory = self.directories[number] if self.directory is None else str(config.hydra.runtime.output_dir)
         return PackedJob(number, pickle.dumps(config, pickle.HIGHEST_PROTOCOL), Path(directory))
+
+    def _packed_plain(self, number: int) -> PackedJob:
+        content = self.configs[number]
+        plan = self.shelf.file(number) if self.shelf and number not in self.assigned else None
+        if number in self.assigned:
+            content = pickle.dumps(preflight.with_version(pickle.loads(content), self.assigned[number]))
+        directory = self.directories[number] if self.directory is None else self.directory / str(number)
+        return PackedJob(number, content, Path(directory), plan, self.overrides[number])
 
     def describe_problems(self) -> list[Problem]:
         """Return every problem, placed under its job and the overrides that distinguish the job from the others."""
@@ -205,10 +217,13 @@ def prepare(jobs: list[list[str]], launcher: ReadyLauncher, view: View, force: b
     started = time.perf_counter()
     loader = launcher.hydra_context.config_loader
     plan_job = partial(preflight.plan_job, shelf=fleet.shelf)
+    direct = direct_jobs.composer(launcher, fleet.shelf) if _is_ours(launcher) else None
     with view.preparing(len(jobs)) as advance:
-        for job in compose_all(loader, launcher.config, jobs, plan_job, hydra_app.refusal):
+        for job in compose_all(loader, launcher.config, jobs, plan_job, hydra_app.refusal, direct=direct):
             if job.config:
                 fleet.configs[job.number], fleet.directories[job.number] = job.config, job.directory
+            if job.plain:
+                fleet.plain.add(job.number)
             if job.error is not None:
                 fleet.problems[job.number] = list(job.error.problems)
             elif job.result is not None:
