@@ -47,4 +47,5 @@ def _converters(request):
         return
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(spare, "_spare", request.getfixturevalue("_warm"))
+        patched.setattr(spare, "_settings", spare._read_once())  # it was started with what this process has
         yield
