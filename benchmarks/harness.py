@@ -80,12 +80,13 @@ def run(command: Sequence[object], cwd: Path) -> Run:
     return Run(seconds, usage.ru_utime + usage.ru_stime, 1024 * usage.ru_maxrss, text, {})
 
 
-def run_tree(command: Sequence[object], cwd: Path, every: float = 0.2) -> Run:
-    """Do as `run`; the peak is that of the command and all that it started: their proportional set sizes, read every `every` s.
+def run_tree(command: Sequence[object], cwd: Path) -> Run:
+    """Do as `run`; the peak is that of the command and all that it started: their proportional set sizes, read once a second.
 
-    Processes that share what a server of theirs has imported are so counted for it once.
+    Processes that share what a server of theirs has imported are so counted for it once. A look at the processes of a sweep
+    takes a tenth of a second of a core.
     """
-    return _watched(command, cwd, every, lambda processes: sum(map(_proportional, processes)))
+    return _watched(command, cwd, 1.0, lambda processes: sum(map(_proportional, processes)))
 
 
 def _watched(command: Sequence[object], cwd: Path, every: float, memory: Callable[[list[int]], int]) -> Run:

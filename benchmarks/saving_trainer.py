@@ -1,7 +1,7 @@
 """Train, save all the time, and keep a ledger of the saves: ``python saving_trainer.py DIRECTORY LEDGER SECONDS``.
 
 It saves every SECONDS seconds with ``max_to_keep=5`` until there is a file LEDGER.stop. Each line of the ledger is a save: its
-step, the SHA-256 of its index, and that of the bytes that its model is served with.
+step, the SHA-256 of its index, and that of the bytes that its model is served with: the kernel's, then the bias'.
 """
 
 import hashlib
@@ -24,11 +24,6 @@ def model():
     return {"x": x, "y": tf.add(tf.matmul(x, kernel), bias, "y")}
 
 
-def served_bytes(kernel, bias) -> str:
-    """Return the SHA-256 of the values that the model is served with."""
-    return hashlib.sha256(kernel.tobytes() + bias.tobytes()).hexdigest()
-
-
 def main(directory: str, ledger: str, seconds: str) -> None:
     with tf.Graph().as_default() as graph, v1.Session(graph=graph) as session:
         model()
@@ -43,7 +38,8 @@ def main(directory: str, ledger: str, seconds: str) -> None:
                 session.run(train)
                 prefix = saver.save(session, f"{directory}/model.ckpt", global_step=step)
                 index = hashlib.sha256(Path(f"{prefix}.index").read_bytes()).hexdigest()
-                line = {"step": int(session.run(step)), "index": index, "served": served_bytes(*session.run([kernel, bias]))}
+                served = hashlib.sha256(b"".join(value.tobytes() for value in session.run([kernel, bias]))).hexdigest()
+                line = {"step": int(session.run(step)), "index": index, "served": served}
                 print(json.dumps(line), file=lines, flush=True)
                 time.sleep(max(0.0, float(seconds) - (time.monotonic() - began)))
 

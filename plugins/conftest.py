@@ -10,6 +10,7 @@ from exportkit.cli import choices
 from exportkit.processes import spare
 
 CONVERTERS = "exportkit-formats"
+COMMANDS = "test_formats_readme.py"  # whose commands start processes of their own
 SERVER = """
 import importlib.util, socket, sys
 from exportkit.processes import spare, tensorflow
@@ -42,9 +43,10 @@ def _warm():
 @pytest.fixture(scope="module", autouse=True)
 def _converters(request):
     """Fork the workers of tests of converters from that process."""
-    if CONVERTERS not in request.path.parts:
+    if CONVERTERS not in request.path.parts or request.path.name == COMMANDS:
         yield
         return
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(spare, "_spare", request.getfixturevalue("_warm"))
+        patched.setattr(spare, "_settings", spare._read_once())  # it was started with what this process has
         yield

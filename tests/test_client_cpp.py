@@ -262,6 +262,8 @@ cmake_minimum_required(VERSION 3.16)
 project(test_client CXX)
 set(CMAKE_CXX_STANDARD 20)
 set(CMAKE_BUILD_TYPE None)
+set(CMAKE_UNITY_BUILD ON)  # the client, which comes first, and its messages as one file: a third of the compiler's time
+set(CMAKE_UNITY_BUILD_BATCH_SIZE 0)
 add_subdirectory(client)
 add_executable(driver driver.cc)
 target_link_libraries(driver toy_client)
