@@ -169,7 +169,7 @@ def _installed() -> Iterator[tuple[Provider, Any]]:
 
 @lru_cache(maxsize=1)
 def _entry_points(*_places_and_finders: Any) -> list[tuple[Provider, importlib.metadata.EntryPoint]]:
-    """Return the installed entry points, read again where something was installed in a place of sys.path, or that has changed."""
+    """Return the installed entry points; they are read again where a place of sys.path has changed."""
     known: dict[int, tuple[str, str]] = {}
     found = []
     for entry in sorted(importlib.metadata.entry_points(group=GROUP), key=lambda e: (e.name, e.value)):
