@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 from collections import Counter, defaultdict
 
 import pytest
@@ -55,7 +56,10 @@ def breadth():
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection(session):
-    """Where all files are collected, import TensorFlow first, without Keras, and look for no garbage: half of the time."""
+    """Where all files are collected, import TensorFlow first, without Keras, and look for no garbage: half of the time.
+
+    What pytest makes of the files is kept, also where PYTHONDONTWRITEBYTECODE is set: to make it takes each worker 3 s.
+    """
     collects = hasattr(session.config, "workerinput") or not session.config.getoption("numprocesses", None)
     if not collects or not _of_testpaths(session.config):
         return (yield)
@@ -63,9 +67,11 @@ def pytest_collection(session):
 
     preload_tensorflow()
     gc.disable()
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, False
     try:
         return (yield)
     finally:
+        sys.dont_write_bytecode = before
         gc.freeze()
         gc.enable()
 

@@ -18,7 +18,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-BATCH = 50  # cases in one process
+BATCH = 250  # cases in one process
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # with NumPy's threads, TensorFlow is not warmed up before the forks
 
 
 def main() -> int:
@@ -34,7 +35,9 @@ def main() -> int:
         seeds = [options.only] if options.only is not None else range(options.seed, options.seed + options.inputs)
         if options.export:
             return _exports(models, seeds, Path(scratch))
-        load_plugins()  # each process would import them anew
+        load_plugins()  # each process would import them anew, as it would these modules
+        import exportkit.cli.sweep.preload  # noqa: F401
+
         counts: Counter[tuple[str, str]] = Counter()
         for start in range(0, len(seeds), BATCH):
             for seed, kind, outcome, text in _batch(models, seeds[start : start + BATCH], Path(scratch)):

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field, fields, replace
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
@@ -160,17 +160,39 @@ def _order(pair: tuple[Provider, Any]) -> tuple[bool, str, str]:
 def _installed() -> Iterator[tuple[Provider, Any]]:
     disabled = {name.strip() for name in os.environ.get(DISABLE, "").split(",")}
     seen = set()
+    for provider, entry in _entry_points(tuple(map(_place_state, sys.path)), tuple(map(id, sys.meta_path))):
+        if (entry.name, entry.value) in seen or disabled & {entry.name, provider.distribution}:
+            continue
+        seen.add((entry.name, entry.value))
+        yield provider, _import(provider, entry)
+
+
+@lru_cache(maxsize=1)
+def _entry_points(*_places_and_finders: Any) -> list[tuple[Provider, importlib.metadata.EntryPoint]]:
+    """Return the installed entry points; they are read again where a place of sys.path has changed."""
     known: dict[int, tuple[str, str]] = {}
+    found = []
     for entry in sorted(importlib.metadata.entry_points(group=GROUP), key=lambda e: (e.name, e.value)):
-        if entry.dist is None or (entry.name, entry.value) in seen:
+        if entry.dist is None:
             continue
         if (name_and_version := known.get(id(entry.dist))) is None:  # one object for all entries of a distribution
             name_and_version = known[id(entry.dist)] = (entry.dist.name, entry.dist.version)
-        if disabled & {entry.name, name_and_version[0]}:
-            continue
-        seen.add((entry.name, entry.value))
-        provider = Provider(entry.name, *name_and_version)
-        yield provider, _import(provider, entry)
+        found.append((Provider(entry.name, *name_and_version), entry))
+    return found
+
+
+def _place_state(place: str) -> tuple[Any, ...]:
+    """Return what differs when something was installed in, or removed from, a place of sys.path."""
+    try:
+        found = os.stat(place or ".")
+    except OSError:
+        return (place,)
+    return place, found.st_dev, found.st_ino, found.st_mtime_ns
+
+
+@cache
+def _own_version() -> str:
+    return importlib.metadata.version("exportkit")
 
 
 @contextmanager
@@ -257,7 +279,7 @@ def _collect(hooks: dict[str, list[tuple[Provider, Any]]]) -> Plugins:
     plugins.sources = _classes(plugins, "exportkit_model_sources", ModelSource)
     plugins.steps = _classes(plugins, "exportkit_post_steps", PostStep)
     plugins.bindings = {**OPERATIONS, **_classes(plugins, "exportkit_bindings", Operation, Feeder)}
-    ours = Provider("operations", "exportkit", importlib.metadata.version("exportkit"))
+    ours = Provider("operations", "exportkit", _own_version())
     plugins.providers |= dict.fromkeys(OPERATIONS.values(), ours)
     plugins.commands = _commands(plugins)
     for provider, packages in plugins.call("exportkit_conf_packages"):

@@ -13,7 +13,7 @@ import pytest
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 
-from exportkit import processes
+from exportkit import processes, registry
 from exportkit.cli import hydra_app
 from exportkit.core.capi import library
 from exportkit.processes import spare
@@ -140,6 +140,7 @@ def install(tmp_path, monkeypatch):
         made.append(module)
         importlib.invalidate_caches()
         identity._installed.cache_clear()  # a process reads it once
+        registry._entry_points.cache_clear()  # a file system may keep times in steps that a test is shorter than
 
     yield make
     identity._installed.cache_clear()

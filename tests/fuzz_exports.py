@@ -6,6 +6,7 @@ comes with it, loads the version with TensorFlow's own loader, and compares the 
 whole graph, often for a node of the training alone, it imports what its `extract_sub_graph` says the outputs need.
 """
 
+import gc
 import io
 import os
 import pickle
@@ -55,7 +56,8 @@ class Outcome:
 
 def prepare() -> None:
     """Import what exports need, and load TensorFlow's C library, in the process that they are forked from."""
-    import exportkit.cli.sweep.preload  # noqa: F401
+    import exportkit.cli.sweep.preload
+    import exportkit.core.preload_many  # noqa: F401
 
 
 def export(models: Mapping[str, Model], seed: int, directory: Path, plugins: Plugins, judge: "Judge") -> Outcome:
@@ -166,6 +168,7 @@ def _serve(requests: int, replies: int) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         import tensorflow  # noqa: F401
 
+        gc.freeze()  # the forks' garbage collectors would copy the memory pages of all this
         with os.fdopen(requests, "rb") as asked, os.fdopen(replies, "wb") as answers, suppress(EOFError):
             while True:
                 case = pickle.load(asked)

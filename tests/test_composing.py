@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import hydra
 import pytest
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import ConfigRepository
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -159,6 +160,22 @@ def sweep(tmp_path, monkeypatch):
         yield lambda *overrides: (engine.config_loader, engine.compose_config("config", list(overrides), RunMode.MULTIRUN))
 
 
+@pytest.fixture
+def parsed_once(monkeypatch):
+    """Hydra parses each file of a search path once in a test, not once a composition; where it refuses one, each time."""
+    load, kept = ConfigRepository.load_config, {}
+
+    def loaded(self, config_path):
+        key = (config_path, *((source.scheme(), source.provider, source.path) for source in self.sources))
+        if key not in kept:
+            result = load(self, config_path)
+            kept[key] = pickle.dumps(result)
+            assert result is None or anatomy(pickle.loads(kept[key]).config) == anatomy(result.config)
+        return pickle.loads(kept[key])
+
+    monkeypatch.setattr(ConfigRepository, "load_config", loaded)
+
+
 def anatomy(node):
     """All that a config is made of: types, values before resolution, schemas, flags, caches, the order of keys, parents."""
     content = node.__dict__["_content"] if OmegaConf.is_config(node) else node._value()
@@ -191,7 +208,7 @@ def all_of(loader, master, jobs, look=lambda number, config: None, n_jobs=1):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("root", ROOTS)
-def test_hard_jobs_are_as_hydra_composes_them(sweep, root, breadth):
+def test_hard_jobs_are_as_hydra_composes_them(sweep, parsed_once, root, breadth):
     loader, master = sweep("hydra.sweep.dir=there", "+hydra.job.env_set.Y=1")
     templates = CachingLoader(loader.get_search_path())
     failed, chosen = 0, HARD[:: breadth(20, 1)]
@@ -221,7 +238,7 @@ FRAGMENTS = [text for text in HARD if "model=" not in text and "\\" not in text]
 @pytest.mark.slow
 @settings(max_examples=settings().max_examples // 3, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_drawn_jobs_are_as_hydra_composes_them(sweep, data):
+def test_drawn_jobs_are_as_hydra_composes_them(sweep, parsed_once, data):
     """One loader for all that is drawn, so that templates of every history are met."""
     if not hasattr(sweep, "drawn"):
         sweep.drawn = sweep("model=a,b")

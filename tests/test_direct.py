@@ -9,7 +9,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import OmegaConf
-from test_composing import CONF, HARD, Typed, parts
+from test_composing import CONF, HARD, Typed, parsed_once, parts  # noqa: F401 (a fixture)
 
 from exportkit.cli import choices, hydra_app
 from exportkit.cli.direct.composing import compose
@@ -272,6 +272,7 @@ def test_a_plugin_that_omegaconf_may_refuse_is_left_to_hydra(project, compared):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("parsed_once")
 @pytest.mark.parametrize("model", MODELS)
 def test_hard_configs_are_as_hydra_composes_them_or_left_to_it(compared, model, breadth):
     every = [*HARD, *MORE]
