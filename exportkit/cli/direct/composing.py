@@ -88,7 +88,7 @@ class Composer:
             option = known.setdefault(group, self._groups[group])
             if group in _PLUGINS or (option is None and group not in given):
                 continue
-            if not isinstance(option, str) or "." in option or "/" in option:
+            if not isinstance(option, str) or any(mark in option for mark in "./$"):
                 raise NeedsHydra
             if (file := self._places.find(f"{group}/{option}")) is None:
                 raise _no_option(group, option, self._user) if group in given and self._places.is_group(group) else NeedsHydra
