@@ -109,8 +109,8 @@ def test_a_sweep_that_is_killed_is_completed_by_the_next(tmp_path):
 @pytest.mark.slow
 def test_exports_while_training_saves_say_what_they_are_made_from(tmp_path):
     printed = run("export_while_saving.py", tmp_path, "--exports", "4", "--alone", "2")
-    assert {name: [cells[0], cells[-1]] for name, cells in rows(printed).items()} == {"meta": ["3", "0"], "code": ["3", "0"]}
     assert "alone: 2 of 2 exported; the sweep: exit 0, 2 exported, 0 unchanged, 0 failed" in printed
+    assert {name: [cells[0], cells[-1]] for name, cells in rows(printed).items()} == {"meta": ["3", "0"], "code": ["3", "0"]}
     last = printed.partition("the last save: step ")[2].partition(";")[0]
     assert f"exported by the sweep after it: {{'meta': {last}, 'code': {last}}}" in printed
     assert "that sweep: exit 0, 2 exported, 0 unchanged, 0 failed" in printed
