@@ -51,10 +51,14 @@ def second(
         config: a serialized ConfigProto.
     """
     session = Session(_sessions[0].graph, config)
+    try:
+        if restore:
+            _sessions[0].share(session, values, restore)
+        session.run(assets if initialize else {}, [], initialize)
+    except capi.StatusError:
+        with session:
+            raise
     _sessions.append(session)
-    if restore:
-        _sessions[0].share(session, values, restore)
-    session.run(assets if initialize else {}, [], initialize)
 
 
 def import_(graph_def: bytes, stages: Sequence[Sequence[str]], config: bytes) -> None:

@@ -19,8 +19,8 @@ from exportkit.samples import Batch, rows
 from exportkit.samples.baked import first_sizes
 from exportkit.samples.graph_hints import hints
 from exportkit.samples.hints import Hint
-from exportkit.serving import hosts, running
-from exportkit.serving.running import Refusal, Running
+from exportkit.serving import hosts
+from exportkit.serving.running import Refusal, Running, unoptimized
 
 if TYPE_CHECKING:
     from exportkit.contract import Export
@@ -88,7 +88,7 @@ class _Search:
         if model is not None:
             return self._found(names, model)
         tags = self._meta.meta_info_def.tags
-        allowed, config = self._export.plan.allow.ops, running.unoptimized()
+        allowed, config = self._export.plan.allow.ops, unoptimized()
         host = hosts.of(self._export)
         with Running(self._export.directory, tags, timeout=self._timeout, config=config, allowed=allowed, host=host) as loaded:
             try:

@@ -19,8 +19,9 @@ from exportkit.protos import ConfigProto, dtype_name
 from exportkit.samples import parsers, written
 from exportkit.samples.arrays import Misfit
 from exportkit.samples.written import Wanted
-from exportkit.serving import rest_body, running
+from exportkit.serving import rest_body
 from exportkit.serving.prediction_log import DEFAULT_SIGNATURE
+from exportkit.serving.running import Refusal, Running
 from exportkit.spec import METHODS
 from exportkit.verifying.audit import recorded, runs
 from exportkit.verifying.audit.graphs import shape_of, signatures
@@ -175,9 +176,9 @@ class _Version:
     ) -> Asked:
         """Run signature `key`; REST answers by rows where `by_rows` does not say otherwise and all values have rows."""
         config = ConfigProto(allow_soft_placement=True)
-        with running.Running(self._directory, self._tags, timeout=runs.TIMEOUT, config=config, allowed=allowed) as model:
+        with Running(self._directory, self._tags, timeout=runs.TIMEOUT, config=config, allowed=allowed) as model:
             outputs = model.ask(key, inputs)
-        if isinstance(outputs, running.Refusal):
+        if isinstance(outputs, Refusal):
             raise StepFailed(Problem(f"{self._where} {key}", outputs.text))
         method = _METHODS.get(self._signatures[key].method_name, "predict")
         if by_rows is None:

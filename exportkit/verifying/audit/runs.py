@@ -13,8 +13,9 @@ from exportkit.errors import ExportKitError, Problem, StepFailed
 from exportkit.metagraph import Graph
 from exportkit.processes import not_sandboxed
 from exportkit.protos import ConfigProto
-from exportkit.serving import native, running, warmup
+from exportkit.serving import native, warmup
 from exportkit.serving.loading import Request
+from exportkit.serving.running import Refusal, Running
 from exportkit.verifying.audit import drawn, recorded
 from exportkit.verifying.audit.finding import Finding, failures
 from exportkit.verifying.audit.graphs import pinned, signatures
@@ -47,7 +48,7 @@ def check(
         graph, tags = Graph(meta), list(meta.meta_info_def.tags)
         loaded = _Loaded(directory, tags, _config(graph), allowed)
         try:
-            with running.Running(directory, tags, timeout=TIMEOUT, config=loaded.config, allowed=allowed) as model:
+            with Running(directory, tags, timeout=TIMEOUT, config=loaded.config, allowed=allowed) as model:
                 trials = {key: _trial(directory, graph, key, samples.get(key), model) for key in signatures(graph)}
         except NotAllowed as refused:
             yield _not_run(refused.dangers, allowed)
@@ -102,7 +103,7 @@ def _config(graph: Graph) -> ConfigProto | None:
     return ConfigProto(allow_soft_placement=True) if pinned(graph) else None
 
 
-def _trial(directory: Path, graph: Graph, key: str, record: Mapping[str, Any] | None, model: running.Running) -> Trial:
+def _trial(directory: Path, graph: Graph, key: str, record: Mapping[str, Any] | None, model: Running) -> Trial:
     """Return the recorded inputs, or else made-up ones: the first that the model answers."""
     if record is not None and (inputs := recorded.inputs(directory, record)) is not None:
         return Trial(inputs, record["outputs"] or {}, drawn=False)
@@ -113,7 +114,7 @@ def _trial(directory: Path, graph: Graph, key: str, record: Mapping[str, Any] | 
             answer = model.ask(key, inputs)
         except ExportKitError:
             break  # it does not load, which the run reports
-        if not isinstance(answer, running.Refusal):
+        if not isinstance(answer, Refusal):
             return Trial(inputs)
         if answer.died:
             break

@@ -19,7 +19,7 @@ from exportkit.exporting.snapshot import Watch
 from exportkit.metagraph import SAVED_MODELS, Graph
 from exportkit.protos import ConfigProto, MetaGraphDef
 from exportkit.samples import Batch
-from exportkit.serving import hosts, running
+from exportkit.serving import hosts
 from exportkit.serving.remembered import Remembered, request_key
 from exportkit.serving.running import Refusal, Running, unoptimized
 from exportkit.serving.second_session import second_session
@@ -125,7 +125,7 @@ class TrainingGraph:
     def __init__(self, export: Export, key: str, timeout: float):
         self._export, self._key, self._part, self._timeout = export, key, export.prepared.parts[key], timeout
         variables = str(export.directory / "variables" / "variables")
-        self._job = reference.job(self._part, export, variables, running.unoptimized())
+        self._job = reference.job(self._part, export, variables, unoptimized())
         self._constants = {tensor: self._constant(tensor, value) for tensor, value in self._part.wiring.constants.items()}
         self._begun: tuple[ExitStack, Reference] | None = None
         self._remembered = Remembered()
