@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jinja2
 from exportkit.plugin import Export, Phase, PostStep, TensorReport, hookimpl, rest_request
+
+if TYPE_CHECKING:
+    import jinja2
 
 FORMS = {"model_card.md": "card.md.j2", "model_card.html": "card.html.j2"}
 
@@ -33,8 +35,10 @@ class ModelCard(PostStep):
         return {"files": [f"assets.extra/{name}" for name in FORMS]}
 
 
-def _environment() -> jinja2.Environment:
+def _environment() -> "jinja2.Environment":
     """Return templates that refuse a name that is not there, and escape what goes into HTML."""
+    import jinja2  # here, as every command imports this module
+
     pages = jinja2.Environment(
         loader=jinja2.PackageLoader("exportkit_platform"),
         autoescape=lambda name: name is not None and ".html" in name,

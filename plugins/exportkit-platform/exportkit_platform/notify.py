@@ -1,11 +1,7 @@
 """The step `notify`: notifies a webhook of each published version."""
 
-import http.client
-import json
 import os
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
@@ -13,8 +9,6 @@ from urllib.parse import urlsplit
 
 from annotated_types import Ge, Le
 from exportkit.plugin import ConfigError, Export, Phase, PostStep, Problem, Seconds, StepFailed, hookimpl
-
-ANSWER = 1 << 10  # bytes of a refusal that are reported
 
 
 @dataclass(kw_only=True)
@@ -45,10 +39,13 @@ class Notify(PostStep):
     """Seconds before the second attempt; twice as many before each further one."""
 
     def run(self, export: Export) -> Mapping[str, Any]:
-        message = _request(os.environ[self.url_variable], self._token(), export)
+        from exportkit_platform import webhook  # here, as every command imports this module
+
+        report = {**asdict(export.report), "status": "published"}
+        message = webhook.message(os.environ[self.url_variable], self._token(), f"{export.plan.name}/{export.version}", report)
         host = urlsplit(message.full_url).netloc.rpartition("@")[2]
         for attempt in range(1, self.attempts + 1):
-            refusal, final = self._sent(message)
+            refusal, final = webhook.send(message, self.answer_within)
             if not refusal:
                 return {"host": host, "attempts": attempt}
             if final:
@@ -74,47 +71,6 @@ class Notify(PostStep):
 
     def _token(self) -> str | None:
         return os.environ[self.token_variable] if self.token_variable else None
-
-    def _sent(self, message: urllib.request.Request) -> tuple[str, bool]:
-        """Send the message; return why it was not taken, empty if it was, and whether trying again is of no use."""
-        try:
-            with _OPENER.open(message, timeout=self.answer_within):
-                return "", True
-        except urllib.error.HTTPError as error:
-            with error:
-                text = " ".join(error.read(ANSWER).decode(errors="replace").split())
-            answer = f"answered {error.code} {error.reason}" + (f": {text}" if text else "")
-            return answer, not (error.code == 429 or error.code >= 500)
-        except (OSError, http.client.HTTPException) as error:
-            return _unanswered(error, self.answer_within), False
-
-
-def _unanswered(error: Exception, seconds: float) -> str:
-    reason = getattr(error, "reason", error)
-    if isinstance(reason, TimeoutError):
-        return f"did not answer within {seconds:g} s"
-    return f"could not be reached ({getattr(reason, 'strerror', None) or type(reason).__name__})".lower()
-
-
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """urllib would follow a redirection with a GET, and the message would be lost."""
-
-    def redirect_request(self, *_: Any) -> None:
-        return None
-
-
-_OPENER = urllib.request.build_opener(_NoRedirects)
-
-
-def _request(url: str, token: str | None, export: Export) -> urllib.request.Request:
-    report = {**asdict(export.report), "status": "published"}
-    headers = {
-        "Content-Type": "application/json",
-        "User-Agent": "exportkit-platform",
-        "Idempotency-Key": f"{export.plan.name}/{export.version}",
-        **({"Authorization": f"Bearer {token}"} if token else {}),
-    }
-    return urllib.request.Request(url, json.dumps(report, default=str).encode(), headers, method="POST")
 
 
 @hookimpl

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from annotated_types import Ge
 from exportkit.plugin import (
+    ConfigError,
     Export,
     ExportPlan,
     Graph,
@@ -20,9 +21,6 @@ from exportkit.plugin import (
     hookimpl,
     read_fields,
 )
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 POLICY_FILE = "EXPORTKIT_PLATFORM_POLICY"
 
@@ -56,9 +54,8 @@ def policy_of(plan: ExportPlan) -> tuple[Policy | None, list[Problem]]:
     file = os.environ.get(POLICY_FILE)
     try:
         data, where = (_read(file), file) if file else (plan.config["vars"].get("platform"), "vars.platform")
-    except (OSError, YAMLError, OmegaConfBaseException) as cause:
-        what = f"{file} cannot be read: {getattr(cause, 'strerror', None) or type(cause).__name__}"
-        return None, [Problem(POLICY_FILE, what, "name a YAML file with a policy")]
+    except ConfigError as error:
+        return None, [*error.problems]
     if data is None:
         return None, []
     policy, problems = read_fields(Policy, data, where)
@@ -67,7 +64,20 @@ def policy_of(plan: ExportPlan) -> tuple[Policy | None, list[Problem]]:
 
 
 def _read(file: str) -> Any:
-    return OmegaConf.to_container(OmegaConf.load(file), resolve=True)
+    """Return what a policy file holds.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    from omegaconf import OmegaConf  # here, as every command imports this module
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    try:
+        return OmegaConf.to_container(OmegaConf.load(file), resolve=True)
+    except (OSError, YAMLError, OmegaConfBaseException) as cause:
+        what = f"{file} cannot be read: {getattr(cause, 'strerror', None) or type(cause).__name__}"
+        raise ConfigError(Problem(POLICY_FILE, what, "name a YAML file with a policy")) from cause
 
 
 def _patterns(policy: Policy, where: str) -> Iterator[Problem]:
