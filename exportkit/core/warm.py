@@ -11,12 +11,11 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from exportkit.core import usual_ops
 from exportkit.core.capi import library
 from exportkit.core.graph import Graph, Session
 from exportkit.processes.spare import CPU_ONLY, fork, single_threaded
@@ -28,6 +27,7 @@ _SHARED_POOL = "_ZN10tensorflow11LocalDevice22use_global_threadpool_E"  # common
 _RANDOM = "_ZN3tsl6random5New64Ev"  # tsl/platform/random.h
 _LEFT = "tf_graph_runner"  # the thread of common_runtime/single_threaded_cpu_device.cc
 _DRAWS = 64  # numbers of the random stream that lie between two forks
+_OWN_POOLS = b"\x10\x01\x28\x01\x48\x01"  # a ConfigProto: one thread each, in pools of the session's own
 
 
 def warm_up() -> bool:
@@ -44,17 +44,17 @@ def warm_up() -> bool:
     os.environ.update(CPU_ONLY)
     if not _returns_in_fork(_try):
         return False
-    _first_session()
+    _first_session(usual_ops.SKIPPED)
     os.register_at_fork(before=_draw)
     return True
 
 
 def _try() -> None:
     """Raises RuntimeError: forks of a process that has made the first session are not as good as this one."""
-    _first_session()
+    _first_session([])
     names = {Path(f"/proc/self/task/{thread}/comm").read_text().strip() for thread in os.listdir("/proc/self/task")}
     own = Path("/proc/self/comm").read_text().strip()
-    if names - {own, _LEFT} or not _returns_in_fork(lambda: _run(b"")):
+    if names - {own, _LEFT} or not _returns_in_fork(lambda: _run(b"", [])):
         raise RuntimeError
 
 
@@ -72,21 +72,21 @@ def _returns_in_fork(function: Callable[[], Any]) -> bool:
         os._exit(code)
 
 
-def _first_session() -> None:
+def _first_session(targets: Sequence[str]) -> None:
     pool = ctypes.c_bool.in_dll(library(), _SHARED_POOL)
     before, pool.value = pool.value, False
     try:
-        _run(_OWN_POOLS)
+        _run(_OWN_POOLS, targets)
     finally:
         pool.value = before
 
 
-def _run(config: bytes) -> None:
-    """Run some usual ops in a session with `config`, a serialized ConfigProto, on values that take more than one thread."""
+def _run(config: bytes, targets: Sequence[str]) -> None:
+    """Run some usual ops, and the operations `targets`, in a session with `config`, a serialized ConfigProto."""
     with quiet(), Graph() as graph:
-        graph.import_(_GRAPH)
+        graph.import_(usual_ops.GRAPH)
         with Session(graph, config) as session:
-            session.run({"x": np.ones((256, 256), np.float32)}, [*_UNARY, *_BINARY])
+            session.run(usual_ops.FEEDS, usual_ops.FETCHES, targets)
 
 
 def _draw() -> None:
@@ -94,40 +94,3 @@ def _draw() -> None:
     draw = getattr(library(), _RANDOM)
     for _ in range(_DRAWS):
         draw()
-
-
-def _field(number: int, content: bytes | int) -> bytes:
-    """Return a field of a proto, without protobuf, which no worker imports: a number as a varint, bytes after their length."""
-    if isinstance(content, int):
-        return _varint(number << 3) + _varint(content)
-    return _varint(number << 3 | 2) + _varint(len(content)) + content
-
-
-def _varint(value: int) -> bytes:
-    return (bytes([value & 0x7F | 0x80]) + _varint(value >> 7)) if value > 0x7F else bytes([value])
-
-
-def _node(name: str, op: str, *inputs: str, **attributes: bytes) -> bytes:
-    """Return a node of a GraphDef (node_def.proto); attributes are serialized AttrValues."""
-    attrs = (_field(1, key.encode()) + _field(2, value) for key, value in attributes.items())
-    fields = [
-        (1, name.encode()),
-        (2, op.encode()),
-        *((3, tensor.encode()) for tensor in inputs),
-        *((5, attr) for attr in attrs),
-    ]
-    return _field(1, b"".join(_field(*field) for field in fields))
-
-
-_FLOAT = _field(6, 1)  # of an AttrValue: the dtype DT_FLOAT
-_UNARY = ("Identity", "Relu", "Sigmoid", "Tanh", "Exp", "Log", "Neg", "Square", "Sqrt", "Rsqrt", "Softmax", "Shape")
-_BINARY = ("MatMul", "Mul", "AddV2", "Sub", "RealDiv", "Maximum", "Minimum", "SquaredDifference", "GreaterEqual")
-_GRAPH = b"".join(
-    (
-        _node("x", "Placeholder", dtype=_FLOAT),
-        *(_node(op, op, "x", T=_FLOAT) for op in _UNARY),
-        *(_node(op, op, "x", "x", T=_FLOAT) for op in _BINARY),
-        _field(2, _field(1, _field(1, _field(1, b"function")))),  # an empty one: libraries of functions have their own tables
-    )
-)
-_OWN_POOLS = _field(2, 1) + _field(5, 1) + _field(9, 1)  # a ConfigProto: one thread each, in pools of the session's own
