@@ -6,8 +6,11 @@ import subprocess
 import sys
 import textwrap
 
+import numpy as np
 import pytest
 
+from exportkit.core import usual_ops
+from exportkit.core.graph import Graph, Session
 from exportkit.processes import spare
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are warmed up on Linux")
@@ -80,11 +83,23 @@ def test_forks_run_and_draw_other_numbers():
     assert len(drawn) == 9, forks
 
 
+def test_ops_that_are_looked_up_are_not_run():
+    ones = np.ones((256, 256), np.float32)
+    with Graph() as graph:
+        graph.import_(usual_ops.GRAPH)
+        with Session(graph) as session:
+            values = session.run(usual_ops.FEEDS, usual_ops.FETCHES, usual_ops.SKIPPED)
+    named = dict(zip(usual_ops.FETCHES, values, strict=True))
+    assert (named["MatMul"] == 256 * ones).all()
+    assert {"BiasAdd_f", "TopKV2_f", "ConcatV2_s", "Conv2D_f", "Identity_b"} < {*usual_ops.SKIPPED}
+    assert len({*usual_ops.SKIPPED}) == len(usual_ops.SKIPPED) == 78
+
+
 def test_a_process_with_threads_stays_as_it_is():
     assert printed(THREADS) == [False, 2]
 
 
-@pytest.mark.parametrize("trouble", ['_SHARED_POOL = "no such symbol"', '_LEFT = "no such thread"', '_GRAPH = b"no graph"'])
+@pytest.mark.parametrize("trouble", ['_SHARED_POOL = "no such symbol"', '_LEFT = "no such thread"', 'usual_ops.GRAPH = b"no graph"'])
 def test_what_cannot_be_warmed_up_is_forked_as_it_is(trouble):
     warmed, forks = printed(f"warm.{trouble}\n{FORKS}")
     assert warmed is False
@@ -92,7 +107,7 @@ def test_what_cannot_be_warmed_up_is_forked_as_it_is(trouble):
 
 
 def test_a_trial_that_hangs_ends(monkeypatch):
-    hanging = "warm.SECONDS = 1\nwarm._run = lambda config: time.sleep(60)\n"
+    hanging = "warm.SECONDS = 1\nwarm._run = lambda config, targets: time.sleep(60)\n"
     warmed, forks = printed(hanging + FORKS)
     assert warmed is False
     assert [total for _, total in forks] == [300 * 300 * 1200] * 3
