@@ -99,7 +99,9 @@ def test_a_process_with_threads_stays_as_it_is():
     assert printed(THREADS) == [False, 2]
 
 
-@pytest.mark.parametrize("trouble", ['_SHARED_POOL = "no such symbol"', '_LEFT = "no such thread"', 'usual_ops.GRAPH = b"no graph"'])
+@pytest.mark.parametrize(
+    "trouble", ['_SHARED_POOL = "no such symbol"', '_LEFT = "no such thread"', 'usual_ops.GRAPH = b"no graph"']
+)
 def test_what_cannot_be_warmed_up_is_forked_as_it_is(trouble):
     warmed, forks = printed(f"warm.{trouble}\n{FORKS}")
     assert warmed is False
