@@ -35,7 +35,7 @@ def _node(name: str, op: str, *inputs: str, **attributes: bytes) -> bytes:
     return _field(1, b"".join(_field(*field) for field in fields))
 
 
-# AttrValues (attr_value.proto)
+# AttrValues (attr_value.proto); f: float, i: int32, s: string, l: int64, b: bool
 _TYPES = {"f": _field(6, 1), "i": _field(6, 3), "s": _field(6, 7), "l": _field(6, 9), "b": _field(6, 10)}
 _ONE, _TWO = _field(3, 1), _field(3, 2)
 _SIZES = _field(1, 4 * _field(3, 1))  # a list of four ones
@@ -98,5 +98,8 @@ FEEDS = {
     **{letter: np.full(1, b"" if letter == "s" else 0, dtype) for letter, dtype in _DTYPES.items()},
     "f": np.ones((256, 256), np.float32),  # more than one thread's share
 }
-FETCHES = [*(op for ops in _RUN for op in ops), *(f"switch_{letter}" for letter in _TYPES)]  # a Switch's first output is taken
+FETCHES = [
+    *(op for ops in _RUN for op in ops),
+    *(f"switch_{letter}" for letter in _TYPES),
+]  # the first output of a Switch is the branch that is taken
 SKIPPED = list(_SKIPPED)  # operations

@@ -1,4 +1,4 @@
-"""TensorFlow's first session, made once for all processes that are forked afterwards: each saves 0.08 s of CPU time.
+"""TensorFlow's first session, made once for all processes that are forked afterwards: each saves 0.1 s of CPU time.
 
 What takes that time are tables that TensorFlow fills when it first imports and runs a graph, a search through all kernels for
 each op that it first meets (oneDNN's layout pass: 1 ms each), and the machine code of oneDNN's first matrix product. A fork has
