@@ -244,16 +244,16 @@ def test_only_a_process_of_this_sweep_has_its_state(monkeypatch):
 
 
 @pytest.mark.parametrize(("config", "imported", "expected"), [
-    ({"source": "???"}, False, True),
-    ({"db": "mysql"}, True, True),
-    ({"db": "mysql"}, False, False),
+    ({"source": "???"}, False, "tensorflow"),
+    ({"db": "mysql"}, True, "tensorflow"),
+    ({"db": "mysql"}, False, "other"),
 ])  # fmt: skip
 def test_the_server_of_another_applications_jobs_imports_tensorflow_if_that_has(config, imported, expected, monkeypatch):
     monkeypatch.delitem(sys.modules, "tensorflow", raising=False)
     if imported:
         monkeypatch.setitem(sys.modules, "tensorflow", sys)
     launcher = SimpleNamespace(config=OmegaConf.create(config))
-    assert process_launcher._may_use_tensorflow(launcher) is expected
+    assert process_launcher._preload_of_any(launcher) == (f"exportkit.cli.sweep.preload_{expected}",)
 
 
 def test_a_job_that_has_no_name_to_import_it_by_needs_cloudpickle(monkeypatch):
