@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from exportkit.errors import EnvironmentFailed, Problem
 
 # As its last act TensorFlow's import loads one module of Keras, for the optimizers of saved Keras models, and continues without
-# it if that fails. It brings in all of Keras and, if they are installed, scikit-learn and matplotlib: nearly half of the time of
-# the whole import, and 100 MB. `tf.keras` is imported by its first use anyway.
+# it if that fails. It brings in all of Keras and, if they are installed, scikit-learn and matplotlib: nearly half of the whole
+# import's time, and 100 MB. `tf.keras` is imported by its first use anyway.
 _EAGER = ("keras.src.optimizers", "tf_keras.src.optimizers")
 
 
