@@ -15,7 +15,7 @@ assert gc.isenabled() and frozen > before + 100_000, (before, frozen)
 import_tensorflow()
 assert gc.isenabled() and gc.get_freeze_count() <= frozen
 import tensorflow as tf
-assert not {"keras", "tf_keras", "sklearn", "matplotlib"} & set(sys.modules)
+assert not {"keras", "tf_keras", "sklearn", "matplotlib", "scipy"} & set(sys.modules)
 assert tf.losses.MeanSquaredError().name == "mean_squared_error"
 assert tf.keras.Sequential([tf.keras.layers.Dense(2)])(tf.ones([1, 3])).shape == (1, 2)
 assert tf.keras.optimizers.get("adam").name == "adam"
@@ -29,7 +29,7 @@ before = gc.get_freeze_count()
 import_tensorflow()
 assert not gc.isenabled() and gc.get_freeze_count() == before
 import_keras()
-assert "keras" in sys.modules and not {"sklearn", "matplotlib"} & set(sys.modules)
+assert "keras" in sys.modules and not {"sklearn", "matplotlib", "scipy"} & set(sys.modules)
 assert not gc.isenabled() and gc.get_freeze_count() == before
 """
 

@@ -13,8 +13,9 @@ from exportkit.errors import EnvironmentFailed, Problem
 
 # As its last act TensorFlow's import loads one module of Keras, for the optimizers of saved Keras models, and continues without
 # it if that fails. It brings in all of Keras and, if they are installed, scikit-learn and matplotlib: nearly half of the whole
-# import's time, and 100 MB. `tf.keras` is imported by its first use anyway.
-_EAGER = ("keras.src.optimizers", "tf_keras.src.optimizers")
+# import's time, and 100 MB. `tf.keras` is imported by its first use anyway. SciPy, if it is installed, takes another seventh:
+# the old Keras within TensorFlow, which is not public, asks it whether data is sparse, and does without it.
+_EAGER = ("keras.src.optimizers", "tf_keras.src.optimizers", "scipy")
 
 
 def import_tensorflow() -> None:
@@ -44,11 +45,11 @@ def preload_tensorflow() -> None:
 
 
 def import_keras() -> None:
-    """Import Keras 3, and TensorFlow with it, as a process needs them that loads a model: in 3.0 s of processor time, not 6.5.
+    """Import Keras 3, and TensorFlow with it, as a process needs them that loads a model: in 2.5 s of processor time, not 6.5.
 
-    Keras imports what its plots and its wrappers of scikit-learn use, if it is installed, and continues without it if not.
+    Both import what they can do without, for plots and for wrappers of scikit-learn, if it is installed.
     """
-    with _without_garbage_collection(), _without("sklearn", "matplotlib"):
+    with _without_garbage_collection(), _without("sklearn", "matplotlib", "scipy"):
         importlib.import_module("keras")
 
 
