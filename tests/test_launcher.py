@@ -104,7 +104,7 @@ def fleet(tmp_path_factory, checkpoint):
         f"model={','.join(MODELS)}",
         "post=[]",
         "hydra.launcher.n_jobs=2",
-        "hydra.launcher.timeout=20",
+        "hydra.launcher.timeout=10",
         "hydra.sweep.dir=sweep",
     ]
     return here, sweep(here, *words)
@@ -137,7 +137,7 @@ def test_why_is_told_at_the_end(fleet):
     assert problems == [
         "job 1: died of SIGABRT; its last line: CHECK failed; its output: sweep/1/output.log",
         f"job 2: source.builder: raised SystemExit: 3 ({here / 'builders.py'}:8)",
-        "job 3: took longer than 20 s (hydra.launcher.timeout)",
+        "job 3: took longer than 10 s (hydra.launcher.timeout)",
     ]
 
 
@@ -155,7 +155,7 @@ def test_a_job_that_died_has_a_record(fleet):
         "number": 3,
         "name": "d_stay",
         "status": "died",
-        "reason": "took longer than 20 s (hydra.launcher.timeout)",
+        "reason": "took longer than 10 s (hydra.launcher.timeout)",
         "overrides": ["model=d_stay", "post=[]"],
         "version": None,
     }
