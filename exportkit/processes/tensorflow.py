@@ -6,6 +6,7 @@ import importlib.util
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,9 +14,11 @@ from exportkit.errors import EnvironmentFailed, Problem
 
 # As its last act TensorFlow's import loads one module of Keras, for the optimizers of saved Keras models, and continues without
 # it if that fails. It brings in all of Keras and, if they are installed, scikit-learn and matplotlib: nearly half of the whole
-# import's time, and 100 MB. `tf.keras` is imported by its first use anyway. SciPy, if it is installed, takes another seventh:
-# the old Keras within TensorFlow, which is not public, asks it whether data is sparse, and does without it.
-_EAGER = ("keras.src.optimizers", "tf_keras.src.optimizers", "scipy")
+# import's time, and 100 MB. `tf.keras` is imported by its first use anyway.
+_EAGER = ("keras.src.optimizers", "tf_keras.src.optimizers")
+# If it is installed, a seventh of that import: the old Keras within TensorFlow, which is not public, asks it whether data is
+# sparse, and does without it.
+_SPARSE = "scipy"
 
 
 def import_tensorflow() -> None:
@@ -40,7 +43,9 @@ def preload_tensorflow() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if importlib.util.find_spec("tf_keras"):
         os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
-    with _import_errors(), quiet(), _without_garbage_collection(), _without(*_EAGER):
+    alone = threading.active_count() == 1  # another thread may want SciPy just now
+    held = (*_EAGER, _SPARSE) if alone and "tensorflow" not in sys.modules else _EAGER
+    with _import_errors(), quiet(), _without_garbage_collection(), _without(*held):
         importlib.import_module("tensorflow")
 
 
@@ -49,7 +54,7 @@ def import_keras() -> None:
 
     Both import what they can do without, for plots and for wrappers of scikit-learn, if it is installed.
     """
-    with _without_garbage_collection(), _without("sklearn", "matplotlib", "scipy"):
+    with _without_garbage_collection(), _without("sklearn", "matplotlib", _SPARSE):
         importlib.import_module("keras")
 
 

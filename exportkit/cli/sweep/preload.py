@@ -10,7 +10,7 @@ import gc
 from importlib import import_module
 
 import exportkit.cli.direct.preload
-import exportkit.cli.sweep.preload_other  # noqa: F401 - what every export needs, and every job of Hydra
+import exportkit.cli.sweep.preload_other  # noqa: F401 - with what every export needs
 from exportkit.capabilities.oplist import is_listed
 
 OURS = (
