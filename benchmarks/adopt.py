@@ -118,10 +118,12 @@ def config(name: str, place: Path, cwd: Path) -> tuple[str, dict[str, Any]]:
 
 def compared(place: Path, version: Path) -> dict[str, str]:
     """Compare a version with the model that it was made from."""
+    from exportkit import processes
     from exportkit.checkpoint import Bundle
     from exportkit.errors import StepFailed
     from exportkit.metagraph import open_saved_model
 
+    processes.reserve("exportkit.core.preload")  # the workers are forked, from a process in which TensorFlow did nothing yet
     manifest = json.loads((version / "assets.extra" / "exportkit.json").read_text())
     tags = manifest["meta_graphs"][0]["tags"]
     ours = open_saved_model(version, tags)

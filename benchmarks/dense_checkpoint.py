@@ -15,10 +15,14 @@ from typing import BinaryIO
 
 import google_crc32c
 import numpy as np
-import tensorflow as tf
 
 from exportkit import protos
 from exportkit.checkpoint import sstable
+from exportkit.plugin import import_tensorflow
+
+import_tensorflow()  # without Keras: a third of the time
+
+import tensorflow as tf  # noqa: E402
 
 v1 = tf.compat.v1
 LAYERS = 8

@@ -22,6 +22,7 @@ from pathlib import Path
 import harness
 from sweep import fleet
 
+from exportkit import processes
 from exportkit.verifying.audit import verify_version
 
 STORE = 100_000_000  # bytes of shared memory for each raylet; nothing is stored there
@@ -44,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--nodes", type=int, default=2)
     parser.add_argument("--directory", type=Path, help="where to work (default: the system's temporary directory)")
     chosen = parser.parse_args(arguments)
+    processes.reserve("exportkit.core.preload_many")  # the workers that ask the versions are forked, from a process without Ray
     with harness.workplace(chosen.directory) as cwd:
         harness.show(harness.setting(cwd))
         names = fleet(cwd, chosen.models)

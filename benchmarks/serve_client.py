@@ -1,7 +1,7 @@
 """Clients of a model server at the same time: each sends the next request when the last one is answered.
 
 ``serve_client.py rest|grpc PORT MODEL CLIENTS REQUESTS ROWS`` prints one line of JSON: ``seconds``, ``latencies`` in seconds,
-``failed``, and ``versions``, the answers that differ. REQUESTS 0: until stdin ends.
+``failed``, and ``versions``, the answers that differ. REQUESTS 0: until stdin ends, and a line first when they have begun.
 """
 
 import http.client
@@ -19,7 +19,7 @@ SIGNATURE, FEATURES = "predict_images", 64
 def main(kind: str, *numbers: str) -> None:
     port, model, clients, requests, rows = int(numbers[0]), numbers[1], *map(int, numbers[2:])
     images = np.linspace(0, 1, rows * FEATURES, dtype=np.float32).reshape(rows, FEATURES)
-    started, ended = threading.Barrier(clients + 1), threading.Event()
+    started, asked, ended = threading.Barrier(clients + 1), threading.Event(), threading.Event()
     lock, left = threading.Lock(), [requests]
     latencies: list[float] = []
     answers: dict[bytes, int] = {}
@@ -39,9 +39,11 @@ def main(kind: str, *numbers: str) -> None:
                 answer = ask()
             except Exception as error:
                 failed.append(repr(error)[:300])
+                asked.set()
                 continue
             latencies.append(perf_counter() - begun)
             answers[answer] = answers.get(answer, 0) + 1
+            asked.set()
 
     threads = [threading.Thread(target=client) for _ in range(clients)]
     for thread in threads:
@@ -49,6 +51,8 @@ def main(kind: str, *numbers: str) -> None:
     started.wait()
     begun = perf_counter()
     if not requests:
+        asked.wait()
+        print(flush=True)
         sys.stdin.read()
         ended.set()
     for thread in threads:

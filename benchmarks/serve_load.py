@@ -170,6 +170,7 @@ def changes(server: Server, base: Path, number: int, rows: int) -> str:
     before = server.memory()
     command = [sys.executable, serve_client.__file__, "rest", server.ports["rest"], MODEL, CLIENTS, 0, rows]
     client = subprocess.Popen(list(map(str, command)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    client.stdout.readline()  # the load is there
     begun = perf_counter()
     for version in range(2, number + 2):
         staged = base / f".{version}"

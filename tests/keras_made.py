@@ -13,6 +13,8 @@ class Twice(keras.layers.Layer):
 """
 MAKER = """
 import numpy as np
+from exportkit.processes.tensorflow import import_keras
+import_keras()
 import keras
 from their_layers import Twice
 

@@ -23,24 +23,21 @@ from exportkit.testing import toys
 
 MODEL = """\
 # @package _global_
-defaults: [override /source: graph_builder]
-name: toy_${source.params.how}
-source: {builder: "users:build", params: {how: fine}, checkpoint: toy}
-bindings: {x: {tensor: "x:0"}, y: {tensor: "y:0"}}
-signatures: {serving_default: {inputs: {x: x}, outputs: {y: y}}}
+defaults: [override /source: {source}]
+name: {name}
+source: {{checkpoint: toy{more}}}
+bindings: {{x: {{tensor: "x:0"}}, y: {{tensor: "y:0"}}}}
+signatures: {{serving_default: {{inputs: {{x: x}}, outputs: {{y: y}}}}}}
 """
+MODELS = {"fine": ("meta_graph", ""), "other": ("meta_graph", ""), "crash": ("graph_builder", ', builder: "users:build"')}
 USERS = """\
 import os, signal, time
 from pathlib import Path
 from hydra.experimental.callback import Callback
 
-def build(how="fine"):
-    import tensorflow as tf
-    if how == "crash":
-        os.abort()
-    x = tf.compat.v1.placeholder(tf.float32, [None], name="x")
-    w = tf.compat.v1.get_variable("w", [], use_resource=False)
-    tf.multiply(x, w, name="y")
+def build():
+    import tensorflow
+    os.abort()
 
 class LosesAWorker(Callback):
     def __init__(self, before=None, after=None):
@@ -70,19 +67,23 @@ def build():
     import tensorflow as tf
 
     v1 = tf.compat.v1
-    v1.get_variable("w", [], initializer=v1.constant_initializer(2.0), use_resource=False)
+    x = v1.placeholder(tf.float32, [None], name="x")
+    w = v1.get_variable("w", [], initializer=v1.constant_initializer(2.0), use_resource=False)
+    tf.multiply(x, w, name="y")
 
 
 @pytest.fixture
 def sweep(tmp_path):
-    """Run a sweep by the command line, in a directory with a user's model and module; what it came to."""
+    """Run a sweep by the command line, in a directory with a user's models and module; what it came to."""
     toys.save(build, tmp_path / "toy")
     (tmp_path / "conf" / "model").mkdir(parents=True)
-    (tmp_path / "conf" / "model" / "toy.yaml").write_text(MODEL)
+    for name, (source, more) in MODELS.items():
+        text = MODEL.format(name=name, source=source, more=more)
+        (tmp_path / "conf" / "model" / f"{name}.yaml").write_text(text)
     (tmp_path / "users.py").write_text(USERS)
 
     def run(launcher, *words):
-        command = [sys.executable, "-P", "-m", "exportkit", "-m", "model=toy", f"hydra/launcher={launcher}", *words]
+        command = [sys.executable, "-P", "-m", "exportkit", "-m", f"hydra/launcher={launcher}", *words]
         environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
         done = subprocess.run([*command, "hydra.sweep.dir=record"], capture_output=True, text=True, env=environment)
         assert (tmp_path / "record" / "sweep.json").is_file(), done.stderr
@@ -96,20 +97,20 @@ def sweep(tmp_path):
 @pytest.mark.quick(1)
 @pytest.mark.parametrize("launcher", [needs("joblib"), needs("submitit_local")])
 def test_a_job_that_crashes_fails_alone(sweep, launcher, tmp_path):
-    done = sweep(launcher, "source.params.how=crash,fine")
+    done = sweep(launcher, "model=crash,fine")
     assert (done.code, done.statuses) == (1, ["died", "exported"])
     assert done.err.splitlines()[-1] == "job 0: died of SIGABRT; its output: record/0/output.log"
     assert "[2/2] job " in done.err
-    assert toys.served(str(tmp_path / "exports/toy_fine/1"), "serving_default", {"x": [3.0]})["y"].tolist() == [6.0]
+    assert toys.served(str(tmp_path / "exports/fine/1"), "serving_default", {"x": [3.0]})["y"].tolist() == [6.0]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", [needs("ray_local")])
 def test_a_job_whose_worker_is_lost_after_it_has_exported_does_not_export_again(sweep, launcher, tmp_path):
-    done = sweep(launcher, "source.params.how=crash,fine", LOSES, "+hydra.callbacks.lost.after=1")
+    done = sweep(launcher, "model=crash,fine", LOSES, "+hydra.callbacks.lost.after=1")
     assert (done.code, done.statuses) == (1, ["died", "exported"])
     assert "job 0: died of SIGABRT; its output: record/0/output.log" in done.err.splitlines()
-    assert [path.name for path in (tmp_path / "exports/toy_fine").iterdir()] == ["1"]
+    assert [path.name for path in (tmp_path / "exports/fine").iterdir()] == ["1"]
     record = json.loads((tmp_path / "record/1/job.json").read_text())
     assert (record["version"], record["report"]["warnings"]) == (1, [job_run.LOST])
 
@@ -117,7 +118,7 @@ def test_a_job_whose_worker_is_lost_after_it_has_exported_does_not_export_again(
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", [needs("joblib")])
 def test_an_engine_that_gives_up_leaves_the_records_of_its_jobs(sweep, launcher):
-    done = sweep(launcher, "source.params.how=fine,other", "hydra.launcher.n_jobs=2", LOSES, "+hydra.callbacks.lost.before=1")
+    done = sweep(launcher, "model=fine,other", "hydra.launcher.n_jobs=2", LOSES, "+hydra.callbacks.lost.before=1")
     assert (done.code, done.statuses) == (1, ["exported", "died"])
     assert "hydra/launcher: joblib gave up: TerminatedWorkerError: " in done.err
     assert f"; {engine_side.AGAIN}\n" in done.err

@@ -104,7 +104,7 @@ def fleet(tmp_path_factory, checkpoint):
         f"model={','.join(MODELS)}",
         "post=[]",
         "hydra.launcher.n_jobs=2",
-        "hydra.launcher.timeout=20",
+        "hydra.launcher.timeout=10",
         "hydra.sweep.dir=sweep",
     ]
     return here, sweep(here, *words)
@@ -137,7 +137,7 @@ def test_why_is_told_at_the_end(fleet):
     assert problems == [
         "job 1: died of SIGABRT; its last line: CHECK failed; its output: sweep/1/output.log",
         f"job 2: source.builder: raised SystemExit: 3 ({here / 'builders.py'}:8)",
-        "job 3: took longer than 20 s (hydra.launcher.timeout)",
+        "job 3: took longer than 10 s (hydra.launcher.timeout)",
     ]
 
 
@@ -155,7 +155,7 @@ def test_a_job_that_died_has_a_record(fleet):
         "number": 3,
         "name": "d_stay",
         "status": "died",
-        "reason": "took longer than 20 s (hydra.launcher.timeout)",
+        "reason": "took longer than 10 s (hydra.launcher.timeout)",
         "overrides": ["model=d_stay", "post=[]"],
         "version": None,
     }
@@ -244,16 +244,16 @@ def test_only_a_process_of_this_sweep_has_its_state(monkeypatch):
 
 
 @pytest.mark.parametrize(("config", "imported", "expected"), [
-    ({"source": "???"}, False, True),
-    ({"db": "mysql"}, True, True),
-    ({"db": "mysql"}, False, False),
+    ({"source": "???"}, False, "tensorflow"),
+    ({"db": "mysql"}, True, "tensorflow"),
+    ({"db": "mysql"}, False, "other"),
 ])  # fmt: skip
 def test_the_server_of_another_applications_jobs_imports_tensorflow_if_that_has(config, imported, expected, monkeypatch):
     monkeypatch.delitem(sys.modules, "tensorflow", raising=False)
     if imported:
         monkeypatch.setitem(sys.modules, "tensorflow", sys)
     launcher = SimpleNamespace(config=OmegaConf.create(config))
-    assert process_launcher._may_use_tensorflow(launcher) is expected
+    assert process_launcher._preload_of_any(launcher) == (f"exportkit.cli.sweep.preload_{expected}",)
 
 
 def test_a_job_that_has_no_name_to_import_it_by_needs_cloudpickle(monkeypatch):

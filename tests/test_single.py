@@ -23,7 +23,7 @@ MODEL = """\
 # @package _global_
 defaults: [override /source: {source}]
 name: {name}
-source: {{checkpoint: {checkpoint}{more}}}
+source: {{{keys}}}
 bindings: {{x: "x:0", probs: "probs:0"}}
 signatures: {{serving_default: {{inputs: {{x: x}}, outputs: {{probs: probs}}}}}}
 """
@@ -54,25 +54,71 @@ def stays():
     pathlib.Path("building").touch()
     time.sleep(600)
 """
+PLUGIN = """\
+import threading, time
+from dataclasses import dataclass
+from typing import ClassVar
+
+from exportkit.plugin import ModelSource, Preview, hookimpl
+
+@dataclass(kw_only=True)
+class Calls(ModelSource):
+    kind: str = "calls"
+    uses_tensorflow: ClassVar[bool] = False
+    how: str
+    threaded: bool = False
+
+    def preview(self):
+        if self.threaded:
+            threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
+        return Preview(when_built=["the graph"])
+
+    def build(self, preview, scratch, wanted):
+        import builders
+
+        getattr(builders, self.how)()
+
+@hookimpl
+def exportkit_model_sources():
+    return [Calls]
+"""
 FAST = ("post=[]",)
+# What the export's process is forked from: a server that has imported TensorFlow; one that has not, since the process that was
+# started has two threads; or that process itself. The import takes most of the time, so few tests have it.
+WAYS = {
+    "TensorFlow": ("model={}_in_tensorflow",),
+    "server": ("model={}", "source.threaded=true"),
+    "fork": ("model={}",),
+}
 
 
 @pytest.fixture
-def here(tmp_path, checkpoint):
-    """A working directory with a model that is exported, and one for each way to fail."""
+def here(tmp_path, checkpoint, install):
+    """A working directory with a model that is exported, and two for each way to fail."""
     (tmp_path / "conf/model").mkdir(parents=True)
     (tmp_path / "tmp").mkdir()
     (tmp_path / "builders.py").write_text(BUILDERS)
-    prefix = checkpoint("softmax").prefix
-    for name in ("good", "abort", "killed", "exits", "stops", "forks", "stays"):
-        source, more = ("meta_graph", "") if name == "good" else ("graph_builder", f", builder: 'builders:{name}'")
-        text = MODEL.format(name=name, source=source, checkpoint=prefix, more=more)
-        (tmp_path / f"conf/model/{name}.yaml").write_text(text)
+    install("calls", PLUGIN)
+    prefix = f"checkpoint: {checkpoint('softmax').prefix}"
+    model(tmp_path, "good", "meta_graph", prefix)
+    for name in ("abort", "killed", "exits", "stops", "forks", "stays"):
+        model(tmp_path, name, "calls", f"how: {name}")
+        model(tmp_path, name, "graph_builder", f"{prefix}, builder: 'builders:{name}'", "_in_tensorflow")
     return tmp_path
 
 
+def model(here, name, source, keys, suffix=""):
+    text = MODEL.format(name=name, source=source, keys=keys)
+    (here / f"conf/model/{name}{suffix}.yaml").write_text(text)
+
+
+def words(way, model):
+    """The words by which a model is exported in one of the ways."""
+    return [word.format(model) for word in WAYS[way]]
+
+
 def surroundings(here):
-    return {**os.environ, "TMPDIR": str(here / "tmp")}
+    return {**os.environ, "TMPDIR": str(here / "tmp"), "PYTHONPATH": str(here / "site")}
 
 
 def command(*words):
@@ -125,9 +171,12 @@ DEATHS = {
 }
 
 
-@pytest.mark.parametrize("model", DEATHS)
-def test_a_process_that_dies_is_one_line_and_leaves_nothing(model, here):
-    told = export(here, f"model={model}", *FAST, "report.path=report.json")
+@pytest.mark.parametrize(
+    ("model", "way"),
+    [("abort", "TensorFlow"), *((model, way) for model in DEATHS for way in ("server", "fork"))],
+)
+def test_a_process_that_dies_is_one_line_and_leaves_nothing(model, way, here):
+    told = export(here, *words(way, model), *FAST, "report.path=report.json")
     assert (told.code, told.out, told.err.splitlines()) == (1, "", DEATHS[model])
     assert left(here) == [model]
     until(lambda: processes_of(here) == [])
@@ -136,38 +185,39 @@ def test_a_process_that_dies_is_one_line_and_leaves_nothing(model, here):
 
 
 def test_what_a_builder_forks_leaves_the_export_alone(here):
-    told = export(here, "model=forks", *FAST)
+    told = export(here, "model=forks_in_tensorflow", *FAST)
     assert (told.code, told.err) == (2, f"source.builder: raised ValueError: in the parent ({here}/builders.py:21)\n")
     assert left(here) == ["forks"]
 
 
 def test_too_long_is_one_line(here):
-    told = export(here, "model=stays", *FAST, "hydra.launcher.timeout=20")
-    assert (told.code, told.err) == (1, "stays: at build its process took longer than 20 s (hydra.launcher.timeout)\n")
+    told = export(here, *words("server", "stays"), *FAST, "hydra.launcher.timeout=10")
+    assert (told.code, told.err) == (1, "stays: at build its process took longer than 10 s (hydra.launcher.timeout)\n")
     assert left(here) == ["stays"]
 
 
-def staying(here, **options):
+def staying(here, way="server", **options):
     """An export that stays in its builder."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     running = subprocess.Popen(
-        command("model=stays", *FAST), cwd=here, env=surroundings(here), start_new_session=True, **pipes, **options
+        command(*words(way, "stays"), *FAST), cwd=here, env=surroundings(here), start_new_session=True, **pipes, **options
     )
     until((here / "building").exists)
     return running
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "said"),
+    ("number", "code", "said", "way"),
     [
-        (signal.SIGINT, 130, "exportkit: interrupted\n"),
-        (signal.SIGTERM, 143, "exportkit: ended by SIGTERM\n"),
-        (signal.SIGHUP, 129, "exportkit: ended by SIGHUP\n"),
-        (signal.SIGQUIT, 131, "exportkit: ended by SIGQUIT\n"),
+        (signal.SIGINT, 130, "exportkit: interrupted\n", "server"),
+        (signal.SIGTERM, 143, "exportkit: ended by SIGTERM\n", "TensorFlow"),
+        (signal.SIGTERM, 143, "exportkit: ended by SIGTERM\n", "fork"),
+        (signal.SIGHUP, 129, "exportkit: ended by SIGHUP\n", "server"),
+        (signal.SIGQUIT, 131, "exportkit: ended by SIGQUIT\n", "server"),
     ],
 )
-def test_a_signal_ends_an_export_and_nothing_is_left(number, code, said, here):
-    with staying(here, preexec_fn=processlab.interruptible) as running:
+def test_a_signal_ends_an_export_and_nothing_is_left(number, code, said, way, here):
+    with staying(here, way, preexec_fn=processlab.interruptible) as running:
         running.send_signal(number)
         assert running.communicate(timeout=60) == ("", said)
     assert running.returncode == code
@@ -182,7 +232,7 @@ def test_what_a_kill_leaves_is_removed_by_the_next_export(here):
     assert ".1.staging" in left(here)
     assert export(here, "model=good", *FAST).code == 0
     assert list((here / "tmp").glob("exportkit-*")) == []
-    assert export(here, "model=stays", *FAST, "source.builder=builders:exits").code == 1
+    assert export(here, "model=stays", *FAST, "source.how=exits").code == 1
     assert [path.name for path in (here / "exports/stays").iterdir()] == []
 
 
@@ -244,7 +294,7 @@ def test_a_working_directory_that_goes_meanwhile_is_no_failure(here):
     builder += "    x = tf.compat.v1.placeholder(tf.float32, [None, 3], 'x')\n    tf.identity(x, 'probs')\n"
     (here / "going/going.py").write_text(builder)
     words = f"post=[] export_dir={here}/exports source.builder=going:build"
-    code, out, err = shell(here, f"cd going; exportkit model=exits {words}")
+    code, out, err = shell(here, f"cd going; exportkit model=exits_in_tensorflow {words}")
     assert (code, err) == (0, "")
     assert re.fullmatch(rf"exported exits 1: {here}/exports/1, no variables, \d+\.\d s\n", out)
 
@@ -272,7 +322,7 @@ def test_what_a_builder_prints_is_not_among_the_result(here):
     (here / "speaking.py").write_text(
         "import builders\n\ndef build():\n    print('spoken', flush=True)\n    raise ValueError('no')\n"
     )
-    told = export(here, "model=exits", "source.builder=speaking:build")
+    told = export(here, "model=exits_in_tensorflow", "source.builder=speaking:build")
     assert told.out == ""
     assert told.err.splitlines() == ["spoken", f"source.builder: raised ValueError: no ({here}/speaking.py:5)"]
 

@@ -6,12 +6,19 @@ import importlib.util
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from exportkit.errors import EnvironmentFailed, Problem
 
+# As its last act TensorFlow's import loads one module of Keras, for the optimizers of saved Keras models, and continues without
+# it if that fails. It brings in all of Keras and, if they are installed, scikit-learn and matplotlib: nearly half of the whole
+# import's time, and 100 MB. `tf.keras` is imported by its first use anyway.
 _EAGER = ("keras.src.optimizers", "tf_keras.src.optimizers")
+# If it is installed, a seventh of that import: the old Keras within TensorFlow, which is not public, asks it whether data is
+# sparse, and does without it.
+_SPARSE = "scipy"
 
 
 def import_tensorflow() -> None:
@@ -36,8 +43,19 @@ def preload_tensorflow() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if importlib.util.find_spec("tf_keras"):
         os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
-    with _import_errors(), quiet(), _without_garbage_collection(), _without_keras():
+    alone = threading.active_count() == 1  # another thread may want SciPy just now
+    held = (*_EAGER, _SPARSE) if alone and "tensorflow" not in sys.modules else _EAGER
+    with _import_errors(), quiet(), _without_garbage_collection(), _without(*held):
         importlib.import_module("tensorflow")
+
+
+def import_keras() -> None:
+    """Import Keras 3, and TensorFlow with it, as a process needs them that loads a model: in 2.5 s of processor time, not 6.5.
+
+    Both import what they can do without, for plots and for wrappers of scikit-learn, if it is installed.
+    """
+    with _without_garbage_collection(), _without("sklearn", "matplotlib", _SPARSE):
+        importlib.import_module("keras")
 
 
 @contextmanager
@@ -67,14 +85,9 @@ def _without_garbage_collection() -> Iterator[None]:
 
 
 @contextmanager
-def _without_keras() -> Iterator[None]:
-    """Leave Keras to be imported by the first use of `tf.keras`, which is lazy anyway.
-
-    As its last act TensorFlow's import loads one module of Keras, for the optimizers of saved Keras models, and continues
-    without it if that fails. It brings in all of Keras and, if they are installed, scikit-learn and matplotlib: nearly half of
-    the time of the whole import, and 100 MB. A None in sys.modules makes the import of a module fail.
-    """
-    held = [name for name in _EAGER if name not in sys.modules]
+def _without(*modules: str) -> Iterator[None]:
+    """Have the import of modules fail that are not imported yet: a None in sys.modules does that."""
+    held = [name for name in modules if name not in sys.modules]
     sys.modules.update(dict.fromkeys(held))  # type: ignore[arg-type]  # typeshed has no None there; Python's reference has
     try:
         yield

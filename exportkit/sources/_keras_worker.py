@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from exportkit.errors import ExportKitError, brief
+from exportkit.processes.tensorflow import import_keras
 from exportkit.sources import _keras_file
 
 EXPORTED = "exported"  # with the version of Keras
@@ -94,6 +95,7 @@ def _export(model: str, target: str, custom_objects: Mapping[str, Collection[str
         custom_objects: reference → the names by which the file calls it.
     """
     warnings.simplefilter("ignore")
+    import_keras()
     import keras
 
     try:

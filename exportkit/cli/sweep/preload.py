@@ -9,21 +9,19 @@ devices.
 import gc
 from importlib import import_module
 
-import exportkit.cli.direct.preload  # noqa: F401 - what every export needs
+import exportkit.cli.direct.preload
+import exportkit.cli.sweep.preload_other  # noqa: F401 - with what every export needs
 from exportkit.capabilities.oplist import is_listed
 
 OURS = (
     "exportkit.cli.export_job",
     "exportkit.cli.sweep.preflight",
-    "exportkit.cli.sweep.job_process",
     "exportkit.processes.parent",
     "exportkit.metagraph.suggest",
     "exportkit.serving.warmup",
 )
-HYDRAS = ("hydra.experimental.callback", "hydra._internal.core_plugins.basic_launcher", "hydra._internal.logging_config")
-PYTHONS = ("multiprocessing.popen_fork", "multiprocessing.popen_forkserver")
 
-for name in (*OURS, *HYDRAS, *PYTHONS):
+for name in OURS:
     import_module(name)
 is_listed("NoOp")  # the list is read once
 gc.freeze()  # a job's garbage collector must not touch these objects: that would copy their memory pages

@@ -51,13 +51,18 @@ def launch(launcher: "ProcessLauncher", job_overrides: Sequence[Sequence[str]], 
             yield PackedJob(number, pickle.dumps(config), job_process.output_directory(config))
 
     tasks = _Tasks(job_process.shared(launcher), composed())
-    returns = dict(_returned(launcher, tasks, _Lines(job_overrides, first), _may_use_tensorflow(launcher)))
+    returns = dict(_returned(launcher, tasks, _Lines(job_overrides, first), _preload_of_any(launcher)))
     return [returns[number] for number in sorted(returns)]
 
 
-def _may_use_tensorflow(launcher: "ProcessLauncher") -> bool:
-    """Return whether jobs may run TensorFlow's Python: they are exports, or jobs of an application that has imported it."""
-    return "source" in launcher.config.keys() or "tensorflow" in sys.modules  # noqa: SIM118 - what is ??? is a key too
+def _preload_of_any(launcher: "ProcessLauncher") -> tuple[str, ...]:
+    """Return the modules that the server of jobs imports, which may be exports, or jobs of another application.
+
+    Both may run TensorFlow's Python, the other application's jobs if that has imported it.
+    """
+    if "source" in launcher.config.keys() or "tensorflow" in sys.modules:  # noqa: SIM118 - what is ??? is a key too
+        return preload(uses_tensorflow=True)
+    return ("exportkit.cli.sweep.preload_other",)
 
 
 def launch_composed(
@@ -72,7 +77,7 @@ def launch_composed(
     if uses_tensorflow:
         processes.end_server()
     tasks = _Tasks(job_process.shared(launcher), composed, whole=False, key=job_process.key())
-    for _ in _returned(launcher, tasks, on_event, uses_tensorflow):
+    for _ in _returned(launcher, tasks, on_event, preload(uses_tensorflow)):
         pass
     atexit.unregister(gc.freeze)  # it is there once, however many sweeps there were
     atexit.register(gc.freeze)  # else Python ends with a search for garbage in all that was imported: 0.15 s
@@ -95,12 +100,12 @@ def preload(uses_tensorflow: bool) -> tuple[str, ...]:
 
 
 def _returned(
-    launcher: "ProcessLauncher", tasks: "_Tasks", on_event: OnEvent, uses_tensorflow: bool
+    launcher: "ProcessLauncher", tasks: "_Tasks", on_event: OnEvent, modules: Sequence[str]
 ) -> Iterator[tuple[int, JobReturn]]:
-    """Run jobs, and yield the number and the result of each when it ends."""
+    """Run jobs, forked from a server that imports `modules`, and yield the number and the result of each when it ends."""
     check_options(launcher)
     Path(str(launcher.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
-    with closing(processes.run(tasks, launcher.n_jobs, launcher.timeout, preload(uses_tensorflow))) as events:
+    with closing(processes.run(tasks, launcher.n_jobs, launcher.timeout, modules)) as events:
         for event in events:
             if isinstance(event, Ended | Died):
                 job = tasks.running.pop(event.number)
