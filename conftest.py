@@ -18,6 +18,8 @@ from collections import Counter, defaultdict
 import pytest
 from hypothesis import HealthCheck, settings
 
+from exportkit.cli import COLLECTED
+
 THOROUGH = os.environ.get("EXPORTKIT_THOROUGH", "0") not in ("", "0")
 
 # the same examples in each run: what is drawn anew is for the campaigns of `benchmarks/`
@@ -29,6 +31,7 @@ settings.load_profile("thorough" if THOROUGH else "quick")
 
 
 def pytest_configure(config):
+    gc.set_threshold(COLLECTED)  # as the first test of a command would
     # in the background of a script Ctrl-C is ignored, under nohup SIGHUP: processes that a test signals would inherit that
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
