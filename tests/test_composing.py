@@ -171,7 +171,9 @@ def parsed_once(monkeypatch):
     that interpolations in a defaults list are resolved with.
     """
     known = ConfigRepository.load_config
-    monkeypatch.setattr(ConfigRepository, "load_config", once(known, lambda self, config_path: (config_path, *map(place, self.sources))))
+    monkeypatch.setattr(
+        ConfigRepository, "load_config", once(known, lambda self, config_path: (config_path, *map(place, self.sources)))
+    )
     embedded = ConfigLoaderImpl._embed_result_config
     monkeypatch.setattr(ConfigLoaderImpl, "_embed_result_config", staticmethod(once(embedded, lambda *given: given)))
     made = defaults_list._create_interpolation_map
@@ -187,7 +189,7 @@ def place(source):
 
 
 def once(function, read):
-    """Return a function that is called once for all arguments of which `read` returns the same, and whose results are copies."""
+    """Return a function that returns copies of its results, and runs once for arguments of which `read` returns the same."""
     kept = {}
 
     def called(*args, **named):
