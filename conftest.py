@@ -16,9 +16,13 @@ import sys
 from collections import Counter, defaultdict
 
 import pytest
-from hypothesis import HealthCheck, settings
 
 from exportkit.cli import COLLECTED
+
+_BEFORE, sys.dont_write_bytecode = sys.dont_write_bytecode, False  # pytest rewrites Hypothesis: that takes a second
+from hypothesis import HealthCheck, settings  # noqa: E402
+
+sys.dont_write_bytecode = _BEFORE
 
 THOROUGH = os.environ.get("EXPORTKIT_THOROUGH", "0") not in ("", "0")
 

@@ -24,6 +24,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.core.utils import run_job
 from hydra.errors import HydraException
+from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import RunMode
 from hypothesis import HealthCheck, given, settings
@@ -206,8 +207,8 @@ def once(function, read):
 
 def content(result):
     """What a result of Hydra's is made of."""
-    result = getattr(result, "config", result)
-    return result if result is None else anatomy(result)
+    config = result.config if isinstance(result, ConfigResult) else result
+    return config if config is None else anatomy(config)
 
 
 def anatomy(node):
