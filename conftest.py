@@ -16,7 +16,13 @@ import sys
 from collections import Counter, defaultdict
 
 import pytest
-from hypothesis import HealthCheck, settings
+
+from exportkit.cli import COLLECTED
+
+_BEFORE, sys.dont_write_bytecode = sys.dont_write_bytecode, False  # pytest rewrites Hypothesis: that takes a second
+from hypothesis import HealthCheck, settings  # noqa: E402
+
+sys.dont_write_bytecode = _BEFORE
 
 THOROUGH = os.environ.get("EXPORTKIT_THOROUGH", "0") not in ("", "0")
 
@@ -29,6 +35,7 @@ settings.load_profile("thorough" if THOROUGH else "quick")
 
 
 def pytest_configure(config):
+    gc.set_threshold(COLLECTED)  # as the first test of a command would
     # in the background of a script Ctrl-C is ignored, under nohup SIGHUP: processes that a test signals would inherit that
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)

@@ -93,6 +93,17 @@ def shared(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def saved_model(shared):
+    """A factory of SavedModels, each made once by a function of `saved_models_made`: ``saved_model("module")``."""
+
+    def make(name):
+        saved_models_made = importlib.import_module("saved_models_made")  # which imports TensorFlow
+        return shared(f"saved_{name}", lambda directory: getattr(saved_models_made, name)(directory / name)) / name
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def corpus():
     """The directory of real training artefacts; tests of them are skipped where EXPORTKIT_CORPUS does not name it."""
     if not os.environ.get("EXPORTKIT_CORPUS"):

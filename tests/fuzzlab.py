@@ -638,8 +638,11 @@ def looping() -> None:
     def body(i: Any, value: Any) -> tuple[Any, Any]:
         return i + 1, v1.cond(i > 1, lambda: value + 1.0, lambda: tf.matmul(value, kernel))
 
+    was_on = v1.control_flow_v2_enabled()
     v1.disable_control_flow_v2()
     _, end = v1.while_loop(lambda i, _: i < 3, body, [0, start])
+    if was_on:
+        v1.enable_control_flow_v2()
     tf.identity(end, "y")
 
 

@@ -31,7 +31,7 @@ from exportkit.metagraph.tensors import split
 from exportkit.operations.bindings import Bindings
 from exportkit.planning.prepare import Model, demand
 from exportkit.processes import Sandbox
-from exportkit.protos import MetaGraphDef, NodeDef
+from exportkit.protos import NodeDef
 from exportkit.spec import Constant, ExportPlan, MetaGraph, Placeholder, Signature, Tensor
 
 v1 = tf.compat.v1
@@ -137,10 +137,8 @@ def as_tensorflow_1_wrote_graphs():
 @pytest.mark.quick(8)
 @pytest.mark.parametrize("case", CASES, ids=str)
 @pytest.mark.usefixtures("as_tensorflow_1_wrote_graphs")
-def test_graphs_as_authors_write_them(case, tmp_path):
-    with tf.Graph().as_default():
-        case.build()
-        graph = Graph(MetaGraphDef.FromString(v1.train.export_meta_graph().SerializeToString()))
+def test_graphs_as_authors_write_them(case, shared, tmp_path):
+    graph = Graph(case.meta_graph(shared))
     inputs = {f"input_{i}": Placeholder(placeholder=tensor) for i, tensor in enumerate(case.inputs)}
     constants = {f"c_{i}": Constant(constant=v, replaces=t) for i, (t, v) in enumerate(case.constants.items())}
     plan = ExportPlan(

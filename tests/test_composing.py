@@ -7,12 +7,15 @@ import signal
 import threading
 from dataclasses import dataclass, field, fields
 from enum import Enum
+from functools import cache
 from multiprocessing import active_children
 from pathlib import Path
 from types import SimpleNamespace
 
 import hydra
+import omegaconf
 import pytest
+from hydra._internal import defaults_list
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
 from hydra.core.config_store import ConfigStore
@@ -21,6 +24,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.core.utils import run_job
 from hydra.errors import HydraException
+from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import RunMode
 from hypothesis import HealthCheck, given, settings
@@ -162,18 +166,49 @@ def sweep(tmp_path, monkeypatch):
 
 @pytest.fixture
 def parsed_once(monkeypatch):
-    """Hydra parses each file of a search path once in a test, not once a composition; where it refuses one, each time."""
-    load, kept = ConfigRepository.load_config, {}
+    """Hydra does once in a test, not once a composition, what depends on nothing else; where it refuses something, each time.
 
-    def loaded(self, config_path):
-        key = (config_path, *((source.scheme(), source.provider, source.path) for source in self.sources))
+    It parses each file of a search path and each interpolation, puts a config in its package, and makes the config of choices
+    that interpolations in a defaults list are resolved with.
+    """
+    known = ConfigRepository.load_config
+    monkeypatch.setattr(
+        ConfigRepository, "load_config", once(known, lambda self, config_path: (config_path, *map(place, self.sources)))
+    )
+    embedded = ConfigLoaderImpl._embed_result_config
+    monkeypatch.setattr(ConfigLoaderImpl, "_embed_result_config", staticmethod(once(embedded, lambda *given: given)))
+    made = defaults_list._create_interpolation_map
+    known_choices = once(made, lambda overrides, *others: (overrides.known_choices, *others))
+    monkeypatch.setattr(defaults_list, "_create_interpolation_map", known_choices)
+    parse = cache(omegaconf.base.parse)
+    for module in (omegaconf.base, omegaconf._utils):
+        monkeypatch.setattr(module, "parse", parse)
+
+
+def place(source):
+    return source.scheme(), source.provider, source.path
+
+
+def once(function, read):
+    """Return a function that returns copies of its results, and runs once for arguments of which `read` returns the same."""
+    kept = {}
+
+    def called(*args, **named):
+        key = pickle.dumps(read(*args, **named))
         if key not in kept:
-            result = load(self, config_path)
+            result = function(*args, **named)
             kept[key] = pickle.dumps(result)
-            assert result is None or anatomy(pickle.loads(kept[key]).config) == anatomy(result.config)
+            copied = pickle.loads(kept[key])
+            assert content(copied) == content(result)
         return pickle.loads(kept[key])
 
-    monkeypatch.setattr(ConfigRepository, "load_config", loaded)
+    return called
+
+
+def content(result):
+    """What a result of Hydra's is made of."""
+    config = result.config if isinstance(result, ConfigResult) else result
+    return config if config is None else anatomy(config)
 
 
 def anatomy(node):

@@ -5,11 +5,12 @@ from functools import cache
 
 import hydra
 import pytest
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import OmegaConf
-from test_composing import CONF, HARD, Typed, parsed_once, parts  # noqa: F401 (a fixture)
+from test_composing import CONF, HARD, Typed, once, parsed_once, parts, place  # noqa: F401 (a fixture)
 
 from exportkit.cli import choices, hydra_app
 from exportkit.cli.direct.composing import compose
@@ -87,6 +88,14 @@ def compared(project, monkeypatch):
         engine = GlobalHydra.instance().hydra
         yield lambda overrides: both(engine, overrides)
     ConfigStore.instance().repo["source"].pop("typed.yaml", None)
+
+
+@pytest.fixture
+def merged_once(parsed_once, monkeypatch):  # noqa: F811
+    """Hydra merges the files of a defaults list once in a test: the overrides of values come later."""
+    merge = ConfigLoaderImpl._compose_config_from_defaults_list
+    known = once(merge, lambda self, defaults, repo: (defaults, *map(place, repo.get_sources())))
+    monkeypatch.setattr(ConfigLoaderImpl, "_compose_config_from_defaults_list", known)
 
 
 def both(engine, overrides):
@@ -272,7 +281,7 @@ def test_a_plugin_that_omegaconf_may_refuse_is_left_to_hydra(project, compared):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("parsed_once")
+@pytest.mark.usefixtures("merged_once")
 @pytest.mark.parametrize("model", MODELS)
 def test_hard_configs_are_as_hydra_composes_them_or_left_to_it(compared, model, breadth):
     every = [*HARD, *MORE]

@@ -28,16 +28,8 @@ SPARSE = (
 
 
 @pytest.fixture(scope="session")
-def models(tmp_path_factory):
-    """A factory of SavedModels, each made once: ``models("module")``."""
-    made = {}
-
-    def make(name):
-        if name not in made:
-            made[name] = getattr(saved_models_made, name)(tmp_path_factory.mktemp(name) / name)
-        return made[name]
-
-    return make
+def models(saved_model):
+    return saved_model
 
 
 @pytest.fixture

@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 
 import tensorflow as tf
 
+from exportkit.protos import MetaGraphDef
+
 v1 = tf.compat.v1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Case:
     """A training graph and what is to be suggested for it.
 
@@ -36,8 +38,29 @@ class Case:
     def outputs(self):
         return [self.output] if isinstance(self.output, str) else self.output
 
+    def meta_graph(self, shared):
+        """The graph as a Saver of TensorFlow 1 writes it, built once for the tests of all workers; `shared` is the fixture."""
+
+        def make(directory):
+            with _as_tensorflow_1_wrote_graphs(), tf.Graph().as_default():
+                self.build()
+                (directory / "model.meta").write_bytes(v1.train.export_meta_graph().SerializeToString())
+
+        return MetaGraphDef.FromString((shared(f"graph_{self}", make) / "model.meta").read_bytes())
+
     def __str__(self):
         return self.build.__name__
+
+
+@contextmanager
+def _as_tensorflow_1_wrote_graphs():
+    was_on = v1.control_flow_v2_enabled()
+    v1.disable_control_flow_v2()
+    try:
+        yield
+    finally:
+        if was_on:
+            v1.enable_control_flow_v2()
 
 
 CASES: list[Case] = []

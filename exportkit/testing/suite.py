@@ -3,8 +3,6 @@
 import json
 import os
 import pickle
-import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,20 +25,10 @@ from exportkit.errors import ConfigError, ExportKitError, PluginError
 from exportkit.plugin import Phase
 from exportkit.processes.tensorflow import import_tensorflow
 from exportkit.registry import Plugins, load_plugins
+from exportkit.testing import planner
 
 LINE = 120
 QUICK = 1.0  # seconds of CPU time that a plan may take, on any machine; two more would be TensorFlow's import
-_PLAN = """
-import importlib, json, sys, time
-importlib.import_module(sys.argv[1])
-early = "tensorflow" in sys.modules
-import exportkit
-plugins = exportkit.load_plugins()
-started = time.process_time()
-exportkit.plan(json.load(open(sys.argv[2])), plugins)
-seconds = time.process_time() - started
-json.dump([early, "tensorflow.python" in sys.modules, seconds], open(sys.argv[3], "w"))
-"""
 T = TypeVar("T")
 _MADE: dict[tuple[type, str], Any] = {}
 
@@ -91,8 +79,8 @@ class PluginSuite:
         return self.config(empty(tmp_path / "given"))
 
     @pytest.fixture
-    def outcome(self, tmp_path_factory) -> tuple[bool, bool, float]:
-        """Return whether importing the module imports TensorFlow, whether planning does, and a plan's seconds of CPU time."""
+    def outcome(self, tmp_path_factory) -> planner.Outcome:
+        """Return what importing the module and planning come to in a process without TensorFlow."""
         return self.once("outcome", lambda: self._planned_elsewhere(tmp_path_factory.mktemp("plan")))
 
     @pytest.fixture
@@ -109,14 +97,11 @@ class PluginSuite:
         made: T = _MADE[key]
         return made
 
-    def _planned_elsewhere(self, directory: Path) -> tuple[bool, bool, float]:
+    def _planned_elsewhere(self, directory: Path) -> planner.Outcome:
         data = self.config(empty(directory / "given"))
-        (directory / "config.json").write_text(json.dumps(data))
-        command = [sys.executable, "-c", _PLAN, self.plugin.__module__, "config.json", "outcome.json"]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True)
-        assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), "importing and planning is silent, and passes"
-        return tuple(json.loads((directory / "outcome.json").read_text()))
+        code, printed, outcome = planner.plan(self.plugin.__module__, data, directory)
+        assert (code, printed) == (0, "") and outcome, "importing and planning is silent, and passes"
+        return outcome
 
     def at(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """Return the part of a config that is read into the plugin's class."""
@@ -236,13 +221,13 @@ class PluginSuite:
     # What planning does
 
     def test_importing_it_imports_no_tensorflow(self, outcome):
-        assert outcome[0] is False, "import it inside the methods that use it"
+        assert outcome.early is False, "import it inside the methods that use it"
 
     def test_planning_imports_no_tensorflow(self, outcome):
-        assert outcome[1] is False
+        assert outcome.late is False
 
     def test_planning_is_quick(self, outcome):
-        assert outcome[2] < QUICK
+        assert outcome.seconds < QUICK
 
     def test_planning_writes_nothing(self, data, plugins, tmp_path):
         before = tree(tmp_path)
