@@ -324,6 +324,7 @@ def test_a_whole_export_is_proved(whole, tmp_path):
     proved = details["meta_graphs"]["serving"]
     nodes = len(whole.source.meta_graph.graph_def.node)
     assert proved["training graph"] == f"whole graph of {nodes:,} nodes"
+    assert list(proved["seconds"]) == ["export", "export, optimized", "samples", "training graph"]
     assert proved["signatures"]["predict"]["rows"] == [1, 3]
     assert proved["signatures"]["predict"]["samples"] == "as given"
     equal = {"max_abs_diff": 0.0, "mismatches": 0, "random": False}

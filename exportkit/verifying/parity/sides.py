@@ -133,7 +133,8 @@ class Sides:
         """
         signatures = self._export.prepared.parts[self._key].wiring.signatures
         also = None if running is None or self.here.keeps_state else partial(self.there.refusal, running)
-        found = tried_samples.found(self._export, self._key, self._timeout, model=model, also=also)
+        search = partial(tried_samples.found, self._export, self._key, self._timeout, model=model, also=also)
+        found = self._timed("samples", search)
         if self.here.keeps_state:
             model.renew()
         return {name: batch for name, batch in found.items() if name in signatures}
