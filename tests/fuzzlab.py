@@ -628,6 +628,7 @@ def _as_v1(prefix: str, made: Path) -> str:
 def looping() -> None:
     """Build a while loop, a tf.cond within it, and a computed shape."""
     import tensorflow as tf
+    from training_graphs import as_tensorflow_1_wrote_graphs
 
     v1 = tf.compat.v1
     x = v1.placeholder(tf.float32, [None, 4], "x")
@@ -638,11 +639,8 @@ def looping() -> None:
     def body(i: Any, value: Any) -> tuple[Any, Any]:
         return i + 1, v1.cond(i > 1, lambda: value + 1.0, lambda: tf.matmul(value, kernel))
 
-    was_on = v1.control_flow_v2_enabled()
-    v1.disable_control_flow_v2()
-    _, end = v1.while_loop(lambda i, _: i < 3, body, [0, start])
-    if was_on:
-        v1.enable_control_flow_v2()
+    with as_tensorflow_1_wrote_graphs():
+        _, end = v1.while_loop(lambda i, _: i < 3, body, [0, start])
     tf.identity(end, "y")
 
 

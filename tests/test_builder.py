@@ -127,16 +127,8 @@ def of_config(config, directory):
     both(plan, plan.prepared, directory)
 
 
-@pytest.fixture(scope="module")
-def as_tensorflow_1_wrote_graphs():
-    v1.disable_control_flow_v2()
-    yield
-    v1.enable_control_flow_v2()
-
-
 @pytest.mark.quick(8)
 @pytest.mark.parametrize("case", CASES, ids=str)
-@pytest.mark.usefixtures("as_tensorflow_1_wrote_graphs")
 def test_graphs_as_authors_write_them(case, shared, tmp_path):
     graph = Graph(case.meta_graph(shared))
     inputs = {f"input_{i}": Placeholder(placeholder=tensor) for i, tensor in enumerate(case.inputs)}

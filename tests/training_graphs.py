@@ -42,7 +42,7 @@ class Case:
         """The graph as a Saver of TensorFlow 1 writes it, built once for the tests of all workers; `shared` is the fixture."""
 
         def make(directory):
-            with _as_tensorflow_1_wrote_graphs(), tf.Graph().as_default():
+            with as_tensorflow_1_wrote_graphs(), tf.Graph().as_default():
                 self.build()
                 (directory / "model.meta").write_bytes(v1.train.export_meta_graph().SerializeToString())
 
@@ -53,7 +53,8 @@ class Case:
 
 
 @contextmanager
-def _as_tensorflow_1_wrote_graphs():
+def as_tensorflow_1_wrote_graphs():
+    """Build loops and conditions of Switch and Merge, as TensorFlow 1 did; afterwards it is as it was."""
     was_on = v1.control_flow_v2_enabled()
     v1.disable_control_flow_v2()
     try:

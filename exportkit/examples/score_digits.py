@@ -11,12 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-
-from exportkit.plugin import import_tensorflow
-
-import_tensorflow()  # without Keras: a third of the time
-
-import tensorflow as tf  # noqa: E402
+import tensorflow as tf
 
 
 def newest_version(path: Path) -> Path:

@@ -9,8 +9,8 @@ devices.
 import gc
 from importlib import import_module
 
-import exportkit.cli.direct.preload
-import exportkit.cli.sweep.preload_other  # noqa: F401 - with what every export needs
+import exportkit.cli.direct.preload  # what every export needs
+import exportkit.cli.sweep.preload_other  # noqa: F401 - what runs a job
 from exportkit.capabilities.oplist import is_listed
 
 OURS = (
